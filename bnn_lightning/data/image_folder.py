@@ -1,0 +1,134 @@
+"""A user's own pictures: one folder a class."""
+
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
+from bnn_lightning.data.loader import Images
+
+
+class ImageFolder(ImageData):
+    """Pictures in ``root/train/CLASS``, ``root/val/CLASS`` and ``root/test/CLASS``, or in ``root/CLASS``.
+
+    ``root/CLASS`` alone is split by seed and class: a fifth is the test set. Where there is ``root/val``, it is the
+    hold-out and ``val_split`` is not used. ``predict`` takes every picture below root, whatever the folders, or root
+    may be a single file. Each picture is resized so that its shorter side fits, and cut to the middle square. Pictures
+    count as grey only where every training picture is grey. What cannot be read is left out, with a warning.
+    """
+
+    def setup(self, stage: str | None = None) -> None:
+        self.unreadable: dict[Path, str] = {}
+        super().setup(stage)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        folder = self._folder("train")
+        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+    @cached_property
+    def native_channels(self) -> int:  # type: ignore[override]
+        for file in _pictures(self._folder("train")):
+            try:
+                with Image.open(file) as picture:
+                    if picture.mode not in ("1", "L", "LA", "I", "I;16", "F"):
+                        return 3
+            except OSError:
+                continue  # reading it for real says what is wrong
+        return 1
+
+    def load_train(self) -> Images:
+        files, labels = self._labelled("train")
+        if self._split_by_hand:
+            _, train = stratified_split(labels, 0.2, self.seed)
+            files, labels = [files[index] for index in train], labels[train]
+        return self._read(files, labels)
+
+    def load_holdout(self) -> Images | None:
+        return self._read(*self._labelled("val")) if (self.root / "val").is_dir() else None
+
+    def load_test(self) -> Images:
+        files, labels = self._labelled("test")
+        if self._split_by_hand:
+            test, _ = stratified_split(labels, 0.2, self.seed)
+            files, labels = [files[index] for index in test], labels[test]
+        return self._read(files, labels)
+
+    def load_predict(self) -> Images:
+        files = [self.root] if self.root.is_file() else _pictures(self.root)
+        if not files:
+            raise DataNotFoundError(f"ImageFolder found no pictures: looked for {_KINDS} below {self.root}.")
+        images = self._read(files, torch.full((len(files),), -1))
+        self._predict_names = [str(file) for file in files if file not in self.unreadable]
+        return images
+
+    def predict_names(self) -> list[str]:
+        return self._predict_names
+
+    def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
+        # A folder of pictures to test on may lack some of the classes; its labels follow the checkpoint's.
+        if labelled and set(self.class_names) <= set(description["class_names"]):
+            self.class_names = tuple(description["class_names"])
+        super().prepare_like(description, labelled)
+
+    @property
+    def _split_by_hand(self) -> bool:
+        return not any((self.root / part).is_dir() for part in ("train", "test"))
+
+    def _folder(self, part: str) -> Path:
+        if self._split_by_hand:
+            return self.root
+        # Class names can be read off the test folders where there are no others.
+        return self.root / (part if (self.root / part).is_dir() else "test" if part == "train" else part)
+
+    def _labelled(self, part: str) -> tuple[list[Path], Tensor]:
+        folder = self._folder(part)
+        files, labels = [], []
+        for label, name in enumerate(self.class_names):
+            found = _pictures(folder / name)
+            files += found
+            labels += [label] * len(found)
+        if not files:
+            raise DataNotFoundError(
+                f"ImageFolder found no {part} pictures: looked for {_KINDS} in {folder / 'CLASS'}, with one folder for "
+                "each class. Name the folder that holds them with --data.root."
+            )
+        return files, torch.tensor(labels)
+
+    def _read(self, files: list[Path], labels: Tensor) -> Images:
+        if self.image_size is None:
+            raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
+        mode = "L" if self.in_channels == 1 else "RGB"
+        pixels, kept = [], []
+        for index, file in enumerate(files):
+            try:
+                with Image.open(file) as picture:
+                    square = ImageOps.fit(picture.convert(mode), (self.image_size,) * 2, Image.Resampling.BILINEAR)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                self.unreadable[file] = str(error)
+                continue
+            pixels.append(torch.from_numpy(np.array(square)).view(self.image_size, self.image_size, -1))
+            kept.append(index)
+        if self.unreadable:
+            file, reason = next(iter(self.unreadable.items()))
+            warnings.warn(
+                f"{len(self.unreadable)} of the pictures cannot be read and are left out, such as {file}: {reason}",
+                stacklevel=2,
+            )
+        if not kept:
+            raise DataNotFoundError(f"none of the {len(files)} pictures below {self.root} can be read.")
+        return Images(torch.stack(pixels).permute(0, 3, 1, 2), labels[kept])
+
+
+_KINDS = ", ".join(IMG_EXTENSIONS)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())

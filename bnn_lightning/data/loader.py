@@ -1,0 +1,142 @@
+"""Images in memory, served by the batch: one gather, one normalisation, no Python per image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels ``(n, channels, height, width)`` as uint8 and labels ``(n,)`` as int64; -1 where a label is not known."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            raise ValueError(
+                "pixels must be uint8 of shape (n, channels, height, width), "
+                f"got {self.pixels.dtype} of shape {tuple(self.pixels.shape)}."
+            )
+        if self.labels.shape != self.pixels.shape[:1]:
+            raise ValueError(f"labels must be one for each image ({len(self)}), got {tuple(self.labels.shape)}.")
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> "Images":
+        return Images(self.pixels[index], self.labels[index])
+
+    def converted(self, channels: int, size: int) -> "Images":
+        """The same images with 1 or 3 ``channels`` and ``size`` x ``size`` pixels (bilinear, antialiased)."""
+        pixels = self.pixels
+        if channels == 1 and pixels.shape[1] == 3:
+            pixels = tvf.rgb_to_grayscale(pixels)
+        elif channels == 3 and pixels.shape[1] == 1:
+            pixels = pixels.expand(-1, 3, -1, -1)
+        elif channels != pixels.shape[1]:
+            raise ValueError(f"channels must be 1 or 3, got {channels} for images with {pixels.shape[1]}.")
+        if tuple(pixels.shape[2:]) != (size, size):
+            # In chunks, because resizing goes through float32.
+            pixels = torch.cat([tvf.resize(chunk, [size, size], antialias=True) for chunk in pixels.split(4096)])
+        return Images(pixels.contiguous(), self.labels)
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel over all pixels, in units where 255 is 1."""
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        means, stds = [], []
+        for channel in self.pixels.unbind(1):
+            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+            mean = (share * levels).sum()
+            means.append(mean.item())
+            stds.append((share * (levels - mean).square()).sum().sqrt().item())
+        return means, stds
+
+
+class EpochSampler:
+    """The order of an epoch, a function of (seed, epoch) alone, and this process's share of it.
+
+    Lightning calls ``set_epoch``. With several processes each takes every ``world_size``-th example; in training the
+    shares are cut to equal length, so that every step sees the same number of examples on every process.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1):
+        self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def generator(self) -> torch.Generator:
+        # 2^32 keeps (seed, epoch) pairs apart; manual_seed takes 64 bits.
+        return torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.rank, self.length, self.world_size)
+        order = torch.randperm(self.length, generator=generator)[self.rank :: self.world_size]
+        return order[: self.length // self.world_size]
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.length // self.world_size
+        return len(range(self.rank, self.length, self.world_size))
+
+
+class BatchLoader:
+    """Iterates over ``(images, labels)``: float32 ``(batch, channels, height, width)``, normalised, and int64 ``(batch,)``.
+
+    Args:
+        images: what is served.
+        batch_size: images in a batch; the last batch may be smaller. A last training batch of one image is left out,
+            because batch norm cannot be computed from it.
+        mean, std: of each channel, in units where 255 is 1.
+        sampler: the order.
+        crop_padding: in training, pad by this many black pixels and crop back to the size at a random place.
+        flip: in training, mirror left to right with probability 1/2.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        mean: list[float],
+        std: list[float],
+        sampler: EpochSampler,
+        crop_padding: int = 0,
+        flip: bool = False,
+    ):
+        self.images, self.batch_size, self.sampler = images, batch_size, sampler
+        self.crop_padding, self.flip = crop_padding, flip
+        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1)
+        self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
+        self.shift = self.shift.view(1, -1, 1, 1)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.sampler), self.batch_size)
+        return full + (rest > (1 if self.sampler.shuffle and full else 0))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = self.sampler.generator()
+        order = self.sampler.order(generator)
+        for step in range(len(self)):
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            pixels = self.images.pixels[index]
+            if self.crop_padding:
+                pixels = _random_crop(pixels, self.crop_padding, generator)
+            if self.flip:
+                mirrored = torch.randint(0, 2, (len(index), 1, 1, 1), generator=generator, dtype=torch.bool)
+                pixels = torch.where(mirrored, pixels.flip(3), pixels)
+            yield pixels.float().mul_(self.scale).sub_(self.shift), self.images.labels[index]
+
+
+def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    batch, _, height, width = pixels.shape
+    windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # (..., top, left, height, width)
+    top, left = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
+    return windows[torch.arange(batch), :, top, left]

@@ -1,0 +1,177 @@
+"""The published sets that torchvision knows: the MNIST family, CIFAR, SVHN. Read from the root, else downloaded there."""
+
+import hashlib
+import io
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import datasets
+
+from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.loader import Images
+
+_DIGITS = tuple("0123456789")
+
+
+class _Published(ImageData):
+    def _download(self, looked_for: str, folder: Path, download: Callable[[], Any]) -> None:
+        try:
+            download()
+        except (OSError, RuntimeError) as error:  # torchvision reports failed downloads and bad checksums as either
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise DataNotFoundError(
+                f"{self.name} was not found: looked for {looked_for} in {folder}, and downloading failed ({reason}). "
+                "Put the files there, or name their folder with --data.root or BNN_DATA; "
+                "`--data MNIST5k` works without the internet."
+            ) from None
+
+
+class MNIST(_Published):
+    """70,000 handwritten digits, 28x28 grey (LeCun et al. 1998)."""
+
+    class_names = _DIGITS
+    native_size = 28
+    _dataset = datasets.MNIST
+
+    def load_train(self) -> Images:
+        return self._load("train")
+
+    def load_test(self) -> Images:
+        return self._load("t10k")
+
+    def _load(self, part: str) -> Images:
+        folder = self.root / self.name / "raw"
+        names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+        if any(_plain_or_gz(folder, name) is None for name in names):
+            looked_for = " and ".join(f"{name}[.gz]" for name in names)
+            self._download(looked_for, folder, lambda: self._dataset(str(self.root), download=True))
+        pixels, labels = (_plain_or_gz(folder, name) for name in names)
+        return Images(read_idx(pixels, 3).unsqueeze(1), read_idx(labels, 1).long())
+
+
+class FashionMNIST(MNIST):
+    """70,000 articles of clothing, 28x28 grey (Xiao et al. 2017, arXiv:1708.07747)."""
+
+    class_names = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+    _dataset = datasets.FashionMNIST
+
+
+class KMNIST(MNIST):
+    """70,000 cursive Japanese characters, 28x28 grey (Clanuwat et al. 2018, arXiv:1812.01718)."""
+
+    class_names = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    _dataset = datasets.KMNIST
+
+
+def _plain_or_gz(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+class CIFAR10(_Published):
+    """60,000 photographs of ten kinds, 32x32 RGB (Krizhevsky 2009).
+
+    Files with other checksums than the published ones are read too, with a warning and the note "unofficial pixels".
+    """
+
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    native_channels = 3
+    native_size = 32
+    _dataset: Any = datasets.CIFAR10
+    _labels = b"labels"
+
+    def load_train(self) -> Images:
+        return self._load(self._dataset.train_list)
+
+    def load_test(self) -> Images:
+        return self._load(self._dataset.test_list)
+
+    def _load(self, files: list[list[str]]) -> Images:
+        folder = self.root / self._dataset.base_folder
+        if not all((folder / name).is_file() for name, _ in files):
+            looked_for = ", ".join(name for name, _ in files)
+            self._download(looked_for, folder, lambda: self._dataset(str(self.root), download=True))
+        pixels, labels = [], []
+        for name, md5 in files:
+            content = (folder / name).read_bytes()
+            if hashlib.md5(content).hexdigest() != md5 and not self.notes:
+                self.notes.append("unofficial pixels")
+                warnings.warn(
+                    f"{folder / name} is not the published file: results carry the note 'unofficial pixels'.",
+                    stacklevel=2,
+                )
+            batch = _unpickle_arrays(content, folder / name)
+            pixels.append(torch.from_numpy(np.array(batch[b"data"], np.uint8)).view(-1, 3, 32, 32))
+            labels.append(torch.tensor(batch[self._labels], dtype=torch.int64))
+        return Images(torch.cat(pixels), torch.cat(labels))
+
+
+class CIFAR100(CIFAR10):
+    """60,000 photographs of a hundred kinds, 32x32 RGB (Krizhevsky 2009)."""
+
+    class_names = tuple(
+        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
+        "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
+        "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
+        "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
+        "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
+        "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train "
+        "trout tulip turtle wardrobe whale willow_tree wolf woman worm".split()
+    )
+    _dataset = datasets.CIFAR100
+    _labels = b"fine_labels"
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """CIFAR's files are pickles. A pickle can name any function to call; this one may only name what builds arrays."""
+
+    allowed = {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not part of an array")
+        return super().find_class(module, name)
+
+
+def _unpickle_arrays(content: bytes, path: Path) -> dict[bytes, Any]:
+    try:
+        return _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"{path} is not a CIFAR batch ({error}); fetch it again.") from None
+
+
+class SVHN(_Published):
+    """99,289 house numbers, 32x32 RGB (Netzer et al. 2011). Needs scipy, which its file format asks for."""
+
+    class_names = _DIGITS
+    native_channels = 3
+    native_size = 32
+
+    def load_train(self) -> Images:
+        return self._load("train")
+
+    def load_test(self) -> Images:
+        return self._load("test")
+
+    def _load(self, split: str) -> Images:
+        try:
+            from scipy.io import loadmat
+        except ImportError:
+            raise ModuleNotFoundError("SVHN is stored as .mat files, which need scipy: pip install scipy") from None
+        path = self.root / f"{split}_32x32.mat"
+        if not path.is_file():
+            self._download(path.name, self.root, lambda: datasets.SVHN(str(self.root), split, download=True))
+        content = loadmat(path)
+        pixels = torch.from_numpy(np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)))
+        return Images(pixels, torch.from_numpy(content["y"].astype(np.int64)).flatten() % 10)  # 0 is stored as 10
