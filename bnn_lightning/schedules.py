@@ -14,13 +14,8 @@ class KLWeight(ABC):
         """The weight at optimiser step ``step`` (from 0) of ``steps`` in ``epoch`` (from 0) of ``epochs``."""
 
     def settled(self, epoch: int, epochs: int) -> bool:
-        """Whether the epoch's mean weight has reached its last value; earlier epochs are no candidates for the best."""
+        """Whether the weight's warm-up is over; earlier epochs have another objective and are no candidates for the best."""
         return True
-
-    @property
-    def final(self) -> float:
-        """The mean weight over an epoch once settled; a run where it is not 1 is tempered."""
-        return 1.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,6 @@ class Constant(KLWeight):
             raise ValueError(f"weight must be a number from 0 up, got {self.weight}.")
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
-        return float(self.weight)
-
-    @property
-    def final(self) -> float:
         return float(self.weight)
 
 
@@ -65,10 +56,6 @@ class Blundell(KLWeight):
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         share = 2.0 ** -(step + 1) / -math.expm1(-steps * math.log(2))  # never 2^M, which overflows at M = 1024
         return share if self.reference_scale else steps * share
-
-    @property
-    def final(self) -> float:
-        return math.nan if self.reference_scale else 1.0
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ class BatchLoader:
         flip: bool = False,
     ):
         self.images, self.batch_size, self.sampler = images, batch_size, sampler
+        self.batch_sampler = None  # Lightning asks every loader that has a sampler for this
         self.crop_padding, self.flip = crop_padding, flip
         self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1)
         self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()

@@ -1,0 +1,114 @@
+"""What accompanies a run: the line and the table row of each epoch, its checkpoints, and what they record."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from bnn_lightning.checkpoints import KEY
+from bnn_lightning.schedules import KLWeight
+
+
+class EpochReport(Callback):
+    """Appends each epoch's values to ``metrics.csv``, and says them in one line where there is no progress bar.
+
+    Args:
+        folder: where ``metrics.csv`` goes; None writes none.
+        say: prints a line; None is silent.
+    """
+
+    def __init__(self, folder: Path | None, say: Callable[[str], None] | None = None):
+        self.file = None if folder is None else folder / "metrics.csv"
+        self.say = say
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.file is not None and self.file.is_file():
+            # A resumed run goes on in its own table; what it will do again is taken out.
+            with self.file.open(newline="") as lines:
+                rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= trainer.current_epoch]
+            self._write(rows)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.monotonic() - self._started
+        values = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if self.file is not None:
+            row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values
+            self._write([row], append=True)
+        if self.say is not None:
+            self.say(self._line(trainer, values, seconds))
+
+    def _write(self, rows: list[dict[str, Any]], append: bool = False) -> None:
+        if self.file is None or not rows:
+            return
+        new = not (append and self.file.is_file())
+        with self.file.open("w" if new else "a", newline="") as lines:
+            writer = csv.DictWriter(lines, rows[0].keys())
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+    @staticmethod
+    def _line(trainer: Trainer, values: dict[str, float], seconds: float) -> str:
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"nll {values['train/nll']:.4f}"]
+        if "train/kl_per_n" in values:
+            parts.append(f"kl/N {values['train/kl_per_n']:.3f} (weight {values['train/kl_weight']:.2f})")
+            parts.append(f"elbo/N {values['train/elbo_per_n']:.3f}")
+        parts.append(f"accuracy {100 * values['train/accuracy']:.2f} %")
+        if "val/nll" in values:
+            parts.append(f"val nll {values['val/nll']:.4f}, accuracy {100 * values['val/accuracy']:.2f} %")
+        return "  ".join([*parts, f"{seconds:.1f} s"])
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``: the epoch of lowest validation NLL among those after the KL warm-up.
+
+    An epoch of the warm-up has another objective: its posterior would be a tempered one.
+    """
+
+    def __init__(self, folder: Path | str, kl_weight: KLWeight):
+        super().__init__(
+            folder,
+            filename="best",
+            monitor="val/nll",
+            mode="min",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.kl_weight = kl_weight
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if last and not self.best_model_path or self.kl_weight.settled(trainer.current_epoch, trainer.max_epochs or 1):
+            super().on_train_epoch_end(trainer, pl_module)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt``: the state after the last complete epoch, to go on from."""
+
+    def __init__(self, folder: Path | str):
+        super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+
+class RunRecord(Callback):
+    """Puts the resolved config into every checkpoint, so that a checkpoint alone can be tested and gone on with.
+
+    Args:
+        record: plain values: the config, the seed, the versions it ran with.
+    """
+
+    def __init__(self, record: dict[str, Any]):
+        self.record = record
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.setdefault(KEY, {}).update(self.record)

@@ -1,0 +1,330 @@
+"""BayesianClassifier: the LightningModule that trains, tests and predicts with a network and a method."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
+from torchmetrics import MeanMetric
+
+from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, check_format, read_checkpoint
+from bnn_lightning.layers import bayesianize, kl, posteriors, sampling
+from bnn_lightning.methods import Method
+from bnn_lightning.metrics import test_metrics, validation_metrics
+from bnn_lightning.networks import Network
+from bnn_lightning.objective import elbo, variational_loss
+from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
+from bnn_lightning.schedules import KLWeight, LinearDecay, LRSchedule, Plateau, kl_weight as as_kl_weight
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How far a run had come: means over its last epoch, on training data, with one number for each quantity.
+
+    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network. It is None for a deterministic network, which has none.
+    """
+
+    epoch: int
+    num_train: int
+    num_classes: int
+    nll: float
+    accuracy: float
+    kl: float
+    kl_weight: float
+    elbo_per_n: float | None
+
+    @property
+    def kl_per_n(self) -> float | None:
+        return None if self.elbo_per_n is None else self.kl / self.num_train
+
+    @property
+    def marks(self) -> list[str]:
+        """What must stand beside every result of these weights."""
+        marks = []
+        if self.elbo_per_n is not None:
+            if abs(self.kl_weight - 1) > 1e-6:
+                marks.append("tempered")
+            # The untrained prior predicts 1/K with no KL to pay: a posterior below that has not been found yet.
+            if not self.elbo_per_n >= -math.log(self.num_classes):
+                marks.append("posterior not converged")
+        return marks
+
+
+class BayesianClassifier(LightningModule):
+    """Trains a network on the evidence lower bound, and predicts by samples from its posterior.
+
+    Args:
+        network: any network of plain torch layers; names of ours (LeNet, AlexNet, ThreeConvThreeFC, MLP), or the class
+            path of your own.
+        method: how its weights are random (BBB, LRT); null leaves the network deterministic.
+        only: names of the layers that become random, as patterns such as "fc*".
+        lr: Adam's learning rate.
+        lr_schedule: LinearDecay, Plateau, or null for a constant rate.
+        rho_lr_factor: the learning rate of rho over that of the other parameters. Adam moves rho by at most lr a step,
+            so that a short run ends before sigma has found its value; 10 closes that gap.
+        kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule: Constant, Standard, Blundell,
+            Soenderby, LinearWarmup.
+        loss_form: per_datum is nll + KL/N; total is N times that. Adam's epsilon is 1e-8/N and 1e-8, so that both give
+            the same steps. Mixed precision needs per_datum.
+        train_samples: weight samples in a training step.
+        val_samples: weight samples in validation.
+        test_samples: weight samples in test and predict.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        method: Method | None = None,
+        only: str | list[str] = "*",
+        lr: float = 1e-3,
+        lr_schedule: LRSchedule | None = None,
+        rho_lr_factor: float = 1.0,
+        kl_weight: float | KLWeight = 1.0,
+        loss_form: Literal["per_datum", "total"] = "per_datum",
+        train_samples: int = 1,
+        val_samples: int = 5,
+        test_samples: int = 25,
+    ):
+        super().__init__()
+        for name, number in (("lr", lr), ("rho_lr_factor", rho_lr_factor)):
+            if not (math.isfinite(number) and number > 0):
+                raise ValueError(f"{name} must be a positive number, got {number}.")
+        for name, count in (
+            ("train_samples", train_samples),
+            ("val_samples", val_samples),
+            ("test_samples", test_samples),
+        ):
+            if count < 1:
+                raise ValueError(f"{name} must be 1 or more, got {count}.")
+        if loss_form not in ("per_datum", "total"):
+            raise ValueError(f"loss_form must be per_datum or total, got {loss_form!r}.")
+        self.network = network if method is None else bayesianize(network, method, only)
+        self.network.to(memory_format=torch.channels_last)
+        self.lr, self.lr_schedule, self.rho_lr_factor = lr, lr_schedule, rho_lr_factor
+        self.kl_weight = as_kl_weight(kl_weight)
+        self.loss_form: Literal["per_datum", "total"] = loss_form
+        self.is_bayesian = any(True for _ in posteriors(self.network))
+        # Samples of a deterministic network are all the same: one is enough.
+        self.train_samples, self.val_samples, self.test_samples = (
+            (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, 1)
+        )
+        self.num_train = 0
+        """N, the number of distinct training examples; 0 before training or loading."""
+        self.summary: TrainingSummary | None = None
+        """Of the last complete training epoch, or of the checkpoint that was loaded."""
+        self.val_metrics = validation_metrics()
+        self.val_expected_nll = MeanMetric()
+        ways = ("samples", "one_sample", "mean_weights") if self.is_bayesian else ("samples",)
+        self.test_metrics = nn.ModuleDict({way: test_metrics() for way in ways})
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> Self:
+        """The trained classifier in a checkpoint that ``bnn fit`` wrote, on the CPU, in eval mode; nothing else is needed.
+
+        Raises:
+            CheckpointError: when the file is no such checkpoint.
+        """
+        checkpoint = read_checkpoint(path)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls, "model")
+        config = parser.parse_object({"model": checkpoint[KEY]["config"]["model"]})
+        classifier = parser.instantiate_classes(config).model
+        classifier.on_load_checkpoint(checkpoint)
+        classifier.load_state_dict(checkpoint["state_dict"])
+        return classifier.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` of one forward pass over images ``(batch, channels, height, width)``."""
+        return self.network(_channels_last(x))
+
+    # Training
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        self.num_train = self._count_training_examples()
+        rhos = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] == "rho"]
+        others = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] != "rho"]
+        groups = [{"params": others}]
+        if rhos:
+            groups.append({"params": rhos, "lr": self.lr * self.rho_lr_factor})
+        # Adam's steps are those of the total form, whose gradients are N times as large, when epsilon shrinks too.
+        eps = 1e-8 / self.num_train if self.loss_form == "per_datum" and self.is_bayesian else 1e-8
+        # Lightning unscales fp16 gradients itself before clipping, which fused steps do not allow.
+        fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.Adam(groups, lr=self.lr, eps=eps, fused=fused)
+        schedule, epochs = self.lr_schedule, self._epochs
+        if isinstance(schedule, Plateau):
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=schedule.factor, patience=schedule.patience
+            )
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/nll"}}
+        if isinstance(schedule, LinearDecay):
+            linear = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: schedule.factor(epoch, epochs))
+            return {"optimizer": optimizer, "lr_scheduler": linear}
+        return optimizer
+
+    @property
+    def _epochs(self) -> int:
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise ValueError(f"max_epochs must be 1 or more, because schedules need the run's length, got {epochs}.")
+        return epochs
+
+    def _count_training_examples(self) -> int:
+        count = getattr(self.trainer.datamodule, "num_train", None)  # type: ignore[attr-defined]
+        if count is not None:
+            return count
+        _ = self.trainer.estimated_stepping_batches  # has Lightning set the loader up
+        loader: Any = self.trainer.train_dataloader
+        sampler = getattr(loader, "sampler", None)
+        try:
+            # A sampler may pick a part of the data set; Lightning's distributed one holds one process's share.
+            return len(loader.dataset) if sampler is None or isinstance(sampler, DistributedSampler) else len(sampler)
+        except (TypeError, AttributeError):
+            raise ValueError(
+                "num_train cannot be counted: give your data module a num_train, the number of distinct training images."
+            ) from None
+
+    def on_train_epoch_start(self) -> None:
+        self._sums = torch.zeros(4, device=self.device)  # of nll, correct and kl, each times examples; of examples
+        self._kl_weights: list[float] = []
+        self._lr_now = self.trainer.optimizers[0].param_groups[0]["lr"]  # the schedule moves on before the epoch is over
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, labels = batch
+        logits = torch.stack([self(x) for _ in range(self.train_samples)])
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(self.train_samples))
+        divergence = kl(self.network)
+        weight = self._kl_weight_now(batch_idx)
+        loss = variational_loss(nll, divergence, self.num_train, weight)
+        with torch.no_grad():
+            accuracy = (logits.argmax(-1) == labels).float().mean()
+            self._sums += len(labels) * torch.stack([nll, accuracy, divergence.to(nll.dtype), torch.ones_like(nll)])
+        self._kl_weights.append(weight)
+        self._num_classes = logits.shape[-1]
+        return loss if self.loss_form == "per_datum" else self.num_train * loss
+
+    def _kl_weight_now(self, batch_idx: int) -> float:
+        accumulated = self.trainer.accumulate_grad_batches
+        steps = math.ceil(self.trainer.num_training_batches / accumulated)
+        return self.kl_weight(self.current_epoch, batch_idx // accumulated, steps, self._epochs)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # The epoch's means are closed here, before validation and every callback's end of epoch, which read them.
+        if self.trainer.is_last_batch:
+            self._close_training_epoch()
+
+    def _close_training_epoch(self) -> None:
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        nll, accuracy, divergence, _ = (sums / sums[-1]).tolist()
+        weight = sum(self._kl_weights) / len(self._kl_weights)
+        self.summary = TrainingSummary(
+            epoch=self.current_epoch,
+            num_train=self.num_train,
+            num_classes=self._num_classes,
+            nll=nll,
+            accuracy=accuracy,
+            kl=divergence,
+            kl_weight=weight,
+            elbo_per_n=elbo(nll, divergence, self.num_train) if self.is_bayesian else None,
+        )
+        values = {"nll": nll, "accuracy": accuracy} | self._objective_values(nll, divergence, weight)
+        values = {f"train/{name}": value for name, value in values.items()} | {"lr": self._lr_now}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def _objective_values(self, nll: float, divergence: float, weight: float) -> dict[str, float]:
+        """Loss, KL and ELBO, under the names they are logged by; ``nll`` is the mean over weight samples."""
+        if not self.is_bayesian:
+            return {"loss": nll}
+        return {
+            "loss": variational_loss(nll, divergence, self.num_train, weight),
+            "kl": divergence,
+            "kl_per_n": divergence / self.num_train,
+            "kl_weight": weight,
+            "elbo_per_n": elbo(nll, divergence, self.num_train),
+        }
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_metrics.reset()
+        self.val_expected_nll.reset()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, labels = batch
+        logits = sample_logits(self, x, self.val_samples)
+        self.val_metrics.update(log_predictive(logits), labels)
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(self.val_samples))
+        self.val_expected_nll.update(nll, len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        values = {name: value.item() for name, value in self.val_metrics.compute().items()}
+        if self.num_train:
+            # At KL weight 1, whatever weight is training: a schedule must not move what runs are compared by.
+            divergence = kl(self.network).item()
+            values |= self._objective_values(self.val_expected_nll.compute().item(), divergence, weight=1.0)
+        self.log_dict({f"val/{name}": value for name, value in values.items()})
+
+    def on_test_epoch_start(self) -> None:
+        for metrics in self.test_metrics.values():
+            metrics.reset()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, labels = batch
+        logits = sample_logits(self, x, self.test_samples)
+        self.test_metrics["samples"].update(log_predictive(logits), labels)
+        if self.is_bayesian:
+            self.test_metrics["one_sample"].update(log_predictive(logits[:1]), labels)
+            with sampling(self, False):
+                self.test_metrics["mean_weights"].update(log_predictive(sample_logits(self, x, 1)), labels)
+
+    def on_test_epoch_end(self) -> None:
+        for way, metrics in self.test_metrics.items():
+            prefix = "test" if way == "samples" else f"test_{way}"
+            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """For each image of a batch: predicted class, its probability, predictive entropy and mutual information."""
+        logits = sample_logits(self, batch[0], self.test_samples)
+        log_confidence, predicted = log_predictive(logits).max(-1)
+        return {
+            "predicted": predicted,
+            "confidence": log_confidence.exp(),
+            "entropy": predictive_entropy(logits),
+            "mutual_information": mutual_information(logits),
+        }
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        record = checkpoint.setdefault(KEY, {})
+        record["format_version"] = FORMAT_VERSION
+        record["training"] = None if self.summary is None else asdict(self.summary)
+        record["validation"] = {
+            name: value.item() for name, value in self.trainer.callback_metrics.items() if name.startswith("val/")
+        }
+        describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
+        record["data"] = describe() if describe else None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        training = check_format(checkpoint)["training"]
+        if training is not None:
+            self.summary = TrainingSummary(**training)
+            self.num_train = self.summary.num_train
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The same images in channels_last memory, in which convolutions and pooling are fastest."""
+    if x.dim() != 4:
+        return x
+    if x.shape[1] > 1:
+        return x.contiguous(memory_format=torch.channels_last)
+    # With one channel both formats are the same memory, but only these strides tell the first convolution which is meant.
+    batch, _, height, width = x.shape
+    return x.contiguous().as_strided(x.shape, (height * width, 1, width, 1))

@@ -1,0 +1,327 @@
+"""The command line: ``bnn fit``, ``validate``, ``test`` and ``predict``."""
+
+import logging
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import __version__ as lightning_version
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from torchvision import __version__ as torchvision_version
+
+import bnn_lightning
+from bnn_lightning import reports
+from bnn_lightning.callbacks import BestCheckpoint, EpochReport, LastCheckpoint, RunRecord
+from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
+from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
+from bnn_lightning.data import DataNotFoundError, ImageData, ImageFolder
+from bnn_lightning.runs import Run
+
+
+class UsageError(ValueError):
+    """The command line is not one that can be run; the message is one sentence for the person who typed it."""
+
+
+class Parser(LightningArgumentParser):
+    """Raises its errors instead of printing a usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(message) from ex
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI for BayesianClassifier and ImageData, with runs that a checkpoint alone describes."""
+
+    def __init__(self, args: ArgsType = None):
+        # A pipe has no width of its own; tables are not to be cut to 80 columns there.
+        self.console = Console(width=None if sys.stdout.isatty() else 120)
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            BayesianClassifier,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False},
+            parser_class=Parser,
+            subclass_mode_data=True,
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+            "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+            "test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+            "predict": {"model", "dataloaders", "datamodule", "return_predictions", "weights_only"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Name of the run's folders; null makes one from the config."
+        )
+
+    # Before the classes are built
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Puts the checkpoint's own config under everything that is on the command line."""
+        words = list(sys.argv[1:] if args is None else args)
+        path = _value_of("--ckpt_path", words)
+        if words and words[0] in self.subcommands() and path is not None:
+            self.checkpoint = read_checkpoint(path)
+            config = self.checkpoint[KEY].get("config")
+            if config is None:
+                raise CheckpointError(f"{path} was saved from Python and holds no config; load it in Python.")
+            if words[0] != "fit":
+                # Where it trained and for how long says nothing about where it is tested.
+                config = config | {"trainer": {"precision": config["trainer"]["precision"]}}
+            words[1:1] = ["--config", yaml.safe_dump(config)]
+        self.config = parser.parse_args(words)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the checkpoint's values win over the command line's."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit" and self.checkpoint is None:
+            raise UsageError(f"--ckpt_path is needed: bnn {self.subcommand} --ckpt_path checkpoints/NAME/version_0/best.ckpt")
+        if self.checkpoint is None:
+            _fit_network_to_data(config)
+        if config.name is None:
+            parts = (config.model.network, config.model.method, config.data)
+            names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
+            config.name = "_".join(names).lower()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        settings = self._get(self.config_init, "trainer")
+        self.run = self._run_folders(Path(settings.default_root_dir or "."))
+        bar = settings.enable_progress_bar is not False and self.console.is_terminal
+        callbacks: list[Any] = [RichProgressBar()] if bar else []
+        if self.subcommand == "fit" and not settings.fast_dev_run:
+            callbacks += self._fit_callbacks(settings, bar)
+        logger = settings.logger
+        if logger in (None, True):
+            logs = self.run.logs
+            logger = TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name)
+        own = {"logger": logger, "enable_progress_bar": bar}
+        return self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
+
+    def _run_folders(self, root: Path) -> Run:
+        """A resumed or tested checkpoint's own folders; new ones for anything else."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        run = Run.of_checkpoint(path)
+        if run is not None:
+            return run
+        name = self.config[self.subcommand].name if path is None else Path(path).stem
+        return Run.reserve(root, name) if rank_zero_only.rank == 0 else Run(root, name, 0)
+
+    def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
+        callbacks: list[Callback] = [
+            EpochReport(self.run.logs, None if bar else lambda line: print(line, flush=True)),
+            RunRecord(self._record()),
+        ]
+        if settings.enable_checkpointing is not False:
+            if getattr(self.datamodule, "val_split", None) != 0:
+                callbacks.append(BestCheckpoint(self.run.checkpoints, self.model.kl_weight))
+            callbacks.append(LastCheckpoint(self.run.checkpoints))
+        return callbacks
+
+    def _record(self) -> dict[str, Any]:
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False, format="yaml")
+        config = yaml.safe_load(text)
+        for own in ("config", "ckpt_path"):
+            config.pop(own, None)
+        return {
+            "config": config,
+            "versions": {
+                "bnn_lightning": bnn_lightning.__version__,
+                "torch": str(torch.__version__),
+                "torchvision": torchvision_version,
+                "lightning": lightning_version,
+                "python": sys.version.split()[0],
+            },
+        }
+
+    # The verbs
+
+    def fit(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
+        if self.checkpoint is not None and self.checkpoint["epoch"] + 1 >= self.trainer.max_epochs:
+            raise UsageError(
+                f"--ckpt_path {ckpt_path} has finished its {self.trainer.max_epochs} epochs; "
+                f"go on with a larger --trainer.max_epochs."
+            )
+        self._print(_headline(self.config.fit, model))
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        if self.trainer.fast_dev_run:
+            return
+        written = [path for path in (self.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")) if path.is_file()]
+        if written:
+            records = {path.stem: check_format(read_checkpoint(path)) for path in written}
+            reports.show_training(
+                self.console,
+                {name: (TrainingSummary(**record["training"]), record["validation"]) for name, record in records.items()},
+            )
+            self._print(f"Checkpoints: {', '.join(map(str, written))}")
+            self._print(f"Curves:      tensorboard --logdir {self.run.logs.parent.parent}")
+            self._print(f"Next:        bnn test --ckpt_path {written[0]}")
+
+    def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
+        self._prepare_data()
+        self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        metrics = {name: value.item() for name, value in model.val_metrics.compute().items()}
+        images = int(model.val_metrics["accuracy"].count)
+        results = reports.evaluation({_ways(model)["samples"]: metrics}, model.summary, self._description(), images)
+        reports.show_evaluation(self.console, results)
+
+    def test(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
+        self._prepare_data()
+        self.trainer.test(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        predictions = {
+            _ways(model)[way]: {name: value.item() for name, value in metrics.compute().items()}
+            for way, metrics in model.test_metrics.items()
+        }
+        images = int(model.test_metrics["samples"]["accuracy"].count)
+        results = reports.evaluation(predictions, model.summary, self._description(), images)
+        reports.show_evaluation(self.console, results)
+        written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}", results)
+        self._print(f"Written: {', '.join(map(str, written))}")
+
+    def predict(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
+        self._prepare_data(labelled=False)
+        batches = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        values = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
+        classes = self._description()["class_names"]
+        rows = [
+            {"image": image, "class": predicted, "name": classes[predicted]}
+            | {key: round(values[key][index], 6) for key in ("confidence", "entropy", "mutual_information")}
+            for index, (image, predicted) in enumerate(zip(datamodule.predict_names(), values["predicted"], strict=True))
+        ]
+        if isinstance(datamodule, ImageFolder):
+            rows += [{"image": str(file), "error": reason} for file, reason in datamodule.unreadable.items()]
+        path = self.run.logs / "predictions.csv"
+        reports.write_predictions(path, rows)
+        self._print(f"{len(values['predicted']):,} predictions written to {path}")
+
+    def _prepare_data(self, labelled: bool = True) -> None:
+        """Has any images prepared as the checkpoint's were, and refuses those that it was trained on."""
+        description = self.checkpoint[KEY]["data"]
+        if description is None or not isinstance(self.datamodule, ImageData):
+            return
+        if labelled and self.datamodule.training_images_of == description["name"]:
+            raise UsageError(
+                f"--data {self.datamodule.name}: its images are {description['name']} training images, which this "
+                f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
+            )
+        self.datamodule.prepare_like(description, labelled)
+
+    def _description(self) -> dict[str, Any]:
+        """What the results say about the data: the tested images' name and notes, the checkpoint's classes."""
+        trained = self.checkpoint[KEY]["data"] or {"name": type(self.datamodule).__name__, "class_names": [], "notes": []}
+        if not isinstance(self.datamodule, ImageData):
+            return trained
+        notes = list(dict.fromkeys(trained["notes"] + self.datamodule.notes))
+        return {"name": self.datamodule.name, "class_names": trained["class_names"], "notes": notes}
+
+    @rank_zero_only
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def _ways(model: BayesianClassifier) -> dict[str, str]:
+    """What the ways of predicting are called on the screen and in files."""
+    if not model.is_bayesian:
+        return {"samples": "deterministic"}
+    return {"samples": f"{model.test_samples} samples", "one_sample": "1 sample", "mean_weights": "mean weights"}
+
+
+def _value_of(flag: str, words: list[str]) -> str | None:
+    """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
+    value = None
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
+    return value
+
+
+def _class_of(part: Namespace) -> type:
+    module, name = part.class_path.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def _fit_network_to_data(config: Namespace) -> None:
+    """Gives the network the data's channels and classes, and the images the size that the network is made for."""
+    network, data = _class_of(config.model.network), config.data
+    arguments = signature(network).parameters
+    size = getattr(network, "image_size", None)
+    if isinstance(size, int) and "image_size" in data.init_args:
+        if data.init_args.image_size is None:
+            data.init_args.image_size = size
+        elif "image_size" in arguments:
+            config.model.network.init_args.image_size = data.init_args.image_size
+        elif data.init_args.image_size != size:
+            raise UsageError(
+                f"--data.image_size must be {size} for {network.__name__}, got {data.init_args.image_size}; "
+                "leave it out, and images are resized."
+            )
+    facts = instantiate_class((), data.as_dict())
+    for name in ("in_channels", "num_classes"):
+        value = getattr(facts, name, None)
+        if name in arguments and value:
+            config.model.network.init_args[name] = value
+
+
+def _headline(config: Namespace, model: BayesianClassifier) -> str:
+    """What is about to be trained, in a line."""
+    method = config.model.method
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    name = type(method).__name__ if method is None else method.class_path.split(".")[-1]
+    return (
+        f"{config.model.network.class_path.split('.')[-1]}, {'deterministic' if method is None else name}, "
+        f"{config.data.class_path.split('.')[-1]}: {parameters:,} parameters, {config.trainer.max_epochs} epochs, "
+        f"seed {config.seed_everything}"
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; 0 when all went well, 2 after one sentence that says what did not."""
+    _silence_the_libraries()
+    try:
+        CommandLine(args)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"bnn: error: {sentence}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _silence_the_libraries() -> None:
+    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
+
+
+def _sentence(error: Exception) -> str | None:
+    """An error that is meant for the user as one sentence; None for a fault of the program."""
+    if isinstance(error, UsageError | CheckpointError | DataNotFoundError | MisconfigurationException):
+        return str(error)
+    return None
