@@ -61,16 +61,14 @@ class BayesianClassifier(LightningModule):
     """Trains a network on the evidence lower bound, and predicts by samples from its posterior.
 
     Args:
-        network: any network of plain torch layers; names of ours (LeNet, AlexNet, ThreeConvThreeFC, MLP), or the class
-            path of your own.
-        method: how its weights are random (BBB, LRT); null leaves the network deterministic.
+        network: any network of plain torch layers.
+        method: how its weights are random; null leaves the network deterministic.
         only: names of the layers that become random, as patterns such as "fc*".
         lr: Adam's learning rate.
-        lr_schedule: LinearDecay, Plateau, or null for a constant rate.
+        lr_schedule: how the rate changes from epoch to epoch; null keeps it constant.
         rho_lr_factor: the learning rate of rho over that of the other parameters. Adam moves rho by at most lr a step,
             so that a short run ends before sigma has found its value; 10 closes that gap.
-        kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule: Constant, Standard, Blundell,
-            Soenderby, LinearWarmup.
+        kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
         loss_form: per_datum is nll + KL/N; total is N times that. Adam's epsilon is 1e-8/N and 1e-8, so that both give
             the same steps. Mixed precision needs per_datum.
         train_samples: weight samples in a training step.

@@ -1,13 +1,17 @@
 """The command line: ``bnn fit``, ``validate``, ``test`` and ``predict``."""
 
 import logging
+import re
 import sys
 import traceback
 import warnings
+from argparse import SUPPRESS
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
@@ -28,18 +32,12 @@ from bnn_lightning.callbacks import BestCheckpoint, EpochReport, LastCheckpoint,
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData, ImageFolder
+from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.runs import Run
 
 
-class UsageError(ValueError):
-    """The command line is not one that can be run; the message is one sentence for the person who typed it."""
-
-
-class Parser(LightningArgumentParser):
-    """Raises its errors instead of printing a usage and leaving."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UsageError(message) from ex
+class UsageError(Exception):
+    """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
 
 
 class CommandLine(LightningCLI):
@@ -76,32 +74,72 @@ class CommandLine(LightningCLI):
             "--name", type=str | None, default=None, help="Name of the run's folders; null makes one from the config."
         )
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        self.parser.usage = "bnn {fit,validate,test,predict} [options]"
+        self.parser.description = "Bayesian convolutional networks by variational inference."
+        for action in self.parser._subcommands_action._choices_actions:
+            action.help = VERBS[action.dest]
+        for action in self.parser._actions:
+            if action.dest in ("config", "print_config"):
+                action.help = SUPPRESS
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        shorten_help(parser, subcommand)
+        return parser
+
     # Before the classes are built
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Puts the checkpoint's own config under everything that is on the command line."""
-        words = list(sys.argv[1:] if args is None else args)
+        words = list(sys.argv[1:] if args is None else args) or ["--help"]
         path = _value_of("--ckpt_path", words)
-        if words and words[0] in self.subcommands() and path is not None:
-            self.checkpoint = read_checkpoint(path)
+        if words[0] in self.subcommands() and path is not None:
+            try:
+                self.checkpoint = read_checkpoint(path)
+            except CheckpointError as error:
+                raise UsageError(f"--ckpt_path: {error}") from error
             config = self.checkpoint[KEY].get("config")
             if config is None:
-                raise CheckpointError(f"{path} was saved from Python and holds no config; load it in Python.")
+                raise UsageError(f"--ckpt_path {path} was saved from Python and holds no config; load it in Python.")
             if words[0] != "fit":
                 # Where it trained and for how long says nothing about where it is tested.
                 config = config | {"trainer": {"precision": config["trainer"]["precision"]}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
+        elif words[0] in ("validate", "test", "predict") and not {"-h", "--help"} & set(words):
+            raise UsageError(f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt.")
         self.config = parser.parse_args(words)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint's values win over the command line's."""
 
+    def instantiate_classes(self) -> None:
+        with self._user_errors():
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with self._user_errors():
+            super()._run_subcommand(subcommand)
+
+    @contextmanager
+    def _user_errors(self) -> Iterator[None]:
+        """Turns exceptions about what was asked for into a UsageError that names the flag."""
+        try:
+            yield
+        except Exception as error:
+            # A method's settings are checked inside jsonargparse, which wraps what they raise.
+            wrapped = re.search(r"- (\w+ must .*)", str(error)) if isinstance(error, ValueError) else None
+            if wrapped is None and not _meant_for_the_user(error):
+                raise
+            message = wrapped[1] if wrapped else str(error)
+            raise UsageError(_with_flag(message, self.config[self.subcommand])) from error
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if self.subcommand != "fit" and self.checkpoint is None:
-            raise UsageError(f"--ckpt_path is needed: bnn {self.subcommand} --ckpt_path checkpoints/NAME/version_0/best.ckpt")
         if self.checkpoint is None:
-            _fit_network_to_data(config)
+            with self._user_errors():
+                _fit_network_to_data(config)
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -109,6 +147,9 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
+        if isinstance(self.datamodule, ImageData):
+            # Before the run's folders are made: what is wrong with the data shows here.
+            self._prepare_data()
         self.run = self._run_folders(Path(settings.default_root_dir or "."))
         bar = settings.enable_progress_bar is not False and self.console.is_terminal
         callbacks: list[Any] = [RichProgressBar()] if bar else []
@@ -176,12 +217,11 @@ class CommandLine(LightningCLI):
                 self.console,
                 {name: (TrainingSummary(**record["training"]), record["validation"]) for name, record in records.items()},
             )
-            self._print(f"Checkpoints: {', '.join(map(str, written))}")
-            self._print(f"Curves:      tensorboard --logdir {self.run.logs.parent.parent}")
-            self._print(f"Next:        bnn test --ckpt_path {written[0]}")
+            self._print(f"Checkpoints: {', '.join(map(_shown, written))}")
+            self._print(f"Curves:      tensorboard --logdir {_shown(self.run.logs.parent.parent)}")
+            self._print(f"Next:        bnn test --ckpt_path {_shown(written[0])}")
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
-        self._prepare_data()
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         metrics = {name: value.item() for name, value in model.val_metrics.compute().items()}
         images = int(model.val_metrics["accuracy"].count)
@@ -189,7 +229,6 @@ class CommandLine(LightningCLI):
         reports.show_evaluation(self.console, results)
 
     def test(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
-        self._prepare_data()
         self.trainer.test(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         predictions = {
             _ways(model)[way]: {name: value.item() for name, value in metrics.compute().items()}
@@ -199,10 +238,9 @@ class CommandLine(LightningCLI):
         results = reports.evaluation(predictions, model.summary, self._description(), images)
         reports.show_evaluation(self.console, results)
         written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}", results)
-        self._print(f"Written: {', '.join(map(str, written))}")
+        self._print(f"Written: {', '.join(map(_shown, written))}")
 
     def predict(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
-        self._prepare_data(labelled=False)
         batches = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
         values = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
         classes = self._description()["class_names"]
@@ -215,19 +253,20 @@ class CommandLine(LightningCLI):
             rows += [{"image": str(file), "error": reason} for file, reason in datamodule.unreadable.items()]
         path = self.run.logs / "predictions.csv"
         reports.write_predictions(path, rows)
-        self._print(f"{len(values['predicted']):,} predictions written to {path}")
+        self._print(f"{len(values['predicted']):,} predictions written to {_shown(path)}")
 
-    def _prepare_data(self, labelled: bool = True) -> None:
-        """Has any images prepared as the checkpoint's were, and refuses those that it was trained on."""
-        description = self.checkpoint[KEY]["data"]
-        if description is None or not isinstance(self.datamodule, ImageData):
-            return
-        if labelled and self.datamodule.training_images_of == description["name"]:
-            raise UsageError(
-                f"--data {self.datamodule.name}: its images are {description['name']} training images, which this "
-                f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
-            )
-        self.datamodule.prepare_like(description, labelled)
+    def _prepare_data(self) -> None:
+        """Loads the images: as the checkpoint's were, and not those that it was trained on."""
+        description = self.checkpoint[KEY]["data"] if self.checkpoint and self.subcommand != "fit" else None
+        if description is not None:
+            labelled = self.subcommand != "predict"
+            if labelled and self.datamodule.training_images_of == description["name"]:
+                raise UsageError(
+                    f"--data {self.datamodule.name}: its images are {description['name']} training images, which this "
+                    f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
+                )
+            self.datamodule.prepare_like(description, labelled)
+        self.datamodule.setup(self.subcommand)
 
     def _description(self) -> dict[str, Any]:
         """What the results say about the data: the tested images' name and notes, the checkpoint's classes."""
@@ -252,12 +291,18 @@ def _ways(model: BayesianClassifier) -> dict[str, str]:
 def _value_of(flag: str, words: list[str]) -> str | None:
     """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
     value = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for place, word in enumerate(words):
         if word == flag:
-            value = following
+            value = words[place + 1] if place + 1 < len(words) else None
         elif word.startswith(f"{flag}="):
             value = word.removeprefix(f"{flag}=")
     return value
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
 def _class_of(part: Namespace) -> type:
@@ -276,8 +321,8 @@ def _fit_network_to_data(config: Namespace) -> None:
         elif "image_size" in arguments:
             config.model.network.init_args.image_size = data.init_args.image_size
         elif data.init_args.image_size != size:
-            raise UsageError(
-                f"--data.image_size must be {size} for {network.__name__}, got {data.init_args.image_size}; "
+            raise ValueError(
+                f"image_size must be {size} for {network.__name__}, got {data.init_args.image_size}; "
                 "leave it out, and images are resized."
             )
     facts = instantiate_class((), data.as_dict())
@@ -304,10 +349,8 @@ def main(args: list[str] | None = None) -> int:
     _silence_the_libraries()
     try:
         CommandLine(args)
-    except Exception as error:
-        sentence = _sentence(error)
-        if sentence is None:
-            raise
+    except (ParseError, UsageError) as error:
+        sentence = one_sentence(str(error)) if isinstance(error, ParseError) else str(error)
         print(f"bnn: error: {sentence}", file=sys.stderr)
         return 2
     return 0
@@ -317,11 +360,20 @@ def _silence_the_libraries() -> None:
     """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
+    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\\.")
 
 
-def _sentence(error: Exception) -> str | None:
-    """An error that is meant for the user as one sentence; None for a fault of the program."""
-    if isinstance(error, UsageError | CheckpointError | DataNotFoundError | MisconfigurationException):
-        return str(error)
-    return None
+def _meant_for_the_user(error: Exception) -> bool:
+    """Whether an exception is about what was asked for; any other is a fault of the program and keeps its traceback."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    ours = isinstance(error, ValueError | ImportError) and raised_in.is_relative_to(Path(__file__).parent)
+    return ours or isinstance(error, MisconfigurationException | DataNotFoundError)
+
+
+def _with_flag(message: str, config: Namespace) -> str:
+    """Writes an argument that a message begins with, such as prior_sigma, as the flag that sets it."""
+    if found := re.match(r"(\w+)( must | names )", message):
+        for key in config.keys(branches=True):
+            if key.split(".")[-1] == found[1]:
+                return f"--{key.replace('init_args.', '')}{message.removeprefix(found[1])}"
+    return message

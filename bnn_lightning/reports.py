@@ -50,7 +50,8 @@ def evaluation(
 
 def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     """The table at the end of validate and test."""
-    metrics = list(next(iter(results["predictions"].values())))
+    measured = next(iter(results["predictions"].values()))
+    metrics = [name for name in ("accuracy", "nll", "ece", "brier") if name in measured]
     table = _table("prediction", *metrics)
     for name, row in results["predictions"].items():
         table.add_row(name, *(_percent(row[key]) if key == "accuracy" else _number(row[key]) for key in metrics))

@@ -108,6 +108,8 @@ def kl_weight(value: float | str | KLWeight) -> KLWeight:
     if isinstance(value, KLWeight):
         return value
     if isinstance(value, int | float):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"kl_weight must be a number from 0 up, or a schedule, got {value}.")
         return Constant(float(value))
     names = {schedule.__name__: schedule for schedule in (Blundell, Constant, LinearWarmup, Soenderby, Standard)}
     if value not in names:

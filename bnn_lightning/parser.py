@@ -1,0 +1,153 @@
+"""The command line's parser: help that fits on a screen or two, and errors raised instead of printed."""
+
+import argparse
+import re
+from difflib import get_close_matches
+from inspect import isabstract
+from typing import Any, NoReturn
+
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bnn_lightning.data import ImageData
+from bnn_lightning.methods import Method
+from bnn_lightning.networks import Network
+from bnn_lightning.schedules import KLWeight, LRSchedule
+
+# What is chosen by name, and the class that all names of a kind belong to.
+PARTS: dict[str, type] = {
+    "model.network": Network,
+    "model.method": Method,
+    "model.kl_weight": KLWeight,
+    "model.lr_schedule": LRSchedule,
+    "data": ImageData,
+}
+
+# Of the Trainer's 40 arguments, those that help shows; the others work just as well.
+_TRAINER_ARGUMENTS = {
+    "max_epochs": "Epochs to train.",
+    "accelerator": "cpu, gpu, mps, ... or auto.",
+    "devices": "How many devices, or which.",
+    "num_nodes": "How many machines.",
+    "precision": "32-true, bf16-mixed, 16-mixed, 64-true; null is 32-true.",
+    "accumulate_grad_batches": "Batches to a step of the optimiser.",
+    "deterministic": "Only deterministic algorithms.",
+    "fast_dev_run": "One batch of everything, to see whether it runs.",
+    "default_root_dir": "Where lightning_logs/ and checkpoints/ go; null is the current folder.",
+}
+
+VERBS = {
+    "fit": "Train a network; with --ckpt_path alone, go on where a checkpoint stopped.",
+    "validate": "Measure a checkpoint on the part of the hold-out that selects the best epoch.",
+    "test": "Measure a checkpoint on test images.",
+    "predict": "Write a checkpoint's predictions, with their uncertainty, to predictions.csv.",
+}
+
+# Help in our words where an argument comes from elsewhere.
+_HELP = {
+    "ckpt_path": "A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
+    "data": "The images.",
+    "seed_everything": "Seed of initial weights and noise; true draws one.",
+    "config": "A config file; what comes later on the command line wins.",
+    "help": "Show this help.",
+}
+
+_TITLES = {"trainer": "Trainer", "model": "Model", "data": "Data", "ckpt_path": "Checkpoint"}
+
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+_BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
+
+
+class ParseError(ValueError):
+    """What jsonargparse found wrong with the command line, in its own words; :func:`one_sentence` has ours."""
+
+
+class ShortHelp(DefaultHelpFormatter):
+    """Says what an argument is for and its default; not its type, which the words and the default tell."""
+
+    def __init__(self, prog: str, **kwargs: Any):
+        super().__init__(prog, max_help_position=32, width=110, **kwargs)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = (action.help or "").strip()
+        if not text.endswith((".", ")")):
+            text += "."
+        text = text[:1].upper() + text[1:]
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        shown = action.option_strings and action.nargs != 0 and action.default is not argparse.SUPPRESS
+        return f"{text} (default: %(default)s)" if shown and action.dest not in ("config", "help") else text
+
+
+class Parser(LightningArgumentParser):
+    """Raises its errors instead of printing a usage and leaving."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, formatter_class=ShortHelp, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ParseError(message) from ex
+
+    def print_usage(self, file: Any = None) -> None:
+        """Nothing: an error is one sentence."""
+
+
+def names_of(base: type) -> list[str]:
+    """The names that the command line knows for a kind of part, such as the methods."""
+    names = []
+    for part in base.__subclasses__():
+        if not isabstract(part) and not part.__name__.startswith("_") and part.__module__.startswith("bnn_lightning."):
+            names.append(part.__name__)
+        names += names_of(part)
+    return sorted(names)
+
+
+def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
+    """Leaves in a verb's help what its user needs, and says where the rest is."""
+    parser.usage = f"bnn {verb} [--config FILE] [--ckpt_path FILE] [options]"
+    parser.description = VERBS[verb]
+    parser.epilog = (
+        f"Names are those listed, or the class path of your own. The settings of a part: bnn {verb} --data.help MNIST, "
+        f"--model.method.help LRT. Every other argument of lightning.pytorch.Trainer works as --trainer.NAME; "
+        f"--print_config shows all values."
+    )
+    for action in parser._actions:
+        part, _, name = action.dest.rpartition(".")
+        action.help = _HELP.get(action.dest, action.help)
+        if action.dest in PARTS:
+            names = ", ".join(names_of(PARTS[action.dest]))
+            action.help = f"{(action.help or '').strip().rstrip('.')}. Names: {names}."
+            action.metavar = "NAME"
+        elif part == "trainer" and name in _TRAINER_ARGUMENTS:
+            action.help = _TRAINER_ARGUMENTS[name]
+            action.option_strings = action.option_strings[:1]
+        elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
+            action.help = argparse.SUPPRESS
+    for group in parser._action_groups:
+        dests = {action.dest.partition(".")[0] for action in group._group_actions}
+        group.title = next((title for part, title in _TITLES.items() if part in dests), "Options")
+
+
+def one_sentence(message: str) -> str:
+    """What jsonargparse says about a value, in one sentence with the flag, the value and the cure."""
+    if found := re.search(r"arguments are required: (.*)", message):
+        missing = " and ".join(f"--{name.partition('.')[2]}" for name in found[1].split(", "))
+        return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+    flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    if found := re.search(r"Option '(\w+)' is not accepted", message):
+        return f"{flag}.{found[1]} is not a setting; bnn fit {flag}.help NAME lists those of NAME."
+    if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
+        return f"{flag} names {found[1]}, which cannot be imported: {found[2].rstrip('.')}."
+    if found := re.search(r"Expected a dot import path string: (.*)", message):
+        names = names_of(PARTS[flag.removeprefix("--")])
+        close = get_close_matches(found[1], names, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? It" if close else "it"
+        return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
+    if found := re.search(r"Expected a typing.Literal\[(.*)\]\. Got value: (.*)", message):
+        return f"{flag} must be one of {found[1]}, got {found[2]}."
+    kind = re.search(r"Expected a <class '((?!NoneType)\w+)'>", message)
+    if kind and (value := re.search(r"(?:Got value|Given value): (.*)", message)):
+        return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
+    lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
+    text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
+    return f"{flag}: {text}." if len(flag) > 2 else f"{text}."
