@@ -10,7 +10,6 @@ from bnn_lightning.compat import (
     ModuleWrapper,
     load_reference_state_dict,
 )
-
 from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
 from bnn_lightning.methods import BBB, LRT, Method
 from bnn_lightning.networks import MLP, AlexNet, LeNet, ThreeConvThreeFC

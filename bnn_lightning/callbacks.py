@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -89,7 +88,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
-        if last and not self.best_model_path or self.kl_weight.settled(trainer.current_epoch, trainer.max_epochs or 1):
+        if (last and not self.best_model_path) or self.kl_weight.settled(
+            trainer.current_epoch, trainer.max_epochs or 1
+        ):
             super().on_train_epoch_end(trainer, pl_module)
 
 

@@ -21,14 +21,15 @@ from bnn_lightning.metrics import test_metrics, validation_metrics
 from bnn_lightning.networks import Network
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
-from bnn_lightning.schedules import KLWeight, LinearDecay, LRSchedule, Plateau, kl_weight as as_kl_weight
+from bnn_lightning.schedules import KLWeight, LinearDecay, LRSchedule, Plateau
+from bnn_lightning.schedules import kl_weight as as_kl_weight
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
     """How far a run had come: means over its last epoch, on training data, with one number for each quantity.
 
-    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network. It is None for a deterministic network, which has none.
+    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network; None for a deterministic network.
     """
 
     epoch: int
@@ -69,7 +70,7 @@ class BayesianClassifier(LightningModule):
         rho_lr_factor: the learning rate of rho over that of the other parameters. Adam moves rho by at most lr a step,
             so that a short run ends before sigma has found its value; 10 closes that gap.
         kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
-        loss_form: per_datum is nll + KL/N; total is N times that. Adam's epsilon is 1e-8/N and 1e-8, so that both give
+        loss_form: nll + KL/N (per_datum), or N times that (total). Adam's epsilon is 1e-8/N and 1e-8, so that both give
             the same steps. Mixed precision needs per_datum.
         train_samples: weight samples in a training step.
         val_samples: weight samples in validation.
@@ -120,11 +121,11 @@ class BayesianClassifier(LightningModule):
         self.val_metrics = validation_metrics()
         self.val_expected_nll = MeanMetric()
         ways = ("samples", "one_sample", "mean_weights") if self.is_bayesian else ("samples",)
-        self.test_metrics = nn.ModuleDict({way: test_metrics() for way in ways})
+        self.test_metrics: Any = nn.ModuleDict({way: test_metrics() for way in ways})
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
-        """The trained classifier in a checkpoint that ``bnn fit`` wrote, on the CPU, in eval mode; nothing else is needed.
+        """The trained classifier in a checkpoint of ``bnn fit``, on the CPU, in eval mode; nothing else is needed.
 
         Raises:
             CheckpointError: when the file is no such checkpoint.
@@ -148,7 +149,7 @@ class BayesianClassifier(LightningModule):
         self.num_train = self._count_training_examples()
         rhos = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] == "rho"]
         others = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] != "rho"]
-        groups = [{"params": others}]
+        groups: list[dict[str, Any]] = [{"params": others}]
         if rhos:
             groups.append({"params": rhos, "lr": self.lr * self.rho_lr_factor})
         # Adam's steps are those of the total form, whose gradients are N times as large, when epsilon shrinks too.
@@ -171,7 +172,7 @@ class BayesianClassifier(LightningModule):
     def _epochs(self) -> int:
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
-            raise ValueError(f"max_epochs must be 1 or more, because schedules need the run's length, got {epochs}.")
+            raise ValueError(f"max_epochs must be 1 or more, because schedules need its length, got {epochs}.")
         return epochs
 
     def _count_training_examples(self) -> int:
@@ -186,13 +187,15 @@ class BayesianClassifier(LightningModule):
             return len(loader.dataset) if sampler is None or isinstance(sampler, DistributedSampler) else len(sampler)
         except (TypeError, AttributeError):
             raise ValueError(
-                "num_train cannot be counted: give your data module a num_train, the number of distinct training images."
+                "num_train cannot be counted; give your data module a num_train, its number of training images."
             ) from None
 
     def on_train_epoch_start(self) -> None:
         self._sums = torch.zeros(4, device=self.device)  # of nll, correct and kl, each times examples; of examples
         self._kl_weights: list[float] = []
-        self._lr_now = self.trainer.optimizers[0].param_groups[0]["lr"]  # the schedule moves on before the epoch is over
+        self._lr_now = self.trainer.optimizers[0].param_groups[0][
+            "lr"
+        ]  # the schedule moves on before the epoch is over
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
@@ -323,6 +326,6 @@ def _channels_last(x: Tensor) -> Tensor:
         return x
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
-    # With one channel both formats are the same memory, but only these strides tell the first convolution which is meant.
-    batch, _, height, width = x.shape
+    # With one channel both formats are the same memory; only these strides tell the first convolution which is meant.
+    height, width = x.shape[2:]
     return x.contiguous().as_strided(x.shape, (height * width, 1, width, 1))

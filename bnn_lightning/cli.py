@@ -31,7 +31,7 @@ from bnn_lightning import reports
 from bnn_lightning.callbacks import BestCheckpoint, EpochReport, LastCheckpoint, RunRecord
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
-from bnn_lightning.data import DataNotFoundError, ImageData, ImageFolder
+from bnn_lightning.data import DataNotFoundError, ImageData
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.runs import Run
 
@@ -46,7 +46,7 @@ class CommandLine(LightningCLI):
     def __init__(self, args: ArgsType = None):
         # A pipe has no width of its own; tables are not to be cut to 80 columns there.
         self.console = Console(width=None if sys.stdout.isatty() else 120)
-        self.checkpoint: dict[str, Any] | None = None
+        self.checkpoint: dict[str, Any] = {}
         super().__init__(
             BayesianClassifier,
             LightningDataModule,
@@ -78,7 +78,8 @@ class CommandLine(LightningCLI):
         super().setup_parser(*args, **kwargs)
         self.parser.usage = "bnn {fit,validate,test,predict} [options]"
         self.parser.description = "Bayesian convolutional networks by variational inference."
-        for action in self.parser._subcommands_action._choices_actions:
+        verbs: Any = self.parser._subcommands_action
+        for action in verbs._choices_actions:
             action.help = VERBS[action.dest]
         for action in self.parser._actions:
             if action.dest in ("config", "print_config"):
@@ -108,7 +109,9 @@ class CommandLine(LightningCLI):
                 config = config | {"trainer": {"precision": config["trainer"]["precision"]}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
         elif words[0] in ("validate", "test", "predict") and not {"-h", "--help"} & set(words):
-            raise UsageError(f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt.")
+            raise UsageError(
+                f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
+            )
         self.config = parser.parse_args(words)
 
     def _parse_ckpt_path(self) -> None:
@@ -137,9 +140,14 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if self.checkpoint is None:
+        if not self.checkpoint:
             with self._user_errors():
                 _fit_network_to_data(config)
+        epochs = config.trainer.max_epochs
+        if self.subcommand == "fit" and epochs is not None and epochs < 1:
+            raise UsageError(
+                f"--trainer.max_epochs must be 1 or more, because schedules need its length, got {epochs}."
+            )
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -169,7 +177,7 @@ class CommandLine(LightningCLI):
         if run is not None:
             return run
         name = self.config[self.subcommand].name if path is None else Path(path).stem
-        return Run.reserve(root, name) if rank_zero_only.rank == 0 else Run(root, name, 0)
+        return Run.reserve(root, name) if getattr(rank_zero_only, "rank", 0) == 0 else Run(root, name, 0)
 
     def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
         callbacks: list[Callback] = [
@@ -201,21 +209,26 @@ class CommandLine(LightningCLI):
     # The verbs
 
     def fit(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
-        if self.checkpoint is not None and self.checkpoint["epoch"] + 1 >= self.trainer.max_epochs:
+        if self.checkpoint and self.checkpoint["epoch"] + 1 >= self.trainer.max_epochs:
             raise UsageError(
                 f"--ckpt_path {ckpt_path} has finished its {self.trainer.max_epochs} epochs; "
                 f"go on with a larger --trainer.max_epochs."
             )
-        self._print(_headline(self.config.fit, model))
+        self._print(_headline(self.config.fit, model, datamodule))
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-        if self.trainer.fast_dev_run:
+        if self.config.fit.trainer.fast_dev_run:
             return
-        written = [path for path in (self.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")) if path.is_file()]
+        written = [
+            path for path in (self.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")) if path.is_file()
+        ]
         if written:
             records = {path.stem: check_format(read_checkpoint(path)) for path in written}
             reports.show_training(
                 self.console,
-                {name: (TrainingSummary(**record["training"]), record["validation"]) for name, record in records.items()},
+                {
+                    name: (TrainingSummary(**record["training"]), record["validation"])
+                    for name, record in records.items()
+                },
             )
             self._print(f"Checkpoints: {', '.join(map(_shown, written))}")
             self._print(f"Curves:      tensorboard --logdir {_shown(self.run.logs.parent.parent)}")
@@ -224,7 +237,7 @@ class CommandLine(LightningCLI):
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         metrics = {name: value.item() for name, value in model.val_metrics.compute().items()}
-        images = int(model.val_metrics["accuracy"].count)
+        images = _count(model.val_metrics)
         results = reports.evaluation({_ways(model)["samples"]: metrics}, model.summary, self._description(), images)
         reports.show_evaluation(self.console, results)
 
@@ -234,23 +247,26 @@ class CommandLine(LightningCLI):
             _ways(model)[way]: {name: value.item() for name, value in metrics.compute().items()}
             for way, metrics in model.test_metrics.items()
         }
-        images = int(model.test_metrics["samples"]["accuracy"].count)
+        images = _count(model.test_metrics["samples"])
         results = reports.evaluation(predictions, model.summary, self._description(), images)
         reports.show_evaluation(self.console, results)
         written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}", results)
         self._print(f"Written: {', '.join(map(_shown, written))}")
 
     def predict(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
-        batches = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        batches: Any = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
         values = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
         classes = self._description()["class_names"]
-        rows = [
-            {"image": image, "class": predicted, "name": classes[predicted]}
+        names: Any = range(len(values["predicted"]))
+        unreadable: dict[Path, str] = {}
+        if isinstance(datamodule, ImageData):
+            names, unreadable = datamodule.predict_names(), datamodule.unreadable
+        rows: list[dict[str, Any]] = [
+            {"image": image, "class": predicted, "name": classes[predicted] if classes else predicted}
             | {key: round(values[key][index], 6) for key in ("confidence", "entropy", "mutual_information")}
-            for index, (image, predicted) in enumerate(zip(datamodule.predict_names(), values["predicted"], strict=True))
+            for index, (image, predicted) in enumerate(zip(names, values["predicted"], strict=True))
         ]
-        if isinstance(datamodule, ImageFolder):
-            rows += [{"image": str(file), "error": reason} for file, reason in datamodule.unreadable.items()]
+        rows += [{"image": str(file), "error": reason} for file, reason in unreadable.items()]
         path = self.run.logs / "predictions.csv"
         reports.write_predictions(path, rows)
         self._print(f"{len(values['predicted']):,} predictions written to {_shown(path)}")
@@ -270,7 +286,11 @@ class CommandLine(LightningCLI):
 
     def _description(self) -> dict[str, Any]:
         """What the results say about the data: the tested images' name and notes, the checkpoint's classes."""
-        trained = self.checkpoint[KEY]["data"] or {"name": type(self.datamodule).__name__, "class_names": [], "notes": []}
+        trained = self.checkpoint[KEY]["data"] or {
+            "name": type(self.datamodule).__name__,
+            "class_names": [],
+            "notes": [],
+        }
         if not isinstance(self.datamodule, ImageData):
             return trained
         notes = list(dict.fromkeys(trained["notes"] + self.datamodule.notes))
@@ -279,6 +299,10 @@ class CommandLine(LightningCLI):
     @rank_zero_only
     def _print(self, line: str) -> None:
         print(line, flush=True)
+
+
+def _count(metrics: Any) -> int:
+    return int(metrics["accuracy"].count)
 
 
 def _ways(model: BayesianClassifier) -> dict[str, str]:
@@ -332,16 +356,17 @@ def _fit_network_to_data(config: Namespace) -> None:
             config.model.network.init_args[name] = value
 
 
-def _headline(config: Namespace, model: BayesianClassifier) -> str:
+def _headline(config: Namespace, model: BayesianClassifier, data: LightningDataModule) -> str:
     """What is about to be trained, in a line."""
-    method = config.model.method
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    name = type(method).__name__ if method is None else method.class_path.split(".")[-1]
-    return (
-        f"{config.model.network.class_path.split('.')[-1]}, {'deterministic' if method is None else name}, "
-        f"{config.data.class_path.split('.')[-1]}: {parameters:,} parameters, {config.trainer.max_epochs} epochs, "
-        f"seed {config.seed_everything}"
+    network, method, source = (
+        part.class_path.split(".")[-1] if part else "deterministic"
+        for part in (config.model.network, config.model.method, config.data)
     )
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    facts = [f"{parameters:,} parameters", f"{config.trainer.max_epochs} epochs", f"seed {config.seed_everything}"]
+    if hasattr(data, "num_train"):
+        facts.insert(1, f"N = {data.num_train:,}")
+    return f"{network}, {method}, {source}: {', '.join(facts)}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The one Bayesian layer, and the functions over whole networks: bayesianize, kl, sampling."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.methods.base import Method
+from bnn_lightning.methods.base import Method, Op
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _conv_op(layer: Any) -> ConvOp:
 
 
 # A new layer kind is one more line here.
-OPS = {nn.Linear: lambda layer: LinearOp(), nn.Conv1d: _conv_op, nn.Conv2d: _conv_op}
+OPS: dict[type, Callable[[Any], Op]] = {nn.Linear: lambda layer: LinearOp(), nn.Conv1d: _conv_op, nn.Conv2d: _conv_op}
 
 
 class BayesianLayer(nn.Module):
@@ -71,7 +71,7 @@ class BayesianLayer(nn.Module):
         TypeError: for a layer that is not exactly Linear, Conv1d or Conv2d.
     """
 
-    def __init__(self, layer: nn.Module, method: Method):
+    def __init__(self, layer: Any, method: Method):
         super().__init__()
         if type(layer) not in OPS:
             known = ", ".join(kind.__name__ for kind in OPS)

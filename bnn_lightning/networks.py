@@ -1,4 +1,4 @@
-"""The architectures, each written once as plain ``torch.nn`` layers: deterministic as they stand, Bayesian by bayesianize.
+"""The architectures, written once as plain ``torch.nn`` layers: deterministic as they stand, Bayesian by bayesianize.
 
 Max pooling stands before the activation: with an activation that never decreases the result is the same number, and
 there are four times fewer activations to compute.
@@ -69,7 +69,7 @@ class LeNet(Network):
 
 
 class AlexNet(Network):
-    """The small AlexNet for 32x32 images: five convolutions and one linear layer; 2,160,458 parameters with one channel."""
+    """The small AlexNet for 32x32 images: five convolutions, one linear layer; 2,160,458 parameters for grey images."""
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu"):
         super().__init__(
@@ -117,7 +117,7 @@ class ThreeConvThreeFC(Network):
 
 
 class MLP(Network):
-    """The 1200-1200 perceptron of Blundell et al. 2015, "OriginNet"; 2,683,210 parameters at 32x32, 2,395,210 at 28x28."""
+    """The 1200-1200 perceptron of Blundell et al. 2015 ("OriginNet"); 2,683,210 parameters at 32x32."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ PARTS: dict[str, type] = {
 # Of the Trainer's 40 arguments, those that help shows; the others work just as well.
 _TRAINER_ARGUMENTS = {
     "max_epochs": "Epochs to train.",
-    "accelerator": "cpu, gpu, mps, ... or auto.",
+    "accelerator": "One of cpu, gpu, mps and others, or auto.",
     "devices": "How many devices, or which.",
     "num_nodes": "How many machines.",
     "precision": "32-true, bf16-mixed, 16-mixed, 64-true; null is 32-true.",
@@ -94,11 +94,12 @@ class Parser(LightningArgumentParser):
 
 def names_of(base: type) -> list[str]:
     """The names that the command line knows for a kind of part, such as the methods."""
-    names = []
-    for part in base.__subclasses__():
-        if not isabstract(part) and not part.__name__.startswith("_") and part.__module__.startswith("bnn_lightning."):
-            names.append(part.__name__)
-        names += names_of(part)
+    names: list[str] = []
+    subclasses: list[type] = base.__subclasses__()
+    for sub in subclasses:
+        if not isabstract(sub) and not sub.__name__.startswith("_") and sub.__module__.startswith("bnn_lightning."):
+            names.append(sub.__name__)
+        names += names_of(sub)
     return sorted(names)
 
 
@@ -122,6 +123,11 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
             action.help = _TRAINER_ARGUMENTS[name]
             action.option_strings = action.option_strings[:1]
         elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
+            action.help = argparse.SUPPRESS
+        # A checkpoint brings its model: only how it is sampled is still a choice.
+        if verb != "fit" and part == "model" and not name.endswith("_samples"):
+            action.help = argparse.SUPPRESS
+        if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
             action.help = argparse.SUPPRESS
     for group in parser._action_groups:
         dests = {action.dest.partition(".")[0] for action in group._group_actions}

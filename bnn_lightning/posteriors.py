@@ -26,7 +26,9 @@ def gaussian_kl(
     """
     if log_sigma is None:
         log_sigma = sigma.log()
-    return prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
+    return (
+        prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
+    )
 
 
 class Posterior(Protocol):
@@ -48,7 +50,7 @@ class Posterior(Protocol):
 
 
 class Gaussian(nn.Module):
-    """q(w) = N(mu, sigma^2), independent for each element, with sigma = softplus(rho) and prior N(prior_mu, prior_sigma^2).
+    """q(w) = N(mu, sigma^2) for each element on its own, sigma = softplus(rho), with prior N(prior_mu, prior_sigma^2).
 
     Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters, the prior is a buffer.
 

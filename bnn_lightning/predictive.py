@@ -29,7 +29,7 @@ def sample_logits(net: nn.Module, x: Tensor, samples: int) -> Tensor:
 
 
 def log_predictive(logits: Tensor) -> Tensor:
-    """Log of the predictive probabilities, log (1/T) sum_t softmax(logits_t): ``(batch, classes)``, at least float32."""
+    """Log of the predictive probabilities, log (1/T) sum_t softmax(logits_t): ``(batch, classes)``, float32 or more."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return F.log_softmax(logits, -1, dtype=dtype).logsumexp(0) - math.log(logits.shape[0])
 

@@ -30,14 +30,18 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
 
 
 def evaluation(
-    predictions: Mapping[str, Mapping[str, float]], summary: TrainingSummary | None, data: Mapping[str, Any], images: int
+    predictions: Mapping[str, Mapping[str, float]],
+    summary: TrainingSummary | None,
+    data: Mapping[str, Any],
+    images: int,
 ) -> dict[str, Any]:
-    """An evaluation in plain values: the metrics of each way of predicting, the training behind them, and their marks."""
+    """An evaluation in plain values: metrics of each way of predicting, the training behind them, and their marks."""
     return {
         "data": data["name"],
         "images": images,
         "predictions": {name: dict(metrics) for name, metrics in predictions.items()},
-        "training": summary and {
+        "training": summary
+        and {
             "epoch": summary.epoch + 1,
             "num_train": summary.num_train,
             "kl_weight": summary.kl_weight,

@@ -14,7 +14,7 @@ class KLWeight(ABC):
         """The weight at optimiser step ``step`` (from 0) of ``steps`` in ``epoch`` (from 0) of ``epochs``."""
 
     def settled(self, epoch: int, epochs: int) -> bool:
-        """Whether the weight's warm-up is over; earlier epochs have another objective and are no candidates for the best."""
+        """Whether the warm-up is over; earlier epochs have another objective and are no candidates for the best."""
         return True
 
 
@@ -118,7 +118,7 @@ def kl_weight(value: float | str | KLWeight) -> KLWeight:
 
 
 @dataclass(frozen=True)
-class LRSchedule(ABC):
+class LRSchedule:
     """How the learning rate changes from epoch to epoch."""
 
 

@@ -69,6 +69,7 @@ class ImageData(LightningDataModule):
             raise ValueError(f"crop_padding must be 0 or more pixels, got {crop_padding}.")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
+        self.name = type(self).__name__
         self.root = Path(root or os.environ.get("BNN_DATA") or "data")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_split, self.train_subset = val_split, _as_range(train_subset)
@@ -80,6 +81,8 @@ class ImageData(LightningDataModule):
         self.seed = seed
         self.notes: list[str] = []
         """What must stand beside every result, such as "unofficial pixels"."""
+        self.unreadable: dict[Path, str] = {}
+        """Files that were left out, with the reason."""
         self.train: Images | None = None
         self.selection: Images | None = None
         self.calibration: Images | None = None
@@ -109,10 +112,6 @@ class ImageData(LightningDataModule):
         return [f"test/{index}" for index in range(len(self.predict))]
 
     @property
-    def name(self) -> str:
-        return type(self).__name__
-
-    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
@@ -136,9 +135,8 @@ class ImageData(LightningDataModule):
             # Test images are normalised with the training images' constants, so those are needed here too.
             if self.train is None:
                 self._setup_train()
-            self.mean, self.std = _ready(self.train, "fit").mean_and_std()
-            if min(self.std) == 0:
-                raise ValueError("every training image is one flat colour: there is nothing to normalise by.")
+            self.mean, stds = _ready(self.train, "fit").mean_and_std()
+            self.std = [std or 1.0 for std in stds]  # a channel that never changes has nothing to scale
 
     def _setup_train(self) -> None:
         images = self.load_train()

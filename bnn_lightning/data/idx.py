@@ -22,7 +22,9 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise ValueError(f"{path} is not a whole gzip file ({error}); fetch it again.") from None
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(f"{path} must be an IDX file of unsigned bytes with {dimensions} dimensions; its header is not.")
+        raise ValueError(
+            f"{path} must be an IDX file of unsigned bytes with {dimensions} dimensions; its header is not."
+        )
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
     if len(content) - header != math.prod(shape):
         raise ValueError(f"{path} must hold {math.prod(shape)} bytes for shape {shape}, got {len(content) - header}.")

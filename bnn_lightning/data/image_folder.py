@@ -24,10 +24,6 @@ class ImageFolder(ImageData):
     count as grey only where every training picture is grey. What cannot be read is left out, with a warning.
     """
 
-    def setup(self, stage: str | None = None) -> None:
-        self.unreadable: dict[Path, str] = {}
-        super().setup(stage)
-
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         folder = self._folder("train")

@@ -89,7 +89,7 @@ class EpochSampler:
 
 
 class BatchLoader:
-    """Iterates over ``(images, labels)``: float32 ``(batch, channels, height, width)``, normalised, and int64 ``(batch,)``.
+    """Iterates over ``(images, labels)``: normalised float32 ``(batch, channels, height, width)``, int64 ``(batch,)``.
 
     Args:
         images: what is served.

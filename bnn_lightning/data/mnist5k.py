@@ -40,5 +40,7 @@ class MNIST5k(ImageData):
         with gzip.open(path, "rt") as lines:
             table = torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=np.uint8))
         images = Images(table[:, :784].reshape(-1, 1, 28, 28), table[:, 784].long())
+        # The file is sorted by digit; in another order the first n training images are of all ten.
+        images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
         test, train = stratified_split(images.labels, 0.2, seed=0)
         return images[test], images[train]

@@ -1,4 +1,4 @@
-"""The published sets that torchvision knows: the MNIST family, CIFAR, SVHN. Read from the root, else downloaded there."""
+"""The sets that torchvision can download: the MNIST family, CIFAR, SVHN. Read from the root where they are there."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ class MNIST(_Published):
 
     class_names = _DIGITS
     native_size = 28
-    _dataset = datasets.MNIST
+    _dataset: Any = datasets.MNIST
 
     def load_train(self) -> Images:
         return self._load("train")
@@ -46,13 +46,14 @@ class MNIST(_Published):
         return self._load("t10k")
 
     def _load(self, part: str) -> Images:
-        folder = self.root / self.name / "raw"
+        folder = self.root / type(self).__name__ / "raw"
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        if any(_plain_or_gz(folder, name) is None for name in names):
+        paths = [_plain_or_gz(folder / name) for name in names]
+        if not all(path.is_file() for path in paths):
             looked_for = " and ".join(f"{name}[.gz]" for name in names)
             self._download(looked_for, folder, lambda: self._dataset(str(self.root), download=True))
-        pixels, labels = (_plain_or_gz(folder, name) for name in names)
-        return Images(read_idx(pixels, 3).unsqueeze(1), read_idx(labels, 1).long())
+            paths = [_plain_or_gz(folder / name) for name in names]
+        return Images(read_idx(paths[0], 3).unsqueeze(1), read_idx(paths[1], 1).long())
 
 
 class FashionMNIST(MNIST):
@@ -69,8 +70,8 @@ class KMNIST(MNIST):
     _dataset = datasets.KMNIST
 
 
-def _plain_or_gz(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def _plain_or_gz(path: Path) -> Path:
+    return path if path.is_file() else path.with_name(f"{path.name}.gz")
 
 
 class CIFAR10(_Published):
@@ -79,7 +80,18 @@ class CIFAR10(_Published):
     Files with other checksums than the published ones are read too, with a warning and the note "unofficial pixels".
     """
 
-    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    class_names: tuple[str, ...] = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     native_channels = 3
     native_size = 32
     _dataset: Any = datasets.CIFAR10
@@ -111,18 +123,21 @@ class CIFAR10(_Published):
         return Images(torch.cat(pixels), torch.cat(labels))
 
 
+_CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
+wolf woman worm
+"""
+
+
 class CIFAR100(CIFAR10):
     """60,000 photographs of a hundred kinds, 32x32 RGB (Krizhevsky 2009)."""
 
-    class_names = tuple(
-        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
-        "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
-        "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
-        "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
-        "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
-        "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train "
-        "trout tulip turtle wardrobe whale willow_tree wolf woman worm".split()
-    )
+    class_names = tuple(_CIFAR100_CLASSES.split())
     _dataset = datasets.CIFAR100
     _labels = b"fine_labels"
 
@@ -130,13 +145,15 @@ class CIFAR100(CIFAR10):
 class _ArraysOnly(pickle.Unpickler):
     """CIFAR's files are pickles. A pickle can name any function to call; this one may only name what builds arrays."""
 
-    allowed = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
+    allowed = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:

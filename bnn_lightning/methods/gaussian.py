@@ -62,7 +62,7 @@ class GaussianMethod(Method):
         unknown = sorted(set(given) - set(_PRIORS_DICT))
         if unknown:
             raise ValueError(f"priors has the unknown key {unknown[0]!r}; known keys: {', '.join(_PRIORS_DICT)}.")
-        settings = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
+        settings: dict[str, Any] = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
         return cls(**settings | {_PRIORS_DICT[key]: value for key, value in given.items()})
 
     def weight(self, init: Tensor) -> Posterior:
@@ -123,12 +123,12 @@ class AddNoise(torch.autograd.Function):
         return torch.addcmul(mean, std, noise), torch.div(noise, std).mul_(0.5)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
     @staticmethod
-    def backward(ctx, grad: Tensor, _) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
         (half_noise_over_std,) = ctx.saved_tensors
         return grad, grad * half_noise_over_std, None
 

@@ -1,0 +1,26 @@
+# Every target works on a fresh machine with Python 3.11 or newer, make and nothing else.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN = .venv/bin
+
+.PHONY: help install demo test check
+help: ## What there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/:/'
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+install: .venv/installed ## .venv with bnn and what the tests need
+
+demo: install ## Train a Bayesian 3Conv3FC on 3,200 real digits without internet, then test it
+	$(BIN)/bnn fit --config configs/3conv3fc_lrt.yaml --data MNIST5k --name demo --trainer.max_epochs 5
+	$(BIN)/bnn test --ckpt_path $$(ls -td checkpoints/demo/version_* | head -1)/best.ckpt
+
+test: install check ## Lint, types and tests
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

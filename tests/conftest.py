@@ -1,0 +1,32 @@
+"""Fixtures that every room's tests share."""
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def write_idx(path, array):
+    """An IDX file, written by numpy alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def fake_mnist(tmp_path):
+    """Writes a data set in MNIST's files: ``fake_mnist(train, test, name="MNIST")`` gives the root."""
+
+    def write(train=200, test=50, name="MNIST"):
+        rng = np.random.default_rng(0)
+        for part, count in (("train", train), ("t10k", test)):
+            folder = tmp_path / "root" / name / "raw"
+            write_idx(folder / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+            write_idx(folder / f"{part}-labels-idx1-ubyte", rng.integers(0, 10, count))
+        return str(tmp_path / "root")
+
+    return write

@@ -1,0 +1,258 @@
+import math
+import pickle
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+
+from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, bayesianize, kl, sampling
+from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
+from bnn_lightning.classifier import TrainingSummary
+from bnn_lightning.data import MNIST5k
+from bnn_lightning.schedules import Blundell, LinearDecay, LinearWarmup, Plateau
+
+
+def digits(**settings):
+    return MNIST5k(image_size=32, train_subset=500, **settings)
+
+
+def fit(model, data=None, epochs=1, **settings):
+    torch.manual_seed(0)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(max_epochs=epochs, accelerator="cpu", num_sanity_val_steps=0, **quiet | settings)
+    trainer.fit(model, data or digits())
+    return trainer
+
+
+def tiny(method=None, **settings):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+    return BayesianClassifier(network, method, **settings)
+
+
+def test_learns_and_logs_everything():
+    model = tiny(LRT(), lr=0.02, kl_weight=LinearWarmup(length=3), lr_schedule=LinearDecay())
+    metrics = {name: value.item() for name, value in fit(model, epochs=6).callback_metrics.items()}
+    for stage in ("train", "val"):
+        for name in ("loss", "nll", "accuracy", "kl", "kl_per_n", "kl_weight", "elbo_per_n"):
+            assert math.isfinite(metrics[f"{stage}/{name}"]), name
+    assert metrics["lr"] == pytest.approx(0.02 / 6)  # the rate of the epoch that was trained, not of the next
+    assert metrics["train/accuracy"] > 0.7
+    assert metrics["val/kl"] == pytest.approx(kl(model.network).item())
+    assert metrics["train/elbo_per_n"] == pytest.approx(-(metrics["train/nll"] + metrics["train/kl"] / 400), rel=1e-5)
+    assert metrics["val/loss"] == pytest.approx(-metrics["val/elbo_per_n"])
+
+
+def test_n_is_the_training_split_actually_used():
+    model = tiny(BBB())
+    fit(model)
+    assert model.num_train == 400 == model.summary.num_train
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and on a missing validation loader
+def test_n_of_a_users_own_loader():
+    data = TensorDataset(torch.randn(100, 1, 32, 32), torch.randint(0, 10, (100,)))
+    for loader, expected in (
+        (DataLoader(data, 20), 100),
+        (DataLoader(data, 20, sampler=SubsetRandomSampler(range(60))), 60),
+    ):
+        model = tiny(BBB())
+        trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.fit(model, loader)
+        assert model.num_train == expected
+
+
+def test_loss_of_a_step_is_nll_plus_weighted_kl_over_n():
+    model = tiny(BBB(), kl_weight=0.25)
+    fit(model)
+    x, labels = next(iter(digits_ready().train_dataloader()))
+    with sampling(model, False):
+        expected = nn.functional.cross_entropy(model(x), labels) + 0.25 * kl(model.network) / 400
+        model.on_train_epoch_start()
+        torch.testing.assert_close(model.training_step((x, labels), 0), expected)
+
+
+def digits_ready():
+    data = digits()
+    data.setup("fit")
+    return data
+
+
+def test_several_training_samples_average_log_likelihoods_and_count_the_kl_once():
+    model = tiny(BBB(rho_init=(-1.0, 0.1)), train_samples=3)
+    fit(model)
+    x, labels = next(iter(digits_ready().train_dataloader()))
+    model.on_train_epoch_start()
+    torch.manual_seed(5)
+    loss = model.training_step((x, labels), 0)
+    torch.manual_seed(5)
+    nlls = torch.stack([nn.functional.cross_entropy(model(x), labels) for _ in range(3)])
+    torch.testing.assert_close(loss, nlls.mean() + kl(model.network) / 400)
+
+
+def test_total_and_per_datum_form_take_the_same_steps():
+    # 1.5: Adam with epsilon / N undoes the division of the loss by N.
+    weights = []
+    for form in ("per_datum", "total"):
+        model = tiny(BBB(), loss_form=form)
+        trainer = fit(model)
+        eps = trainer.optimizers[0].param_groups[0]["eps"]
+        assert eps == (1e-8 if form == "total" else 1e-8 / 400)
+        weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+
+
+def test_rho_has_a_learning_rate_of_its_own():
+    trainer = fit(tiny(BBB(), lr=1e-3, rho_lr_factor=10))
+    groups = {group["lr"]: group["params"] for group in trainer.optimizers[0].param_groups}
+    assert set(groups) == {1e-3, 1e-2}
+    model = trainer.lightning_module
+    assert {id(p) for p in groups[1e-2]} == {id(p) for n, p in model.named_parameters() if n.endswith("rho")}
+
+
+def test_plateau_follows_validation_nll():
+    trainer = fit(tiny(BBB(), lr_schedule=Plateau()), epochs=2)
+    config = trainer.lr_scheduler_configs[0]
+    assert (config.monitor, config.scheduler.factor, config.scheduler.patience) == ("val/nll", 0.1, 6)
+
+
+def test_validation_is_at_weight_one_under_any_schedule():
+    trainer = fit(tiny(BBB(), kl_weight=Blundell(reference_scale=True)))
+    metrics = trainer.callback_metrics
+    assert metrics["val/kl_weight"] == 1
+    assert metrics["train/kl_weight"] == pytest.approx(1 / 2)  # two steps: shares 2/3 and 1/3, mean 1/M
+
+
+@pytest.mark.parametrize(
+    ("elbo_per_n", "weight", "marks"),
+    [
+        (-0.4, 1.0, []),
+        (-2.4, 1.0, ["posterior not converged"]),
+        (-0.4, 0.1, ["tempered"]),
+        (-5.0, 0.0, ["tempered", "posterior not converged"]),
+        (float("nan"), 1.0, ["posterior not converged"]),
+        (None, 1.0, []),
+    ],
+)
+def test_marks(elbo_per_n, weight, marks):
+    # ln 10 = 2.303
+    assert TrainingSummary(4, 1000, 10, 0.1, 0.9, 300.0, weight, elbo_per_n).marks == marks
+
+
+def test_deterministic_twin_has_no_kl_and_one_sample():
+    model = tiny(None, test_samples=25)
+    metrics = fit(model).callback_metrics
+    assert not any("kl" in name or "elbo" in name for name in metrics)
+    assert model.test_samples == 1
+    assert model.summary.elbo_per_n is None
+
+
+def test_test_reports_samples_one_sample_and_mean_weights():
+    model = tiny(LRT(rho_init=(-1.0, 0.1)), lr=0.02)
+    data = digits()
+    trainer = fit(model, data, epochs=3)
+    results = trainer.test(model, data, verbose=False)[0]
+    x = torch.cat([batch for batch, _ in data.test_dataloader()])
+    with sampling(model, False), torch.no_grad():
+        log_probs = model(x).log_softmax(-1)
+    expected = (log_probs.argmax(-1) == data.test.labels).float().mean()
+    assert results["test_mean_weights/accuracy"] == pytest.approx(expected.item())
+    nll = -log_probs[torch.arange(1000), data.test.labels].mean().item()
+    assert results["test_mean_weights/nll"] == pytest.approx(nll, rel=1e-5)
+    assert results["test/nll"] < results["test_one_sample/nll"]  # Jensen
+
+
+def test_checkpoint_holds_plain_values_and_restores(tmp_path):
+    model = tiny(LRT())
+    trainer = fit(model)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "a.ckpt")
+    assert checkpoint[KEY]["format_version"] == 1
+    assert checkpoint[KEY]["data"]["class_names"] == list("0123456789")
+    other = tiny(LRT())
+    other.on_load_checkpoint(checkpoint)
+    other.load_state_dict(checkpoint["state_dict"])
+    assert other.summary == model.summary
+    assert torch.equal(kl(other.network), kl(model.network))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_files_that_are_not_our_checkpoints(tmp_path, capsys):
+    path = tmp_path / "x.ckpt"
+    with pytest.raises(CheckpointError, match=r"^there is no file .*x\.ckpt\.$"):
+        read_checkpoint(path)
+    for content in (b"", b"garbage", pickle.dumps(Bomb())):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"x\.ckpt"):
+            read_checkpoint(path)
+    torch.save({"state_dict": Bomb()}, path)
+    with pytest.raises(CheckpointError, match="only files of tensors and plain values are read"):
+        read_checkpoint(path)
+    assert capsys.readouterr().out == ""
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match="was not written by bnn_lightning"):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match="has format version 99, this bnn_lightning reads version 1"):
+        check_format({KEY: {"format_version": 99}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0.0}, "lr must be a positive number, got 0.0."),
+        ({"rho_lr_factor": -1.0}, "rho_lr_factor must be a positive number, got -1.0."),
+        ({"test_samples": 0}, "test_samples must be 1 or more, got 0."),
+        ({"loss_form": "sum"}, "loss_form must be per_datum or total, got 'sum'."),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match="must be") as error:
+        tiny(**settings)
+    assert str(error.value) == message
+
+
+def test_only_some_layers():
+    model = BayesianClassifier(LeNet(), BBB(), only="fc3")
+    assert torch.equal(kl(model.network), kl(model.network.fc3))
+    assert isinstance(model.network.fc2, nn.Linear)
+
+
+def _two_processes(rank, x, labels, file, results):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = bayesianize(nn.Linear(6, 3).double(), BBB())
+    parallel = nn.parallel.DistributedDataParallel(net)
+    half = slice(rank * 8, rank * 8 + 8)
+    with sampling(net, False):
+        loss = nn.functional.cross_entropy(parallel(x[half]), labels[half]) + kl(net) / 100
+    loss.backward()
+    results[rank] = [parameter.grad.tolist() for parameter in net.parameters() if parameter.grad is not None]
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path):
+    # T1.7, with mean weights: N is global and the KL unscaled on every process.
+    x, labels = torch.randn(16, 6, dtype=torch.float64), torch.randint(0, 3, (16,))
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(_two_processes, (x, labels, tmp_path / "rendezvous", results), nprocs=2)
+        ranks = [results[0], results[1]]
+    torch.manual_seed(0)
+    net = bayesianize(nn.Linear(6, 3).double(), BBB())
+    with sampling(net, False):
+        (nn.functional.cross_entropy(net(x), labels) + kl(net) / 100).backward()
+    expected = [parameter.grad for parameter in net.parameters()]
+    for gradients in ranks:
+        for one, two in zip(expected, gradients, strict=True):
+            torch.testing.assert_close(torch.tensor(two, dtype=torch.float64), one, rtol=1e-9, atol=1e-12)

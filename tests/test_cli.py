@@ -1,0 +1,368 @@
+"""The command line, run as its user does but in this process."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import write_idx
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bnn_lightning import BayesianClassifier, LeNet
+from bnn_lightning.checkpoints import KEY, read_checkpoint, without_training_state
+from bnn_lightning.cli import main
+from bnn_lightning.data import MNIST5k
+from bnn_lightning.networks import Network
+from bnn_lightning.parser import names_of, one_sentence
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
+SMALL = ["--data", "MNIST5k", "--data.train_subset", "600"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BNN_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which a LeNet has been trained for two epochs; tests work in a copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "2"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return Path("checkpoints/lenet_lrt/version_0")
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def said(capsys):
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    assert {path.name for path in run.iterdir()} == {"best.ckpt", "last.ckpt"}
+    rows = table(logs / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    events = EventAccumulator(str(logs)).Reload()
+    tags = set(events.Tags()["scalars"])
+    wanted = {"lr", "train/kl_weight", *(f"{part}/{name}" for part in ("train", "val") for name in ("nll", "accuracy"))}
+    assert wanted | {f"{part}/elbo_per_n" for part in ("train", "val")} <= tags
+    assert len(events.Scalars("train/nll")) == 2
+
+
+def test_lines_without_a_terminal_and_no_noise(capsys):
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert re.match(r"LeNet, LRT, MNIST5k: 123,412 parameters, N = 480, 1 epochs, seed 0", lines[0])
+    assert re.match(
+        r"epoch 1/1  nll \d.*  kl/N .* \(weight 0\.00\)  elbo/N -.*  accuracy .* %  val nll .* s$", lines[1]
+    )
+    assert lines[-1] == "Next:        bnn test --ckpt_path checkpoints/lenet_lrt/version_0/best.ckpt"
+    assert "tempered, posterior not converged" in captured.out
+    assert captured.err == ""
+    assert not re.search("litlogger|Tip|TPU|GPU available", captured.out)
+
+
+def test_a_checkpoint_alone_can_be_tested(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    out = said(capsys)
+    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.json").read_text())
+    assert results["images"] == 1000
+    assert list(results["predictions"]) == ["25 samples", "1 sample", "mean weights"]
+    assert "posterior not converged" in results["marks"]
+    assert results["training"]["num_train"] == 480
+    assert "Note: posterior not converged." in out
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.csv"))
+    assert float(rows[0]["accuracy"]) == results["predictions"]["25 samples"]["accuracy"]
+    assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
+
+
+def test_flags_win_over_the_checkpoint(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
+    assert "50 samples" in said(capsys)
+
+
+def test_testing_twice_gives_the_same_numbers(run, capsys):
+    texts = []
+    for _ in range(2):
+        assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+        texts.append(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.json").read_text())
+    assert texts[0] == texts[1]
+
+
+def test_validate(run, capsys):
+    assert main(["validate", "--ckpt_path", str(run / "last.ckpt")]) == 0
+    out = said(capsys)
+    assert "MNIST5k, 60 images:" in out
+    assert "5 samples" in out
+
+
+def test_predict_writes_a_row_for_each_image(run, capsys):
+    assert main(["predict", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
+    assert len(rows) == 1000
+    assert rows[7]["name"] == rows[7]["class"]
+    assert 0 <= float(rows[0]["mutual_information"]) <= float(rows[0]["entropy"])
+
+
+def test_predict_on_a_users_pictures(run, capsys):
+    Path("photos").mkdir()
+    Image.new("RGB", (40, 30), (200, 10, 10)).save("photos/a.png")
+    Path("photos/b.png").write_bytes(b"nothing")
+    best = str(run / "best.ckpt")
+    assert main(["predict", "--ckpt_path", best, "--data", "ImageFolder", "--data.root", "photos"]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
+    assert [row["image"] for row in rows] == ["photos/a.png", "photos/b.png"]
+    assert rows[0]["error"] == ""
+    assert "cannot identify image file" in rows[1]["error"]
+
+
+def test_resume_goes_on_to_the_planned_last_epoch_in_the_same_folders(capsys, monkeypatch):
+    from bnn_lightning.callbacks import LastCheckpoint
+
+    class KilledError(Exception):
+        pass
+
+    original = LastCheckpoint.on_train_epoch_end
+
+    def dies_after_two_epochs(self, trainer, module):
+        original(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", dies_after_two_epochs)
+        with pytest.raises(KilledError):
+            main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "4"])
+    last = Path("checkpoints/lenet_lrt/version_0/last.ckpt")
+    assert read_checkpoint(last)["epoch"] == 1
+    capsys.readouterr()
+    assert main(["fit", "--ckpt_path", str(last)]) == 0
+    lines = said(capsys).splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch ")] == ["3/4", "4/4"]
+    assert [path.name for path in Path("lightning_logs/lenet_lrt").iterdir()] == ["version_0"]
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    assert main(["fit", "--ckpt_path", str(last)]) == 2
+    assert "has finished its 4 epochs; go on with a larger --trainer.max_epochs." in said(capsys)
+
+
+def test_best_is_chosen_after_the_warm_up_by_validation_nll():
+    # Weight 0 makes the first epochs' NLL the lowest there is; they are no candidates all the same.
+    args = ["--model.kl_weight.length", "3", "--model.method.prior_sigma", "0.01", "--model.lr", "0.01"]
+    assert main(["fit", "--config", LENET, *SMALL, *args, "--trainer.max_epochs", "6"]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    settled = [(float(row["val/nll"]), int(row["epoch"])) for row in rows if float(row["train/kl_weight"]) == 1]
+    assert len(settled) == 3
+    best = read_checkpoint("checkpoints/lenet_lrt/version_0/best.ckpt")
+    assert best["epoch"] + 1 == min(settled)[1]
+
+
+def test_without_hold_out_the_last_epoch_is_the_result(capsys):
+    assert main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1"]) == 0
+    assert [path.name for path in Path("checkpoints/lenet_lrt/version_0").iterdir()] == ["last.ckpt"]
+    assert "bnn test --ckpt_path checkpoints/lenet_lrt/version_0/last.ckpt" in said(capsys)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs(config):
+    assert main(["fit", "--config", str(config), *SMALL, "--trainer.fast_dev_run", "true"]) == 0
+
+
+def test_configs_cover_networks_and_methods():
+    names = {
+        f"{net}_{method}"
+        for net in ("lenet", "alexnet", "3conv3fc", "mlp")
+        for method in ("bbb", "lrt", "deterministic")
+    }
+    assert {path.stem for path in CONFIGS} == names
+    for path in CONFIGS:
+        assert yaml.safe_load(path.read_text())["name"] == path.stem
+
+
+def test_each_part_switches_by_one_word():
+    for words in (["--model.network", "MLP"], ["--model.method", "BBB"], ["--model.method", "null"]):
+        assert main(["fit", "--config", LENET, *SMALL, *words, "--trainer.fast_dev_run", "true"]) == 0
+
+
+def test_print_config(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", LENET, "--model.method.prior_sigma", "0.3", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["method"]["init_args"]["prior_sigma"] == 0.3
+    assert config["data"]["class_path"] == "bnn_lightning.data.MNIST"
+
+
+def test_help_is_short(capsys):
+    for verb in ("fit", "test"):
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, "--help"])
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) < 80
+        assert "--model.test_samples" in text
+        assert "MNIST5k" in text
+
+
+class OwnNetwork(nn.Sequential):
+    def __init__(self, width: int = 5):
+        super().__init__(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+class OwnData(LightningDataModule):
+    num_train = 40
+    num_classes = 10
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.randn(40, 1, 28, 28), torch.arange(40) % 10), batch_size=20)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+def test_a_users_own_network_and_data_by_class_path(capsys):
+    own = ["--model.network", "test_cli.OwnNetwork", "--model.network.width", "7", "--model.method", "LRT"]
+    assert main(["fit", *own, "--data", "test_cli.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
+    assert main(["test", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]) == 0
+    assert "OwnData, 40 images:" in said(capsys)
+
+
+def test_names_never_clash_with_torchvisions():
+    import torchvision.models  # noqa: F401  has an AlexNet of its own
+
+    assert names_of(Network) == ["AlexNet", "LeNet", "MLP", "ThreeConvThreeFC"]
+    words = ["--model.network", "AlexNet", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+
+
+NETWORKS = "AlexNet, LeNet, MLP, ThreeConvThreeFC"
+# ruff: noqa: E501
+MISTAKES = [
+    ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
+    ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'."),
+    ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', got tanh."),
+    ("--model.method Flipput", "--model.method does not know Flipput; it can be BBB, LRT, or the class path of your own."),
+    ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
+    ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
+    ("--model.method.sigma 1", "--model.method.sigma is not a setting; bnn fit --model.method.help NAME lists those of NAME."),
+    ("--model.lr abc", "--model.lr must be a number, got abc."),
+    ("--model.lr -1", "--model.lr must be a positive number, got -1.0."),
+    ("--model.kl_weight -1", "--model.kl_weight must be a number from 0 up, or a schedule, got -1.0."),
+    ("--data.batch_size x", "--data.batch_size must be a whole number, got x."),
+    ("--data.val_split 2", "--data.val_split must be from 0 to below 1, such as 0.2, got 2.0."),
+    ("--data.image_size 28", "--data.image_size must be 32 for LeNet, got 28; leave it out, and images are resized."),
+    ("--data.train_subset 9999", "--data.train_subset must lie within the 4000 training images, got 9999."),
+    ("--trainer.max_epochs x", "--trainer.max_epochs must be a whole number, got x."),
+    ("--trainer.max_epochs -1", "--trainer.max_epochs must be 1 or more, for schedules need its length, got -1."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, capsys):
+    assert main(["fit", "--config", LENET, *SMALL, *words.split()]) == 2
+    assert said(capsys) == f"bnn: error: {sentence}\n"
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("fitt", "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict')"),
+        ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
+        ("fit --config nowhere.yaml", "--config: File does not exist"),
+        ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
+        ("test --ckpt_path nowhere.ckpt", "--ckpt_path: there is no file nowhere.ckpt."),
+    ],
+)
+def test_other_mistakes(words, sentence, capsys):
+    assert main(words.split()) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_checkpoint_is_not_tested_on_images_it_was_trained_on(run, capsys):
+    checkpoint = read_checkpoint(run / "best.ckpt")
+    checkpoint[KEY]["data"]["name"] = "MNIST"
+    torch.save(checkpoint, "other.ckpt")
+    assert main(["test", "--ckpt_path", "other.ckpt"]) == 2
+    assert "its images are MNIST training images, which this checkpoint may have been trained on" in said(capsys)
+    assert main(["predict", "--ckpt_path", "other.ckpt"]) == 0
+
+
+def test_a_checkpoint_is_not_tested_on_other_classes(run, capsys):
+    rows = torch.randint(0, 256, (50, 28, 28)).numpy()
+    write_idx(Path("data/notMNIST/t10k-images-idx3-ubyte"), rows)
+    write_idx(Path("data/notMNIST/t10k-labels-idx1-ubyte"), torch.arange(50).numpy() % 10)
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 2
+    assert "NotMNIST has the classes A, B, ... J, but the checkpoint was trained on MNIST5k with 0, 1, ... 9" in said(
+        capsys
+    )
+    assert main(["predict", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 0
+
+
+def test_checkpoint_of_another_version(run, capsys):
+    checkpoint = read_checkpoint(run / "best.ckpt")
+    checkpoint[KEY]["format_version"] = 99
+    torch.save(checkpoint, "other.ckpt")
+    assert main(["test", "--ckpt_path", "other.ckpt"]) == 2
+    assert "other.ckpt has format version 99, this bnn_lightning reads version 1" in said(capsys)
+
+
+def test_a_checkpoint_without_training_state_still_works(run, capsys):
+    small = without_training_state(read_checkpoint(run / "best.ckpt"))
+    torch.save(small, "small.ckpt")
+    assert Path("small.ckpt").stat().st_size < 0.5 * (run / "best.ckpt").stat().st_size
+    assert main(["test", "--ckpt_path", "small.ckpt"]) == 0
+    assert Path("lightning_logs/small/version_0/test_mnist5k.json").is_file()
+
+
+def test_from_checkpoint_in_python(run):
+    model = BayesianClassifier.from_checkpoint(run / "best.ckpt")
+    assert not model.training
+    assert type(model.network) is LeNet
+    data = MNIST5k(image_size=32)
+    data.setup("test")
+    assert model(next(iter(data.test_dataloader()))[0]).shape == (500, 10)
+
+
+def test_the_committed_checkpoint(capsys):
+    path = ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt"
+    assert path.stat().st_size < 1_000_000
+    assert read_checkpoint(path)[KEY]["format_version"] == 1
+    assert main(["test", "--ckpt_path", str(path), "--data", "MNIST5k"]) == 2
+    assert "training images" in said(capsys)
+    assert main(["predict", "--ckpt_path", str(path), "--data", "MNIST5k"]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt_mnist/version_0/predictions.csv"))
+    data = MNIST5k()
+    data.setup("test")
+    right = sum(int(row["class"]) == label for row, label in zip(rows, data.test.labels.tolist(), strict=True))
+    assert right >= 970  # training images all, so this says that the file works, not how well
+
+
+def test_one_sentence_of_an_unknown_message():
+    assert one_sentence("something went\n  wrong.") == "something went wrong."

@@ -1,0 +1,404 @@
+import gzip
+import itertools
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_idx
+from PIL import Image
+
+from bnn_lightning.data import (
+    CIFAR10,
+    MNIST,
+    SVHN,
+    BatchLoader,
+    DataNotFoundError,
+    FashionMNIST,
+    ImageFolder,
+    Images,
+    MNIST5k,
+    NotMNIST,
+)
+from bnn_lightning.data.base import stratified_split
+from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.loader import EpochSampler
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = MNIST5k(image_size=32)
+    data.setup()
+    return data
+
+
+def test_mnist_has_48000_training_images(fake_mnist):
+    # T1.4
+    data = MNIST(fake_mnist(train=60_000, test=1))
+    data.setup("fit")
+    assert data.num_train == 48_000
+    assert (len(data.selection), len(data.calibration)) == (6000, 6000)
+    assert len(data.train_dataloader()) == 188
+
+
+def test_mnist5k_sizes(digits):
+    assert (digits.num_train, len(digits.selection), len(digits.calibration), len(digits.test)) == (
+        3200,
+        400,
+        400,
+        1000,
+    )
+    assert digits.test.labels.bincount().tolist() == [100] * 10
+    assert digits.train.labels.bincount().tolist() == [320] * 10
+
+
+def test_parts_are_disjoint_and_stratified(digits):
+    # T1.8: no image stands in two parts, and validation is not a prefix of training.
+    parts = [digits.train, digits.selection, digits.calibration, digits.test]
+    rows = [{row.tobytes() for row in part.pixels.flatten(1).numpy()} for part in parts]
+    assert sum(map(len, rows)) == len(set().union(*rows))
+    assert not torch.equal(digits.selection.pixels, digits.train.pixels[: len(digits.selection)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.5])
+def test_stratified_split(share):
+    labels = torch.randint(0, 7, (1003,))
+    chosen, rest = stratified_split(labels, share, seed=3)
+    assert len(chosen) == round(share * 1003)
+    assert sorted([*chosen.tolist(), *rest.tolist()]) == list(range(1003))
+    counts = labels[chosen].bincount(minlength=7)
+    assert ((counts - share * labels.bincount()).abs() <= 1).all()
+    assert torch.equal(chosen, stratified_split(labels, share, seed=3)[0])
+    if share:
+        assert not torch.equal(chosen, stratified_split(labels, share, seed=4)[0])
+
+
+def test_training_images_are_normalised(digits):
+    # 7.4: catches a missing division by 255 as well as a second one.
+    x = torch.cat([batch for batch, _ in digits.train_dataloader()])
+    assert abs(x.mean().item()) < 0.05
+    assert abs(x.std().item() - 1) < 0.05
+    assert x.abs().max() < 10
+    assert x.shape == (3200, 1, 32, 32)
+    assert x.dtype == torch.float32
+
+
+def test_test_images_get_the_training_constants(digits):
+    other = MNIST5k(image_size=32)
+    other.setup("test")  # alone, as bnn test does it
+    assert (other.mean, other.std) == (digits.mean, digits.std)
+    x = torch.cat([batch for batch, _ in other.test_dataloader()])
+    raw = digits.test.pixels.double() / 255
+    torch.testing.assert_close(x.double(), (raw - digits.mean[0]) / digits.std[0], atol=1e-5, rtol=0)
+
+
+def test_mean_and_std_against_numpy():
+    images = Images(torch.randint(0, 256, (20, 3, 5, 5), dtype=torch.uint8), torch.zeros(20, dtype=torch.int64))
+    mean, std = images.mean_and_std()
+    scaled = images.pixels.numpy() / 255
+    np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-9)
+
+
+def loader(count=10, batch_size=4, **settings):
+    pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    sampler = EpochSampler(count, shuffle=True, seed=5, **settings)
+    return BatchLoader(Images(pixels, torch.arange(count)), batch_size, [0.0], [1 / 255], sampler)
+
+
+def order(batches):
+    return torch.cat([labels for _, labels in batches]).tolist()
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    one, two = loader(), loader()
+    first = order(one)
+    assert sorted(first) == list(range(10))
+    assert first != list(range(10))
+    one.sampler.set_epoch(1)
+    assert order(one) != first
+    assert order(two) == first
+    x, labels = next(iter(loader()))
+    assert torch.equal(x[:, 0, 0, 0].long(), labels)
+
+
+def test_processes_share_an_epoch_without_repeats():
+    ranks = [loader(rank=rank, world_size=3) for rank in range(3)]
+    seen = [order(rank) for rank in ranks]
+    assert [len(part) for part in seen] == [3, 3, 3]
+    assert len(set(itertools.chain(*seen))) == 9
+    evaluation = [EpochSampler(10, shuffle=False, rank=rank, world_size=3) for rank in range(3)]
+    seen = [sampler.order(sampler.generator()).tolist() for sampler in evaluation]
+    assert sorted(itertools.chain(*seen)) == list(range(10))
+    assert [len(sampler) for sampler in evaluation] == [4, 3, 3]
+
+
+def test_a_last_training_batch_of_one_is_left_out():
+    assert [len(labels) for _, labels in loader(count=9, batch_size=4)] == [4, 4]
+    assert len(loader(count=9, batch_size=4)) == 2
+    assert [len(labels) for _, labels in loader(count=10, batch_size=4)] == [4, 4, 2]
+    assert len(loader(count=1, batch_size=4)) == 1
+
+
+def test_augmentation_crops_and_flips_training_batches_only(digits):
+    data = MNIST5k(crop_padding=2, flip=True)
+    data.setup()
+    plain, augmented = data.train.pixels, data.train_dataloader()
+    index = augmented.sampler.order(augmented.sampler.generator())[: data.batch_size]
+    x, labels = next(iter(augmented))
+    assert torch.equal(labels, data.train.labels[index])
+    shown = ((x + augmented.shift) / augmented.scale).round().to(torch.uint8)
+    padded = torch.nn.functional.pad(plain[index], (2, 2, 2, 2))
+    found = []
+    for image, source in zip(shown[:50], padded[:50], strict=True):
+        places = [
+            (top, left, flip)
+            for top in range(5)
+            for left in range(5)
+            for flip in (False, True)
+            if torch.equal(image.flip(2) if flip else image, source[:, top : top + 28, left : left + 28])
+        ]
+        assert places  # every augmented image is a crop of its own source
+        found.append(places[0])
+    assert len(set(found)) > 10
+    assert torch.equal(next(iter(data.test_dataloader()))[0], next(iter(data.test_dataloader()))[0])
+
+
+def test_train_subset_comes_first_in_file_order(fake_mnist):
+    data = FashionMNIST(fake_mnist(name="FashionMNIST"), train_subset=[50, 150], val_split=0.1)
+    data.setup("fit")
+    whole = read_idx(data.root / "FashionMNIST" / "raw" / "train-images-idx3-ubyte", 3)[50:150]
+    used = torch.cat([part.pixels[:, 0] for part in (data.train, data.selection, data.calibration)])
+    assert data.num_train == 90
+    assert {row.tobytes() for row in used.numpy()} == {row.tobytes() for row in whole.numpy()}
+    with pytest.raises(ValueError, match=r"^train_subset must lie within the 200 training images, got 201\.$"):
+        FashionMNIST(str(data.root), train_subset=201).setup("fit")
+
+
+def test_no_hold_out(fake_mnist):
+    data = MNIST(fake_mnist(), val_split=0)
+    data.setup("fit")
+    assert data.num_train == 200
+    assert data.val_dataloader() == []
+
+
+def test_gzipped_files_and_the_environment_variable(fake_mnist, monkeypatch):
+    root = fake_mnist()
+    monkeypatch.setenv("BNN_DATA", root)
+    data = MNIST()
+    raw = data.root / "MNIST" / "raw"
+    plain = data.load_test()
+    for path in list(raw.iterdir()):
+        (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert torch.equal(data.load_test().pixels, plain.pixels)
+
+
+def test_not_found_says_what_where_and_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "torchvision.datasets.MNIST.__init__", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no net"))
+    )
+    folder = tmp_path / "MNIST" / "raw"
+    message = (
+        f"MNIST was not found: looked for t10k-images-idx3-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] in {folder}, "
+        "and downloading failed (no net). Put the files there, or name their folder with --data.root or BNN_DATA; `--data MNIST5k` works without the internet."
+    )
+    with pytest.raises(DataNotFoundError, match=f"^{re.escape(message)}$"):
+        MNIST(str(tmp_path)).setup("test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x00\x00\x08\x01\x00\x00\x00\x05abc", "must hold 5 bytes for shape [5], got 3."),
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x01a", "must be an IDX file of unsigned bytes with 1 dimensions"),
+        (b"", "must be an IDX file"),
+    ],
+)
+def test_damaged_idx_files(tmp_path, content, message):
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_idx(path, 1)
+    assert str(path) in str(error.value)
+
+
+def test_truncated_gzip(tmp_path):
+    path = tmp_path / "labels.gz"
+    path.write_bytes(gzip.compress(bytes(1000))[:-9])
+    with pytest.raises(ValueError, match=r"labels\.gz is not a whole gzip file"):
+        read_idx(path, 1)
+
+
+def write_cifar(folder, payload=None):
+    rng = np.random.default_rng(0)
+    for name, _ in CIFAR10._dataset.train_list + CIFAR10._dataset.test_list:
+        batch = {b"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), b"labels": list(range(10)) * 2}
+        (folder / "cifar-10-batches-py").mkdir(parents=True, exist_ok=True)
+        (folder / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(payload or batch))
+
+
+def test_cifar_with_other_checksums_is_read_and_noted(tmp_path):
+    write_cifar(tmp_path)
+    data = CIFAR10(str(tmp_path))
+    with pytest.warns(
+        UserWarning, match="is not the published file: results carry the note 'unofficial pixels'"
+    ) as seen:
+        data.setup()
+    assert len(seen) == 1
+    assert data.notes == ["unofficial pixels"]
+    assert data.describe()["notes"] == ["unofficial pixels"]
+    assert (data.num_train, data.in_channels, data.num_classes, data.train.pixels.shape[1:]) == (80, 3, 10, (3, 32, 32))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_pickle_that_calls_a_function_is_refused(tmp_path, capsys):
+    write_cifar(tmp_path, Bomb())
+    with (
+        pytest.warns(UserWarning, match="unofficial"),
+        pytest.raises(ValueError, match=r"is not a CIFAR batch \(it names builtins\.print"),
+    ):
+        CIFAR10(str(tmp_path)).setup("test")
+    assert capsys.readouterr().out == ""
+
+
+def test_svhn(tmp_path):
+    from scipy.io import savemat
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (32, 32, 3, 30), dtype=np.uint8)
+    for split in ("train", "test"):
+        savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": np.arange(30).reshape(-1, 1) % 10 + 1})
+    data = SVHN(str(tmp_path))
+    data.setup()
+    assert data.test.labels[:10].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    np.testing.assert_array_equal(data.test.pixels[3].permute(1, 2, 0).numpy(), pixels[..., 3])
+
+
+def test_notmnist_removes_repeats_before_its_split(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 28, 28))
+    images[50:60] = images[:10]
+    write_idx(tmp_path / "notMNIST" / "t10k-images-idx3-ubyte", images)
+    write_idx(tmp_path / "notMNIST" / "t10k-labels-idx1-ubyte", np.arange(100) % 10)
+    data = NotMNIST(str(tmp_path), val_split=0)
+    data.setup()
+    assert (data.num_train, len(data.test)) == (72, 18)
+    rows = {row.tobytes() for part in (data.train, data.test) for row in part.pixels.flatten(1).numpy()}
+    assert len(rows) == 90
+    with pytest.raises(DataNotFoundError, match="NotMNIST was not found: looked for t10k-images-idx3-ubyte"):
+        NotMNIST(str(tmp_path / "elsewhere")).setup()
+
+
+def picture(path, colour, size=(40, 50), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def folders(root, parts, per_class=10, mode="RGB"):
+    for part in parts:
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(per_class):
+                colour = 100 * label + index if mode == "L" else (100 * label + index, 0, 0)
+                picture(root / part / name / f"{index}.png", colour, mode=mode)
+
+
+def test_image_folder_split_by_class(tmp_path):
+    folders(tmp_path, ["."])
+    data = ImageFolder(str(tmp_path), image_size=16, val_split=0.25)
+    data.setup()
+    assert (data.class_names, data.num_classes, data.in_channels) == (("cat", "dog"), 2, 3)
+    parts = (data.train, data.selection, data.calibration, data.test)
+    assert [len(part) for part in parts] == [12, 2, 2, 4]
+    assert data.test.labels.bincount().tolist() == [2, 2]
+    reds = torch.cat([part.pixels[:, 0, 0, 0] for part in parts])
+    assert sorted(reds.tolist()) == [*range(10), *range(100, 110)]  # every picture in exactly one part
+    assert (data.test.pixels[:, 0, 0, 0].long() // 100 == data.test.labels).all()
+
+
+def test_image_folder_with_parts_and_grey_pictures(tmp_path):
+    folders(tmp_path, ["train", "val", "test"], per_class=4, mode="L")
+    data = ImageFolder(str(tmp_path), image_size=16)
+    data.setup()
+    assert [len(part) for part in (data.train, data.selection, data.calibration, data.test)] == [8, 4, 4, 8]
+    assert data.in_channels == 1
+
+
+def test_image_folder_predicts_whatever_is_there(tmp_path):
+    picture(tmp_path / "a.png", (9, 0, 0))
+    picture(tmp_path / "more" / "b.jpg", (0, 9, 0))
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    description = {
+        "image_size": 8,
+        "channels": 3,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "class_names": ["x"],
+        "name": "y",
+    }
+    data = ImageFolder(str(tmp_path))
+    data.prepare_like(description, labelled=False)
+    with pytest.warns(UserWarning, match=r"^1 of the pictures cannot be read and are left out, such as .*broken\.png"):
+        data.setup("predict")
+    assert data.predict_names() == [str(tmp_path / "a.png"), str(tmp_path / "more" / "b.jpg")]
+    assert next(iter(data.predict_dataloader()))[0].shape == (2, 3, 8, 8)
+    single = ImageFolder(str(tmp_path / "a.png"))
+    single.prepare_like(description, labelled=False)
+    single.setup("predict")
+    assert single.predict_names() == [str(tmp_path / "a.png")]
+
+
+def test_image_folder_labels_follow_the_checkpoint(tmp_path):
+    # A test folder that lacks a class must not shift the labels of the others.
+    folders(tmp_path, ["test"])
+    description = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "name": "pets", "notes": []}
+    data = ImageFolder(str(tmp_path))
+    data.prepare_like(description | {"class_names": ["ant", "cat", "dog"]})
+    data.setup("test")
+    assert data.test.labels.bincount(minlength=3).tolist() == [0, 10, 10]
+    with pytest.raises(
+        ValueError, match="ImageFolder has the classes cat, dog, but the checkpoint was trained on pets with"
+    ):
+        ImageFolder(str(tmp_path)).prepare_like(description | {"class_names": ["ant", "bee"]})
+
+
+def test_image_folder_that_is_not_there(tmp_path):
+    with pytest.raises(DataNotFoundError, match="ImageFolder found no train pictures: looked for"):
+        ImageFolder(str(tmp_path), image_size=8).setup("fit")
+    folders(tmp_path, ["."], per_class=2)
+    with pytest.raises(ValueError, match=r"^image_size must be given for ImageFolder"):
+        ImageFolder(str(tmp_path)).setup("fit")
+
+
+def test_channels_and_size_are_converted():
+    grey = Images(torch.full((2, 1, 28, 28), 77, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    colour = grey.converted(channels=3, size=32)
+    assert colour.pixels.shape == (2, 3, 32, 32)
+    assert (colour.pixels == 77).all()
+    assert (colour.converted(1, 32).pixels.float() - 77).abs().max() <= 1  # luminance weights add up to 0.9999
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"val_split": 1.0}, "val_split must be from 0 to below 1, such as 0.2, got 1.0."),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0."),
+        ({"channels": 2}, "channels must be 1 or 3, got 2."),
+        ({"image_size": 0}, "image_size must be 1 or more pixels, got 0."),
+        (
+            {"train_subset": [5, 2]},
+            "train_subset must be a number of images or [start, stop] with start < stop, got [5, 2].",
+        ),
+        ({"seed": -1}, "seed must be 0 or more, got -1."),
+        ({"crop_padding": -1}, "crop_padding must be 0 or more pixels, got -1."),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match="must be") as error:
+        MNIST5k(**settings)
+    assert str(error.value) == message

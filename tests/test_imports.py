@@ -1,0 +1,125 @@
+"""The doors of ARCHITECTURE.md: which room may import which."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnn_lightning
+
+PACKAGE = Path(bnn_lightning.__file__).parent
+LIBRARIES = {
+    "torch",
+    "lightning",
+    "torchvision",
+    "torchmetrics",
+    "jsonargparse",
+    "rich",
+    "yaml",
+    "numpy",
+    "PIL",
+    "scipy",
+}
+
+# Room: the rooms it may import, and the libraries beside the standard one.
+DOORS = {
+    "posteriors": (set(), {"torch"}),
+    "methods": ({"posteriors"}, {"torch"}),
+    "layers": ({"posteriors", "methods"}, {"torch"}),
+    "compat": ({"methods", "layers"}, {"torch"}),
+    "networks": (set(), {"torch"}),
+    "objective": (set(), {"torch"}),
+    "schedules": (set(), set()),
+    "predictive": (set(), {"torch"}),
+    "metrics": (set(), {"torch", "torchmetrics"}),
+    "checkpoints": (set(), {"torch"}),
+    "data": (set(), {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
+    "classifier": (
+        {
+            "posteriors",
+            "methods",
+            "layers",
+            "networks",
+            "objective",
+            "schedules",
+            "predictive",
+            "metrics",
+            "checkpoints",
+        },
+        {"torch", "torchmetrics", "lightning", "jsonargparse"},
+    ),
+    "callbacks": ({"checkpoints", "schedules"}, {"lightning"}),
+    "runs": (set(), set()),
+    "reports": ({"classifier"}, {"rich"}),
+    "parser": ({"data", "methods", "networks", "schedules"}, {"jsonargparse", "lightning"}),
+    "cli": (
+        {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser"},
+        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml"},
+    ),
+}
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source):
+    """(rooms, libraries) that a file's text imports, wherever in it."""
+    rooms, libraries = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "bnn_lightning" and rest:
+                rooms.add(rest[0])
+            elif top in LIBRARIES:
+                libraries.add(top)
+    return rooms, libraries
+
+
+def forbidden(path, source):
+    allowed_rooms, allowed_libraries = DOORS[room_of(path)]
+    rooms, libraries = imports(source)
+    return (rooms - allowed_rooms - {room_of(path)}) | (libraries - allowed_libraries)
+
+
+FILES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__")]
+
+
+def test_every_room_has_doors():
+    assert {room_of(path) for path in FILES} == set(DOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_doors(path):
+    assert forbidden(path, path.read_text()) == set()
+
+
+def test_the_door_test_can_fail():
+    layers = PACKAGE / "layers.py"
+    assert forbidden(layers, "def f():\n    import lightning.pytorch as L") == {"lightning"}
+    assert forbidden(layers, "from bnn_lightning import networks") == {"networks"}
+    assert forbidden(layers, "from bnn_lightning.data.base import ImageData") == {"data"}
+
+
+def test_public_names_are_complete_and_sorted():
+    def key(name):  # constants, classes, functions, as ruff sorts them
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+    public = bnn_lightning.__all__
+    assert public == sorted(public, key=key)
+    assert all(hasattr(bnn_lightning, name) for name in public)
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(public)
+
+
+def test_python_m_is_bnn():
+    result = subprocess.run(
+        [sys.executable, "-m", "bnn_lightning", "--help"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("usage: bnn {fit,validate,test,predict}")

@@ -1,0 +1,92 @@
+from itertools import pairwise
+
+import pytest
+
+from bnn_lightning.schedules import (
+    Blundell,
+    Constant,
+    LinearDecay,
+    LinearWarmup,
+    Soenderby,
+    Standard,
+    kl_weight,
+)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 188, 5000])
+def test_blundell_has_mean_one_and_halves_at_each_step(steps):
+    # T1.1
+    weights = [Blundell()(0, step, steps, 20) for step in range(steps)]
+    assert sum(weights) / steps == pytest.approx(1, abs=1e-12)
+    for one, following in pairwise(weights):
+        if following > 2.3e-308:  # below, float64 is subnormal
+            assert one / following == 2
+
+
+def test_blundell_in_the_scale_of_the_reference():
+    shares = [Blundell(reference_scale=True)(0, step, 188, 20) for step in range(188)]
+    assert shares[:3] == pytest.approx([0.5, 0.25, 0.125], abs=1e-12)
+    assert sum(shares) == pytest.approx(1, abs=1e-12)
+
+
+def test_names_and_numbers():
+    # T1.2
+    assert kl_weight(1)(0, 0, 188, 20) == kl_weight(1.0)(0, 0, 188, 20) == 1.0
+    assert isinstance(kl_weight("Blundell"), Blundell)
+    assert kl_weight("Standard")(3, 5, 188, 20) == Standard()(0, 0, 1, 1) == 1.0
+    with pytest.raises(ValueError, match=r"^kl_weight must be a number or one of Blundell, .* got 'Blundel'\.$"):
+        kl_weight("Blundel")
+    with pytest.raises(ValueError, match=r"^kl_weight must be a number from 0 up, or a schedule, got -1\.$"):
+        kl_weight(-1)
+    with pytest.raises(ValueError, match=r"^weight must be a number from 0 up, got nan\.$"):
+        Constant(float("nan"))
+
+
+def test_five_and_fifteen_epochs_of_warm_up():
+    # T1.5
+    ramp = LinearWarmup(start=5, length=15)
+    assert [ramp(epoch, 0, 188, 200) for epoch in (4, 5, 12, 19, 20)] == pytest.approx([0, 0, 7 / 15, 14 / 15, 1])
+    assert [ramp.settled(epoch, 200) for epoch in (0, 19, 20, 199)] == [False, False, True, True]
+
+
+def test_warm_up_over_a_fraction_of_the_run():
+    ramp = LinearWarmup(length=0.3)
+    assert [ramp(epoch, 0, 188, 20) for epoch in (0, 3, 6, 19)] == pytest.approx([0, 0.5, 1, 1])
+    assert [ramp.settled(epoch, 20) for epoch in (5, 6)] == [False, True]
+    assert LinearWarmup(length=0)(0, 0, 1, 20) == 1
+    with pytest.raises(ValueError, match=r"^length must be whole epochs, or a fraction .* got 1\.5\.$"):
+        LinearWarmup(length=1.5)
+
+
+def test_soenderby():
+    assert [Soenderby()(epoch, 0, 188, 20) for epoch in (0, 1, 4, 5, 19)] == pytest.approx([0, 0.2, 0.8, 1, 1])
+    assert Soenderby()(0, 0, 188, 3) == 0  # the reference divides by zero here
+    assert Soenderby()(1, 0, 188, 3) == 1
+
+
+def rates(schedule, lr):
+    return [lr * schedule.factor(epoch, 200) for epoch in (0, 50, 100, 150, 199)]
+
+
+def test_learning_rates_of_the_studies():
+    # T1.9: the formulas of the table, written out.
+    assert rates(LinearDecay(), 1e-3) == pytest.approx([1e-3 * (1 - e / 200) for e in (0, 50, 100, 150, 199)])
+    hold = LinearDecay(start=100)
+    assert rates(hold, 1e-3) == pytest.approx([1e-3 * min(1, 2 - e / 100) for e in (0, 50, 100, 150, 199)])
+    assert rates(LinearDecay(), 2e-4) == pytest.approx([1e-4 * (2 - e / 100) for e in (0, 50, 100, 150, 199)])
+    half = LinearDecay(end=100, end_factor=0.5)
+    assert rates(half, 2e-4) == pytest.approx([2e-4, 1.5e-4, 1e-4, 1e-4, 1e-4])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": -1}, "start must be an epoch from 0 up, got -1."),
+        ({"start": 5, "end": 5}, r"end must be an epoch after start (5), got 5."),
+        ({"end_factor": 2.0}, "end_factor must be from 0 to 1, got 2.0."),
+    ],
+)
+def test_bad_decay(settings, message):
+    with pytest.raises(ValueError, match="must be") as error:
+        LinearDecay(**settings)
+    assert str(error.value) == message
