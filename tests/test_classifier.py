@@ -39,12 +39,14 @@ def tiny(method=None, **settings):
 
 def test_learns_and_logs_everything():
     model = tiny(LRT(), lr=0.02, kl_weight=LinearWarmup(length=3), lr_schedule=LinearDecay())
-    metrics = {name: value.item() for name, value in fit(model, epochs=6).callback_metrics.items()}
+    metrics = {
+        name: value.item() for name, value in fit(model, digits(batch_size=50), epochs=6).callback_metrics.items()
+    }
     for stage in ("train", "val"):
         for name in ("loss", "nll", "accuracy", "kl", "kl_per_n", "kl_weight", "elbo_per_n"):
             assert math.isfinite(metrics[f"{stage}/{name}"]), name
     assert metrics["lr"] == pytest.approx(0.02 / 6)  # the rate of the epoch that was trained, not of the next
-    assert metrics["train/accuracy"] > 0.7
+    assert metrics["train/accuracy"] > 0.5  # of 0.1 by chance
     assert metrics["val/kl"] == pytest.approx(kl(model.network).item())
     assert metrics["train/elbo_per_n"] == pytest.approx(-(metrics["train/nll"] + metrics["train/kl"] / 400), rel=1e-5)
     assert metrics["val/loss"] == pytest.approx(-metrics["val/elbo_per_n"])

@@ -202,7 +202,8 @@ def test_not_found_says_what_where_and_the_cure(tmp_path, monkeypatch):
     folder = tmp_path / "MNIST" / "raw"
     message = (
         f"MNIST was not found: looked for t10k-images-idx3-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] in {folder}, "
-        "and downloading failed (no net). Put the files there, or name their folder with --data.root or BNN_DATA; `--data MNIST5k` works without the internet."
+        "and downloading failed (no net). Put the files there, or name their folder with --data.root or BNN_DATA; "
+        "`--data MNIST5k` works without the internet."
     )
     with pytest.raises(DataNotFoundError, match=f"^{re.escape(message)}$"):
         MNIST(str(tmp_path)).setup("test")
