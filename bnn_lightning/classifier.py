@@ -21,7 +21,7 @@ from bnn_lightning.metrics import test_metrics, validation_metrics
 from bnn_lightning.networks import Network
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
-from bnn_lightning.schedules import KLWeight, LinearDecay, LRSchedule, Plateau
+from bnn_lightning.schedules import KLWeight, LRSchedule
 from bnn_lightning.schedules import kl_weight as as_kl_weight
 
 
@@ -157,16 +157,10 @@ class BayesianClassifier(LightningModule):
         # Lightning unscales fp16 gradients itself before clipping, which fused steps do not allow.
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(groups, lr=self.lr, eps=eps, fused=fused)
-        schedule, epochs = self.lr_schedule, self._epochs
-        if isinstance(schedule, Plateau):
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=schedule.factor, patience=schedule.patience
-            )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/nll"}}
-        if isinstance(schedule, LinearDecay):
-            linear = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: schedule.factor(epoch, epochs))
-            return {"optimizer": optimizer, "lr_scheduler": linear}
-        return optimizer
+        if self.lr_schedule is None:
+            return optimizer
+        scheduler: Any = self.lr_schedule.scheduler(optimizer, self._epochs)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     @property
     def _epochs(self) -> int:

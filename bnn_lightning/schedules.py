@@ -3,6 +3,10 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,12 @@ def kl_weight(value: float | str | KLWeight) -> KLWeight:
 
 
 @dataclass(frozen=True)
-class LRSchedule:
+class LRSchedule(ABC):
     """How the learning rate changes from epoch to epoch."""
+
+    @abstractmethod
+    def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+        """What Lightning takes as ``lr_scheduler``, for a run of ``epochs``; stepped once an epoch."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,9 @@ class LinearDecay(LRSchedule):
         done = min(max((epoch - self.start) / max(end - self.start, 1), 0.0), 1.0)
         return 1.0 - (1.0 - self.end_factor) * done
 
+    def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+        return {"scheduler": LambdaLR(optimizer, lambda epoch: self.factor(epoch, epochs))}
+
 
 @dataclass(frozen=True)
 class Plateau(LRSchedule):
@@ -163,3 +174,7 @@ class Plateau(LRSchedule):
 
     factor: float = 0.1
     patience: int = 6
+
+    def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+        plateau = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
+        return {"scheduler": plateau, "monitor": "val/nll"}

@@ -31,7 +31,7 @@ DOORS = {
     "compat": ({"methods", "layers"}, {"torch"}),
     "networks": (set(), {"torch"}),
     "objective": (set(), {"torch"}),
-    "schedules": (set(), set()),
+    "schedules": (set(), {"torch"}),
     "predictive": (set(), {"torch"}),
     "metrics": (set(), {"torch", "torchmetrics"}),
     "checkpoints": (set(), {"torch"}),
