@@ -166,7 +166,7 @@ class BayesianClassifier(LightningModule):
     def _epochs(self) -> int:
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
-            raise ValueError(f"max_epochs must be 1 or more, because schedules need its length, got {epochs}.")
+            raise ValueError(f"max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
         return epochs
 
     def _count_training_examples(self) -> int:

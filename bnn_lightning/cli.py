@@ -146,7 +146,7 @@ class CommandLine(LightningCLI):
         epochs = config.trainer.max_epochs
         if self.subcommand == "fit" and epochs is not None and epochs < 1:
             raise UsageError(
-                f"--trainer.max_epochs must be 1 or more, because schedules need its length, got {epochs}."
+                f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}."
             )
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
