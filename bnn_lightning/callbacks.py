@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnn_lightning.checkpoints import KEY
@@ -67,6 +68,36 @@ class EpochReport(Callback):
         if "val/nll" in values:
             parts.append(f"val nll {values['val/nll']:.4f}, accuracy {100 * values['val/accuracy']:.2f} %")
         return "  ".join([*parts, f"{seconds:.1f} s"])
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's progress bar; each epoch's stays on the screen, with what the epoch came to."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=True)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        shown = {"nll": "train/nll", "val nll": "val/nll", "val acc": "val/accuracy"}
+        values = trainer.callback_metrics
+        return {name: f"{values[key].item():.4f}" for name, key in shown.items() if key in values}
+
+
+class CurveLayout(Callback):
+    """TensorBoard's "Custom scalars" page: training and validation curves in one chart each, and the schedules."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = ["nll", "accuracy"]
+        schedules = {"learning rate": ["Multiline", ["lr"]]}
+        if getattr(pl_module, "is_bayesian", False):
+            names += ["elbo_per_n", "kl_per_n"]
+            schedules["KL weight"] = ["Multiline", ["train/kl_weight"]]
+        curves = {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars({"training and validation": curves, "schedules": schedules})
 
 
 class BestCheckpoint(ModelCheckpoint):

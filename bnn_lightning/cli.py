@@ -18,7 +18,6 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, instantiate_class
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -28,7 +27,7 @@ from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
 from bnn_lightning import reports
-from bnn_lightning.callbacks import BestCheckpoint, EpochReport, LastCheckpoint, RunRecord
+from bnn_lightning.callbacks import BestCheckpoint, CurveLayout, EpochBar, EpochReport, LastCheckpoint, RunRecord
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
@@ -145,9 +144,7 @@ class CommandLine(LightningCLI):
                 _fit_network_to_data(config)
         epochs = config.trainer.max_epochs
         if self.subcommand == "fit" and epochs is not None and epochs < 1:
-            raise UsageError(
-                f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}."
-            )
+            raise UsageError(f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -160,7 +157,7 @@ class CommandLine(LightningCLI):
             self._prepare_data()
         self.run = self._run_folders(Path(settings.default_root_dir or "."))
         bar = settings.enable_progress_bar is not False and self.console.is_terminal
-        callbacks: list[Any] = [RichProgressBar()] if bar else []
+        callbacks: list[Any] = [EpochBar()] if bar else []
         if self.subcommand == "fit" and not settings.fast_dev_run:
             callbacks += self._fit_callbacks(settings, bar)
         logger = settings.logger
@@ -182,6 +179,7 @@ class CommandLine(LightningCLI):
     def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
         callbacks: list[Callback] = [
             EpochReport(self.run.logs, None if bar else lambda line: print(line, flush=True)),
+            CurveLayout(),
             RunRecord(self._record()),
         ]
         if settings.enable_checkpointing is not False:
@@ -385,7 +383,7 @@ def _silence_the_libraries() -> None:
     """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\\.")
+    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
 
 
 def _meant_for_the_user(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from bnn_lightning.classifier import TrainingSummary
 
 def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float]]]) -> None:
     """The table at the end of fit: for each checkpoint its training summary and its validation metrics."""
-    table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N", "mark")
+    table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N")
     for name, (summary, val) in rows.items():
         table.add_row(
             name,
@@ -24,9 +24,10 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
             _number(summary.nll),
             _number(summary.kl_per_n, 3),
             _number(summary.elbo_per_n, 3),
-            ", ".join(summary.marks) or "-",
         )
     console.print(table)
+    for name, (summary, _) in rows.items():
+        _show_marks(console, f"{name}: ", summary.marks)
 
 
 def evaluation(
@@ -67,8 +68,7 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
             f"elbo/N {training['elbo_per_n']:.3f}, kl/N {training['kl_per_n']:.3f} on the training images "
             f"(N = {training['num_train']:,}, epoch {training['epoch']}, KL weight {training['kl_weight']:.3g})"
         )
-    if results["marks"]:
-        console.print(f"Note: {', '.join(results['marks'])}.", style="yellow")
+    _show_marks(console, "Note: ", results["marks"])
 
 
 def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> list[Path]:
@@ -97,10 +97,15 @@ def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]
         writer.writerows(rows)
 
 
+def _show_marks(console: Console, start: str, marks: list[str]) -> None:
+    if marks:
+        console.print(f"{start}{', '.join(marks)}.", style="yellow")
+
+
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 or column == "mark" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
 
 
