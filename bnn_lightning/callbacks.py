@@ -29,11 +29,11 @@ class EpochReport(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.rows: list[dict[str, Any]] = []
         if self.file is not None and self.file.is_file():
             # A resumed run goes on in its own table; what it will do again is taken out.
-            with self.file.open(newline="") as lines:
-                rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= trainer.current_epoch]
-            self._write(rows)
+            rows = csv.DictReader(self.file.read_text().splitlines())
+            self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -42,21 +42,19 @@ class EpochReport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.monotonic() - self._started
         values = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values)
         if self.file is not None:
-            row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values
-            self._write([row], append=True)
+            self._write(self.file)
         if self.say is not None:
             self.say(self._line(trainer, values, seconds))
 
-    def _write(self, rows: list[dict[str, Any]], append: bool = False) -> None:
-        if self.file is None or not rows:
-            return
-        new = not (append and self.file.is_file())
-        with self.file.open("w" if new else "a", newline="") as lines:
-            writer = csv.DictWriter(lines, rows[0].keys())
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+    def _write(self, file: Path) -> None:
+        # Epochs need not have the same columns: validation may run at every second only.
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with file.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     @staticmethod
     def _line(trainer: Trainer, values: dict[str, float], seconds: float) -> str:

@@ -1,6 +1,7 @@
 """BayesianClassifier: the LightningModule that trains, tests and predicts with a network and a method."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,10 +12,11 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DistributedSampler
 from torchmetrics import MeanMetric
 
-from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, check_format, read_checkpoint
+from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.layers import bayesianize, kl, posteriors, sampling
 from bnn_lightning.methods import Method
 from bnn_lightning.metrics import test_metrics, validation_metrics
@@ -131,6 +133,8 @@ class BayesianClassifier(LightningModule):
             CheckpointError: when the file is no such checkpoint.
         """
         checkpoint = read_checkpoint(path)
+        if "config" not in checkpoint[KEY]:
+            raise CheckpointError(f"{path} was saved from Python and holds no config; use load_from_checkpoint.")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, "model")
         config = parser.parse_object({"model": checkpoint[KEY]["config"]["model"]})
@@ -141,7 +145,12 @@ class BayesianClassifier(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` of one forward pass over images ``(batch, channels, height, width)``."""
-        return self.network(_channels_last(x))
+        logits = self.network(_channels_last(x))
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f"network must return logits, a tensor, got {type(logits).__name__}; a ModuleWrapper is for plain PyTorch."
+            )
+        return logits
 
     # Training
 
@@ -178,11 +187,24 @@ class BayesianClassifier(LightningModule):
         sampler = getattr(loader, "sampler", None)
         try:
             # A sampler may pick a part of the data set; Lightning's distributed one holds one process's share.
-            return len(loader.dataset) if sampler is None or isinstance(sampler, DistributedSampler) else len(sampler)
+            if isinstance(sampler, DistributedSampler):
+                return len(sampler.dataset)  # type: ignore[arg-type]
+            return len(loader.dataset) if sampler is None else len(sampler)
         except (TypeError, AttributeError):
             raise ValueError(
                 "num_train cannot be counted; give your data module a num_train, its number of training images."
             ) from None
+
+    def on_train_start(self) -> None:
+        if self.trainer.world_size > 1:
+            # All processes start from one seed, for equal initial weights; from here on each draws noise of its own.
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):
+                # A run that goes on with more epochs has another schedule than the one its checkpoint was saved under.
+                rates = zip(config.scheduler.optimizer.param_groups, config.scheduler.base_lrs, strict=True)
+                for (group, base), factor in zip(rates, config.scheduler.lr_lambdas, strict=True):
+                    group["lr"] = base * factor(self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
         self._sums = torch.zeros(4, device=self.device)  # of nll, correct and kl, each times examples; of examples
@@ -206,6 +228,8 @@ class BayesianClassifier(LightningModule):
         return loss if self.loss_form == "per_datum" else self.num_train * loss
 
     def _kl_weight_now(self, batch_idx: int) -> float:
+        if math.isinf(self.trainer.num_training_batches):
+            raise ValueError("the training loader must have a length, because the KL weight is a function of the step.")
         accumulated = self.trainer.accumulate_grad_batches
         steps = math.ceil(self.trainer.num_training_batches / accumulated)
         return self.kl_weight(self.current_epoch, batch_idx // accumulated, steps, self._epochs)
@@ -284,9 +308,10 @@ class BayesianClassifier(LightningModule):
             prefix = "test" if way == "samples" else f"test_{way}"
             self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         """For each image of a batch: predicted class, its probability, predictive entropy and mutual information."""
-        logits = sample_logits(self, batch[0], self.test_samples)
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        logits = sample_logits(self, x, self.test_samples)
         log_confidence, predicted = log_predictive(logits).max(-1)
         return {
             "predicted": predicted,

@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
+from torchmetrics import MetricCollection
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
@@ -33,6 +34,7 @@ from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.runs import Run
+from bnn_lightning.schedules import Plateau
 
 
 class UsageError(Exception):
@@ -111,7 +113,10 @@ class CommandLine(LightningCLI):
             raise UsageError(
                 f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
-        self.config = parser.parse_args(words)
+        try:
+            self.config = parser.parse_args(words)
+        except UnicodeDecodeError as error:
+            raise UsageError("--config must be a YAML file, got one that is not text.") from error
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint's values win over the command line's."""
@@ -129,6 +134,12 @@ class CommandLine(LightningCLI):
         """Turns exceptions about what was asked for into a UsageError that names the flag."""
         try:
             yield
+        except RuntimeError as error:
+            if not str(error).startswith("Error(s) in loading state_dict"):
+                raise
+            raise UsageError(
+                "--ckpt_path does not fit the network or method of the command line; leave --model.* out."
+            ) from error
         except Exception as error:
             # A method's settings are checked inside jsonargparse, which wraps what they raise.
             wrapped = re.search(r"- (\w+ must .*)", str(error)) if isinstance(error, ValueError) else None
@@ -143,8 +154,14 @@ class CommandLine(LightningCLI):
             with self._user_errors():
                 _fit_network_to_data(config)
         epochs = config.trainer.max_epochs
+        if self.subcommand == "predict" and config.trainer.devices not in (1, "1", "auto"):
+            raise UsageError(f"--trainer.devices must be 1 for predict, got {config.trainer.devices}.")
         if self.subcommand == "fit" and epochs is not None and epochs < 1:
             raise UsageError(f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
+        if (self.subcommand == "fit" and (config.trainer.max_steps or -1) != -1) or config.trainer.max_time is not None:
+            raise UsageError(
+                "--trainer.max_epochs sets the length of a run; max_steps and max_time could end it inside one."
+            )
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -165,7 +182,10 @@ class CommandLine(LightningCLI):
             logs = self.run.logs
             logger = TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name)
         own = {"logger": logger, "enable_progress_bar": bar}
-        return self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
+        try:
+            return self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
 
     def _run_folders(self, root: Path) -> Run:
         """A resumed or tested checkpoint's own folders; new ones for anything else."""
@@ -173,7 +193,9 @@ class CommandLine(LightningCLI):
         run = Run.of_checkpoint(path)
         if run is not None:
             return run
-        name = self.config[self.subcommand].name if path is None else Path(path).stem
+        name = self.config[self.subcommand].name if self.subcommand == "fit" else Path(path).stem
+        if self._get(self.config_init, "trainer").fast_dev_run:
+            return Run(root, name, 0)  # writes nothing
         return Run.reserve(root, name) if getattr(rank_zero_only, "rank", 0) == 0 else Run(root, name, 0)
 
     def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
@@ -212,9 +234,15 @@ class CommandLine(LightningCLI):
                 f"--ckpt_path {ckpt_path} has finished its {self.trainer.max_epochs} epochs; "
                 f"go on with a larger --trainer.max_epochs."
             )
+        if self.checkpoint and "optimizer_states" not in self.checkpoint:
+            raise UsageError(
+                f"--ckpt_path {ckpt_path} holds no training state: it can be tested, but not gone on with."
+            )
+        if isinstance(model.lr_schedule, Plateau) and getattr(datamodule, "val_split", None) == 0:
+            raise UsageError("--model.lr_schedule Plateau needs a hold-out to watch; set --data.val_split above 0.")
         self._print(_headline(self.config.fit, model, datamodule))
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-        if self.config.fit.trainer.fast_dev_run:
+        if self.config.fit.trainer.fast_dev_run or not self.trainer.is_global_zero:
             return
         written = [
             path for path in (self.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")) if path.is_file()
@@ -234,22 +262,38 @@ class CommandLine(LightningCLI):
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        metrics = {name: value.item() for name, value in model.val_metrics.compute().items()}
-        images = _count(model.val_metrics)
-        results = reports.evaluation({_ways(model)["samples"]: metrics}, model.summary, self._description(), images)
-        reports.show_evaluation(self.console, results)
+        self._report({_samples(model, model.val_samples): model.val_metrics}, ckpt_path)
 
     def test(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.test(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        predictions = {
-            _ways(model)[way]: {name: value.item() for name, value in metrics.compute().items()}
-            for way, metrics in model.test_metrics.items()
+        names = {
+            "samples": _samples(model, model.test_samples),
+            "one_sample": _samples(model, 1),
+            "mean_weights": "mean weights",
         }
-        images = _count(model.test_metrics["samples"])
-        results = reports.evaluation(predictions, model.summary, self._description(), images)
-        reports.show_evaluation(self.console, results)
-        written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}", results)
-        self._print(f"Written: {', '.join(map(_shown, written))}")
+        results = self._report({names[way]: metrics for way, metrics in model.test_metrics.items()}, ckpt_path)
+        if self.trainer.is_global_zero:
+            name = f"test_{results['data'].lower()}_{Path(ckpt_path).stem}"
+            written = reports.write_evaluation(self.run.logs, name, results)
+            self._print(f"Written: {', '.join(map(_shown, written))}")
+
+    def _report(self, metrics: dict[str, MetricCollection], ckpt_path: str) -> dict[str, Any]:
+        """Shows what was measured in each way of predicting, and gives it in plain values."""
+        count: Any = next(iter(metrics.values()))["accuracy"].count
+        images = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
+        if not images:
+            raise UsageError(
+                f"--ckpt_path {ckpt_path} was trained without a hold-out: there is nothing to validate on."
+            )
+        predictions = {way: {name: value.item() for name, value in m.compute().items()} for way, m in metrics.items()}
+        method = self.config[self.subcommand].model.method
+        method = method.class_path.split(".")[-1] if method else "deterministic"
+        results = reports.evaluation(
+            predictions, self.model.summary, self._description(), images, _shown(Path(ckpt_path)), method
+        )
+        if self.trainer.is_global_zero:
+            reports.show_evaluation(self.console, results)
+        return results
 
     def predict(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         batches: Any = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
@@ -280,7 +324,22 @@ class CommandLine(LightningCLI):
                     f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
                 )
             self.datamodule.prepare_like(description, labelled)
+            if self.subcommand == "validate":
+                self._refuse_another_split()
         self.datamodule.setup(self.subcommand)
+
+    def _refuse_another_split(self) -> None:
+        """Validation on another split would score images that the checkpoint was trained on."""
+        then = self.checkpoint[KEY]["config"]["data"]
+        now = self.config.validate.data
+        if now.class_path != then["class_path"]:
+            return
+        for name in ("seed", "val_split", "train_subset"):
+            if now.init_args[name] != then["init_args"][name]:
+                raise UsageError(
+                    f"--data.{name} must be the checkpoint's, {then['init_args'][name]}, got {now.init_args[name]}; "
+                    "another split would score training images."
+                )
 
     def _description(self) -> dict[str, Any]:
         """What the results say about the data: the tested images' name and notes, the checkpoint's classes."""
@@ -299,15 +358,11 @@ class CommandLine(LightningCLI):
         print(line, flush=True)
 
 
-def _count(metrics: Any) -> int:
-    return int(metrics["accuracy"].count)
-
-
-def _ways(model: BayesianClassifier) -> dict[str, str]:
-    """What the ways of predicting are called on the screen and in files."""
+def _samples(model: BayesianClassifier, count: int) -> str:
+    """What predicting with ``count`` samples is called on the screen and in files."""
     if not model.is_bayesian:
-        return {"samples": "deterministic"}
-    return {"samples": f"{model.test_samples} samples", "one_sample": "1 sample", "mean_weights": "mean weights"}
+        return "deterministic"
+    return "1 sample" if count == 1 else f"{count} samples"
 
 
 def _value_of(flag: str, words: list[str]) -> str | None:
@@ -336,17 +391,21 @@ def _fit_network_to_data(config: Namespace) -> None:
     """Gives the network the data's channels and classes, and the images the size that the network is made for."""
     network, data = _class_of(config.model.network), config.data
     arguments = signature(network).parameters
+    # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
     size = getattr(network, "image_size", None)
-    if isinstance(size, int) and "image_size" in data.init_args:
-        if data.init_args.image_size is None:
-            data.init_args.image_size = size
-        elif "image_size" in arguments:
-            config.model.network.init_args.image_size = data.init_args.image_size
-        elif data.init_args.image_size != size:
+    if "image_size" in arguments and not isinstance(size, int):
+        size = arguments["image_size"].default
+    given = data.get("init_args") or Namespace()
+    if isinstance(size, int) and "image_size" in given:
+        if given.image_size is None:
+            given.image_size = size
+        elif "image_size" not in arguments and given.image_size != size:
             raise ValueError(
-                f"image_size must be {size} for {network.__name__}, got {data.init_args.image_size}; "
+                f"image_size must be {size} for {network.__name__}, got {given.image_size}; "
                 "leave it out, and images are resized."
             )
+    if "image_size" in arguments and given.get("image_size") is not None:
+        config.model.network.init_args.image_size = given.image_size
     facts = instantiate_class((), data.as_dict())
     for name in ("in_channels", "num_classes"):
         value = getattr(facts, name, None)
@@ -395,8 +454,10 @@ def _meant_for_the_user(error: Exception) -> bool:
 
 def _with_flag(message: str, config: Namespace) -> str:
     """Writes an argument that a message begins with, such as prior_sigma, as the flag that sets it."""
-    if found := re.match(r"(\w+)( must | names )", message):
-        for key in config.keys(branches=True):
-            if key.split(".")[-1] == found[1]:
-                return f"--{key.replace('init_args.', '')}{message.removeprefix(found[1])}"
+    if found := re.match(r"(\w+) must ", message):
+        keys = [key for key in config.keys(branches=True) if key.split(".")[-1] == found[1]]
+        # Where several parts have an argument of that name, it is the one with the value that the message tells.
+        keys.sort(key=lambda key: f"got {config[key]}" not in message)
+        if keys:
+            return f"--{keys[0].replace('init_args.', '')}{message.removeprefix(found[1])}"
     return message

@@ -23,7 +23,9 @@ class ModuleWrapper(nn.Module):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for module in self.children():
+        for module in self._modules.values():  # children() would leave out a module's second place
+            if module is None:
+                continue
             x = module(x)[0] if isinstance(module, ModuleWrapper) else module(x)
         return x, kl(self)
 

@@ -151,9 +151,12 @@ def one_sentence(message: str) -> str:
         return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
     if found := re.search(r"Expected a typing.Literal\[(.*)\]\. Got value: (.*)", message):
         return f"{flag} must be one of {found[1]}, got {found[2]}."
-    kind = re.search(r"Expected a <class '((?!NoneType)\w+)'>", message)
-    if kind and (value := re.search(r"(?:Got value|Given value): (.*)", message)):
+    kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
+    value = re.search(r"(?:Got value|Given value): (.*)", message)
+    if value and len(kinds) == 1 and (kind := re.fullmatch(r"<class '(\w+)'>", kinds[0])):
         return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
+    if value and kinds:
+        return f"{flag} does not take {value[1]}; bnn fit --help says what it is."
     lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"{flag}: {text}." if len(flag) > 2 else f"{text}."

@@ -35,9 +35,13 @@ def evaluation(
     summary: TrainingSummary | None,
     data: Mapping[str, Any],
     images: int,
+    checkpoint: str,
+    method: str,
 ) -> dict[str, Any]:
     """An evaluation in plain values: metrics of each way of predicting, the training behind them, and their marks."""
     return {
+        "checkpoint": checkpoint,
+        "method": method,
         "data": data["name"],
         "images": images,
         "predictions": {name: dict(metrics) for name, metrics in predictions.items()},
@@ -76,7 +80,7 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
     as_json.write_text(json.dumps(results, indent=2) + "\n")
-    common = {"data": results["data"], "images": results["images"]} | (results["training"] or {})
+    common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
     common["marks"] = ", ".join(results["marks"])
     rows = [{"prediction": way} | row | common for way, row in results["predictions"].items()]
     _write_rows(as_csv, list(rows[0]), rows)

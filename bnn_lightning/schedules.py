@@ -70,7 +70,7 @@ class Soenderby(KLWeight):
         return min(epoch / max(1, epochs // 4), 1.0)
 
     def settled(self, epoch: int, epochs: int) -> bool:
-        return epoch >= epochs // 4
+        return epoch >= max(1, epochs // 4)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,12 @@ class Plateau(LRSchedule):
 
     factor: float = 0.1
     patience: int = 6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor must be between 0 and 1, got {self.factor}.")
+        if self.patience < 0:
+            raise ValueError(f"patience must be 0 epochs or more, got {self.patience}.")
 
     def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
         plateau = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)

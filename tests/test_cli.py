@@ -91,13 +91,13 @@ def test_lines_without_a_terminal_and_no_noise(capsys):
 def test_a_checkpoint_alone_can_be_tested(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
     out = said(capsys)
-    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.json").read_text())
+    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
     assert results["images"] == 1000
     assert list(results["predictions"]) == ["25 samples", "1 sample", "mean weights"]
     assert "posterior not converged" in results["marks"]
     assert results["training"]["num_train"] == 480
     assert "Note: posterior not converged." in out
-    rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.csv"))
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.csv"))
     assert float(rows[0]["accuracy"]) == results["predictions"]["25 samples"]["accuracy"]
     assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
 
@@ -111,7 +111,7 @@ def test_testing_twice_gives_the_same_numbers(run, capsys):
     texts = []
     for _ in range(2):
         assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
-        texts.append(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k.json").read_text())
+        texts.append(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
     assert texts[0] == texts[1]
 
 
@@ -119,7 +119,7 @@ def test_validate(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt")]) == 0
     out = said(capsys)
     assert "MNIST5k, 60 images:" in out
-    assert "5 samples" in out
+    assert "\n5 samples" in out
 
 
 def test_predict_writes_a_row_for_each_image(run, capsys):
@@ -338,7 +338,7 @@ def test_a_checkpoint_without_training_state_still_works(run, capsys):
     torch.save(small, "small.ckpt")
     assert Path("small.ckpt").stat().st_size < 0.5 * (run / "best.ckpt").stat().st_size
     assert main(["test", "--ckpt_path", "small.ckpt"]) == 0
-    assert Path("lightning_logs/small/version_0/test_mnist5k.json").is_file()
+    assert Path("lightning_logs/small/version_0/test_mnist5k_small.json").is_file()
 
 
 def test_from_checkpoint_in_python(run):

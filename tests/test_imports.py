@@ -55,8 +55,8 @@ DOORS = {
     "reports": ({"classifier"}, {"rich"}),
     "parser": ({"data", "methods", "networks", "schedules"}, {"jsonargparse", "lightning"}),
     "cli": (
-        {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser"},
-        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml"},
+        {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"},
+        {"torch", "torchvision", "torchmetrics", "lightning", "jsonargparse", "rich", "yaml"},
     ),
 }
 

@@ -27,7 +27,10 @@ class ImageFolder(ImageData):
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         folder = self._folder("train")
-        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+        if not folder.is_dir():
+            return ()
+        classes = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return tuple(sorted(path.name for path in classes if _pictures(path)))
 
     @cached_property
     def native_channels(self) -> int:  # type: ignore[override]
@@ -106,7 +109,8 @@ class ImageFolder(ImageData):
         for index, file in enumerate(files):
             try:
                 with Image.open(file) as picture:
-                    square = ImageOps.fit(picture.convert(mode), (self.image_size,) * 2, Image.Resampling.BILINEAR)
+                    upright = ImageOps.exif_transpose(_eight_bits(picture)).convert(mode)
+                    square = ImageOps.fit(upright, (self.image_size,) * 2, Image.Resampling.BILINEAR)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 self.unreadable[file] = str(error)
                 continue
@@ -121,6 +125,15 @@ class ImageFolder(ImageData):
         if not kept:
             raise DataNotFoundError(f"none of the {len(files)} pictures below {self.root} can be read.")
         return Images(torch.stack(pixels).permute(0, 3, 1, 2), labels[kept])
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The picture with 256 levels; Pillow's own conversion cuts everything above 255 off."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
+    return picture
 
 
 _KINDS = ", ".join(IMG_EXTENSIONS)

@@ -134,6 +134,8 @@ class BatchLoader:
                 mirrored = torch.randint(0, 2, (len(index), 1, 1, 1), generator=generator, dtype=torch.bool)
                 pixels = torch.where(mirrored, pixels.flip(3), pixels)
             yield pixels.float().mul_(self.scale).sub_(self.shift), self.images.labels[index]
+        # For loops without Lightning: the next pass over this loader is the next epoch.
+        self.sampler.set_epoch(self.sampler.epoch + 1)
 
 
 def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
