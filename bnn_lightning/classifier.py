@@ -148,7 +148,8 @@ class BayesianClassifier(LightningModule):
         logits = self.network(_channels_last(x))
         if not isinstance(logits, Tensor):
             raise ValueError(
-                f"network must return logits, a tensor, got {type(logits).__name__}; a ModuleWrapper is for plain PyTorch."
+                f"network must return logits, a tensor, got {type(logits).__name__}; "
+                "a ModuleWrapper is for plain PyTorch."
             )
         return logits
 

@@ -158,10 +158,9 @@ class CommandLine(LightningCLI):
             raise UsageError(f"--trainer.devices must be 1 for predict, got {config.trainer.devices}.")
         if self.subcommand == "fit" and epochs is not None and epochs < 1:
             raise UsageError(f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
-        if (self.subcommand == "fit" and (config.trainer.max_steps or -1) != -1) or config.trainer.max_time is not None:
-            raise UsageError(
-                "--trainer.max_epochs sets the length of a run; max_steps and max_time could end it inside one."
-            )
+        limits = (config.trainer.max_steps or -1) != -1 or config.trainer.max_time is not None
+        if self.subcommand == "fit" and limits:
+            raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -282,9 +281,7 @@ class CommandLine(LightningCLI):
         count: Any = next(iter(metrics.values()))["accuracy"].count
         images = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         if not images:
-            raise UsageError(
-                f"--ckpt_path {ckpt_path} was trained without a hold-out: there is nothing to validate on."
-            )
+            raise UsageError(f"--ckpt_path {ckpt_path} was trained without a hold-out to validate on.")
         predictions = {way: {name: value.item() for name, value in m.compute().items()} for way, m in metrics.items()}
         method = self.config[self.subcommand].model.method
         method = method.class_path.split(".")[-1] if method else "deterministic"

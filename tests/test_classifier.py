@@ -1,5 +1,6 @@
 import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, bayesianize, kl, sampling
+from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, ModuleWrapper, bayesianize, kl, sampling
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import TrainingSummary
 from bnn_lightning.data import MNIST5k
@@ -258,3 +259,27 @@ def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path):
     for gradients in ranks:
         for one, two in zip(expected, gradients, strict=True):
             torch.testing.assert_close(torch.tensor(two, dtype=torch.float64), one, rtol=1e-9, atol=1e-12)
+
+
+def test_processes_draw_noise_of_their_own():
+    # T1.7
+    draws = []
+    for rank in (0, 1):
+        model = tiny(BBB())
+        model.trainer = SimpleNamespace(world_size=2, global_rank=rank, lr_scheduler_configs=[])
+        torch.manual_seed(7)  # what seed_everything does on every process
+        model.on_train_start()
+        draws.append(torch.randn(4))
+    assert not torch.equal(*draws)
+
+
+def test_network_that_returns_a_tuple():
+    model = BayesianClassifier(ModuleWrapper())
+    with pytest.raises(ValueError, match=r"^network must return logits, a tensor, got tuple; a ModuleWrapper"):
+        model(torch.zeros(1, 1, 4, 4))
+
+
+def test_from_checkpoint_needs_a_config(tmp_path):
+    fit(tiny(LRT())).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt was saved from Python and holds no config"):
+        BayesianClassifier.from_checkpoint(tmp_path / "a.ckpt")

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -366,3 +368,98 @@ def test_the_committed_checkpoint(capsys):
 
 def test_one_sentence_of_an_unknown_message():
     assert one_sentence("something went\n  wrong.") == "something went wrong."
+
+
+def test_more_epochs_go_on_with_the_learning_rate_of_the_longer_run(run, capsys):
+    assert main(["fit", "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "4"]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 5e-4, 5e-4, 2.5e-4])
+
+
+def test_epochs_without_validation_keep_their_columns():
+    words = ["--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "4", "--model.kl_weight.length", "0"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["val/nll"]) for row in rows] == [False, True, True, True]
+    assert all(0 < float(row["train/nll"]) < 10 for row in rows)
+
+
+def test_validate_refuses_another_split_and_none(run, capsys):
+    assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 2
+    assert "--data.seed must be the checkpoint's, 0, got 5; another split would score training images." in said(capsys)
+    assert (
+        main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1", "--name", "all"])
+        == 0
+    )
+    assert main(["validate", "--ckpt_path", "checkpoints/all/version_0/last.ckpt"]) == 2
+    assert "was trained without a hold-out to validate on." in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("fit --ckpt_path small.ckpt --trainer.max_epochs 9", "small.ckpt holds no training state: it can be tested"),
+        ("fit --config {run}/last.ckpt", "--config must be a YAML file, got one that is not text."),
+        (
+            "test --ckpt_path {run}/last.ckpt --model.network AlexNet",
+            "does not fit the network or method of the command",
+        ),
+        ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
+        ("fit --config {config} --trainer.accelerator foo", "--trainer: "),
+        ("fit --config {config} --trainer.precision foo", "--trainer.precision does not take foo; bnn fit --help"),
+        ("fit --config {config} --trainer.max_steps 1", "--trainer.max_epochs sets a run's length"),
+        ("fit --config {config} --model.kl_weight.start -1", "--model.kl_weight.start must be whole epochs"),
+        (
+            "fit --config {config} --model.lr_schedule Plateau --model.lr_schedule.factor 2",
+            "--model.lr_schedule.factor must be between 0 and 1, got 2.0.",
+        ),
+        ("fit --config {config} --model.lr_schedule Plateau --data.val_split 0", "Plateau needs a hold-out to watch"),
+    ],
+)
+def test_mistakes_with_checkpoints_and_trainers(words, sentence, run, capsys):
+    torch.save(without_training_state(read_checkpoint(run / "last.ckpt")), "small.ckpt")
+    words = words.format(run=run, config=f"{LENET} {' '.join(SMALL)}").split()
+    assert main(words) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+def test_our_network_on_a_users_own_data():
+    words = ["--model.network", "MLP", "--model.network.image_size", "28", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", *words, "--data", "test_cli.OwnData"]) == 0
+
+
+class SizedNetwork(nn.Sequential):
+    def __init__(self, image_size: int = 28, in_channels: int = 1, num_classes: int = 10):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
+def test_a_users_network_is_given_the_size_of_the_images():
+    words = ["fit", "--model.network", "test_cli.SizedNetwork", *SMALL, "--trainer.fast_dev_run", "true"]
+    assert main(words) == 0
+    assert main([*words, "--data.image_size", "20"]) == 0
+
+
+def test_fast_dev_run_leaves_nothing_behind():
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]) == 0
+    assert list(Path().iterdir()) == []
+
+
+def test_nothing_but_the_run_on_the_screen():
+    words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
+    result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    assert result.stdout.startswith("LeNet, LRT, MNIST5k")
+
+
+def test_two_processes_train_and_test_every_image_once():
+    words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--trainer.devices", "2"]
+    subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
+    assert [path.name for path in Path("lightning_logs/lenet_lrt").iterdir()] == ["version_0"]
+    record = read_checkpoint("checkpoints/lenet_lrt/version_0/last.ckpt")[KEY]
+    assert record["training"]["num_train"] == 480
+    words = ["test", "--ckpt_path", "checkpoints/lenet_lrt/version_0/last.ckpt", "--trainer.devices", "2"]
+    result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
+    assert result.stdout.count("MNIST5k, 1,000 images:") == 1

@@ -93,3 +93,15 @@ def test_reference_state_dict():
         torch.testing.assert_close(net(x)[0], expected)
     with pytest.raises(RuntimeError, match="Missing key"):
         load_reference_state_dict(net, {key: value for key, value in state.items() if key != "fc.W_rho"})
+
+
+def test_a_module_that_stands_in_two_places_runs_twice():
+    class Twice(ModuleWrapper):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Threshold(0.0, 5.0)
+            self.minus = nn.Linear(1, 1, bias=False)
+            self.again = self.first
+            nn.init.constant_(self.minus.weight, -1.0)
+
+    assert Twice()(torch.ones(1, 1))[0].item() == 5.0

@@ -119,6 +119,8 @@ def test_order_is_a_function_of_seed_and_epoch():
     one.sampler.set_epoch(1)
     assert order(one) != first
     assert order(two) == first
+    one.sampler.set_epoch(1)
+    assert order(two) == order(one)  # without Lightning, the next pass is the next epoch
     x, labels = next(iter(loader()))
     assert torch.equal(x[:, 0, 0, 0].long(), labels)
 
@@ -320,6 +322,24 @@ def test_image_folder_split_by_class(tmp_path):
     reds = torch.cat([part.pixels[:, 0, 0, 0] for part in parts])
     assert sorted(reds.tolist()) == [*range(10), *range(100, 110)]  # every picture in exactly one part
     assert (data.test.pixels[:, 0, 0, 0].long() // 100 == data.test.labels).all()
+
+
+def test_hidden_and_empty_folders_are_no_classes(tmp_path):
+    folders(tmp_path, ["."], per_class=2)
+    folders(tmp_path, [".checkpoints"], per_class=2)
+    (tmp_path / "empty").mkdir()
+    assert ImageFolder(str(tmp_path)).class_names == ("cat", "dog")
+
+
+def test_sixteen_bit_pictures_keep_their_range(tmp_path):
+    ramp = np.repeat(np.linspace(0, 65535, 16).astype(np.uint16)[None], 16, 0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(ramp).save(tmp_path / name / "ramp.png")
+    data = ImageFolder(str(tmp_path), image_size=16, val_split=0)
+    data.setup("fit")
+    assert data.in_channels == 1
+    np.testing.assert_array_equal(data.train.pixels[0, 0].numpy(), ramp // 257)
 
 
 def test_image_folder_with_parts_and_grey_pictures(tmp_path):

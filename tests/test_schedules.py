@@ -62,6 +62,7 @@ def test_soenderby():
     assert [Soenderby()(epoch, 0, 188, 20) for epoch in (0, 1, 4, 5, 19)] == pytest.approx([0, 0.2, 0.8, 1, 1])
     assert Soenderby()(0, 0, 188, 3) == 0  # the reference divides by zero here
     assert Soenderby()(1, 0, 188, 3) == 1
+    assert [Soenderby().settled(epoch, 3) for epoch in (0, 1)] == [False, True]
 
 
 def rates(schedule, lr):
