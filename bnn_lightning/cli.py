@@ -5,7 +5,6 @@ import re
 import sys
 import traceback
 import warnings
-from argparse import SUPPRESS
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -84,7 +83,7 @@ class CommandLine(LightningCLI):
             action.help = VERBS[action.dest]
         for action in self.parser._actions:
             if action.dest in ("config", "print_config"):
-                action.help = SUPPRESS
+                vars(action)["hidden"] = True
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -63,7 +63,15 @@ class ParseError(ValueError):
 
 
 class ShortHelp(DefaultHelpFormatter):
-    """Says what an argument is for and its default; not its type, which the words and the default tell."""
+    """Says what an argument is for and its default; not its type, which the words and the default tell.
+
+    An action marked ``hidden`` is left out of the page only: one whose help is argparse's SUPPRESS would be left out of
+    dumped configs too.
+    """
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if not getattr(action, "hidden", False):
+            super().add_argument(action)
 
     def __init__(self, prog: str, **kwargs: Any):
         super().__init__(prog, max_help_position=32, width=110, **kwargs)
@@ -123,12 +131,12 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
             action.help = _TRAINER_ARGUMENTS[name]
             action.option_strings = action.option_strings[:1]
         elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
-            action.help = argparse.SUPPRESS
+            vars(action)["hidden"] = True
         # A checkpoint brings its model: only how it is sampled is still a choice.
         if verb != "fit" and part == "model" and not name.endswith("_samples"):
-            action.help = argparse.SUPPRESS
+            vars(action)["hidden"] = True
         if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
-            action.help = argparse.SUPPRESS
+            vars(action)["hidden"] = True
     for group in parser._action_groups:
         dests = {action.dest.partition(".")[0] for action in group._group_actions}
         group.title = next((title for part, title in _TITLES.items() if part in dests), "Options")

@@ -175,6 +175,23 @@ def test_resume_goes_on_to_the_planned_last_epoch_in_the_same_folders(capsys, mo
     assert "has finished its 4 epochs; go on with a larger --trainer.max_epochs." in said(capsys)
 
 
+def test_every_trainer_setting_lies_in_the_checkpoint():
+    words = [
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.gradient_clip_val",
+        "0.5",
+        "--trainer.check_val_every_n_epoch",
+        "1",
+    ]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    config = read_checkpoint("checkpoints/lenet_lrt/version_0/last.ckpt")[KEY]["config"]
+    assert config["trainer"]["gradient_clip_val"] == 0.5
+    assert len(config["trainer"]) > 30
+    assert "weights_only" not in config
+    assert config["data"]["init_args"]["train_subset"] == 600
+
+
 def test_best_is_chosen_after_the_warm_up_by_validation_nll():
     # Weight 0 makes the first epochs' NLL the lowest there is; they are no candidates all the same.
     args = ["--model.kl_weight.length", "3", "--model.method.prior_sigma", "0.01", "--model.lr", "0.01"]
