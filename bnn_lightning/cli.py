@@ -113,7 +113,7 @@ class CommandLine(LightningCLI):
                 f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
         try:
-            self.config = parser.parse_args(words)
+            self.config = parser.parse_args(_configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
 
@@ -370,6 +370,20 @@ def _value_of(flag: str, words: list[str]) -> str | None:
         elif word.startswith(f"{flag}="):
             value = word.removeprefix(f"{flag}=")
     return value
+
+
+def _configs_first(words: list[str]) -> list[str]:
+    """The same command line with its config files in front, so that flags win wherever they stand."""
+    configs, others = [], []
+    rest = iter(words[1:])
+    for word in rest:
+        if word in ("-c", "--config"):
+            configs += [word, next(rest, "")]
+        elif word.startswith("--config="):
+            configs.append(word)
+        else:
+            others.append(word)
+    return [*words[:1], *configs, *others]
 
 
 def _shown(path: Path) -> str:

@@ -109,6 +109,13 @@ def test_flags_win_over_the_checkpoint(run, capsys):
     assert "50 samples" in said(capsys)
 
 
+def test_flags_win_over_a_config_wherever_they_stand(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--name", "mine", "--model.lr=0.5", "--config", LENET, "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["name"], config["model"]["lr"]) == ("mine", 0.5)
+
+
 def test_testing_twice_gives_the_same_numbers(run, capsys):
     texts = []
     for _ in range(2):
