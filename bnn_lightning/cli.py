@@ -247,13 +247,15 @@ class CommandLine(LightningCLI):
         ]
         if written:
             records = {path.stem: check_format(read_checkpoint(path)) for path in written}
-            reports.show_training(
-                self.console,
-                {
-                    name: (TrainingSummary(**record["training"]), record["validation"])
-                    for name, record in records.items()
-                },
-            )
+            rows = {
+                name: (
+                    TrainingSummary(**record["training"]),
+                    record["validation"],
+                    (record["data"] or {}).get("notes", []),
+                )
+                for name, record in records.items()
+            }
+            reports.show_training(self.console, rows)
             self._print(f"Checkpoints: {', '.join(map(_shown, written))}")
             self._print(f"Curves:      tensorboard --logdir {_shown(self.run.logs.parent.parent)}")
             self._print(f"Next:        bnn test --ckpt_path {_shown(written[0])}")

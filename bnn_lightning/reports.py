@@ -12,10 +12,10 @@ from rich.table import Table
 from bnn_lightning.classifier import TrainingSummary
 
 
-def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float]]]) -> None:
-    """The table at the end of fit: for each checkpoint its training summary and its validation metrics."""
+def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]]) -> None:
+    """The table at the end of fit: for each checkpoint its training summary, validation metrics and notes on the data."""
     table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N")
-    for name, (summary, val) in rows.items():
+    for name, (summary, val, _) in rows.items():
         table.add_row(
             name,
             str(summary.epoch + 1),
@@ -26,8 +26,8 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
             _number(summary.elbo_per_n, 3),
         )
     console.print(table)
-    for name, (summary, _) in rows.items():
-        _show_marks(console, f"{name}: ", summary.marks)
+    for name, (summary, _, notes) in rows.items():
+        _show_marks(console, f"{name}: ", summary.marks + notes)
 
 
 def evaluation(
