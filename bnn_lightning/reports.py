@@ -13,7 +13,7 @@ from bnn_lightning.classifier import TrainingSummary
 
 
 def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]]) -> None:
-    """The table at the end of fit: for each checkpoint its training summary, validation metrics and notes on the data."""
+    """The table at the end of fit: for each checkpoint its training summary, validation metrics and data notes."""
     table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N")
     for name, (summary, val, _) in rows.items():
         table.add_row(
