@@ -48,11 +48,10 @@ def main():
     data.setup("fit")
     times = [epoch(data) for _ in range(arguments.epochs)]
     shares = sorted(100 * (1 - inside / whole) for whole, inside in times)
-    print(
-        f"LeNet LRT, {data.num_train:,} images, batch 256, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    print(f"of {platform.machine()}: epoch {statistics.median(whole for whole, _ in times):.2f} s; outside forward,")
-    print(f"backward and step: median {statistics.median(shares):.1f} %, range {shares[0]:.1f} to {shares[-1]:.1f} %")
+    machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"LeNet LRT, {data.num_train:,} images, batch 256, {machine}")
+    print(f"epoch: median {statistics.median(whole for whole, _ in times):.2f} s of {len(times)}")
+    print(f"outside: median {statistics.median(shares):.1f} %, range {shares[0]:.1f} to {shares[-1]:.1f} %")
 
 
 if __name__ == "__main__":

@@ -152,14 +152,10 @@ class CommandLine(LightningCLI):
         if not self.checkpoint:
             with self._user_errors():
                 _fit_network_to_data(config)
-        epochs = config.trainer.max_epochs
+        if self.subcommand == "fit":
+            _check_length(config.trainer)
         if self.subcommand == "predict" and config.trainer.devices not in (1, "1", "auto"):
             raise UsageError(f"--trainer.devices must be 1 for predict, got {config.trainer.devices}.")
-        if self.subcommand == "fit" and epochs is not None and epochs < 1:
-            raise UsageError(f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
-        limits = (config.trainer.max_steps or -1) != -1 or config.trainer.max_time is not None
-        if self.subcommand == "fit" and limits:
-            raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -397,6 +393,16 @@ def _shown(path: Path) -> str:
 def _class_of(part: Namespace) -> type:
     module, name = part.class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
+
+
+def _check_length(trainer: Namespace) -> None:
+    """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
+    if trainer.max_epochs is not None and trainer.max_epochs < 1:
+        raise UsageError(
+            f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
+        )
+    if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
+        raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
 
 
 def _fit_network_to_data(config: Namespace) -> None:
