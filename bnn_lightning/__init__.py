@@ -11,9 +11,23 @@ from bnn_lightning.compat import (
     load_reference_state_dict,
 )
 from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
-from bnn_lightning.methods import BBB, LRT, Method
-from bnn_lightning.networks import MLP, AlexNet, LeNet, ThreeConvThreeFC
+from bnn_lightning.methods import (
+    BBB,
+    LRT,
+    Flipout,
+    GaussianS,
+    GaussianW,
+    HierarchicalA,
+    HierarchicalB,
+    MCDropout,
+    Method,
+    Sparse,
+    VariationalA,
+    VariationalB,
+)
+from bnn_lightning.networks import MLP, AlexNet, CIFARNet, LeNet, LeNet5Caffe, LeNet300100, ThreeConvThreeFC
 from bnn_lightning.objective import elbo, variational_loss
+from bnn_lightning.posteriors import LearntScale, ScaleMixture
 from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
 
 __version__ = "0.1.0"
@@ -29,11 +43,25 @@ __all__ = [
     "BBB_LRT_Linear",
     "BayesianClassifier",
     "BayesianLayer",
+    "CIFARNet",
     "FlattenLayer",
+    "Flipout",
+    "GaussianS",
+    "GaussianW",
+    "HierarchicalA",
+    "HierarchicalB",
     "LeNet",
+    "LeNet5Caffe",
+    "LeNet300100",
+    "LearntScale",
+    "MCDropout",
     "Method",
     "ModuleWrapper",
+    "ScaleMixture",
+    "Sparse",
     "ThreeConvThreeFC",
+    "VariationalA",
+    "VariationalB",
     "bayesianize",
     "elbo",
     "kl",

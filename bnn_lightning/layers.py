@@ -1,7 +1,7 @@
 """The one Bayesian layer, and the functions over whole networks: bayesianize, kl, sampling."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,20 +18,39 @@ from bnn_lightning.methods.base import Method, Op
 class LinearOp:
     """``F.linear``."""
 
+    in_features: int
+    in_channels: int
+
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+    def over_inputs(self, values: Tensor) -> Tensor:
+        return values.repeat_interleave(self.in_features // len(values))
+
+    def over_outputs(self, values: Tensor) -> Tensor:
+        return values
+
+    over_weights = over_inputs
+
+    def plain(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+        return _with_values(nn.Linear(self.in_features, len(weight), bias is not None, device="meta"), weight, bias)
+
+    def example_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size((*x.shape[: min(1, x.dim() - 1)], *(1,) * (x.dim() - 2), x.shape[-1]))
 
 
 @dataclass(frozen=True)
 class ConvOp:
     """``F.conv1d`` or ``F.conv2d`` with a layer's stride, padding, dilation, groups and padding mode."""
 
+    in_channels: int
+    out_channels: int
     dimensions: int
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
     groups: int
-    padding_mode: str
+    padding_mode: Any
     edges: tuple[int, ...]  # how much each edge grows, in the order of F.pad; used by modes other than zeros
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -41,9 +60,51 @@ class ConvOp:
         convolve = F.conv1d if self.dimensions == 1 else F.conv2d
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
+    @property
+    def in_features(self) -> int:
+        return self.in_channels
 
-def _conv_op(layer: Any) -> ConvOp:
+    def over_inputs(self, values: Tensor) -> Tensor:
+        return values.view(-1, *(1,) * self.dimensions)
+
+    over_outputs = over_inputs
+
+    def over_weights(self, values: Tensor) -> Tensor:
+        # Outputs see the channels of their own group only.
+        rows = values.view(self.groups, -1).repeat_interleave(self.out_channels // self.groups, 0)
+        return rows.view(*rows.shape, *(1,) * self.dimensions)
+
+    def plain(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+        kind = nn.Conv1d if self.dimensions == 1 else nn.Conv2d
+        layer = kind(
+            self.in_channels,
+            self.out_channels,
+            tuple(weight.shape[2:]),  # type: ignore[arg-type]
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.dilation,  # type: ignore[arg-type]
+            self.groups,
+            bias is not None,
+            self.padding_mode,
+            device="meta",
+        )
+        return _with_values(layer, weight, bias)
+
+    def example_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size((*x.shape[: -self.dimensions], *(1,) * self.dimensions))
+
+
+def _linear_op(layer: nn.Linear, channels: int | None) -> LinearOp:
+    channels = channels or layer.in_features
+    if layer.in_features % channels:
+        raise ValueError(f"channels must divide the layer's {layer.in_features} input features, got {channels}.")
+    return LinearOp(layer.in_features, channels)
+
+
+def _conv_op(layer: Any, channels: int | None) -> ConvOp:
     return ConvOp(
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
         dimensions=len(layer.kernel_size),
         stride=tuple(layer.stride),
         padding=layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
@@ -54,8 +115,14 @@ def _conv_op(layer: Any) -> ConvOp:
     )
 
 
+def _with_values(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    layer.weight = nn.Parameter(weight)
+    layer.bias = None if bias is None else nn.Parameter(bias)
+    return layer
+
+
 # A new layer kind is one more line here.
-OPS: dict[type, Callable[[Any], Op]] = {nn.Linear: lambda layer: LinearOp(), nn.Conv1d: _conv_op, nn.Conv2d: _conv_op}
+OPS: dict[type, Callable[[Any, int | None], Op]] = {nn.Linear: _linear_op, nn.Conv1d: _conv_op, nn.Conv2d: _conv_op}
 
 
 class BayesianLayer(nn.Module):
@@ -67,18 +134,24 @@ class BayesianLayer(nn.Module):
     ``sampling`` decides whether a forward pass draws noise (the default) or uses the mean weights. It has nothing to do
     with ``train()`` and ``eval()``, which belong to batch norm and dropout; set it for a network with :func:`sampling`.
 
+    Args:
+        layer: Linear, Conv1d or Conv2d; its values are the first means.
+        method: how they are random.
+        channels: for a linear layer that reads flattened images, how many channels they had; null takes each feature
+            for a channel.
+
     Raises:
         TypeError: for a layer that is not exactly Linear, Conv1d or Conv2d.
     """
 
-    def __init__(self, layer: Any, method: Method):
+    def __init__(self, layer: Any, method: Method, channels: int | None = None):
         super().__init__()
         if type(layer) not in OPS:
             known = ", ".join(kind.__name__ for kind in OPS)
             raise TypeError(f"layer must be one of {known}, got {type(layer).__name__}.")
         self.method = method
-        self.op = OPS[type(layer)](layer)
-        self.weight = method.weight(layer.weight)
+        self.op: Any = OPS[type(layer)](layer, channels)
+        self.weight = method.weight(layer.weight, self.op)
         self.bias = None if layer.bias is None else method.bias(layer.bias)
         self.sampling = True
         self.train(layer.training)
@@ -97,7 +170,8 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     """A copy of ``net`` in which the Linear, Conv1d and Conv2d layers named like ``only`` are random under ``method``.
 
     The layers' values, trained or not, become the posterior means (unless the method draws its own). A layer that is
-    used in two places stays one layer. ``net`` itself is not touched.
+    used in two places stays one layer. ``net`` itself is not touched. The channels that are flattened into a linear
+    layer are found where convolution, Flatten and linear layer stand in one ``nn.Sequential``.
 
     Args:
         net: any network; ``bayesianize(resnet18(), LRT())`` works.
@@ -121,12 +195,85 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
             )
     chosen = {layer for layer, name in names.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     _refuse_tied_weights(holder, chosen, names)
-    made = {layer: BayesianLayer(layer, method) for layer in names if layer in chosen}
+    channels = _flattened_channels(holder)
+    return _replaced(
+        holder, {layer: BayesianLayer(layer, method, channels.get(layer)) for layer in names if layer in chosen}
+    )
+
+
+def plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The deterministic network at the mean weights: a copy of ``net`` in plain layers, the inverse of bayesianize.
+
+    Args:
+        net: a network with random layers.
+        keep: for the names of :func:`posteriors` a mask over the tensor; where it is false the result has a 0.
+    """
+    holder = nn.ModuleDict({"net": copy.deepcopy(net)})
+    made: dict[nn.Module, nn.Module] = {}
+    for name, layer in holder["net"].named_modules():
+        if isinstance(layer, BayesianLayer):
+            values: list[Any] = []
+            for part in ("weight", "bias"):
+                posterior = getattr(layer, part)
+                value = None if posterior is None else posterior.mean.detach().clone()
+                mask = (keep or {}).get(f"{name}.{part}".removeprefix("."))
+                values.append(value if value is None or mask is None else value * mask)
+            made[layer] = layer.op.plain(*values).train(layer.training)
+    return _replaced(holder, made)
+
+
+def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Starts ``net``, a bayesianized network, from the weights of its deterministic twin, in place.
+
+    Each random layer is made anew by its method from the twin's values; all others take them as they are.
+
+    Raises:
+        ValueError: when the twin's tensors are not those of ``net``.
+    """
+    twin = plain(net)
+    expected, found = twin.state_dict(), dict(state_dict)
+    for name in sorted(expected.keys() | found.keys()):
+        sizes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, found)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"{name} must be {sizes[0]} as in this network, got {sizes[1]}.")
+    twin.load_state_dict(found)
+    layers = dict(twin.named_modules())
+    for name, layer in net.named_modules():
+        if isinstance(layer, BayesianLayer):
+            values: Any = layers[name]
+            layer.weight = layer.method.weight(values.weight, layer.op)
+            layer.bias = None if values.bias is None else layer.method.bias(values.bias)
+            del found[f"{name}.weight".removeprefix(".")]
+            found.pop(f"{name}.bias".removeprefix("."), None)
+    net.load_state_dict(found, strict=False)
+
+
+def _replaced(holder: nn.ModuleDict, made: Mapping[Any, nn.Module]) -> nn.Module:
     for parent in list(holder.modules()):
         for name, child in list(parent._modules.items()):  # named_children() would skip a layer's second place
-            if child in made:
+            if child is not None and child in made:
                 parent._modules[name] = made[child]
     return holder["net"]
+
+
+def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
+    """The channels that are flattened into a linear layer, for each chain in which convolution and layer both stand."""
+    found: dict[nn.Module, int] = {}
+    for chain in net.modules():
+        leaves = [module for module in chain.modules() if not isinstance(module, nn.Sequential)]
+        if not isinstance(chain, nn.Sequential) or any(list(leaf.children()) for leaf in leaves):
+            continue
+        channels = flattened = None
+        for leaf in leaves:
+            if isinstance(leaf, nn.Conv1d | nn.Conv2d):
+                channels = leaf.out_channels
+            elif isinstance(leaf, nn.Flatten):
+                flattened = channels
+            elif isinstance(leaf, nn.Linear):
+                if flattened and leaf.in_features % flattened == 0:
+                    found[leaf] = flattened
+                channels = flattened = None
+    return found
 
 
 def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.Module, str]) -> None:

@@ -8,6 +8,7 @@ in deep networks. Measured with 3Conv3FC under BBB on 12,000 MNIST digits, test 
 (He 94.4 %); softplus 89.8 % with He, 11 % with torch's own.
 """
 
+import math
 from abc import ABCMeta
 from typing import Literal
 
@@ -137,3 +138,67 @@ class MLP(Network):
             fc3=nn.Linear(hidden, num_classes),
         )
         self.image_size = image_size
+
+
+class LeNet5Caffe(Network):
+    """Caffe's LeNet-5 for 28x28 images: two convolutions, two linear layers; 431,080 parameters with one channel."""
+
+    image_size = 28
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu"):
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, 20, 5),  # 24
+            pool1=nn.MaxPool2d(2),  # 12
+            act1=None,
+            conv2=nn.Conv2d(20, 50, 5),  # 8
+            pool2=nn.MaxPool2d(2),  # 4
+            act2=None,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(50 * 4 * 4, 500),
+            act3=None,
+            fc2=nn.Linear(500, num_classes),
+        )
+
+
+class LeNet300100(Network):
+    """The LeNet-300-100 perceptron for 28x28 images; 266,610 parameters with one channel."""
+
+    image_size = 28
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu"):
+        super().__init__(
+            activation,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(in_channels * 28 * 28, 300),
+            act1=None,
+            fc2=nn.Linear(300, 100),
+            act2=None,
+            fc3=nn.Linear(100, num_classes),
+        )
+
+
+class CIFARNet(Network):
+    """The network of a study of the dropout family on CIFAR-10, 32x32; 438,730 parameters at scale 1.
+
+    Two convolutions with stride 2, and three linear layers with no activation between them. ``scale`` widens all but
+    the last: the study has 1, 1.5 and 2.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, num_classes: int = 10, activation: Activation = "softplus", scale: float = 1.0
+    ):
+        if not 1 <= 32 * scale < math.inf:
+            raise ValueError(f"scale must be a factor of the width such as 1.5, at least 1/32, got {scale}.")
+        first, second, hidden = int(32 * scale), int(64 * scale), int(128 * scale)
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, first, 3, stride=2),  # 15
+            act1=None,
+            conv2=nn.Conv2d(first, second, 3, stride=2),  # 7
+            act2=None,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * 7 * 7, hidden),
+            fc2=nn.Linear(hidden, hidden),
+            fc3=nn.Linear(hidden, num_classes),
+        )

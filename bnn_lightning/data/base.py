@@ -31,6 +31,8 @@ class ImageData(LightningDataModule):
         train_subset: use only these training images, in file order: the first n, or [start, stop].
         image_size: resize to this many pixels a side; null means what the network wants, else the images' own size.
         channels: convert to 1 (grey) or 3 (RGB) channels; null leaves them as they are.
+        normalize: give each channel mean 0 and standard deviation 1 over the training images; false leaves values in
+            [0, 1], where a black pixel is 0 and adds neither signal nor noise.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
         seed: of the hold-out and of the order of training batches.
@@ -51,6 +53,7 @@ class ImageData(LightningDataModule):
         train_subset: int | list[int] | None = None,
         image_size: int | None = None,
         channels: int | None = None,
+        normalize: bool = True,
         crop_padding: int = 0,
         flip: bool = False,
         seed: int = 0,
@@ -74,9 +77,10 @@ class ImageData(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_split, self.train_subset = val_split, _as_range(train_subset)
         self.image_size, self.channels = image_size, channels
+        self.normalize = normalize
         self.mean: list[float] = []
         self.std: list[float] = []
-        """Of each channel over the training images, 255 being 1: what every image is normalised with."""
+        """Of each channel over the training images, 255 being 1: what every image is normalised with; or 0 and 1."""
         self.crop_padding, self.flip = crop_padding, flip
         self.seed = seed
         self.notes: list[str] = []
@@ -131,6 +135,8 @@ class ImageData(LightningDataModule):
             self.test = self._converted(self.load_test())
         if stage in ("predict", None) and self.predict is None:
             self.predict = self._converted(self.load_predict())
+        if not self.mean and not self.normalize:
+            self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
         if not self.mean:
             # Test images are normalised with the training images' constants, so those are needed here too.
             if self.train is None:

@@ -1,14 +1,48 @@
 """The contract of a method: what a weight becomes, and how its noise enters a layer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from typing import ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from bnn_lightning.posteriors import Posterior
 
-Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""A layer's arithmetic, ``op(x, weight, bias)``: linear in x for a fixed weight, with the layer's geometry inside."""
+
+class Op(Protocol):
+    """A layer's arithmetic, ``op(x, weight, bias)``: linear in x for a fixed weight, with the geometry inside.
+
+    What differs between channels but is the same all over an image (noise, its variance) is a vector over inputs or
+    outputs; the three ``over_`` functions spread it.
+    """
+
+    @property
+    def in_features(self) -> int:
+        """Features of a linear layer's input, channels of a convolution's."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """The same, but for a linear layer behind a flattening the channels that were flattened."""
+        ...
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def over_inputs(self, values: Tensor) -> Tensor:
+        """``(in_features,)`` or ``(in_channels,)`` in a shape that broadcasts to x."""
+        ...
+
+    def over_outputs(self, values: Tensor) -> Tensor:
+        """``(out,)`` in a shape that broadcasts to what ``op`` gives."""
+        ...
+
+    def over_weights(self, values: Tensor) -> Tensor:
+        """The same in a shape that broadcasts to the weight."""
+        ...
+
+    def example_shape(self, x: Tensor) -> torch.Size:
+        """The shape of one number for each example and channel of x (an input or an output): 1 along all other axes."""
+        ...
 
 
 class Method(ABC):
@@ -18,8 +52,11 @@ class Method(ABC):
     kind, every network and the command line.
     """
 
+    is_bound: ClassVar[bool] = True
+    """Whether nll + KL is a bound on -log p(data): there is a KL, and to a proper prior."""
+
     @abstractmethod
-    def weight(self, init: Tensor) -> Posterior:
+    def weight(self, init: Tensor, op: Op) -> Posterior:
         """The posterior (an ``nn.Module``) that replaces a plain layer's weight, whose value is ``init``."""
 
     @abstractmethod
@@ -33,3 +70,7 @@ class Method(ABC):
         Shapes are the plain layer's: ``(..., features)`` for linear layers, ``(batch, channels, [height,] width)`` for
         convolutions. The result has the dtype that ``op`` gives.
         """
+
+    def pretrained(self) -> Self:
+        """The method for a network whose weights come from a trained one; itself, where that changes nothing."""
+        return self

@@ -1,15 +1,16 @@
-"""Methods with a Gaussian posterior over every weight: Bayes by backprop and local reparameterisation."""
+"""Methods with a Gaussian posterior over every weight: Bayes by backprop, Flipout, local reparameterisation."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from bnn_lightning.methods.base import Method, Op
-from bnn_lightning.posteriors import Gaussian, Posterior
+from bnn_lightning.methods.local import local_reparameterisation
+from bnn_lightning.posteriors import Gaussian, Posterior, Prior, ScaleMixture
 
 _PRIORS_DICT = {
     "prior_mu": "prior_mu",
@@ -19,9 +20,12 @@ _PRIORS_DICT = {
 }
 
 
+_MIN_MOPED_SIGMA = 1e-6  # where a trained weight is 0
+
+
 @dataclass(frozen=True)
 class GaussianMethod(Method):
-    """What BBB and LRT share: q(w) = N(mu, softplus(rho)^2) against a prior N(prior_mu, prior_sigma^2).
+    """What BBB, Flipout and LRT share: q(w) = N(mu, softplus(rho)^2) against a prior N(prior_mu, prior_sigma^2).
 
     Args:
         prior_sigma: standard deviation (not variance) of the prior over each weight and bias.
@@ -29,18 +33,26 @@ class GaussianMethod(Method):
         mu_init: mean and std of the normal that initial means are drawn from; null keeps the layer's own values, so
             that a trained network gives its weights as means.
         rho_init: mean and std of the normal that initial rho are drawn from; sigma(-5) = 0.0067, sigma(-3) = 0.0486.
+        prior: another prior, ScaleMixture or LearntScale; null is the normal one of prior_mu and prior_sigma.
+        moped_delta: sigma starts at moped_delta * |w| and the prior is N(w, prior_sigma^2) for a layer's own values w,
+            as in MOPED (Krishnan et al. 2020, arXiv:1906.05323); 0 is without; null is 0, or 0.1 where init_from
+            brings trained values.
     """
 
     prior_sigma: float = 0.1
     prior_mu: float = 0.0
     mu_init: tuple[float, float] | None = None
     rho_init: tuple[float, float] = (-5.0, 0.1)
+    prior: Prior | None = None
+    moped_delta: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.prior_sigma) and self.prior_sigma > 0):
             raise ValueError(f"prior_sigma must be a positive standard deviation such as 0.1, got {self.prior_sigma}.")
         if not math.isfinite(self.prior_mu):
             raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
+        if self.moped_delta is not None and not (math.isfinite(self.moped_delta) and self.moped_delta >= 0):
+            raise ValueError(f"moped_delta must be a number from 0 up, got {self.moped_delta}.")
         for name in ("mu_init", "rho_init"):
             value = getattr(self, name)
             if value is None and name == "mu_init":
@@ -65,14 +77,20 @@ class GaussianMethod(Method):
         settings: dict[str, Any] = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
         return cls(**settings | {_PRIORS_DICT[key]: value for key, value in given.items()})
 
-    def weight(self, init: Tensor) -> Posterior:
+    def weight(self, init: Tensor, op: Op | None = None) -> Gaussian:
         init = init.detach()
         mu = init.clone() if self.mu_init is None else torch.empty_like(init).normal_(*self.mu_init)
+        if self.moped_delta:
+            sigma = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA)
+            return Gaussian(mu, sigma.expm1().log(), mu.clone(), self.prior_sigma, self.prior)
         rho = torch.empty_like(init).normal_(*self.rho_init)
-        return Gaussian(mu, rho, self.prior_mu, self.prior_sigma)
+        return Gaussian(mu, rho, self.prior_mu, self.prior_sigma, self.prior)
 
-    def bias(self, init: Tensor) -> Posterior:
+    def bias(self, init: Tensor) -> Gaussian:
         return self.weight(init)
+
+    def pretrained(self) -> Self:
+        return replace(self, mu_init=None, moped_delta=0.1 if self.moped_delta is None else self.moped_delta)
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,27 @@ class BBB(GaussianMethod):
 
 
 @dataclass(frozen=True)
+class Flipout(GaussianMethod):
+    """Flipout: one draw for the batch whose signs each example flips, so that examples have weights of their own.
+
+    y_n = op(x_n, mu) + op(x_n * s_n, sigma * eps) * r_n + b_n with signs s_n over input channels and r_n over outputs,
+    and biases b_n drawn for each example. Wen et al. 2018 (arXiv:1803.04386), eq. 4. Signs are the same all over an
+    image: each example's output is that of one weight draw, correlated across space as BBB's. Two examples are
+    uncorrelated.
+    """
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        mean = op(x, weight.mean, None)
+        perturbation = op(x * _signs(op, x), weight.sample() - weight.mean, None)
+        y = torch.addcmul(mean, perturbation, _signs(op, perturbation))
+        if bias is None:
+            return y
+        shape = op.example_shape(y)
+        centre, std = op.over_outputs(bias.mean).expand(shape), op.over_outputs(bias.variance.sqrt()).expand(shape)
+        return y + torch.addcmul(centre, std, torch.randn_like(centre)).to(y.dtype)
+
+
+@dataclass(frozen=True)
 class LRT(GaussianMethod):
     """Local reparameterisation: noise on the outputs, with the mean and variance that random weights would give them.
 
@@ -96,46 +135,21 @@ class LRT(GaussianMethod):
 
     Exact for linear layers. For convolutions the marginals are exact, but weights shared across space make outputs
     correlated and LRT draws them independently: weight draws and local draws are two different predictives.
-
-    eps is 1e-16: without it, a patch of zeros under a layer without bias has v = 0 and the gradient of the square root
-    is infinite.
     """
 
-    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        mean = op(x, weight.mean, None if bias is None else bias.mean)
-        # sigma^2 is near 1e-5: half precision rounds it to 8 bits or to zero, so this path stays in float32.
-        with torch.autocast(x.device.type, enabled=False):
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            variance = op(
-                x.to(dtype).square(), weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.prior, ScaleMixture):
+            raise ValueError(
+                "prior must be the normal one or LearntScale for LRT, which draws no weights that a ScaleMixture could "
+                f"be evaluated at, got {self.prior}; use BBB or Flipout."
             )
-            return AddNoise.apply(mean.to(dtype), variance, _standard_normal_like(variance))[0].to(mean.dtype)
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        return local_reparameterisation(op, x, weight, bias)
 
 
-class AddNoise(torch.autograd.Function):
-    """mean + sqrt(variance + 1e-16) * noise, with one saved tensor where autograd would keep three."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        std = (variance + 1e-16).sqrt_()
-        return torch.addcmul(mean, std, noise), torch.div(noise, std).mul_(0.5)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
-        (half_noise_over_std,) = ctx.saved_tensors
-        return grad, grad * half_noise_over_std, None
-
-
-def _standard_normal_like(x: Tensor) -> Tensor:
-    """N(0, 1) noise with the shape and memory format of ``x``."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        # Drawing straight into a channels_last tensor takes torch's slow strided path, several times as long.
-        return torch.randn_like(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return torch.randn_like(x)
+def _signs(op: Op, x: Tensor) -> Tensor:
+    """-1 or 1 for each example and channel of ``x``."""
+    # Integers and not the sign of a uniform number, which can be 0.
+    return torch.randint(0, 2, op.example_shape(x), device=x.device).to(x.dtype).mul_(2).sub_(1)

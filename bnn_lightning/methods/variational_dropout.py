@@ -1,0 +1,184 @@
+"""Variational dropout: the variance alpha of the noise is learnt, against a prior that asks for much of it.
+
+A puts the noise on a layer's inputs (correlated: the weights of an input share it), B on its weights (independent), or
+on its outputs, as one study did it under the name of B. Variational, hierarchical and sparse differ by the KL alone.
+Biases carry no noise.
+"""
+
+import math
+from abc import ABC
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bnn_lightning.methods.base import Method, Op
+from bnn_lightning.methods.dropout import with_noisy_inputs
+from bnn_lightning.methods.local import local_reparameterisation
+from bnn_lightning.posteriors import (
+    HIERARCHICAL,
+    KINGMA,
+    LOG_UNIFORM,
+    Additive,
+    Divergence,
+    LearntAlpha,
+    Multiplicative,
+    Parametrisation,
+    Point,
+    Posterior,
+    unchanged,
+)
+
+
+@dataclass(frozen=True)
+class VariationalDropout(Method, ABC):
+    """What methods with a learnt alpha share.
+
+    Args:
+        parametrisation: what is learnt: log_alpha, log_sigma2 or log_sigma. Where each weight has an alpha of its own
+            the last two make the noise additive, w = theta + sigma eps with alpha = sigma^2 / theta^2; where weights
+            share one, sigma is that of the noise relative to the signal.
+        p: initial dropout rate, alpha = p / (1 - p), where alpha is learnt.
+        sigma_init: initial sigma where the noise is additive; exp(-5) = 0.0067 is the published log sigma^2 of -10.
+    """
+
+    divergence: ClassVar[Divergence]
+
+    parametrisation: Parametrisation = "log_alpha"
+    p: float = 0.05
+    sigma_init: float = math.exp(-5)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p < 1:
+            raise ValueError(f"p must be an initial dropout rate between 0 and 1, got {self.p}.")
+        if self.p / (1 - self.p) > math.exp(self.divergence.valid_to):
+            raise ValueError(f"p must be at most 0.5 for {type(self).__name__}, whose alpha ends at 1, got {self.p}.")
+        if not (math.isfinite(self.sigma_init) and self.sigma_init > 0):
+            raise ValueError(f"sigma_init must be a positive standard deviation such as 0.0067, got {self.sigma_init}.")
+
+    def _alpha(self, init: Tensor, *shape: int) -> LearntAlpha:
+        log_alpha = init.new_full(shape, math.log(self.p / (1 - self.p)))
+        return LearntAlpha(log_alpha, self.parametrisation, self.divergence)
+
+    def bias(self, init: Tensor) -> Point:
+        return Point(init.detach().clone())
+
+
+@dataclass(frozen=True)
+class _TypeA(VariationalDropout, ABC):
+    """Noise on the inputs of each layer: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
+
+    Args:
+        alpha: what has an alpha of its own in a linear layer that reads flattened images: each feature (the noise
+            stands between flattening and layer), or each channel (it stands between convolution and flattening). In all
+            other layers both are the same.
+    """
+
+    alpha: Literal["feature", "channel"] = "feature"
+
+    def weight(self, init: Tensor, op: Op) -> Multiplicative:
+        alpha = self._alpha(init, op.in_features if self.alpha == "feature" else op.in_channels)
+        return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True)
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        return with_noisy_inputs(op, x, weight, bias)
+
+
+@dataclass(frozen=True)
+class _TypeB(VariationalDropout, ABC):
+    """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
+
+    Args:
+        on: W is that. B multiplies the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps), eps
+            for each element of y. It is no local reparameterisation: all weights of an output share its noise.
+        alpha: what has an alpha of its own on W: each weight, each output, or the layer. On B it is each output.
+    """
+
+    on: Literal["W", "B"] = "W"
+    alpha: Literal["weight", "output", "layer"] = "weight"
+
+    def weight(self, init: Tensor, op: Op) -> Posterior:
+        theta = init.detach().clone()
+        if self.on == "B":
+            return Multiplicative(theta, self._alpha(init, len(init)), _OverRows(init.dim()), shared=True)
+        if self.alpha != "weight":
+            ones = (1,) * (init.dim() - 1)
+            alpha = self._alpha(init, len(init) if self.alpha == "output" else 1, *ones)
+            return Multiplicative(theta, alpha, unchanged, shared=False)
+        if self.parametrisation == "log_alpha":
+            return Multiplicative(theta, self._alpha(init, *init.shape), unchanged, shared=False)
+        log_sigma2 = torch.full_like(theta, 2 * math.log(self.sigma_init))
+        return Additive(theta, log_sigma2, self.parametrisation, self.divergence)
+
+    def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
+        if self.on == "W":
+            return local_reparameterisation(op, x, weight, bias)
+        y = op(x, weight.mean, None if bias is None else bias.mean)
+        return y * weight.noise(op.over_outputs(weight.alpha()).expand_as(y)).to(y.dtype)
+
+
+@dataclass(frozen=True)
+class VariationalA(_TypeA):
+    """Variational dropout A: noise on inputs, KL to the log-uniform prior by Kingma's polynomial, alpha <= 1.
+
+    Kingma et al. 2015 (arXiv:1506.02557), section 3.1.
+    """
+
+    divergence = KINGMA
+    is_bound = False
+
+
+@dataclass(frozen=True)
+class VariationalB(_TypeB):
+    """Variational dropout B: noise on weights, KL to the log-uniform prior by Kingma's polynomial, alpha <= 1.
+
+    Kingma et al. 2015 (arXiv:1506.02557), section 3.2.
+    """
+
+    divergence = KINGMA
+    is_bound = False
+
+
+@dataclass(frozen=True)
+class HierarchicalA(_TypeA):
+    """Hierarchical variational dropout on inputs: the prior's variance is at its optimum for each alpha.
+
+    Liu et al. 2019 (arXiv:1811.07533).
+    """
+
+    divergence = HIERARCHICAL
+
+
+@dataclass(frozen=True)
+class HierarchicalB(_TypeB):
+    """Hierarchical variational dropout on weights: the prior's variance is at its optimum for each alpha.
+
+    Liu et al. 2019 (arXiv:1811.07533).
+    """
+
+    divergence = HIERARCHICAL
+
+
+@dataclass(frozen=True)
+class Sparse(_TypeB):
+    """Sparse variational dropout: additive noise on weights, KL to the log-uniform prior by Molchanov's approximation.
+
+    Molchanov et al. 2017 (arXiv:1701.05369). Weights whose alpha grows past exp(3) carry no signal and can be removed.
+    The KL must be ramped up (LinearWarmup), or it erases the weights before the likelihood has found a use for them.
+    """
+
+    divergence = LOG_UNIFORM
+    is_bound = False
+
+    parametrisation: Parametrisation = "log_sigma2"
+
+
+@dataclass(frozen=True)
+class _OverRows:
+    """``(out,)`` in a shape that broadcasts to a weight of ``dimensions``, one number for each row."""
+
+    dimensions: int
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return values.view(-1, *(1,) * (self.dimensions - 1))
