@@ -1,4 +1,4 @@
-"""What accompanies a run: the line and the table row of each epoch, its checkpoints, and what they record."""
+"""What accompanies a run: the line and the row of each epoch, its checkpoints, and the guards that end a lost one."""
 
 import csv
 import time
@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from bnn_lightning.checkpoints import KEY
+from bnn_lightning.layers import posteriors
 from bnn_lightning.schedules import KLWeight
 
 
@@ -63,6 +66,8 @@ class EpochReport(Callback):
             parts.append(f"kl/N {values['train/kl_per_n']:.3f} (weight {values['train/kl_weight']:.2f})")
             parts.append(f"elbo/N {values['train/elbo_per_n']:.3f}")
         parts.append(f"accuracy {100 * values['train/accuracy']:.2f} %")
+        if "train/sparsity" in values:
+            parts.append(f"sparsity {100 * values['train/sparsity']:.1f} %")
         if "val/nll" in values:
             parts.append(f"val nll {values['val/nll']:.4f}, accuracy {100 * values['val/accuracy']:.2f} %")
         return "  ".join([*parts, f"{seconds:.1f} s"])
@@ -89,13 +94,91 @@ class CurveLayout(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = ["nll", "accuracy"]
         schedules = {"learning rate": ["Multiline", ["lr"]]}
-        if getattr(pl_module, "is_bayesian", False):
+        if getattr(pl_module, "objective", "likelihood") != "likelihood":
             names += ["elbo_per_n", "kl_per_n"]
             schedules["KL weight"] = ["Multiline", ["train/kl_weight"]]
+        if getattr(pl_module, "removes_weights", False):
+            schedules["sparsity"] = ["Multiline", ["train/sparsity"]]
         curves = {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars({"training and validation": curves, "schedules": schedules})
+
+
+class TrainingStoppedError(RuntimeError):
+    """A run was ended because nothing could come of it any more; the message says what was seen and the cure."""
+
+
+class FiniteGuard(Callback):
+    """Ends a run whose loss is no longer finite, naming the first tensor that is not; ``last.ckpt`` stays as it was.
+
+    On a CPU every step is looked at before its gradients are formed. On other devices, where a look makes the program
+    wait for the device, only every 50th; and always the end of an epoch, before its checkpoints are written.
+    """
+
+    every_n_steps = 50
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch, self._batch_idx = batch, batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        look = pl_module.device.type == "cpu" or self._batch_idx % self.every_n_steps == 0
+        if look and not torch.isfinite(loss):
+            self._stop(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not all(torch.isfinite(parameter).all() for parameter in pl_module.parameters()):
+            self._stop(trainer, pl_module)
+
+    def _stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise TrainingStoppedError(
+            f"the loss is not finite in epoch {trainer.current_epoch + 1}, step {self._batch_idx + 1}: "
+            f"{first_bad_tensor(pl_module, self._batch)}. The checkpoints of earlier epochs are as they were; "
+            "try a smaller --model.lr, or a KL warm-up (--model.kl_weight LinearWarmup)."
+        )
+
+
+def first_bad_tensor(module: Any, batch: Any) -> str:
+    """What is not finite first, on the way from images to loss: an input, a parameter, a layer's output, a KL."""
+    if not torch.isfinite(batch[0]).all():
+        return "the images are not finite"
+    # Gradients flow from the last layer to the first and spoil all they pass: the last bad parameter was the first.
+    for name, parameter in reversed(list(module.network.named_parameters())):
+        if not torch.isfinite(parameter).all():
+            return f"{name} is not finite, from its gradient in the step before"
+    outputs: list[tuple[str, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, args, y, name=name: outputs.append((name, y)))
+        for name, layer in module.network.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            logits = module(batch[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, y in [*outputs, ("the network", logits)]:
+        if isinstance(y, Tensor) and not torch.isfinite(y).all():
+            return f"the output of {name} is not finite"
+    for name, posterior in posteriors(module.network):
+        if not torch.isfinite(posterior.kl()):
+            return f"the KL of {name} is not finite"
+    return "every tensor is finite with other noise"
+
+
+class CollapseGuard(Callback):
+    """Ends a run whose KL has erased the weights before the likelihood found a use for them."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        summary: Any = getattr(pl_module, "summary", None)
+        if summary is not None and summary.has_collapsed:
+            raise TrainingStoppedError(
+                f"the weights have collapsed in epoch {trainer.current_epoch + 1}: {100 * summary.sparsity:.1f} % of "
+                f"them could be removed, and nll {summary.nll:.3f} is that of guessing. Let the likelihood organise "
+                "first: --model.kl_weight LinearWarmup --model.kl_weight.start 5 --model.kl_weight.length 15, or start "
+                "from a trained network with --model.init_from."
+            )
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -17,21 +17,25 @@ from torch.utils.data import DistributedSampler
 from torchmetrics import MeanMetric
 
 from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, CheckpointError, check_format, read_checkpoint
-from bnn_lightning.layers import bayesianize, kl, posteriors, sampling
+from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors, sampling
 from bnn_lightning.methods import Method
 from bnn_lightning.metrics import test_metrics, validation_metrics
 from bnn_lightning.networks import Network
 from bnn_lightning.objective import elbo, variational_loss
+from bnn_lightning.posteriors import SPREADS
 from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
 from bnn_lightning.schedules import KLWeight, LRSchedule
 from bnn_lightning.schedules import kl_weight as as_kl_weight
+from bnn_lightning.sparsity import masks, overall_sparsity
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
     """How far a run had come: means over its last epoch, on training data, with one number for each quantity.
 
-    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network; None for a deterministic network.
+    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network; None where there is no KL, as in a
+    deterministic network and under dropout with a fixed rate. ``sparsity`` is the share of weights that can be removed;
+    None where the method removes none.
     """
 
     epoch: int
@@ -42,6 +46,8 @@ class TrainingSummary:
     kl: float
     kl_weight: float
     elbo_per_n: float | None
+    is_bound: bool = True
+    sparsity: float | None = None
 
     @property
     def kl_per_n(self) -> float | None:
@@ -57,7 +63,22 @@ class TrainingSummary:
             # The untrained prior predicts 1/K with no KL to pay: a posterior below that has not been found yet.
             if not self.elbo_per_n >= -math.log(self.num_classes):
                 marks.append("posterior not converged")
+            if not self.is_bound:
+                marks.append("improper prior: elbo/N is no bound")
+        if self.is_not_learning:
+            marks.append("not learning")
         return marks
+
+    @property
+    def is_not_learning(self) -> bool:
+        """Whether accuracy is below twice what guessing gives after two epochs, or half way from guessing to 1."""
+        guessing = 1 / self.num_classes
+        return self.epoch >= 1 and not self.accuracy >= min(2 * guessing, (1 + guessing) / 2)
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the KL has erased the weights: nearly all can be removed, and the network is as good as guessing."""
+        return self.sparsity is not None and self.sparsity > 0.99 and self.nll > 0.9 * math.log(self.num_classes)
 
 
 class BayesianClassifier(LightningModule):
@@ -67,10 +88,12 @@ class BayesianClassifier(LightningModule):
         network: any network of plain torch layers.
         method: how its weights are random; null leaves the network deterministic.
         only: names of the layers that become random, as patterns such as "fc*".
+        init_from: a checkpoint of the deterministic twin, whose weights are the first means; methods with a Gaussian
+            posterior take sigma and the prior's mean from them too (moped_delta).
         lr: Adam's learning rate.
         lr_schedule: how the rate changes from epoch to epoch; null keeps it constant.
-        rho_lr_factor: the learning rate of rho over that of the other parameters. Adam moves rho by at most lr a step,
-            so that a short run ends before sigma has found its value; 10 closes that gap.
+        rho_lr_factor: the learning rate of rho, log_alpha or log_sigma over that of the other parameters. Adam moves
+            rho by at most lr a step, so that a short run ends before sigma has found its value; 10 closes that gap.
         kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
         loss_form: nll + KL/N (per_datum), or N times that (total). Adam's epsilon is 1e-8/N and 1e-8, so that both give
             the same steps. Mixed precision needs per_datum.
@@ -84,6 +107,7 @@ class BayesianClassifier(LightningModule):
         network: Network,
         method: Method | None = None,
         only: str | list[str] = "*",
+        init_from: str | None = None,
         lr: float = 1e-3,
         lr_schedule: LRSchedule | None = None,
         rho_lr_factor: float = 1.0,
@@ -106,12 +130,17 @@ class BayesianClassifier(LightningModule):
                 raise ValueError(f"{name} must be 1 or more, got {count}.")
         if loss_form not in ("per_datum", "total"):
             raise ValueError(f"loss_form must be per_datum or total, got {loss_form!r}.")
+        if method is not None and init_from is not None:
+            method = method.pretrained()
+        self.init_from = init_from
         self.network = network if method is None else bayesianize(network, method, only)
         self.network.to(memory_format=torch.channels_last)
         self.lr, self.lr_schedule, self.rho_lr_factor = lr, lr_schedule, rho_lr_factor
         self.kl_weight = as_kl_weight(kl_weight)
         self.loss_form: Literal["per_datum", "total"] = loss_form
         self.is_bayesian = any(True for _ in posteriors(self.network))
+        self.objective = "likelihood" if method is None else method.objective
+        self.removes_weights = method is not None and method.removes_weights
         # Samples of a deterministic network are all the same: one is enough.
         self.train_samples, self.val_samples, self.test_samples = (
             (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, 1)
@@ -122,7 +151,8 @@ class BayesianClassifier(LightningModule):
         """Of the last complete training epoch, or of the checkpoint that was loaded."""
         self.val_metrics = validation_metrics()
         self.val_expected_nll = MeanMetric()
-        ways = ("samples", "one_sample", "mean_weights") if self.is_bayesian else ("samples",)
+        ways = ["samples", "one_sample", "mean_weights"] if self.is_bayesian else ["samples"]
+        ways += ["kept_weights"] if self.removes_weights else []
         self.test_metrics: Any = nn.ModuleDict({way: test_metrics() for way in ways})
 
     @classmethod
@@ -155,15 +185,29 @@ class BayesianClassifier(LightningModule):
 
     # Training
 
+    def setup(self, stage: str) -> None:
+        # A resumed run has all its values in its checkpoint, and needs this one no more.
+        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+            state = read_checkpoint(self.init_from)["state_dict"]
+            prefix = "network."
+            weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            try:
+                load_plain_state_dict(self.network, weights)
+            except ValueError as error:
+                raise ValueError(
+                    f"init_from must be a checkpoint of the deterministic twin, got {self.init_from}: {error}"
+                ) from error
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.num_train = self._count_training_examples()
-        rhos = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] == "rho"]
-        others = [parameter for name, parameter in self.network.named_parameters() if name.split(".")[-1] != "rho"]
+        named = list(self.network.named_parameters())
+        spreads = [parameter for name, parameter in named if name.split(".")[-1] in SPREADS]
+        others = [parameter for name, parameter in named if name.split(".")[-1] not in SPREADS]
         groups: list[dict[str, Any]] = [{"params": others}]
-        if rhos:
-            groups.append({"params": rhos, "lr": self.lr * self.rho_lr_factor})
+        if spreads:
+            groups.append({"params": spreads, "lr": self.lr * self.rho_lr_factor})
         # Adam's steps are those of the total form, whose gradients are N times as large, when epsilon shrinks too.
-        eps = 1e-8 / self.num_train if self.loss_form == "per_datum" and self.is_bayesian else 1e-8
+        eps = 1e-8 / self.num_train if self.loss_form == "per_datum" and self.objective != "likelihood" else 1e-8
         # Lightning unscales fp16 gradients itself before clipping, which fused steps do not allow.
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(groups, lr=self.lr, eps=eps, fused=fused)
@@ -252,15 +296,19 @@ class BayesianClassifier(LightningModule):
             accuracy=accuracy,
             kl=divergence,
             kl_weight=weight,
-            elbo_per_n=elbo(nll, divergence, self.num_train) if self.is_bayesian else None,
+            elbo_per_n=elbo(nll, divergence, self.num_train) if self.objective != "likelihood" else None,
+            is_bound=self.objective == "elbo",
+            sparsity=overall_sparsity(self.network) if self.removes_weights else None,
         )
         values = {"nll": nll, "accuracy": accuracy} | self._objective_values(nll, divergence, weight)
+        if self.summary.sparsity is not None:
+            values["sparsity"] = self.summary.sparsity
         values = {f"train/{name}": value for name, value in values.items()} | {"lr": self._lr_now}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     def _objective_values(self, nll: float, divergence: float, weight: float) -> dict[str, float]:
         """Loss, KL and ELBO, under the names they are logged by; ``nll`` is the mean over weight samples."""
-        if not self.is_bayesian:
+        if self.objective == "likelihood":
             return {"loss": nll}
         return {
             "loss": variational_loss(nll, divergence, self.num_train, weight),
@@ -294,6 +342,8 @@ class BayesianClassifier(LightningModule):
     def on_test_epoch_start(self) -> None:
         for metrics in self.test_metrics.values():
             metrics.reset()
+        if self.removes_weights:
+            self._kept_weights = plain(self.network, masks(self.network))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, labels = batch
@@ -303,11 +353,16 @@ class BayesianClassifier(LightningModule):
             self.test_metrics["one_sample"].update(log_predictive(logits[:1]), labels)
             with sampling(self, False):
                 self.test_metrics["mean_weights"].update(log_predictive(sample_logits(self, x, 1)), labels)
+        if self.removes_weights:
+            logits = sample_logits(self._kept_weights, _channels_last(x), 1)
+            self.test_metrics["kept_weights"].update(log_predictive(logits), labels)
 
     def on_test_epoch_end(self) -> None:
         for way, metrics in self.test_metrics.items():
             prefix = "test" if way == "samples" else f"test_{way}"
             self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
+        if self.removes_weights:
+            del self._kept_weights  # no part of what a checkpoint holds
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         """For each image of a batch: predicted class, its probability, predictive entropy and mutual information."""

@@ -1,6 +1,7 @@
-"""The command line: ``bnn fit``, ``validate``, ``test`` and ``predict``."""
+"""The command line: ``bnn fit``, ``validate``, ``test``, ``predict``, ``prune`` and ``export``."""
 
 import logging
+import math
 import re
 import sys
 import traceback
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -26,18 +27,60 @@ from torchmetrics import MetricCollection
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
-from bnn_lightning import reports
-from bnn_lightning.callbacks import BestCheckpoint, CurveLayout, EpochBar, EpochReport, LastCheckpoint, RunRecord
+from bnn_lightning import figures, reports
+from bnn_lightning.callbacks import (
+    BestCheckpoint,
+    CollapseGuard,
+    CurveLayout,
+    EpochBar,
+    EpochReport,
+    FiniteGuard,
+    LastCheckpoint,
+    RunRecord,
+    TrainingStoppedError,
+)
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
+from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.runs import Run
 from bnn_lightning.schedules import Plateau
+from bnn_lightning.sparsity import THRESHOLD, by_layer, compression, masks, masks_without
 
 
 class UsageError(Exception):
     """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
+
+
+class VerbTrainer(Trainer):
+    """Lightning's Trainer with the arguments of the verbs that Lightning does not have; CommandLine does their work."""
+
+    def prune(self, model: Any, datamodule: Any, ckpt_path: str, removed: list[float] | None = None) -> None:
+        """Measures mean weights without those of lowest signal-to-noise.
+
+        Args:
+            removed: shares of all weights to remove; null is 0, 0.5, 0.75, 0.9, 0.95, 0.98 and 0.99.
+        """
+
+    def export(
+        self,
+        model: Any,
+        datamodule: Any,
+        ckpt_path: str,
+        format: Literal["dense"] = "dense",
+        output: str | None = None,
+        removed: float | None = None,
+        threshold: float = THRESHOLD,
+    ) -> None:
+        """Writes a smaller network.
+
+        Args:
+            format: dense, a network without the units and features that have no weights left.
+            output: the file to write; null is beside the checkpoint, with the ending .pt2.
+            removed: share of all weights to remove, those of lowest |mu| / sigma first; null goes by the threshold.
+            threshold: weights with log alpha above it are removed; 3 is the published one.
+        """
 
 
 class CommandLine(LightningCLI):
@@ -53,6 +96,7 @@ class CommandLine(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False},
+            trainer_class=VerbTrainer,
             parser_class=Parser,
             subclass_mode_data=True,
             args=args,
@@ -67,6 +111,8 @@ class CommandLine(LightningCLI):
             "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
             "test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
             "predict": {"model", "dataloaders", "datamodule", "return_predictions", "weights_only"},
+            "prune": {"model", "datamodule"},
+            "export": {"model", "datamodule"},
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -76,7 +122,7 @@ class CommandLine(LightningCLI):
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
-        self.parser.usage = "bnn {fit,validate,test,predict} [options]"
+        self.parser.usage = f"bnn {{{','.join(VERBS)}}} [options]"
         self.parser.description = "Bayesian convolutional networks by variational inference."
         verbs: Any = self.parser._subcommands_action
         for action in verbs._choices_actions:
@@ -108,7 +154,7 @@ class CommandLine(LightningCLI):
                 # Where it trained and for how long says nothing about where it is tested.
                 config = config | {"trainer": {"precision": config["trainer"]["precision"]}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
-        elif words[0] in ("validate", "test", "predict") and not {"-h", "--help"} & set(words):
+        elif words[0] in self.subcommands() and words[0] != "fit" and not {"-h", "--help"} & set(words):
             raise UsageError(
                 f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
@@ -133,6 +179,8 @@ class CommandLine(LightningCLI):
         """Turns exceptions about what was asked for into a UsageError that names the flag."""
         try:
             yield
+        except TrainingStoppedError as error:
+            raise UsageError(str(error)) from error
         except RuntimeError as error:
             if not str(error).startswith("Error(s) in loading state_dict"):
                 raise
@@ -196,6 +244,8 @@ class CommandLine(LightningCLI):
         callbacks: list[Callback] = [
             EpochReport(self.run.logs, None if bar else lambda line: print(line, flush=True)),
             CurveLayout(),
+            FiniteGuard(),
+            CollapseGuard(),
             RunRecord(self._record()),
         ]
         if settings.enable_checkpointing is not False:
@@ -266,15 +316,93 @@ class CommandLine(LightningCLI):
             "samples": _samples(model, model.test_samples),
             "one_sample": _samples(model, 1),
             "mean_weights": "mean weights",
+            "kept_weights": "kept weights",
         }
-        results = self._report({names[way]: metrics for way, metrics in model.test_metrics.items()}, ckpt_path)
+        measured = {names[way]: metrics for way, metrics in model.test_metrics.items()}
+        found = self._sparsity(masks(model.network), THRESHOLD) if model.removes_weights else None
+        results = self._report(measured, ckpt_path, found)
         if self.trainer.is_global_zero:
-            name = f"test_{results['data'].lower()}_{Path(ckpt_path).stem}"
-            written = reports.write_evaluation(self.run.logs, name, results)
+            stem = Path(ckpt_path).stem
+            written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}_{stem}", results)
+            if found is not None:
+                written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", found))
+                written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
             self._print(f"Written: {', '.join(map(_shown, written))}")
 
-    def _report(self, metrics: dict[str, MetricCollection], ckpt_path: str) -> dict[str, Any]:
-        """Shows what was measured in each way of predicting, and gives it in plain values."""
+    def _sparsity(self, keep: dict[str, torch.Tensor], threshold: float) -> dict[str, Any]:
+        net = self.model.network
+        return reports.sparsity(by_layer(net, keep), compression(net, keep), threshold)
+
+    def _picture_of_kept_weights(self, name: str) -> list[Path]:
+        """The first linear layer's kept weights over the images that are flattened into it, where there is one."""
+        data = self.checkpoint[KEY]["data"]
+        for key, mask in masks(self.model.network).items():
+            op = self.model.network.get_submodule(key.removesuffix(".weight")).op
+            if mask.dim() != 2:
+                continue
+            channels = op.in_channels if op.in_channels < op.in_features else data["channels"]
+            side = math.isqrt(op.in_features // channels)
+            if channels * side * side != op.in_features:
+                return []
+            path = self.run.logs / name
+            title = f"{key.removesuffix('.weight')}: weights kept for each input ({channels} x {side} x {side})"
+            figures.kept_weights(path, mask, (channels, side, side), title)
+            return [path]
+        return []
+
+    def prune(
+        self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str, removed: list[float] | None
+    ) -> None:
+        rows = pruning_sweep(model.network, self._loaded(model, datamodule), removed or PRUNING_SHARES)
+        name = f"pruning_{self._description()['name'].lower()}_{Path(ckpt_path).stem}"
+        reports.show_pruning(self.console, rows)
+        written = reports.write_table(self.run.logs, name, rows)
+        figure = self.run.logs / f"{name}.png"
+        title = f"{_shown(Path(ckpt_path))}: mean weights"
+        figures.pruning_curve(figure, [row["removed"] for row in rows], [row["accuracy"] for row in rows], title)
+        self._print(f"Written: {', '.join(map(_shown, [*written, figure]))}")
+
+    def export(
+        self,
+        model: BayesianClassifier,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        format: str,
+        output: str | None,
+        removed: float | None,
+        threshold: float,
+    ) -> None:
+        loader = self._loaded(model, datamodule)
+        if removed is None and not model.removes_weights:
+            raise UsageError(
+                "--removed is missing: this method drives no weights to zero by itself; "
+                f"bnn prune --ckpt_path {ckpt_path} shows what each share of them costs."
+            )
+        keep = masks(model.network, threshold) if removed is None else masks_without(model.network, removed)
+        path = Path(output) if output else Path(ckpt_path).with_suffix(".pt2")
+        record = {"checkpoint": str(ckpt_path), "data": self.checkpoint[KEY]["data"]}
+        rows, difference = export_dense(model.network, keep, loader, path, record)
+        reports.show_sparsity(self.console, self._sparsity(keep, threshold))
+        reports.show_export(self.console, rows)
+        written = reports.write_table(self.run.logs, f"export_{Path(ckpt_path).stem}", rows)
+        self._print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
+        self._print(f"Written: {', '.join(map(_shown, [path, *written]))}; torch.export.load(FILE).module() loads it")
+
+    def _loaded(self, model: BayesianClassifier, datamodule: LightningDataModule) -> Any:
+        """Puts the checkpoint's weights into ``model`` and gives the test images."""
+        if not model.is_bayesian:
+            raise UsageError("--ckpt_path is of a deterministic network, whose weights have no signal-to-noise ratio.")
+        model.on_load_checkpoint(self.checkpoint)
+        model.load_state_dict(self.checkpoint["state_dict"])
+        if not isinstance(datamodule, ImageData):
+            datamodule.prepare_data()
+            datamodule.setup("test")
+        return datamodule.test_dataloader()
+
+    def _report(
+        self, metrics: dict[str, MetricCollection], ckpt_path: str, found: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Shows what was measured in each way of predicting, with the sparsity found, and gives it in plain values."""
         count: Any = next(iter(metrics.values()))["accuracy"].count
         images = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         if not images:
@@ -285,6 +413,8 @@ class CommandLine(LightningCLI):
         results = reports.evaluation(
             predictions, self.model.summary, self._description(), images, _shown(Path(ckpt_path)), method
         )
+        if found is not None:
+            results["sparsity"] = found
         if self.trainer.is_global_zero:
             reports.show_evaluation(self.console, results)
         return results
@@ -320,7 +450,7 @@ class CommandLine(LightningCLI):
             self.datamodule.prepare_like(description, labelled)
             if self.subcommand == "validate":
                 self._refuse_another_split()
-        self.datamodule.setup(self.subcommand)
+        self.datamodule.setup("test" if self.subcommand in ("prune", "export") else self.subcommand)
 
     def _refuse_another_split(self) -> None:
         """Validation on another split would score images that the checkpoint was trained on."""

@@ -41,6 +41,8 @@ VERBS = {
     "validate": "Measure a checkpoint on the part of the hold-out that selects the best epoch.",
     "test": "Measure a checkpoint on test images.",
     "predict": "Write a checkpoint's predictions, with their uncertainty, to predictions.csv.",
+    "prune": "Measure a checkpoint's mean weights without more and more of those that carry least signal.",
+    "export": "Write a checkpoint's mean weights as a smaller network that plain torch loads.",
 }
 
 # Help in our words where an argument comes from elsewhere.

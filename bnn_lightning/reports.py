@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bnn_lightning.classifier import TrainingSummary
+from bnn_lightning.sparsity import LayerSparsity
 
 
 def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]]) -> None:
     """The table at the end of fit: for each checkpoint its training summary, validation metrics and data notes."""
-    table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N")
+    table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N", "sparsity")
     for name, (summary, val, _) in rows.items():
         table.add_row(
             name,
@@ -24,6 +26,7 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
             _number(summary.nll),
             _number(summary.kl_per_n, 3),
             _number(summary.elbo_per_n, 3),
+            "-" if summary.sparsity is None else f"{100 * summary.sparsity:.1f} %",
         )
     console.print(table)
     for name, (summary, _, notes) in rows.items():
@@ -66,6 +69,8 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(name, *(_percent(row[key]) if key == "accuracy" else _number(row[key]) for key in metrics))
     console.print(f"{results['data']}, {results['images']:,} images:")
     console.print(table)
+    if "sparsity" in results:
+        show_sparsity(console, results["sparsity"])
     training = results["training"]
     if training and training["elbo_per_n"] is not None:
         console.print(
@@ -73,6 +78,90 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
             f"(N = {training['num_train']:,}, epoch {training['epoch']}, KL weight {training['kl_weight']:.3g})"
         )
     _show_marks(console, "Note: ", results["marks"])
+
+
+def sparsity(layers: Sequence[LayerSparsity], ratios: tuple[float, float], threshold: float) -> dict[str, Any]:
+    """Sparsity in plain values: each layer's, the whole network's, the compression ratio without and with biases."""
+    weights, kept = sum(layer.weights for layer in layers), sum(layer.kept for layer in layers)
+    return {
+        "threshold": threshold,
+        "layers": [asdict(layer) | {"sparsity": layer.sparsity} for layer in layers],
+        "weights": weights,
+        "kept": kept,
+        "sparsity": 1 - kept / weights,
+        "compression": ratios[0],
+        "compression_with_biases": ratios[1],
+    }
+
+
+def show_sparsity(console: Console, found: Mapping[str, Any]) -> None:
+    """The table of kept weights, layer by layer, under that of test."""
+    table = _table("layer", "weights", "kept", "sparsity", "median log alpha")
+    for layer in found["layers"]:
+        table.add_row(
+            layer["layer"],
+            f"{layer['weights']:,}",
+            f"{layer['kept']:,}",
+            _percent(layer["sparsity"]),
+            _number(layer["median_log_alpha"], 2),
+        )
+    table.add_row("all", f"{found['weights']:,}", f"{found['kept']:,}", _percent(found["sparsity"]), "")
+    console.print(f"Weights with log alpha below {found['threshold']:g} are kept:")
+    console.print(table)
+    console.print(
+        f"compression {found['compression']:.1f}x (weights over kept weights), "
+        f"{found['compression_with_biases']:.1f}x with biases"
+    )
+
+
+def write_sparsity(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
+    """``name.csv`` with a row for each layer and one for all of them; the JSON of the evaluation has it too."""
+    path = folder / f"{name}.csv"
+    rows = [dict(layer) for layer in found["layers"]]
+    total = {"layer": "all"} | {key: found[key] for key in ("weights", "kept", "sparsity", "compression")}
+    columns = [*rows[0], "compression", "compression_with_biases"]
+    _write_rows(path, columns, [*rows, total | {"compression_with_biases": found["compression_with_biases"]}])
+    return path
+
+
+def show_pruning(console: Console, rows: Sequence[Mapping[str, float]]) -> None:
+    """The table of ``bnn prune``: what mean weights are worth without those of lowest |mu| / sigma."""
+    table = _table("removed", "weights kept", "|mu| / sigma above", "accuracy", "nll")
+    for row in rows:
+        table.add_row(
+            _percent(row["removed"]),
+            f"{row['kept']:,}",
+            _number(row["min_signal_to_noise"], 3),
+            _percent(row["accuracy"]),
+            _number(row["nll"]),
+        )
+    console.print(table)
+
+
+def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of ``bnn export``: what each network is worth and costs."""
+    table = _table(
+        "network", "parameters", "accuracy", "bytes on disk", "ms, 1 image", f"ms, {rows[0]['batch']} images"
+    )
+    for row in rows:
+        table.add_row(
+            row["network"],
+            f"{row['parameters']:,}",
+            _percent(row["accuracy"]),
+            f"{row['bytes']:,}",
+            _number(row["ms_1"], 3),
+            _number(row["ms_batch"], 3),
+        )
+    console.print(table)
+
+
+def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """``name.json`` and ``name.csv`` of the same rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
+    as_json.write_text(json.dumps(list(rows), indent=2) + "\n")
+    _write_rows(as_csv, list(rows[0]), rows)
+    return [as_json, as_csv]
 
 
 def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> list[Path]:

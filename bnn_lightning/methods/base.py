@@ -1,7 +1,7 @@
 """The contract of a method: what a weight becomes, and how its noise enters a layer."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -52,8 +52,12 @@ class Method(ABC):
     kind, every network and the command line.
     """
 
-    is_bound: ClassVar[bool] = True
-    """Whether nll + KL is a bound on -log p(data): there is a KL, and to a proper prior."""
+    objective: ClassVar[Literal["elbo", "regularised", "likelihood"]] = "elbo"
+    """What nll + KL/N is: with the KL to a proper prior -elbo/N, a bound on -log p(data) / N; with that to an improper
+    prior a regularised loss, which bounds nothing; without a KL the likelihood alone."""
+
+    removes_weights: ClassVar[bool] = False
+    """Whether the KL drives the log alpha of weights without use past :data:`bnn_lightning.sparsity.THRESHOLD`."""
 
     @abstractmethod
     def weight(self, init: Tensor, op: Op) -> Posterior:

@@ -6,7 +6,7 @@ is alpha = p / (1 - p) for a dropout rate p.
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class FixedDropout(Method, ABC):
 
     p: float = 0.5
 
-    is_bound: ClassVar[bool] = False
+    objective = "likelihood"
 
     def __post_init__(self) -> None:
         if not 0 <= self.p < 1:

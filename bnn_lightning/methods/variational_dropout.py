@@ -126,7 +126,7 @@ class VariationalA(_TypeA):
     """
 
     divergence = KINGMA
-    is_bound = False
+    objective = "regularised"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class VariationalB(_TypeB):
     """
 
     divergence = KINGMA
-    is_bound = False
+    objective = "regularised"
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class HierarchicalA(_TypeA):
     """
 
     divergence = HIERARCHICAL
+    removes_weights = True
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class HierarchicalB(_TypeB):
     """
 
     divergence = HIERARCHICAL
+    removes_weights = True
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ class Sparse(_TypeB):
     """
 
     divergence = LOG_UNIFORM
-    is_bound = False
+    objective = "regularised"
+    removes_weights = True
 
     parametrisation: Parametrisation = "log_sigma2"
 

@@ -1,0 +1,175 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from bnn_lightning import LRT, LeNet5Caffe, LeNet300100, ThreeConvThreeFC, bayesianize
+from bnn_lightning.export import Select, export_dense, latencies, pruning_sweep, shrink, write_dense
+from bnn_lightning.layers import kl, sampling
+from bnn_lightning.sparsity import masks_without
+
+
+def thinned(net, kept=0.05):
+    """Most weights 0, and of some units all incoming or all outgoing ones."""
+    generator = torch.Generator().manual_seed(1)
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight *= torch.rand(layer.weight.shape, generator=generator) < kept
+            layer.bias.copy_(torch.randn(layer.bias.shape, generator=generator))
+        for layer in layers[:-1]:
+            layer.weight[::4] = 0  # constants: positive and negative ones
+        for layer in layers[1:]:
+            layer.weight[:, 1::4] = 0
+    return net.double().eval()
+
+
+def parameters(net):
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+NETWORKS = {
+    "LeNet300100": (LeNet300100, (3, 1, 28, 28)),
+    "LeNet5Caffe": (LeNet5Caffe, (3, 1, 28, 28)),
+    "softplus": (lambda: LeNet5Caffe(activation="softplus"), (3, 1, 28, 28)),
+    "padded": (ThreeConvThreeFC, (3, 1, 32, 32)),  # constants cannot be folded through zero padding
+    "padded_softplus": (lambda: ThreeConvThreeFC(activation="softplus"), (3, 1, 32, 32)),
+    "conv1d_average": (
+        lambda: nn.Sequential(
+            nn.Sequential(nn.Conv1d(2, 8, 3, padding=1, padding_mode="circular"), nn.Tanh(), nn.AvgPool1d(2)),
+            nn.Conv1d(8, 8, 3, padding=1, padding_mode="replicate"),
+            nn.Sigmoid(),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        ),
+        (3, 2, 16),
+    ),
+    "average_pooling_with_zeros": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3),
+            nn.Sigmoid(),
+            nn.AvgPool2d(3, 2, padding=1),
+            nn.Conv2d(8, 8, 3),
+            nn.Flatten(),
+            nn.Linear(72, 3),
+        ),
+        (3, 1, 12, 12),
+    ),
+    "groups": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(128, 3)
+        ),
+        (3, 1, 8, 8),
+    ),
+    "batch_norm": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(288, 6),
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 3),
+        ),
+        (3, 1, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_smaller_network_has_the_same_outputs(name):
+    make, shape = NETWORKS[name]
+    net = thinned(make())
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    small = shrink(net)
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(small(x), net(x), rtol=1e-10, atol=1e-10)
+    assert parameters(small) < parameters(net)
+
+
+def test_what_is_removed():
+    net = thinned(LeNet300100(), kept=1.0)
+    small = shrink(net)
+    # A quarter of the units is constant and another has no reader: half are left.
+    assert (small.fc1.out_features, small.fc2.in_features, small.fc2.out_features) == (150, 150, 50)
+    with torch.no_grad():
+        net.fc1.weight[:, 100:] = 0
+    small = shrink(net)
+    assert isinstance(small.fc1_select, Select)
+    assert small.fc1.in_features == 100
+
+
+def test_a_network_without_any_weight_keeps_its_constant():
+    net = thinned(LeNet300100(), kept=0.0)
+    small = shrink(net)
+    x = torch.randn(2, 1, 28, 28, dtype=torch.float64)
+    torch.testing.assert_close(small(x), net(x))
+    assert parameters(small) < 50
+
+
+def test_the_network_itself_is_left_alone():
+    net = thinned(LeNet5Caffe())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    shrink(net)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_what_is_no_chain_is_refused():
+    with pytest.raises(ValueError, match=r"^network must be a chain .* got ResNet at layer\.$"):
+        shrink(resnet18())
+    layer = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match=r"^network uses 1 in two places; a smaller one is made of chains only\.$"):
+        shrink(nn.Sequential(layer, layer))
+
+
+def test_plain_torch_loads_the_file_for_any_batch_size(tmp_path):
+    net = shrink(thinned(LeNet5Caffe())).float()
+    x = torch.randn(7, 1, 28, 28)
+    write_dense(net, tmp_path / "net.pt2", x[:2], {"classes": ["a"]})
+    torch.save({"x": x, "y": net(x).detach()}, tmp_path / "expected.pt")
+    code = (
+        "import sys, torch; e = torch.load('expected.pt', weights_only=True); "
+        "y = torch.export.load('net.pt2').module()(e['x']); torch.testing.assert_close(y, e['y']); "
+        "assert not any(name.startswith('bnn_lightning') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_export_measures_the_three_networks(tmp_path):
+    net = bayesianize(LeNet300100(), LRT())
+    loader = [(torch.randn(4, 1, 28, 28), torch.tensor([1, 2, 3, 4]))] * 2
+    keep = masks_without(net, 0.99)
+    rows, difference = export_dense(net, keep, loader, tmp_path / "new" / "net.pt2", {})
+    assert [row["network"] for row in rows] == ["mean weights", "kept weights", "dense"]
+    assert rows[2]["parameters"] < rows[1]["parameters"] == rows[0]["parameters"] == 266_610
+    assert rows[2]["bytes"] == (tmp_path / "new" / "net.pt2").stat().st_size < rows[1]["bytes"]
+    assert rows[2]["accuracy"] == rows[1]["accuracy"]
+    assert difference < 1e-5
+    assert all(row["ms_1"] > 0 and row["ms_batch"] > 0 for row in rows)
+
+
+def test_pruning_sweep():
+    net = bayesianize(LeNet300100(), LRT())
+    x = torch.randn(50, 1, 28, 28)
+    with sampling(net, False), torch.no_grad():
+        labels = net(x).argmax(-1)  # right for the mean weights
+    rows = pruning_sweep(net, [(x, labels)], [0.0, 0.5, 1.0])
+    assert rows[0]["accuracy"] == 1
+    assert [row["kept"] for row in rows] == [266_200, 133_100, 0]
+    ratios = torch.cat([(p.mu.abs() / p.sigma).flatten() for p in (net.fc1.weight, net.fc2.weight, net.fc3.weight)])
+    assert rows[1]["min_signal_to_noise"] == pytest.approx(ratios.median().item(), rel=1e-3)
+    assert rows[2]["min_signal_to_noise"] == float("inf")
+    assert rows[2]["accuracy"] == (labels == net.fc3.bias.mu.argmax()).float().mean().item()
+    assert kl(net) > 0  # still a Bayesian network
+
+
+def test_latencies_tell_a_slow_network_from_a_fast_one():
+    slow = nn.Sequential(*(nn.Linear(300, 300) for _ in range(40)))
+    found = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
+    assert 0 < found["fast"] < found["slow"]
