@@ -113,7 +113,7 @@ class FiniteGuard(Callback):
     """Ends a run whose loss is no longer finite, naming the first tensor that is not; ``last.ckpt`` stays as it was.
 
     On a CPU every step is looked at before its gradients are formed. On other devices, where a look makes the program
-    wait for the device, only every 50th; and always the end of an epoch, before its checkpoints are written.
+    wait for the device, only every 50th; and always the last of an epoch, before it is validated and saved.
     """
 
     every_n_steps = 50
@@ -126,8 +126,10 @@ class FiniteGuard(Callback):
         if look and not torch.isfinite(loss):
             self._stop(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not all(torch.isfinite(parameter).all() for parameter in pl_module.parameters()):
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch and not all(torch.isfinite(parameter).all() for parameter in pl_module.parameters()):
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -150,7 +150,7 @@ class BayesianClassifier(LightningModule):
         self.summary: TrainingSummary | None = None
         """Of the last complete training epoch, or of the checkpoint that was loaded."""
         self.val_metrics = validation_metrics()
-        self.val_expected_nll = MeanMetric()
+        self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
         ways = ["samples", "one_sample", "mean_weights"] if self.is_bayesian else ["samples"]
         ways += ["kept_weights"] if self.removes_weights else []
         self.test_metrics: Any = nn.ModuleDict({way: test_metrics() for way in ways})

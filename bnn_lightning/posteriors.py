@@ -429,11 +429,20 @@ class Additive(nn.Module):
         log_sigma2: initial log variances, of the same shape.
         parametrisation: log_sigma2 or log_sigma; it names the parameter.
         divergence: the KL, a function of alpha.
+        prune_above: the mean is taken as 0 where log alpha is above this, so that nothing but the KL moves mu there.
     """
 
-    def __init__(self, mu: Tensor, log_sigma2: Tensor, parametrisation: Parametrisation, divergence: Divergence):
+    def __init__(
+        self,
+        mu: Tensor,
+        log_sigma2: Tensor,
+        parametrisation: Parametrisation,
+        divergence: Divergence,
+        prune_above: float = math.inf,
+    ):
         super().__init__()
         self.mu = nn.Parameter(mu)
+        self.prune_above = prune_above
         self.parametrisation, self.divergence = parametrisation, divergence
         self.factor = 2.0 if parametrisation == "log_sigma" else 1.0
         self.register_parameter(parametrisation, nn.Parameter(log_sigma2 / self.factor))
@@ -447,14 +456,17 @@ class Additive(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        return self.mu
+        if math.isinf(self.prune_above):
+            return self.mu
+        signal, noise = self.mu.detach().square(), self._log_sigma2().detach().exp()
+        return self.mu * (noise < math.exp(self.prune_above) * signal)
 
     @property
     def variance(self) -> Tensor:
         return self._log_sigma2().exp()
 
     def sample(self) -> Tensor:
-        return torch.addcmul(self.mu, (0.5 * self._log_sigma2()).exp(), torch.randn_like(self.mu))
+        return torch.addcmul(self.mean, (0.5 * self._log_sigma2()).exp(), torch.randn_like(self.mu))
 
     def kl(self) -> Tensor:
         dtype = _at_least_float32(self.mu)
@@ -472,10 +484,15 @@ class Additive(nn.Module):
 SPREADS = ("rho", "log_alpha", "log_sigma2", "log_sigma")
 
 
-def log_alpha(posterior: Posterior) -> Tensor:
-    """For each weight log(variance / mean^2), that is -2 log of its signal-to-noise ratio; inf where the mean is 0."""
-    dtype = _at_least_float32(posterior.mean)
-    return posterior.variance.to(dtype).log() - posterior.mean.to(dtype).square().log()
+THRESHOLD = 3.0
+"""A weight with log alpha above this is removed: its noise has 20 times the power of its signal, a dropout rate of
+0.95 (Molchanov et al. 2017, section 4.3)."""
+
+
+def log_alpha(posterior: Any) -> Tensor:
+    """For each weight log(variance / mu^2), that is -2 log of its signal-to-noise ratio; inf where mu is 0."""
+    dtype = _at_least_float32(posterior.mu)
+    return posterior.variance.to(dtype).log() - posterior.mu.to(dtype).square().log()
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.layers import plain, posteriors
-from bnn_lightning.posteriors import Point, log_alpha
-
-THRESHOLD = 3.0
-"""A weight with log alpha above this is removed: its noise has 20 times the power of its signal, a dropout rate of
-0.95 (Molchanov et al. 2017, section 4.3)."""
+from bnn_lightning.posteriors import THRESHOLD, Point, log_alpha
 
 
 @dataclass(frozen=True)

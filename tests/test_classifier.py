@@ -8,7 +8,20 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, ModuleWrapper, bayesianize, kl, sampling
+from bnn_lightning import (
+    BBB,
+    LRT,
+    BayesianClassifier,
+    HierarchicalA,
+    LeNet,
+    MCDropout,
+    ModuleWrapper,
+    Sparse,
+    bayesianize,
+    kl,
+    sampling,
+)
+from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, LastCheckpoint, TrainingStoppedError
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import TrainingSummary
 from bnn_lightning.data import MNIST5k
@@ -283,3 +296,190 @@ def test_from_checkpoint_needs_a_config(tmp_path):
     fit(tiny(LRT())).save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=r"a\.ckpt was saved from Python and holds no config"):
         BayesianClassifier.from_checkpoint(tmp_path / "a.ckpt")
+
+
+# Starting from a trained twin
+
+
+def saved_twin(tmp_path):
+    twin = tiny()
+    trainer = fit(twin, enable_checkpointing=True, default_root_dir=tmp_path)
+    trainer.save_checkpoint(tmp_path / "twin.ckpt")
+    return twin, str(tmp_path / "twin.ckpt")
+
+
+class Untrained(BayesianClassifier):
+    def configure_optimizers(self):
+        self.num_train = self._count_training_examples()
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_init_from_takes_means_sigmas_and_prior_means_of_the_twin(tmp_path):
+    twin, path = saved_twin(tmp_path)
+    network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+    model = Untrained(network, LRT(moped_delta=0.2), init_from=path)
+    fit(model)
+    weight, trained = model.network[2].weight, twin.network[2].weight
+    assert torch.equal(weight.mu, trained)
+    torch.testing.assert_close(weight.sigma, (0.2 * trained.abs()).clamp_min(1e-6))
+    assert torch.equal(weight.prior_mu, trained)
+    x = torch.randn(3, 1, 32, 32)
+    with sampling(model, False):
+        torch.testing.assert_close(model(x), twin(x))
+
+
+def test_init_from_can_take_the_means_alone_and_goes_into_any_method(tmp_path):
+    twin, path = saved_twin(tmp_path)
+    for method in (BBB(moped_delta=0), Sparse(), None):
+        network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+        model = Untrained(network, method, init_from=path)
+        fit(model)
+        weight = model.network[2].weight
+        assert torch.equal(weight if method is None else weight.mu, twin.network[2].weight)
+    assert model.network[2].bias is not None
+    model = Untrained(
+        nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10)), BBB(moped_delta=0), init_from=path
+    )
+    fit(model)
+    assert model.network[2].weight.prior_mu.item() == 0
+    assert model.network[2].weight.rho.mean().item() == pytest.approx(-5, abs=5 * 0.1 / 640**0.5)
+
+
+def test_init_from_another_network_is_refused(tmp_path):
+    _, path = saved_twin(tmp_path)
+    model = BayesianClassifier(LeNet(), LRT(), init_from=path)
+    with pytest.raises(ValueError, match=r"^init_from must be a checkpoint of the deterministic twin, got .*: 2\.bias"):
+        fit(model)
+
+
+# Dropout with a fixed rate has no KL
+
+
+def test_a_method_without_a_kl_reports_none():
+    model = tiny(MCDropout(p=0.2))
+    metrics = fit(model).callback_metrics
+    assert "train/kl" not in metrics
+    assert "val/elbo_per_n" not in metrics
+    assert metrics["train/loss"] == metrics["train/nll"]
+    assert model.summary.elbo_per_n is None
+    assert model.summary.marks == []
+    assert model.test_samples == 25  # but its samples differ
+
+
+def test_an_improper_prior_and_sparsity_are_in_the_summary():
+    model = tiny(Sparse())
+    metrics = fit(model).callback_metrics
+    assert model.summary.sparsity == pytest.approx(metrics["train/sparsity"].item())
+    assert "improper prior: elbo/N is no bound" in model.summary.marks
+    assert tiny(LRT()).removes_weights is False
+
+
+def test_rho_lr_factor_is_for_every_kind_of_spread():
+    for method in (LRT(), Sparse(), Sparse(parametrisation="log_sigma"), HierarchicalA()):
+        model = tiny(method, rho_lr_factor=7.0, lr=1e-3)
+        trainer = fit(model)
+        rates = {id(p): group["lr"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
+        for name, parameter in model.network.named_parameters():
+            fast = name.split(".")[-1] in ("rho", "log_sigma2", "log_sigma", "log_alpha")
+            assert rates[id(parameter)] == pytest.approx(7e-3 if fast else 1e-3)
+
+
+# Guards
+
+
+def summary(**changes):
+    values = {
+        "epoch": 1,
+        "num_train": 100,
+        "num_classes": 10,
+        "nll": 0.5,
+        "accuracy": 0.9,
+        "kl": 10.0,
+        "kl_weight": 1.0,
+    }
+    return TrainingSummary(**values | {"elbo_per_n": -0.6} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flagged"),
+    [
+        ({"accuracy": 0.19}, True),
+        ({"accuracy": 0.21}, False),
+        ({"accuracy": 0.19, "epoch": 0}, False),  # the first epoch says nothing yet
+        ({"accuracy": math.nan}, True),
+        ({"num_classes": 2, "accuracy": 0.7}, True),  # twice guessing would be 1
+        ({"num_classes": 2, "accuracy": 0.8}, False),
+    ],
+)
+def test_not_learning(changes, flagged):
+    assert ("not learning" in summary(**changes).marks) == flagged
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.5, 0.995])
+@pytest.mark.parametrize("nll", [0.5, 2.2])
+def test_collapsed_only_when_sparse_and_guessing(nll, sparsity):
+    assert summary(nll=nll, sparsity=sparsity).has_collapsed == (nll == 2.2 and sparsity == 0.995)
+
+
+class Hundred(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(1024, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+@pytest.mark.parametrize(("weight", "collapses"), [(1.0, True), (LinearWarmup(start=5, length=15), False)])
+def test_collapse_guard_fires_without_the_ramp(weight, collapses):
+    # T4.9: with the full KL from the first step the weights are erased before they have learnt anything.
+    torch.manual_seed(0)
+    model = BayesianClassifier(Hundred(), Sparse(), kl_weight=weight, lr=1e-3)
+    data = MNIST5k(image_size=32, train_subset=1000, batch_size=50)
+    if collapses:
+        with pytest.raises(TrainingStoppedError, match=r"^the weights have collapsed in epoch \d+: .*LinearWarmup"):
+            fit(model, data, epochs=8, callbacks=[CollapseGuard()])
+    else:
+        fit(model, data, epochs=8, callbacks=[CollapseGuard()])
+        assert model.summary.accuracy > 0.5
+
+
+def test_non_finite_loss_stops_the_run_and_names_the_tensor():
+    class Explodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x if self.calls < 3 else x / 0
+
+    network = nn.Sequential(nn.MaxPool2d(4), Explodes(), nn.Flatten(), nn.Linear(64, 10))
+    model = BayesianClassifier(network, LRT())
+    with pytest.raises(
+        TrainingStoppedError, match=r"^the loss is not finite in epoch 1, step 3: the output of 1 is not"
+    ):
+        fit(model, digits(batch_size=50), callbacks=[FiniteGuard()])
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())  # before the step was taken
+
+
+def test_a_gradient_that_is_not_finite_is_named_by_its_parameter():
+    model = tiny(LRT())
+    model.network[2].weight.rho.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(TrainingStoppedError, match=r"step 2: 2\.weight\.rho is not finite, from its gradient"):
+        fit(model, digits(batch_size=50), callbacks=[FiniteGuard()])
+
+
+def test_the_end_of_an_epoch_is_looked_at_before_its_checkpoint_is_written(tmp_path):
+    model = tiny(LRT())
+    model.network[2].weight.rho.register_hook(lambda gradient: gradient * (math.nan if model.current_epoch else 1))
+    guards = [LastCheckpoint(tmp_path), FiniteGuard()]
+    with pytest.raises(TrainingStoppedError, match="in epoch 2, step 1"):
+        fit(model, digits(batch_size=500), epochs=3, callbacks=guards, enable_checkpointing=True)
+    state = read_checkpoint(tmp_path / "last.ckpt")
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+def test_images_that_are_not_finite_are_named():
+    data = digits_ready()
+    data.std = [0.0]
+    model = tiny(LRT())
+    with pytest.raises(TrainingStoppedError, match="step 1: the images are not finite"):
+        fit(model, data, callbacks=[FiniteGuard()])

@@ -57,7 +57,7 @@ class Method(ABC):
     prior a regularised loss, which bounds nothing; without a KL the likelihood alone."""
 
     removes_weights: ClassVar[bool] = False
-    """Whether the KL drives the log alpha of weights without use past :data:`bnn_lightning.sparsity.THRESHOLD`."""
+    """Whether the KL drives the log alpha of weights without use past :data:`bnn_lightning.posteriors.THRESHOLD`."""
 
     @abstractmethod
     def weight(self, init: Tensor, op: Op) -> Posterior:

@@ -20,6 +20,7 @@ from bnn_lightning.posteriors import (
     HIERARCHICAL,
     KINGMA,
     LOG_UNIFORM,
+    THRESHOLD,
     Additive,
     Divergence,
     LearntAlpha,
@@ -109,7 +110,10 @@ class _TypeB(VariationalDropout, ABC):
         if self.parametrisation == "log_alpha":
             return Multiplicative(theta, self._alpha(init, *init.shape), unchanged, shared=False)
         log_sigma2 = torch.full_like(theta, 2 * math.log(self.sigma_init))
-        return Additive(theta, log_sigma2, self.parametrisation, self.divergence)
+        return Additive(theta, log_sigma2, self.parametrisation, self.divergence, self._prune_above())
+
+    def _prune_above(self) -> float:
+        return math.inf
 
     def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
         if self.on == "W":
@@ -168,6 +172,10 @@ class Sparse(_TypeB):
 
     Molchanov et al. 2017 (arXiv:1701.05369). Weights whose alpha grows past exp(3) carry no signal and can be removed.
     The KL must be ramped up (LinearWarmup), or it erases the weights before the likelihood has found a use for them.
+
+    Args:
+        prune_in_training: take the mean of a weight as 0 while its log alpha is above 3, as the authors' LeNets do: a
+            weight that has once lost its signal no longer finds it by chance. For additive noise only.
     """
 
     divergence = LOG_UNIFORM
@@ -175,6 +183,19 @@ class Sparse(_TypeB):
     removes_weights = True
 
     parametrisation: Parametrisation = "log_sigma2"
+    prune_in_training: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        additive = self.parametrisation != "log_alpha" and self.on == "W" and self.alpha == "weight"
+        if self.prune_in_training and not additive:
+            raise ValueError(
+                "prune_in_training must be false for multiplicative noise, got true; it goes with parametrisation "
+                "log_sigma2 or log_sigma, on W, and alpha weight."
+            )
+
+    def _prune_above(self) -> float:
+        return THRESHOLD if self.prune_in_training else math.inf
 
 
 @dataclass(frozen=True)
