@@ -22,6 +22,7 @@ from bnn_lightning import BayesianClassifier, LeNet
 from bnn_lightning.checkpoints import KEY, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
+from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
 from bnn_lightning.parser import names_of, one_sentence
 
@@ -227,6 +228,9 @@ def test_configs_cover_networks_and_methods():
         for net in ("lenet", "alexnet", "3conv3fc", "mlp")
         for method in ("bbb", "lrt", "deterministic")
     }
+    names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
+    words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
+    names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
     assert {path.stem for path in CONFIGS} == names
     for path in CONFIGS:
         assert yaml.safe_load(path.read_text())["name"] == path.stem

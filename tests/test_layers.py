@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from bnn_lightning import BBB, LRT, BayesianLayer, bayesianize, kl, sampling
-from bnn_lightning.layers import posteriors
+from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LeNet, Sparse, bayesianize, kl, sampling
+from bnn_lightning.layers import load_plain_state_dict, plain, posteriors
 
 
 def small():
@@ -98,3 +98,83 @@ def test_repr_tells_geometry_and_method():
     text = repr(BayesianLayer(nn.Conv2d(3, 16, 5, stride=2), LRT(prior_sigma=0.3)))
     assert "Conv2d(3, 16, kernel_size=(5, 5), stride=(2, 2))" in text
     assert "LRT(prior_sigma=0.3" in text
+
+
+PLAIN_LAYERS = [
+    nn.Linear(6, 4),
+    nn.Linear(6, 4, bias=False),
+    nn.Conv1d(2, 4, 3, stride=2, padding=1, dilation=2),
+    nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=2, padding_mode="circular"),
+    nn.Conv2d(2, 4, 3, padding="same", dilation=2),
+]
+
+
+@pytest.mark.parametrize("layer", PLAIN_LAYERS, ids=str)
+def test_plain_is_the_inverse_of_bayesianize(layer):
+    for method in (BBB(), Sparse(), HierarchicalA()):
+        back = plain(bayesianize(layer, method).eval())
+        assert repr(back) == repr(layer)
+        assert back.state_dict().keys() == layer.state_dict().keys()
+        assert all(torch.equal(back.state_dict()[name], value) for name, value in layer.state_dict().items())
+        assert not back.training
+
+
+def test_plain_leaves_the_network_alone_and_masks_what_it_is_told():
+    net = bayesianize(small(), BBB())
+    mask = torch.rand(4, 8) < 0.5
+    made = plain(net, {"3.weight": mask})
+    assert torch.equal(made[3].weight, net[3].weight.mu * mask)
+    assert torch.equal(made[0].weight, net[0].weight.mu)
+    assert isinstance(net[3], BayesianLayer)
+    made[0].weight.data.zero_()
+    assert net[0].weight.mu.abs().sum() > 0
+
+
+def test_a_twins_values_start_a_random_network():
+    twin = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 4))
+    twin[1].running_mean.normal_()
+    net = bayesianize(twin, LRT())
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_()
+    load_plain_state_dict(net, twin.state_dict())
+    x = torch.randn(3, 1, 4, 4)
+    with sampling(net.eval(), False):
+        assert torch.equal(net(x), twin.eval()(x))
+    assert net[0].bias is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("3.bias"), r"^3\.bias must be \[4\] as in this network, got nothing\.$"),
+        (lambda state: state.update(extra=torch.zeros(2)), r"^extra must be nothing as in this network, got \[2\]\.$"),
+        (
+            lambda state: state.update({"0.bias": torch.zeros(3)}),
+            r"^0\.bias must be \[2\] as in this network, got \[3\]",
+        ),
+    ],
+)
+def test_another_networks_values_are_refused(change, message):
+    state = dict(small().state_dict())
+    change(state)
+    net = bayesianize(small(), BBB())
+    before = net[0].weight.mu.clone()
+    with pytest.raises(ValueError, match=message):
+        load_plain_state_dict(net, state)
+    assert torch.equal(net[0].weight.mu, before)
+
+
+def test_channels_behind_a_flattening_are_found_in_a_chain():
+    net = bayesianize(LeNet(), LRT())
+    assert (net.fc1.op.in_features, net.fc1.op.in_channels, net.fc2.op.in_channels) == (400, 16, 120)
+    nested = nn.Sequential(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()), nn.Sequential(nn.Linear(12, 2)))
+    assert bayesianize(nested, LRT())[1][0].op.in_channels == 3
+    # Elsewhere it cannot be known, and each feature stands for itself.
+    free = nn.ModuleDict({"conv": nn.Conv2d(1, 3, 3), "fc": nn.Linear(12, 2)})
+    assert bayesianize(free, LRT())["fc"].op.in_channels == 12
+
+
+def test_channels_must_divide_the_features():
+    with pytest.raises(ValueError, match=r"^channels must divide the layer's 12 input features, got 5\.$"):
+        BayesianLayer(nn.Linear(12, 2), LRT(), channels=5)

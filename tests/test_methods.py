@@ -63,20 +63,20 @@ METHODS = {
     "VariationalB_output": (VariationalB(p=0.3, alpha="output"), "local"),
     "VariationalB_layer": (VariationalB(p=0.3, alpha="layer", parametrisation="log_sigma2"), "local"),
     "VariationalB_additive": (VariationalB(sigma_init=1e-3, parametrisation="log_sigma2"), "local"),
-    "VariationalB_on_B": (VariationalB(p=0.3, on="B", parametrisation="log_sigma"), "outputs"),
+    "VariationalB_on_B": (VariationalB(p=0.3, noise_on="B", parametrisation="log_sigma"), "outputs"),
     "HierarchicalA": (HierarchicalA(p=0.3), "inputs"),
     "HierarchicalA_channel": (HierarchicalA(p=0.3, alpha="channel", parametrisation="log_sigma2"), "inputs"),
     "HierarchicalB": (HierarchicalB(p=0.3), "local"),
     "HierarchicalB_output": (HierarchicalB(p=0.3, alpha="output"), "local"),
     "HierarchicalB_layer": (HierarchicalB(p=0.3, alpha="layer"), "local"),
-    "HierarchicalB_on_B": (HierarchicalB(p=0.3, on="B", parametrisation="log_sigma2"), "outputs"),
+    "HierarchicalB_on_B": (HierarchicalB(p=0.3, noise_on="B", parametrisation="log_sigma2"), "outputs"),
     "HierarchicalB_additive": (HierarchicalB(sigma_init=0.3, parametrisation="log_sigma"), "local"),
     "Sparse": (Sparse(sigma_init=0.3), "local"),
     "Sparse_log_sigma": (Sparse(sigma_init=0.3, parametrisation="log_sigma"), "local"),
     "Sparse_multiplicative": (Sparse(p=0.3, parametrisation="log_alpha"), "local"),
     "Sparse_output": (Sparse(p=0.3, alpha="output"), "local"),
     "Sparse_layer": (Sparse(p=0.3, alpha="layer"), "local"),
-    "Sparse_on_B": (Sparse(p=0.3, on="B"), "outputs"),
+    "Sparse_on_B": (Sparse(p=0.3, noise_on="B"), "outputs"),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 each_layer = pytest.mark.parametrize("case", LAYERS)

@@ -91,17 +91,17 @@ class _TypeB(VariationalDropout, ABC):
     """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
 
     Args:
-        on: W is that. B multiplies the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps), eps
+        noise_on: W is that. B multiplies the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps), eps
             for each element of y. It is no local reparameterisation: all weights of an output share its noise.
         alpha: what has an alpha of its own on W: each weight, each output, or the layer. On B it is each output.
     """
 
-    on: Literal["W", "B"] = "W"
+    noise_on: Literal["W", "B"] = "W"
     alpha: Literal["weight", "output", "layer"] = "weight"
 
     def weight(self, init: Tensor, op: Op) -> Posterior:
         theta = init.detach().clone()
-        if self.on == "B":
+        if self.noise_on == "B":
             return Multiplicative(theta, self._alpha(init, len(init)), _OverRows(init.dim()), shared=True)
         if self.alpha != "weight":
             ones = (1,) * (init.dim() - 1)
@@ -116,7 +116,7 @@ class _TypeB(VariationalDropout, ABC):
         return math.inf
 
     def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
-        if self.on == "W":
+        if self.noise_on == "W":
             return local_reparameterisation(op, x, weight, bias)
         y = op(x, weight.mean, None if bias is None else bias.mean)
         return y * weight.noise(op.over_outputs(weight.alpha()).expand_as(y)).to(y.dtype)
@@ -156,46 +156,53 @@ class HierarchicalA(_TypeA):
 
 
 @dataclass(frozen=True)
-class HierarchicalB(_TypeB):
+class _RemovingB(_TypeB, ABC):
+    """Noise on the weights under a KL that drives it past any bound where a weight has no use.
+
+    Args:
+        prune_in_training: take the mean of a weight as 0 while its log alpha is above 3, as the authors of Sparse did
+            for LeNets: a weight that has lost its signal does not find it again by chance. For additive noise only.
+    """
+
+    removes_weights = True
+
+    prune_in_training: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        additive = self.parametrisation != "log_alpha" and self.noise_on == "W" and self.alpha == "weight"
+        if self.prune_in_training and not additive:
+            raise ValueError(
+                "prune_in_training must be false for multiplicative noise, got True; it goes with parametrisation "
+                "log_sigma2 or log_sigma, on W, and alpha weight."
+            )
+
+    def _prune_above(self) -> float:
+        return THRESHOLD if self.prune_in_training else math.inf
+
+
+@dataclass(frozen=True)
+class HierarchicalB(_RemovingB):
     """Hierarchical variational dropout on weights: the prior's variance is at its optimum for each alpha.
 
     Liu et al. 2019 (arXiv:1811.07533).
     """
 
     divergence = HIERARCHICAL
-    removes_weights = True
 
 
 @dataclass(frozen=True)
-class Sparse(_TypeB):
+class Sparse(_RemovingB):
     """Sparse variational dropout: additive noise on weights, KL to the log-uniform prior by Molchanov's approximation.
 
     Molchanov et al. 2017 (arXiv:1701.05369). Weights whose alpha grows past exp(3) carry no signal and can be removed.
     The KL must be ramped up (LinearWarmup), or it erases the weights before the likelihood has found a use for them.
-
-    Args:
-        prune_in_training: take the mean of a weight as 0 while its log alpha is above 3, as the authors' LeNets do: a
-            weight that has once lost its signal no longer finds it by chance. For additive noise only.
     """
 
     divergence = LOG_UNIFORM
     objective = "regularised"
-    removes_weights = True
 
     parametrisation: Parametrisation = "log_sigma2"
-    prune_in_training: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        additive = self.parametrisation != "log_alpha" and self.on == "W" and self.alpha == "weight"
-        if self.prune_in_training and not additive:
-            raise ValueError(
-                "prune_in_training must be false for multiplicative noise, got true; it goes with parametrisation "
-                "log_sigma2 or log_sigma, on W, and alpha weight."
-            )
-
-    def _prune_above(self) -> float:
-        return THRESHOLD if self.prune_in_training else math.inf
 
 
 @dataclass(frozen=True)
