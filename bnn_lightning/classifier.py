@@ -186,13 +186,13 @@ class BayesianClassifier(LightningModule):
     # Training
 
     def setup(self, stage: str) -> None:
-        # A resumed run has all its values in its checkpoint, and needs this one no more.
-        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
-            state = read_checkpoint(self.init_from)["state_dict"]
-            prefix = "network."
-            weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if stage == "fit" and self.init_from is not None:
             try:
-                load_plain_state_dict(self.network, weights)
+                state = read_checkpoint(self.init_from)["state_dict"]
+                load_plain_state_dict(
+                    self.network,
+                    {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")},
+                )
             except ValueError as error:
                 raise ValueError(
                     f"init_from must be a checkpoint of the deterministic twin, got {self.init_from}: {error}"

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import sys
 import traceback
@@ -44,9 +45,10 @@ from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.posteriors import THRESHOLD
 from bnn_lightning.runs import Run
 from bnn_lightning.schedules import Plateau
-from bnn_lightning.sparsity import THRESHOLD, by_layer, compression, masks, masks_without
+from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
 
 
 class UsageError(Exception):
@@ -284,6 +286,8 @@ class CommandLine(LightningCLI):
             )
         if isinstance(model.lr_schedule, Plateau) and getattr(datamodule, "val_split", None) == 0:
             raise UsageError("--model.lr_schedule Plateau needs a hold-out to watch; set --data.val_split above 0.")
+        if ckpt_path:
+            model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
         self._print(_headline(self.config.fit, model, datamodule))
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
         if self.config.fit.trainer.fast_dev_run or not self.trainer.is_global_zero:
@@ -319,7 +323,7 @@ class CommandLine(LightningCLI):
             "kept_weights": "kept weights",
         }
         measured = {names[way]: metrics for way, metrics in model.test_metrics.items()}
-        found = self._sparsity(masks(model.network), THRESHOLD) if model.removes_weights else None
+        found = self._sparsity(masks(model.network), _below(THRESHOLD)) if model.removes_weights else None
         results = self._report(measured, ckpt_path, found)
         if self.trainer.is_global_zero:
             stem = Path(ckpt_path).stem
@@ -329,9 +333,9 @@ class CommandLine(LightningCLI):
                 written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
             self._print(f"Written: {', '.join(map(_shown, written))}")
 
-    def _sparsity(self, keep: dict[str, torch.Tensor], threshold: float) -> dict[str, Any]:
+    def _sparsity(self, keep: dict[str, torch.Tensor], rule: str) -> dict[str, Any]:
         net = self.model.network
-        return reports.sparsity(by_layer(net, keep), compression(net, keep), threshold)
+        return reports.sparsity(by_layer(net, keep), compression(net, keep), rule)
 
     def _picture_of_kept_weights(self, name: str) -> list[Path]:
         """The first linear layer's kept weights over the images that are flattened into it, where there is one."""
@@ -378,11 +382,15 @@ class CommandLine(LightningCLI):
                 "--removed is missing: this method drives no weights to zero by itself; "
                 f"bnn prune --ckpt_path {ckpt_path} shows what each share of them costs."
             )
-        keep = masks(model.network, threshold) if removed is None else masks_without(model.network, removed)
+        if removed is None:
+            keep, rule = masks(model.network, threshold), _below(threshold)
+        else:
+            keep = masks_without(model.network, removed)
+            rule = f"{100 * (1 - removed):.4g} % of weights with the highest |mu| / sigma"
         path = Path(output) if output else Path(ckpt_path).with_suffix(".pt2")
         record = {"checkpoint": str(ckpt_path), "data": self.checkpoint[KEY]["data"]}
         rows, difference = export_dense(model.network, keep, loader, path, record)
-        reports.show_sparsity(self.console, self._sparsity(keep, threshold))
+        reports.show_sparsity(self.console, self._sparsity(keep, rule))
         reports.show_export(self.console, rows)
         written = reports.write_table(self.run.logs, f"export_{Path(ckpt_path).stem}", rows)
         self._print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
@@ -482,6 +490,11 @@ class CommandLine(LightningCLI):
         print(line, flush=True)
 
 
+def _below(threshold: float) -> str:
+    """Which weights are kept by their log alpha, in words."""
+    return f"weights with log alpha below {threshold:g}"
+
+
 def _samples(model: BayesianClassifier, count: int) -> str:
     """What predicting with ``count`` samples is called on the screen and in files."""
     if not model.is_bayesian:
@@ -579,6 +592,9 @@ def main(args: list[str] | None = None) -> int:
     _silence_the_libraries()
     try:
         CommandLine(args)
+    except BrokenPipeError:
+        # Whoever was reading, such as head, has seen enough; there is nowhere left to say anything.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ParseError, UsageError) as error:
         sentence = one_sentence(str(error)) if isinstance(error, ParseError) else str(error)
         print(f"bnn: error: {sentence}", file=sys.stderr)

@@ -12,12 +12,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from bnn_lightning.data import ImageData
 from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
+from bnn_lightning.posteriors import Prior
 from bnn_lightning.schedules import KLWeight, LRSchedule
 
 # What is chosen by name, and the class that all names of a kind belong to.
 PARTS: dict[str, type] = {
     "model.network": Network,
     "model.method": Method,
+    "model.method.prior": Prior,
     "model.kl_weight": KLWeight,
     "model.lr_schedule": LRSchedule,
     "data": ImageData,

@@ -492,7 +492,7 @@ THRESHOLD = 3.0
 def log_alpha(posterior: Any) -> Tensor:
     """For each weight log(variance / mu^2), that is -2 log of its signal-to-noise ratio; inf where mu is 0."""
     dtype = _at_least_float32(posterior.mu)
-    return posterior.variance.to(dtype).log() - posterior.mu.to(dtype).square().log()
+    return posterior.variance.to(dtype).log() - 2 * posterior.mu.to(dtype).abs().log()  # the square would underflow
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -80,11 +80,14 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     _show_marks(console, "Note: ", results["marks"])
 
 
-def sparsity(layers: Sequence[LayerSparsity], ratios: tuple[float, float], threshold: float) -> dict[str, Any]:
-    """Sparsity in plain values: each layer's, the whole network's, the compression ratio without and with biases."""
+def sparsity(layers: Sequence[LayerSparsity], ratios: tuple[float, float], rule: str) -> dict[str, Any]:
+    """Sparsity in plain values: each layer's, the whole network's, the compression ratio without and with biases.
+
+    ``rule`` says which weights are kept.
+    """
     weights, kept = sum(layer.weights for layer in layers), sum(layer.kept for layer in layers)
     return {
-        "threshold": threshold,
+        "kept_are": rule,
         "layers": [asdict(layer) | {"sparsity": layer.sparsity} for layer in layers],
         "weights": weights,
         "kept": kept,
@@ -106,7 +109,7 @@ def show_sparsity(console: Console, found: Mapping[str, Any]) -> None:
             _number(layer["median_log_alpha"], 2),
         )
     table.add_row("all", f"{found['weights']:,}", f"{found['kept']:,}", _percent(found["sparsity"]), "")
-    console.print(f"Weights with log alpha below {found['threshold']:g} are kept:")
+    console.print(f"Kept are the {found['kept_are']}:")
     console.print(table)
     console.print(
         f"compression {found['compression']:.1f}x (weights over kept weights), "

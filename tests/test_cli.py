@@ -284,18 +284,19 @@ def test_a_users_own_network_and_data_by_class_path(capsys):
 def test_names_never_clash_with_torchvisions():
     import torchvision.models  # noqa: F401  has an AlexNet of its own
 
-    assert names_of(Network) == ["AlexNet", "LeNet", "MLP", "ThreeConvThreeFC"]
+    ours = ["AlexNet", "CIFARNet", "LeNet", "LeNet300100", "LeNet5Caffe", "MLP", "ThreeConvThreeFC"]
+    assert names_of(Network) == ours
     words = ["--model.network", "AlexNet", "--trainer.fast_dev_run", "true"]
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
 
 
-NETWORKS = "AlexNet, LeNet, MLP, ThreeConvThreeFC"
+NETWORKS = "AlexNet, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ThreeConvThreeFC"
 # ruff: noqa: E501
 MISTAKES = [
     ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
     ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'."),
     ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', got tanh."),
-    ("--model.method Flipput", "--model.method does not know Flipput; it can be BBB, LRT, or the class path of your own."),
+    ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Sparse, VariationalA, VariationalB, or the class path of your own."),
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
     ("--model.method.sigma 1", "--model.method.sigma is not a setting; bnn fit --model.method.help NAME lists those of NAME."),
@@ -321,7 +322,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("fitt", "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict')"),
+        ("fitt", "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'prune', 'export')"),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
         ("fit --config nowhere.yaml", "--config: File does not exist"),
         ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
@@ -491,3 +492,132 @@ def test_two_processes_train_and_test_every_image_once():
     words = ["test", "--ckpt_path", "checkpoints/lenet_lrt/version_0/last.ckpt", "--trainer.devices", "2"]
     result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
     assert result.stdout.count("MNIST5k, 1,000 images:") == 1
+
+
+# Sparsity, pruning, export
+
+
+@pytest.fixture(scope="module")
+def trained_sparse(tmp_path_factory):
+    """A folder in which a sparse LeNet-300-100 and a deterministic LeNet have been trained for an epoch."""
+    folder = tmp_path_factory.mktemp("sparse")
+    config = str(ROOT / "configs" / "lenet300100_svd.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", "--config", config, *SMALL, "--name", "sparse", "--trainer.max_epochs", "1"]) == 0
+        words = ["--model.method", "null", "--name", "twin", "--trainer.max_epochs", "1"]
+        assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    return folder
+
+
+@pytest.fixture
+def sparse(trained_sparse, tmp_path):
+    shutil.copytree(trained_sparse, tmp_path, dirs_exist_ok=True)
+    return Path("checkpoints/sparse/version_0/last.ckpt")
+
+
+def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
+    assert main(["test", "--ckpt_path", str(sparse)]) == 0
+    out = said(capsys)
+    assert "Kept are the weights with log alpha below 3:" in out
+    assert re.search(r"\nfc1 +235,200 ", out)
+    assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
+    logs = Path("lightning_logs/sparse/version_0")
+    found = json.loads((logs / "test_mnist5k_last.json").read_text())
+    assert list(found["predictions"]) == ["25 samples", "1 sample", "mean weights", "kept weights"]
+    assert found["sparsity"]["kept"] == sum(layer["kept"] for layer in found["sparsity"]["layers"])
+    assert found["sparsity"]["compression"] == pytest.approx(266_200 / found["sparsity"]["kept"])
+    rows = table(logs / "sparsity_last.csv")
+    assert [row["layer"] for row in rows] == ["fc1", "fc2", "fc3", "all"]
+    assert int(rows[3]["kept"]) == found["sparsity"]["kept"]
+    assert Image.open(logs / "kept_weights_last.png").size[0] > 400
+    tags = EventAccumulator(str(logs)).Reload().Tags()["scalars"]
+    assert "train/sparsity" in tags
+
+
+def test_export_writes_a_network_that_plain_torch_loads(sparse, capsys):
+    assert main(["export", "--ckpt_path", str(sparse), "--removed", "0.995"]) == 0
+    out = said(capsys)
+    assert "Kept are the 0.5 % of weights with the highest |mu| / sigma:" in out
+    assert "Largest difference of a logit between the dense network and the kept weights: " in out
+    rows = table(Path("lightning_logs/sparse/version_0/export_last.csv"))
+    assert int(rows[2]["parameters"]) < int(rows[1]["parameters"]) == 266_610
+    assert int(rows[2]["bytes"]) == sparse.with_suffix(".pt2").stat().st_size
+    record: dict[str, str] = {"bnn_lightning.json": ""}
+    network = torch.export.load(sparse.with_suffix(".pt2"), extra_files=record).module()
+    data = MNIST5k(image_size=28, normalize=False)
+    data.setup("test")
+    images, _ = next(iter(data.test_dataloader()))
+    assert network(images).shape == (500, 10)
+    assert json.loads(record["bnn_lightning.json"])["data"]["class_names"] == [str(digit) for digit in range(10)]
+
+
+def test_prune_sweeps_over_shares(run, capsys):
+    assert main(["prune", "--ckpt_path", str(run / "last.ckpt"), "--removed", "[0, 0.9]"]) == 0
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    rows = table(logs / "pruning_mnist5k_last.csv")
+    assert [(float(row["removed"]), int(row["kept"])) for row in rows] == [(0.0, 61_470), (0.9, 6_147)]
+    assert Image.open(logs / "pruning_mnist5k_last.png").size[0] > 400
+
+
+def test_init_from_the_twin_and_its_mistakes(sparse, capsys):
+    twin = "checkpoints/twin/version_0/last.ckpt"
+    words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.init_from"]
+    assert main([*words, twin, "--name", "moped"]) == 0
+    Path(twin).unlink()  # a run's own checkpoint is enough from here on
+    last = "checkpoints/moped/version_0/last.ckpt"
+    assert main(["test", "--ckpt_path", last]) == 0
+    assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "2"]) == 0
+    capsys.readouterr()
+    assert main([*words, twin]) == 2
+    assert f"--model.init_from must be a checkpoint of the deterministic twin, got {twin}: there is no" in said(capsys)
+    assert main([*words, last]) == 2
+    assert "conv1.bias must be [6] as in this network, got nothing." in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("export --ckpt_path {twin} --removed 0.5", "--ckpt_path is of a deterministic network, whose weights have no"),
+        ("prune --ckpt_path {twin}", "--ckpt_path is of a deterministic network, whose weights have no"),
+        (
+            "export --ckpt_path {lrt}",
+            "--removed is missing: this method drives no weights to zero by itself; bnn prune",
+        ),
+        ("export --ckpt_path {lrt} --removed 2", "--removed must be a share of the weights from 0 to 1, got 2.0."),
+        ("export --ckpt_path {sparse} --format foo", "--format must be one of 'dense', got foo."),
+        ("fit --config {config} --model.method.prior ScaleMixture", "--model.method.prior must be the normal one or"),
+        ("fit --config {config} --model.method.prior Mixture", "--model.method.prior does not know Mixture; did you"),
+        (
+            "fit --config {config} --model.method VariationalA --model.method.p 0.7",
+            "--model.method.p must be at most 0.5 for VariationalA, whose alpha ends at 1, got 0.7.",
+        ),
+        (
+            "fit --config {config} --model.method MCDropout --model.method.p 1",
+            "--model.method.p must be a dropout rate",
+        ),
+        (
+            "fit --config {config} --model.method Sparse --model.method.prune_in_training true "
+            "--model.method.parametrisation log_alpha",
+            "--model.method.prune_in_training must be false for multiplicative noise",
+        ),
+        ("fit --config {config} --model.network CIFARNet --model.network.scale 0", "--model.network.scale must be a"),
+    ],
+)
+def test_mistakes_with_methods_and_export(words, sentence, run, sparse, capsys):
+    paths = {"twin": "checkpoints/twin/version_0/last.ckpt", "lrt": run / "last.ckpt", "sparse": sparse}
+    words = words.format(config=f"{LENET} {' '.join(SMALL)}", **paths).split()
+    assert main(words) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_collapsed_run_ends_with_the_cure_and_keeps_its_checkpoint(capsys):
+    config = str(ROOT / "configs" / "lenet300100_svd.yaml")
+    words = ["--model.kl_weight", "1.0", "--trainer.max_epochs", "9", "--name", "collapse"]
+    assert main(["fit", "--config", config, "--data", "MNIST5k", "--data.train_subset", "1000", *words]) == 2
+    text = said(capsys)
+    assert "bnn: error: the weights have collapsed in epoch" in text
+    assert "LinearWarmup" in text
+    assert read_checkpoint("checkpoints/collapse/version_0/last.ckpt")["epoch"] >= 0
