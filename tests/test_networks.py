@@ -4,7 +4,6 @@ from torch import nn
 
 from bnn_lightning import (
     BBB,
-    LRT,
     MLP,
     AlexNet,
     BayesianLayer,
@@ -18,8 +17,11 @@ from bnn_lightning import (
     VariationalA,
     bayesianize,
     kl,
+    methods,
 )
+from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
+from bnn_lightning.parser import names_of
 
 # Weights, biases (T5.1); Bayesian networks have two numbers for each.
 COUNTS = [
@@ -118,10 +120,10 @@ def test_start_kl_with_the_references_initial_means(network, at_minus_5, at_minu
         assert kl(net).item() == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize("method", [BBB(), LRT()])
+@pytest.mark.parametrize("method", names_of(Method))
 @pytest.mark.parametrize("network", SHAPES)
 def test_one_training_step_of_every_network_and_method(network, method):
-    net = bayesianize(network(), method)
+    net = bayesianize(network(), getattr(methods, method)())
     optimizer = torch.optim.Adam(net.parameters())
     x = torch.randn(4, 3 if network is CIFARNet else 1, net.image_size, net.image_size)
     loss = nn.functional.cross_entropy(net(x), torch.arange(4)) + kl(net) / 1000

@@ -91,8 +91,8 @@ class _TypeB(VariationalDropout, ABC):
     """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
 
     Args:
-        noise_on: W is that. B multiplies the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps)
-            with an eps for each element of y. It is no local reparameterisation: the weights of an output share noise.
+        noise_on: W, the weights; or B, the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps) with
+            an eps for each element of y. B is no local reparameterisation: the weights of an output share their noise.
         alpha: what has an alpha of its own on W: each weight, each output, or the layer. On B it is each output.
     """
 
@@ -152,6 +152,7 @@ class HierarchicalA(_TypeA):
     """
 
     divergence = HIERARCHICAL
+    removes_weights = True
     removes_weights = True
 
 
