@@ -91,7 +91,7 @@ class _TypeB(VariationalDropout, ABC):
     """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
 
     Args:
-        noise_on: W, the weights; or B, the layer's outputs, bias included: y = op(x, theta) * (1 + sqrt(alpha) eps) with
+        noise_on: W, the weights; or B, a layer's outputs with their bias: y = op(x, theta) * (1 + sqrt(alpha) eps) with
             an eps for each element of y. B is no local reparameterisation: the weights of an output share their noise.
         alpha: what has an alpha of its own on W: each weight, each output, or the layer. On B it is each output.
     """
