@@ -178,3 +178,19 @@ def test_channels_behind_a_flattening_are_found_in_a_chain():
 def test_channels_must_divide_the_features():
     with pytest.raises(ValueError, match=r"^channels must divide the layer's 12 input features, got 5\.$"):
         BayesianLayer(nn.Linear(12, 2), LRT(), channels=5)
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+@pytest.mark.parametrize("layer", PLAIN_LAYERS, ids=str)
+def test_a_vector_over_inputs_is_the_same_on_the_input_and_on_the_weights(layer, channels):
+    # Each input's factor, whether it multiplies the input or the weights that read it; groups read their own inputs.
+    made = BayesianLayer(layer, LRT(), channels).double()
+    op, weight = made.op, made.weight.mu
+    x = torch.randn(2, op.in_features, *(9,) * (weight.dim() - 2), dtype=torch.float64)
+    for count in {op.in_features, op.in_channels}:
+        by_input = torch.randn(count, dtype=torch.float64)
+        on_input = op(x * op.over_inputs(by_input), weight, None)
+        torch.testing.assert_close(on_input, op(x, weight * op.over_weights(by_input), None))
+    by_output = torch.randn(len(weight), dtype=torch.float64)
+    rows = by_output.view(-1, *(1,) * (weight.dim() - 1))
+    torch.testing.assert_close(op(x, weight, None) * op.over_outputs(by_output), op(x, weight * rows, None))
