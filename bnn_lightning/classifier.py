@@ -197,6 +197,7 @@ class BayesianClassifier(LightningModule):
                 raise ValueError(
                     f"init_from must be a checkpoint of the deterministic twin, got {self.init_from}: {error}"
                 ) from error
+            self.init_from = None  # another fit goes on from here
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.num_train = self._count_training_examples()

@@ -58,11 +58,12 @@ class UsageError(Exception):
 class VerbTrainer(Trainer):
     """Lightning's Trainer with the arguments of the verbs that Lightning does not have; CommandLine does their work."""
 
-    def prune(self, model: Any, datamodule: Any, ckpt_path: str, removed: list[float] | None = None) -> None:
+    def prune(self, model: Any, datamodule: Any, ckpt_path: str, removed: float | list[float] | None = None) -> None:
         """Measures mean weights without those of lowest signal-to-noise.
 
         Args:
-            removed: shares of all weights to remove; null is 0, 0.5, 0.75, 0.9, 0.95, 0.98 and 0.99.
+            removed: share of all weights to remove, or several as [0.5, 0.9]; null is 0, 0.5, 0.75, 0.9, 0.95, 0.98
+                and 0.99.
         """
 
     def export(
@@ -339,12 +340,16 @@ class CommandLine(LightningCLI):
 
     def _picture_of_kept_weights(self, name: str) -> list[Path]:
         """The first linear layer's kept weights over the images that are flattened into it, where there is one."""
-        data = self.checkpoint[KEY]["data"]
+        data = self.checkpoint[KEY]["data"] or {}  # a user's own data module describes nothing
         for key, mask in masks(self.model.network).items():
             op = self.model.network.get_submodule(key.removesuffix(".weight")).op
             if mask.dim() != 2:
                 continue
-            channels = op.in_channels if op.in_channels < op.in_features else data["channels"]
+            channels = op.in_channels
+            if channels == op.in_features:  # no convolution before it: it reads the images, or hidden units
+                channels = data.get("channels", 1)
+                if op.in_features != channels * data.get("image_size", 0) ** 2:
+                    return []
             side = math.isqrt(op.in_features // channels)
             if channels * side * side != op.in_features:
                 return []
@@ -355,9 +360,14 @@ class CommandLine(LightningCLI):
         return []
 
     def prune(
-        self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str, removed: list[float] | None
+        self,
+        model: BayesianClassifier,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        removed: float | list[float] | None,
     ) -> None:
-        rows = pruning_sweep(model.network, self._loaded(model, datamodule), removed or PRUNING_SHARES)
+        shares = PRUNING_SHARES if removed is None else [removed] if isinstance(removed, float | int) else removed
+        rows = pruning_sweep(model.network, self._loaded(model, datamodule), shares)
         name = f"pruning_{self._description()['name'].lower()}_{Path(ckpt_path).stem}"
         reports.show_pruning(self.console, rows)
         written = reports.write_table(self.run.logs, name, rows)
@@ -398,8 +408,8 @@ class CommandLine(LightningCLI):
 
     def _loaded(self, model: BayesianClassifier, datamodule: LightningDataModule) -> Any:
         """Puts the checkpoint's weights into ``model`` and gives the test images."""
-        if not model.is_bayesian:
-            raise UsageError("--ckpt_path is of a deterministic network, whose weights have no signal-to-noise ratio.")
+        if model.objective == "likelihood":
+            raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
         model.on_load_checkpoint(self.checkpoint)
         model.load_state_dict(self.checkpoint["state_dict"])
         if not isinstance(datamodule, ImageData):

@@ -88,9 +88,11 @@ def _chain(net: nn.Module) -> list[tuple[str, Any]]:
     """Copies of the layers of nested ``nn.Sequential`` in their order, each with a name, batch norm folded in."""
     chain: list[tuple[str, Any]] = []
     net = copy.deepcopy(net).eval()
-    for name, module in net.named_modules(remove_duplicate=False):
-        name = name.replace(".", "_") or "layer"
-        if isinstance(module, nn.Sequential):
+    for path, module in net.named_modules(remove_duplicate=False):
+        name = path.replace(".", "_") or "layer"
+        while name in dict(chain):
+            name += "_"
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             continue
         previous = chain[-1][1] if chain else None
         if isinstance(module, _BATCH_NORM) and isinstance(previous, _WEIGHTED):
@@ -100,12 +102,28 @@ def _chain(net: nn.Module) -> list[tuple[str, Any]]:
             if any(module is other for _, other in chain if isinstance(module, _WEIGHTED)):
                 raise ValueError(f"network uses {name} in two places; a smaller one is made of chains only.")
             chain.append((name, module))
+            _check_order(chain)
         else:
             raise ValueError(
                 "network must be a chain (nn.Sequential) of linear layers, convolutions, pooling and activations to be "
                 f"made smaller, got {type(module).__name__} at {name}."
             )
     return chain
+
+
+def _check_order(chain: list[tuple[str, Any]]) -> None:
+    """Refuses linear layers that would read something else than units, or whole flattened images."""
+    name, layer = chain[-1]
+    if not isinstance(layer, nn.Linear):
+        return
+    before = [module for _, module in chain[:-1]]
+    last = max((place for place, module in enumerate(before) if isinstance(module, _WEIGHTED)), default=None)
+    if last is None:
+        return
+    flattened = any(isinstance(module, nn.Flatten) for module in before[last:])
+    if flattened == isinstance(before[last], nn.Linear):
+        wanted, kind = "no Flatten" if flattened else "a Flatten", type(before[last]).__name__
+        raise ValueError(f"network must have {wanted} between {kind} and {name} to be made smaller.")
 
 
 def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
@@ -116,14 +134,14 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
         units = len(layer.weight)
         outgoing = after.weight.reshape(len(after.weight), units, -1)
         constant = ~layer.weight.flatten(1).ne(0).any(1) & outgoing.ne(0).any(2).any(0)
-        value = torch.zeros(units) if layer.bias is None else layer.bias.detach().clone()
+        value = layer.weight.new_zeros(units) if layer.bias is None else layer.bias.detach().clone()
         for module in between:
             value = module(value) if isinstance(module, _ELEMENTWISE) else value
         if _grows_with_zeros(after) or any(_grows_with_zeros(module) for module in between):
             constant &= value == 0  # at the edges another constant would not be one
         if constant.any():
             folded = (outgoing[:, constant].double().sum(2) * value[constant].double()).sum(1)
-            bias = torch.zeros(len(folded)) if after.bias is None else after.bias
+            bias = after.weight.new_zeros(len(folded)) if after.bias is None else after.bias
             after.bias = nn.Parameter((bias.double() + folded).to(bias.dtype))
             outgoing[:, constant] = 0
             after.weight.copy_(outgoing.view(after.weight.shape))
@@ -202,7 +220,7 @@ def export_dense(
     with TemporaryDirectory() as folder:
         for name, one in nets.items():
             file = path if name == "dense" else Path(folder) / "network.pt2"
-            write_dense(one, file, images[:2], record)
+            write_dense(one, file, images[:1].expand(2, *images.shape[1:]), record)
             logits[name], labels = _logits(one, loader)
             rows[name] = {
                 "network": name,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -162,7 +163,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> l
     """``name.json`` and ``name.csv`` of the same rows."""
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-    as_json.write_text(json.dumps(list(rows), indent=2) + "\n")
+    as_json.write_text(_json(list(rows)))
     _write_rows(as_csv, list(rows[0]), rows)
     return [as_json, as_csv]
 
@@ -171,7 +172,7 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     """``name.json`` with everything and ``name.csv`` with a row for each way of predicting."""
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-    as_json.write_text(json.dumps(results, indent=2) + "\n")
+    as_json.write_text(_json(results))
     common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
     common["marks"] = ", ".join(results["marks"])
     rows = [{"prediction": way} | row | common for way, row in results["predictions"].items()]
@@ -191,6 +192,19 @@ def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]
         writer = csv.DictWriter(lines, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _json(value: Any) -> str:
+    """JSON, with null for the infinities that it has no word for."""
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: finite(inner) for key, inner in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(inner) for inner in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(value), indent=2) + "\n"
 
 
 def _show_marks(console: Console, start: str, marks: list[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.layers import plain, posteriors
-from bnn_lightning.posteriors import THRESHOLD, Point, log_alpha
+from bnn_lightning.posteriors import THRESHOLD, Point
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
     """Log alpha of every weight (biases left out) of the random layers, by posterior name such as ``conv1.weight``."""
     with torch.no_grad():
         return {
-            name: log_alpha(posterior)
+            name: posterior.log_alpha()
             for name, posterior in posteriors(net)
             if name.split(".")[-1] == "weight" and not isinstance(posterior, Point)
         }

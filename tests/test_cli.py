@@ -578,8 +578,10 @@ def test_init_from_the_twin_and_its_mistakes(sparse, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("export --ckpt_path {twin} --removed 0.5", "--ckpt_path is of a deterministic network, whose weights have no"),
-        ("prune --ckpt_path {twin}", "--ckpt_path is of a deterministic network, whose weights have no"),
+        ("export --ckpt_path {twin} --removed 0.5", "--ckpt_path is of a network whose weights have no signal"),
+        ("prune --ckpt_path {twin}", "--ckpt_path is of a network whose weights have no signal"),
+        ("prune --ckpt_path {lrt} --removed [0.5,2]", "--removed must be a share of the weights from 0 to 1, got 2.0."),
+        ("prune --ckpt_path {lrt} --removed half", "--removed does not take half; bnn fit --help says what it is."),
         (
             "export --ckpt_path {lrt}",
             "--removed is missing: this method drives no weights to zero by itself; bnn prune",

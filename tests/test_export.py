@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ def thinned(net, kept=0.05):
     with torch.no_grad():
         for layer in layers:
             layer.weight *= torch.rand(layer.weight.shape, generator=generator) < kept
-            layer.bias.copy_(torch.randn(layer.bias.shape, generator=generator))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.randn(layer.bias.shape, generator=generator))
         for layer in layers[:-1]:
             layer.weight[::4] = 0  # constants: positive and negative ones
         for layer in layers[1:]:
@@ -46,6 +48,18 @@ NETWORKS = {
             nn.Linear(64, 3),
         ),
         (3, 2, 16),
+    ),
+    "no_biases": (
+        lambda: nn.Sequential(nn.Linear(9, 9, bias=False), nn.Softplus(), nn.Linear(9, 4, bias=False)),
+        (3, 9),
+    ),
+    "names_that_meet": (
+        lambda: nn.Sequential(
+            OrderedDict(
+                a_b=nn.Linear(9, 9), a=nn.Sequential(OrderedDict(b=nn.Linear(9, 9))), act=nn.ReLU(), out=nn.Linear(9, 2)
+            )
+        ),
+        (3, 9),
     ),
     "average_pooling_with_zeros": (
         lambda: nn.Sequential(
@@ -123,6 +137,17 @@ def test_the_network_itself_is_left_alone():
 def test_what_is_no_chain_is_refused():
     with pytest.raises(ValueError, match=r"^network must be a chain .* got ResNet at layer\.$"):
         shrink(resnet18())
+    with pytest.raises(ValueError, match=r"^network must have a Flatten between Conv1d and 1 to be made smaller\.$"):
+        shrink(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=r"^network must have no Flatten between Linear and 2 to be made smaller\.$"):
+        shrink(nn.Sequential(nn.Linear(8, 4), nn.Flatten(), nn.Linear(12, 5)))
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    with pytest.raises(ValueError, match=r"^network must be a chain .* got Residual at 0\.$"):
+        shrink(nn.Sequential(Residual(nn.Linear(3, 3)), nn.Linear(3, 2)))
     layer = nn.Linear(3, 3)
     with pytest.raises(ValueError, match=r"^network uses 1 in two places; a smaller one is made of chains only\.$"):
         shrink(nn.Sequential(layer, layer))
@@ -143,7 +168,7 @@ def test_plain_torch_loads_the_file_for_any_batch_size(tmp_path):
 
 def test_export_measures_the_three_networks(tmp_path):
     net = bayesianize(LeNet300100(), LRT())
-    loader = [(torch.randn(4, 1, 28, 28), torch.tensor([1, 2, 3, 4]))] * 2
+    loader = [(torch.randn(1, 1, 28, 28), torch.tensor([1]))] * 2  # batches of one image, too
     keep = masks_without(net, 0.99)
     rows, difference = export_dense(net, keep, loader, tmp_path / "new" / "net.pt2", {})
     assert [row["network"] for row in rows] == ["mean weights", "kept weights", "dense"]

@@ -72,6 +72,7 @@ METHODS = {
     "HierarchicalB_on_B": (HierarchicalB(p=0.3, noise_on="B", parametrisation="log_sigma2"), "outputs"),
     "HierarchicalB_additive": (HierarchicalB(sigma_init=0.3, parametrisation="log_sigma"), "local"),
     "Sparse": (Sparse(sigma_init=0.3), "local"),
+    "Sparse_pruned": (Sparse(sigma_init=1e-3, prune_in_training=True), "local"),
     "Sparse_log_sigma": (Sparse(sigma_init=0.3, parametrisation="log_sigma"), "local"),
     "Sparse_multiplicative": (Sparse(p=0.3, parametrisation="log_alpha"), "local"),
     "Sparse_output": (Sparse(p=0.3, alpha="output"), "local"),
@@ -390,3 +391,45 @@ def test_initial_values():
     assert drawn.mu.mean().item() == pytest.approx(0.5, abs=5 * 0.1 / 200)
     assert drawn.mu.std().item() == pytest.approx(0.1, rel=5 / 200)
     assert drawn.rho.mean().item() == pytest.approx(-5, abs=5 * 0.1 / 200)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VariationalB(alpha="outputs"), "alpha must be one of weight, output, layer, got 'outputs'."),
+        (lambda: VariationalA(alpha="pixel"), "alpha must be one of feature, channel, got 'pixel'."),
+        (
+            lambda: Sparse(parametrisation="log_sig2"),
+            "parametrisation must be one of log_alpha, log_sigma2, log_sigma, ",
+        ),
+        (lambda: HierarchicalB(noise_on="b"), "noise_on must be one of W, B, got 'b'."),
+        (lambda: HierarchicalB(p=1e-6), "p must be an initial dropout rate from 0.0004 to 0.9996, got 1e-06."),
+        (lambda: VariationalA(p=0.6), "p must be at most 0.5 for VariationalA, whose alpha ends at 1, got 0.6."),
+        (lambda: Sparse(sigma_init=0.0), "sigma_init must be a positive standard deviation such as 0.0067, got 0.0."),
+        (lambda: MCDropout(p=1.0), "p must be a dropout rate from 0 to below 1, got 1.0."),
+        (lambda: BBB(moped_delta=-1.0), "moped_delta must be a number from 0 up, got -1.0."),
+        (
+            lambda: BBB(moped_delta=0.1, prior=ScaleMixture()),
+            "moped_delta must be 0 with ScaleMixture, which has no mean for each weight, got 0.1.",
+        ),
+        (lambda: LRT(prior=ScaleMixture()), "prior must be the normal one or LearntScale for LRT, which draws no"),
+        (lambda: Sparse(prune_in_training=True, noise_on="B"), "prune_in_training must be false for multiplicative"),
+    ],
+)
+def test_bad_settings_of_the_other_methods(make, message):
+    with pytest.raises(ValueError, match="must be") as error:
+        make()
+    assert str(error.value).startswith(message)
+
+
+def test_moped_needs_the_normal_prior():
+    assert LRT().pretrained().moped_delta == 0.1
+    assert BBB(prior=LearntScale()).pretrained().moped_delta == 0
+    assert Sparse().pretrained() == Sparse()
+
+
+def test_second_derivatives_are_refused_rather_than_wrong():
+    layer = BayesianLayer(nn.Linear(3, 2), LRT())
+    (gradient,) = torch.autograd.grad(layer(torch.randn(4, 3)).square().sum(), layer.weight.rho, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -13,12 +13,12 @@ from bnn_lightning.posteriors import (
     LearntAlpha,
     LearntScale,
     Multiplicative,
+    Point,
     ScaleMixture,
     bounded,
     gaussian_kl,
     hierarchical_kl,
     kingma_kl,
-    log_alpha,
     log_uniform_kl,
     unchanged,
 )
@@ -228,16 +228,21 @@ def test_alpha_kl_gradcheck(function):
 
 
 @pytest.mark.parametrize("divergence", [LOG_UNIFORM, HIERARCHICAL, KINGMA])
-@pytest.mark.parametrize("start", [-80.0, -40.0, 40.0])
+@pytest.mark.parametrize("start", [-110.0, -40.0, 40.0])
 @pytest.mark.parametrize("parametrisation", ["log_sigma2", "log_sigma"])
 def test_additive_kl_is_finite_at_a_mean_of_zero(parametrisation, start, divergence):
-    # T4.6
+    # T4.6, beyond log alpha = -100 for the second weight
     posterior = Additive(torch.tensor([0.0, 0.1, -1e-20]), torch.full((3,), start), parametrisation, divergence)
     value = posterior.kl() + posterior.sample().sum() + posterior.variance.sum()
     value.backward()
     for parameter in posterior.parameters():
         assert torch.isfinite(parameter.grad).all()
     assert torch.isfinite(value)
+    if start < -100:  # a sigma that small still feels the KL, which asks for a larger one
+        posterior.zero_grad()
+        posterior.kl().backward()
+        spread = getattr(posterior, parametrisation).grad[1].item()
+        assert spread == pytest.approx(-0.5 if parametrisation == "log_sigma2" else -1, rel=1e-3)
 
 
 @pytest.mark.parametrize("divergence", [LOG_UNIFORM, HIERARCHICAL, KINGMA])
@@ -304,9 +309,43 @@ def test_tied_alphas_pay_for_each_weight_and_shared_noise_once(shape, shared, ti
     assert posterior.kl().item() == pytest.approx(times * math.prod(shape) * one, rel=1e-9)
 
 
-def test_log_alpha_of_any_posterior():
+def test_log_alpha_of_every_posterior():
     gaussian = Gaussian(torch.tensor([0.5, 0.0]), torch.tensor([inverse_softplus(0.1)] * 2))
-    assert log_alpha(gaussian)[0].item() == pytest.approx(2 * math.log(0.1 / 0.5), rel=1e-5)
-    assert log_alpha(gaussian)[1].item() == math.inf
+    assert gaussian.log_alpha()[0].item() == pytest.approx(2 * math.log(0.1 / 0.5), rel=1e-5)
+    assert gaussian.log_alpha()[1].item() == math.inf
     additive = Additive(torch.tensor([0.5]), torch.tensor([-3.0]), "log_sigma2", LOG_UNIFORM)
-    assert log_alpha(additive).item() == pytest.approx(-3 - 2 * math.log(0.5), rel=1e-5)
+    assert additive.log_alpha().item() == pytest.approx(-3 - 2 * math.log(0.5), rel=1e-5)
+    tiny = Additive(torch.tensor([1e-30]), torch.tensor([-3.0]), "log_sigma2", LOG_UNIFORM)  # its square underflows
+    assert tiny.log_alpha().item() == pytest.approx(-3 + 60 * math.log(10), rel=1e-5)
+    alpha = LearntAlpha(torch.tensor([[2.0], [-1.0]]), "log_alpha", LOG_UNIFORM)
+    tied = Multiplicative(torch.tensor([[0.0, 1e-25], [1.0, 2.0]]), alpha, unchanged, shared=False)
+    assert tied.log_alpha().tolist() == [[2, 2], [-1, -1]]
+    assert Point(torch.ones(2)).log_alpha().tolist() == [-math.inf, -math.inf]
+
+
+def test_a_pruned_mean_is_zero_until_its_signal_is_back():
+    mu = torch.tensor([0.5, 0.5, -0.5])
+    log_sigma2 = mu.square().log() + torch.tensor([2.9, 3.1, 3.1])
+    posterior = Additive(mu, log_sigma2, "log_sigma2", LOG_UNIFORM, prune_above=3.0)
+    assert posterior.mean.tolist() == [0.5, 0, 0]
+    count = 10_000
+    with torch.no_grad():
+        draws = torch.stack([posterior.sample() for _ in range(count)])
+    error = 5 * (posterior.variance / count).sqrt()
+    assert ((draws.mean(0) - posterior.mean).abs() <= error).all()
+    posterior.mean.sum().backward()
+    assert posterior.mu.grad.tolist() == [1, 0, 0]  # only the KL moves a mean that is pruned
+    posterior.zero_grad()
+    posterior.kl().backward()
+    assert (posterior.mu.grad != 0).all()
+    with torch.no_grad():
+        posterior.log_sigma2[1] -= 0.2
+    assert posterior.mean.tolist() == [0.5, 0.5, 0]
+
+
+def test_at_the_limit_of_alpha_the_kl_moves_nothing():
+    # alpha stays 1 when mu moves, so the KL cannot fall and must not erase the weights.
+    posterior = Additive(0.05 * torch.randn(2000), torch.zeros(2000), "log_sigma2", KINGMA)
+    assert posterior.kl().item() == pytest.approx(0, abs=1e-2)
+    posterior.kl().backward()
+    assert posterior.mu.grad.abs().max().item() == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, LeNet300100, MCDropout, Sparse, bayesianize
+from bnn_lightning import BBB, LRT, HierarchicalB, LeNet300100, Sparse, bayesianize
 from bnn_lightning.layers import plain, posteriors
 from bnn_lightning.sparsity import by_layer, compression, masks, masks_without, overall_sparsity, weight_log_alphas
 
@@ -83,7 +83,7 @@ def test_signal_to_noise_goes_over_the_whole_network_and_removes_the_share_exact
 
 
 def test_equal_ratios_are_still_removed_in_the_share_asked_for():
-    net = bayesianize(nn.Linear(8, 8), MCDropout())
+    net = bayesianize(nn.Linear(8, 8), HierarchicalB(alpha="layer"))
     assert int(masks_without(net, 0.25)["weight"].sum()) == 48
 
 

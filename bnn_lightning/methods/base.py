@@ -1,7 +1,7 @@
 """The contract of a method: what a weight becomes, and how its noise enters a layer."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -78,3 +78,10 @@ class Method(ABC):
     def pretrained(self) -> Self:
         """The method for a network whose weights come from a trained one; itself, where that changes nothing."""
         return self
+
+
+def check_words(method: Method) -> None:
+    """Refuses, with a ValueError, a setting that is none of the words of its type; the command line does so too."""
+    for name, kind in get_type_hints(type(method)).items():
+        if get_origin(kind) is Literal and (value := getattr(method, name)) not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}.")

@@ -36,7 +36,7 @@ class GaussianMethod(Method):
         prior: another prior, ScaleMixture or LearntScale; null is the normal one of prior_mu and prior_sigma.
         moped_delta: sigma starts at moped_delta * |w| and the prior is N(w, prior_sigma^2) for a layer's own values w,
             as in MOPED (Krishnan et al. 2020, arXiv:1906.05323); 0 is without; null is 0, or 0.1 where init_from
-            brings trained values.
+            brings trained values and the prior is the normal one.
     """
 
     prior_sigma: float = 0.1
@@ -53,6 +53,11 @@ class GaussianMethod(Method):
             raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
         if self.moped_delta is not None and not (math.isfinite(self.moped_delta) and self.moped_delta >= 0):
             raise ValueError(f"moped_delta must be a number from 0 up, got {self.moped_delta}.")
+        if self.moped_delta and self.prior is not None:
+            raise ValueError(
+                f"moped_delta must be 0 with {type(self.prior).__name__}, which has no mean for each weight, "
+                f"got {self.moped_delta}."
+            )
         for name in ("mu_init", "rho_init"):
             value = getattr(self, name)
             if value is None and name == "mu_init":
@@ -90,7 +95,8 @@ class GaussianMethod(Method):
         return self.weight(init)
 
     def pretrained(self) -> Self:
-        return replace(self, mu_init=None, moped_delta=0.1 if self.moped_delta is None else self.moped_delta)
+        delta = 0.1 if self.prior is None else 0.0
+        return replace(self, mu_init=None, moped_delta=delta if self.moped_delta is None else self.moped_delta)
 
 
 @dataclass(frozen=True)

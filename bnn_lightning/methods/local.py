@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bnn_lightning.methods.base import Op
 from bnn_lightning.posteriors import Posterior
@@ -44,6 +45,7 @@ class AddNoise(torch.autograd.Function):
         ctx.save_for_backward(output[1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
         (half_noise_over_std,) = ctx.saved_tensors
         return grad, grad * half_noise_over_std, None

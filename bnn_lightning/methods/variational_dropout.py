@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bnn_lightning.methods.base import Method, Op
+from bnn_lightning.methods.base import Method, Op, check_words
 from bnn_lightning.methods.dropout import with_noisy_inputs
 from bnn_lightning.methods.local import local_reparameterisation
 from bnn_lightning.posteriors import (
@@ -51,8 +51,9 @@ class VariationalDropout(Method, ABC):
     sigma_init: float = math.exp(-5)
 
     def __post_init__(self) -> None:
-        if not 0 < self.p < 1:
-            raise ValueError(f"p must be an initial dropout rate between 0 and 1, got {self.p}.")
+        check_words(self)
+        if not 0.0004 <= self.p <= 0.9996:
+            raise ValueError(f"p must be an initial dropout rate from 0.0004 to 0.9996, got {self.p}.")
         if self.p / (1 - self.p) > math.exp(self.divergence.valid_to):
             raise ValueError(f"p must be at most 0.5 for {type(self).__name__}, whose alpha ends at 1, got {self.p}.")
         if not (math.isfinite(self.sigma_init) and self.sigma_init > 0):
@@ -152,7 +153,6 @@ class HierarchicalA(_TypeA):
     """
 
     divergence = HIERARCHICAL
-    removes_weights = True
     removes_weights = True
 
 

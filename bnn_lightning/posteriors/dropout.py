@@ -1,215 +1,14 @@
-"""Random tensors: what a weight or a bias becomes under a method, their priors, and the KL divergences between them.
-
-Every posterior is an ``nn.Module`` with the same four members: ``mean``, ``variance``, ``sample()`` and ``kl()``.
-"""
+"""Weights under multiplicative noise, or told by alpha: their variance over their squared mean."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-# Below this rho, softplus(rho) equals exp(rho) to float32 rounding, so log(softplus(rho)) is rho itself. Going through
-# the logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
-_LOG_SIGMA_IS_RHO = -15.0
-
-
-def gaussian_kl(
-    mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor, log_sigma: Tensor | None = None
-) -> Tensor:
-    """KL(N(mu, sigma^2) || N(prior_mu, prior_sigma^2)), element by element, in nats.
-
-    log(s / sigma) + (sigma^2 + (mu - m)^2) / (2 s^2) - 1/2 for a prior N(m, s^2). The posterior comes first: the other
-    direction is mass-covering, explodes as sigma goes to 0 and is not the term of the ELBO.
-
-    ``log_sigma`` may be given where it is known more exactly than the logarithm of ``sigma``.
-    """
-    if log_sigma is None:
-        log_sigma = sigma.log()
-    return (
-        prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
-    )
-
-
-class Posterior(Protocol):
-    """A random tensor. ``mean``, ``variance`` and ``sample()`` have the shape of the tensor it replaces."""
-
-    @property
-    def mean(self) -> Tensor: ...
-
-    @property
-    def variance(self) -> Tensor: ...
-
-    def sample(self) -> Tensor:
-        """One draw, differentiable in the posterior's parameters."""
-        ...
-
-    def kl(self) -> Tensor:
-        """KL(posterior || prior) summed over the tensor: a scalar in nats, computed from the current parameters."""
-        ...
-
-
-class Point(nn.Module):
-    """A tensor that is not random: all mass at mu, no KL."""
-
-    def __init__(self, mu: Tensor):
-        super().__init__()
-        self.mu = nn.Parameter(mu)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.mu
-
-    @property
-    def variance(self) -> Tensor:
-        return torch.zeros_like(self.mu)
-
-    def sample(self) -> Tensor:
-        return self.mu
-
-    def kl(self) -> Tensor:
-        return torch.zeros((), dtype=_at_least_float32(self.mu), device=self.mu.device)
-
-    def extra_repr(self) -> str:
-        return _shape(self.mu)
-
-
-# Priors of Gaussian posteriors other than N(prior_mu, prior_sigma^2)
-
-
-@dataclass(frozen=True)
-class Prior(ABC):
-    """A prior over each weight of a tensor, for posteriors N(mu, sigma^2)."""
-
-    @abstractmethod
-    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        """KL(N(mu, sigma^2) || prior) summed over a tensor, in nats; exact, or an unbiased estimate."""
-
-
-@dataclass(frozen=True)
-class ScaleMixture(Prior):
-    """p(w) = pi N(0, sigma1^2) + (1 - pi) N(0, sigma2^2): a spike and a slab.
-
-    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. The KL is an estimate from one draw: the entropy of the posterior in
-    closed form, and log p at the draw.
-
-    Args:
-        pi: weight of the wide component, between 0 and 1.
-        sigma1: standard deviation of the wide component.
-        sigma2: standard deviation of the narrow component; exp(-6) = 0.0025 is one of the published choices.
-    """
-
-    pi: float = 0.5
-    sigma1: float = 1.0
-    sigma2: float = math.exp(-6)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.pi < 1:
-            raise ValueError(f"pi must be between 0 and 1, got {self.pi}.")
-        for name in ("sigma1", "sigma2"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive standard deviation, got {value}.")
-
-    def log_prob(self, w: Tensor) -> Tensor:
-        """The logarithm of p(w), element by element."""
-        parts = [
-            math.log(share) - 0.5 * (w / sigma).square() - math.log(sigma * math.sqrt(2 * math.pi))
-            for share, sigma in ((self.pi, self.sigma1), (1 - self.pi, self.sigma2))
-        ]
-        return torch.logaddexp(*parts)
-
-    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, torch.randn_like(mu)))).sum()
-
-
-@dataclass(frozen=True)
-class LearntScale(Prior):
-    """Empirical Bayes: p(w) = N(prior_mu, s^2) with one s for each tensor, always at its optimum.
-
-    The s that minimises the KL is s^2 = mean(sigma^2 + (mu - prior_mu)^2), so it needs no parameter of its own, and the
-    KL is sum(log s - log sigma).
-
-    Args:
-        prior_mu: mean of the prior.
-    """
-
-    prior_mu: float = 0.0
-
-    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        second_moment = (sigma.square() + (mu - self.prior_mu).square()).mean()
-        return 0.5 * mu.numel() * second_moment.log() - log_sigma.sum()
-
-
-class Gaussian(nn.Module):
-    """q(w) = N(mu, sigma^2) for each element on its own, sigma = softplus(rho), with prior N(prior_mu, prior_sigma^2).
-
-    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters, the prior is a buffer.
-
-    Args:
-        mu: initial means.
-        rho: initial rho, of the same shape; sigma(-3) = 0.0486, sigma(-5) = 0.00672.
-        prior_mu, prior_sigma: mean and standard deviation of the prior: one number, or a tensor that broadcasts.
-        prior: another prior in its place.
-    """
-
-    prior_mu: Tensor
-    prior_sigma: Tensor
-
-    def __init__(
-        self,
-        mu: Tensor,
-        rho: Tensor,
-        prior_mu: float | Tensor = 0.0,
-        prior_sigma: float | Tensor = 0.1,
-        prior: Prior | None = None,
-    ):
-        super().__init__()
-        self.mu = nn.Parameter(mu)
-        self.rho = nn.Parameter(rho)
-        self.prior = prior
-        self.register_buffer("prior_mu", torch.as_tensor(prior_mu, dtype=mu.dtype, device=mu.device))
-        self.register_buffer("prior_sigma", torch.as_tensor(prior_sigma, dtype=mu.dtype, device=mu.device))
-
-    @property
-    def sigma(self) -> Tensor:
-        return F.softplus(self.rho)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.mu
-
-    @property
-    def variance(self) -> Tensor:
-        return self.sigma.square()
-
-    def sample(self) -> Tensor:
-        return torch.addcmul(self.mu, self.sigma, torch.randn_like(self.mu))
-
-    def kl(self) -> Tensor:
-        dtype = _at_least_float32(self.mu)
-        mu, rho = self.mu.to(dtype), self.rho.to(dtype)
-        prior_mu, prior_sigma = self.prior_mu.to(dtype), self.prior_sigma.to(dtype)
-        sigma = F.softplus(rho)
-        log_sigma = torch.where(rho < _LOG_SIGMA_IS_RHO, rho, sigma.clamp_min(torch.finfo(dtype).tiny).log())
-        if self.prior is not None:
-            return self.prior.kl(mu, sigma, log_sigma)
-        return gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
-
-    def extra_repr(self) -> str:
-        if self.prior is not None:
-            return f"{_shape(self.mu)}, {self.prior}"
-        one = self.prior_sigma.numel() == 1
-        prior = f"prior_sigma={self.prior_sigma.item():.4g}" if one else "a prior for each element"
-        return f"{_shape(self.mu)}, {prior}"
-
-
-# Variational dropout: posteriors told by alpha, their variance over their squared mean.
+from bnn_lightning.posteriors.base import at_least_float32, shape_text
 
 
 class Divergence(NamedTuple):
@@ -265,6 +64,7 @@ class _LogUniformKL(torch.autograd.Function):
         ctx.save_for_backward(output[1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:
         return grad * ctx.saved_tensors[0]
 
@@ -313,6 +113,7 @@ HIERARCHICAL = Divergence(hierarchical_kl)
 Parametrisation = Literal["log_alpha", "log_sigma2", "log_sigma"]
 
 _LOG_ALPHA = (-8.0, 8.0)  # of multiplicative noise: from 2 % of the signal to 54 times
+_MAX_LOG_PRECISION = 40.0  # log(1 / sigma) in the KL of additive noise
 _MIN_LOG_SIGMA2 = -40.0  # where the limit on alpha would ask for no noise at all, at a mean of 0
 
 
@@ -328,8 +129,11 @@ class FixedAlpha(nn.Module):
     def forward(self) -> Tensor:
         return self.value
 
+    def log(self) -> Tensor:
+        return self.value.log()
+
     def kl(self) -> Tensor:
-        return self.value.new_zeros((), dtype=_at_least_float32(self.value))
+        return self.value.new_zeros((), dtype=at_least_float32(self.value))
 
 
 class LearntAlpha(nn.Module):
@@ -349,17 +153,18 @@ class LearntAlpha(nn.Module):
         self.factor = 2.0 if parametrisation == "log_sigma" else 1.0
         self.register_parameter(parametrisation, nn.Parameter(log_alpha / self.factor))
 
-    def _log_alpha(self) -> Tensor:
+    def log(self) -> Tensor:
+        """Log alpha, within its bounds."""
         value = getattr(self, self.parametrisation) * self.factor
         low, high = _LOG_ALPHA
         return bounded(value, low, min(high, self.divergence.valid_to))
 
     def forward(self) -> Tensor:
-        return self._log_alpha().exp()
+        return self.log().exp()
 
     def kl(self) -> Tensor:
-        log_alpha = self._log_alpha()
-        return self.divergence.function(log_alpha.to(_at_least_float32(log_alpha)).neg().exp()).sum()
+        log_alpha = self.log()
+        return self.divergence.function(log_alpha.to(at_least_float32(log_alpha)).neg().exp()).sum()
 
 
 def unchanged(values: Tensor) -> Tensor:
@@ -410,12 +215,15 @@ class Multiplicative(nn.Module):
             return self.mu * self.over_weights(self.noise(self.alpha()))
         return self.mu * self.noise(self.over_weights(self.alpha()).expand_as(self.mu))
 
+    def log_alpha(self) -> Tensor:
+        return self.over_weights(self.alpha.log()).expand_as(self.mu)
+
     def kl(self) -> Tensor:
         alphas = next(iter([*self.alpha.parameters(), *self.alpha.buffers()])).numel()
         return self.alpha.kl() * (1 if self.shared else self.mu.numel() / alphas)
 
     def extra_repr(self) -> str:
-        return f"{_shape(self.mu)}, {'shared' if self.shared else 'independent'} noise"
+        return f"{shape_text(self.mu)}, {'shared' if self.shared else 'independent'} noise"
 
 
 class Additive(nn.Module):
@@ -449,10 +257,11 @@ class Additive(nn.Module):
 
     def _log_sigma2(self) -> Tensor:
         value = getattr(self, self.parametrisation) * self.factor
-        if math.isinf(self.divergence.valid_to):
-            return value
-        limit = self.mu.detach().square().log() + self.divergence.valid_to
-        return bounded(value, -math.inf, limit.clamp_min(_MIN_LOG_SIGMA2))
+        return value if math.isinf(self.divergence.valid_to) else bounded(value, -math.inf, self._limit())
+
+    def _limit(self) -> Tensor:
+        """The log sigma^2 at which alpha is as large as the divergence holds for."""
+        return (2 * self.mu.detach().abs().log() + self.divergence.valid_to).clamp_min(_MIN_LOG_SIGMA2)
 
     @property
     def mean(self) -> Tensor:
@@ -468,37 +277,23 @@ class Additive(nn.Module):
     def sample(self) -> Tensor:
         return torch.addcmul(self.mean, (0.5 * self._log_sigma2()).exp(), torch.randn_like(self.mu))
 
+    def log_alpha(self) -> Tensor:
+        dtype = at_least_float32(self.mu)
+        return self._log_sigma2().to(dtype) - 2 * self.mu.to(dtype).abs().log()
+
     def kl(self) -> Tensor:
-        dtype = _at_least_float32(self.mu)
+        dtype = at_least_float32(self.mu)
+        log_sigma2 = self._log_sigma2().to(dtype)
+        log_precision = -0.5 * log_sigma2
+        # By value only, so that a sigma that small still feels the KL: exp() would overflow.
+        log_precision = log_precision + (log_precision.clamp_max(_MAX_LOG_PRECISION) - log_precision).detach()
         # (mu / sigma)^2 rather than log alpha, whose logarithm of mu^2 has no gradient at mu = 0.
-        precision = (self.mu.to(dtype) * (-0.5 * self._log_sigma2().to(dtype)).exp()).square()
+        precision = (self.mu.to(dtype) * log_precision.exp()).square()
         if math.isfinite(self.divergence.valid_to):
-            precision = precision.clamp_min(math.exp(-self.divergence.valid_to))
+            # At the limit alpha stays what it is when mu moves, for the limit moves with it.
+            least = math.exp(-self.divergence.valid_to)
+            precision = precision.clamp_min(least).masked_fill(log_sigma2 >= self._limit(), least)
         return self.divergence.function(precision).sum()
 
     def extra_repr(self) -> str:
-        return f"{_shape(self.mu)}, {self.parametrisation}"
-
-
-# The parameters of a posterior that say how wide it is.
-SPREADS = ("rho", "log_alpha", "log_sigma2", "log_sigma")
-
-
-THRESHOLD = 3.0
-"""A weight with log alpha above this is removed: its noise has 20 times the power of its signal, a dropout rate of
-0.95 (Molchanov et al. 2017, section 4.3)."""
-
-
-def log_alpha(posterior: Any) -> Tensor:
-    """For each weight log(variance / mu^2), that is -2 log of its signal-to-noise ratio; inf where mu is 0."""
-    dtype = _at_least_float32(posterior.mu)
-    return posterior.variance.to(dtype).log() - 2 * posterior.mu.to(dtype).abs().log()  # the square would underflow
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    """Millions of terms are added up: never in less than float32, whatever the parameters are kept in."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _shape(x: Tensor) -> str:
-    return "x".join(str(size) for size in x.shape)
+        return f"{shape_text(self.mu)}, {self.parametrisation}"

@@ -1,0 +1,168 @@
+"""Independent Gaussian weights and their priors."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn_lightning.posteriors.base import at_least_float32, shape_text
+
+# Below this rho, softplus(rho) equals exp(rho) to float32 rounding, so log(softplus(rho)) is rho itself. Going through
+# the logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
+_LOG_SIGMA_IS_RHO = -15.0
+
+
+def gaussian_kl(
+    mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor, log_sigma: Tensor | None = None
+) -> Tensor:
+    """KL(N(mu, sigma^2) || N(prior_mu, prior_sigma^2)), element by element, in nats.
+
+    log(s / sigma) + (sigma^2 + (mu - m)^2) / (2 s^2) - 1/2 for a prior N(m, s^2). The posterior comes first: the other
+    direction is mass-covering, explodes as sigma goes to 0 and is not the term of the ELBO.
+
+    ``log_sigma`` may be given where it is known more exactly than the logarithm of ``sigma``.
+    """
+    if log_sigma is None:
+        log_sigma = sigma.log()
+    return (
+        prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
+    )
+
+
+@dataclass(frozen=True)
+class Prior(ABC):
+    """A prior over each weight of a tensor, for posteriors N(mu, sigma^2)."""
+
+    @abstractmethod
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        """KL(N(mu, sigma^2) || prior) summed over a tensor, in nats; exact, or an unbiased estimate."""
+
+
+@dataclass(frozen=True)
+class ScaleMixture(Prior):
+    """p(w) = pi N(0, sigma1^2) + (1 - pi) N(0, sigma2^2): a spike and a slab.
+
+    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. The KL is an estimate from one draw: the entropy of the posterior in
+    closed form, and log p at the draw.
+
+    Args:
+        pi: weight of the wide component, between 0 and 1.
+        sigma1: standard deviation of the wide component.
+        sigma2: standard deviation of the narrow component; exp(-6) = 0.0025 is one of the published choices.
+    """
+
+    pi: float = 0.5
+    sigma1: float = 1.0
+    sigma2: float = math.exp(-6)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pi < 1:
+            raise ValueError(f"pi must be between 0 and 1, got {self.pi}.")
+        for name in ("sigma1", "sigma2"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive standard deviation, got {value}.")
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """The logarithm of p(w), element by element."""
+        parts = [
+            math.log(share) - 0.5 * (w / sigma).square() - math.log(sigma * math.sqrt(2 * math.pi))
+            for share, sigma in ((self.pi, self.sigma1), (1 - self.pi, self.sigma2))
+        ]
+        return torch.logaddexp(*parts)
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
+        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, torch.randn_like(mu)))).sum()
+
+
+@dataclass(frozen=True)
+class LearntScale(Prior):
+    """Empirical Bayes: p(w) = N(prior_mu, s^2) with one s for each tensor, always at its optimum.
+
+    The s that minimises the KL is s^2 = mean(sigma^2 + (mu - prior_mu)^2), so it needs no parameter of its own, and the
+    KL is sum(log s - log sigma).
+
+    Args:
+        prior_mu: mean of the prior.
+    """
+
+    prior_mu: float = 0.0
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        second_moment = (sigma.square() + (mu - self.prior_mu).square()).mean()
+        return 0.5 * mu.numel() * second_moment.log() - log_sigma.sum()
+
+
+class Gaussian(nn.Module):
+    """q(w) = N(mu, sigma^2) for each element on its own, sigma = softplus(rho), with prior N(prior_mu, prior_sigma^2).
+
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters, the prior is a buffer.
+
+    Args:
+        mu: initial means.
+        rho: initial rho, of the same shape; sigma(-3) = 0.0486, sigma(-5) = 0.00672.
+        prior_mu, prior_sigma: mean and standard deviation of the prior: one number, or a tensor that broadcasts.
+        prior: another prior in its place.
+    """
+
+    prior_mu: Tensor
+    prior_sigma: Tensor
+
+    def __init__(
+        self,
+        mu: Tensor,
+        rho: Tensor,
+        prior_mu: float | Tensor = 0.0,
+        prior_sigma: float | Tensor = 0.1,
+        prior: Prior | None = None,
+    ):
+        super().__init__()
+        self.mu = nn.Parameter(mu)
+        self.rho = nn.Parameter(rho)
+        self.prior = prior
+        self.register_buffer("prior_mu", torch.as_tensor(prior_mu, dtype=mu.dtype, device=mu.device))
+        self.register_buffer("prior_sigma", torch.as_tensor(prior_sigma, dtype=mu.dtype, device=mu.device))
+
+    @property
+    def sigma(self) -> Tensor:
+        return F.softplus(self.rho)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.mu
+
+    @property
+    def variance(self) -> Tensor:
+        return self.sigma.square()
+
+    def sample(self) -> Tensor:
+        return torch.addcmul(self.mu, self.sigma, torch.randn_like(self.mu))
+
+    def log_alpha(self) -> Tensor:
+        dtype = at_least_float32(self.mu)
+        return 2 * (_log_softplus(self.rho.to(dtype)) - self.mu.to(dtype).abs().log())
+
+    def kl(self) -> Tensor:
+        dtype = at_least_float32(self.mu)
+        mu, rho = self.mu.to(dtype), self.rho.to(dtype)
+        prior_mu, prior_sigma = self.prior_mu.to(dtype), self.prior_sigma.to(dtype)
+        sigma = F.softplus(rho)
+        log_sigma = _log_softplus(rho)
+        if self.prior is not None:
+            return self.prior.kl(mu, sigma, log_sigma)
+        return gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
+
+    def extra_repr(self) -> str:
+        if self.prior is not None:
+            return f"{shape_text(self.mu)}, {self.prior}"
+        one = self.prior_sigma.numel() == 1
+        prior = f"prior_sigma={self.prior_sigma.item():.4g}" if one else "a prior for each element"
+        return f"{shape_text(self.mu)}, {prior}"
+
+
+def _log_softplus(rho: Tensor) -> Tensor:
+    return torch.where(rho < _LOG_SIGMA_IS_RHO, rho, F.softplus(rho).clamp_min(torch.finfo(rho.dtype).tiny).log())
