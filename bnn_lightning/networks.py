@@ -10,7 +10,7 @@ in deep networks. Measured with 3Conv3FC under BBB on 12,000 MNIST digits, test 
 
 import math
 from abc import ABCMeta
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -202,3 +202,7 @@ class CIFARNet(Network):
             fc2=nn.Linear(hidden, hidden),
             fc3=nn.Linear(hidden, num_classes),
         )
+        linear: Any = (self.fc1, self.fc2, self.fc3)
+        for layer in linear:
+            # No activation follows, so there is no slope of 1/2 to make up for: He-normal weights would start far off.
+            layer.reset_parameters()
