@@ -147,7 +147,10 @@ def covariance_of_the_outputs(name, plain, layer, x):
     if gate is not None:
         std["weight"] = gate * parameters["weight"].abs()
     std = [torch.zeros_like(parameters[part]) if std[part] is None else std[part] for part in parameters]
-    call = lambda *weights: torch.func.functional_call(plain, dict(zip(parameters, weights, strict=True)), (x,))  # noqa: E731
+
+    def call(*weights):
+        return torch.func.functional_call(plain, dict(zip(parameters, weights, strict=True)), (x,))
+
     through = jacobian(call, *parameters.values()) * torch.cat([one.flatten() for one in std])
     covariance = through @ through.T
     if kind == "local":

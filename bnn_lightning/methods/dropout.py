@@ -6,7 +6,7 @@ is alpha = p / (1 - p) for a dropout rate p.
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -46,34 +46,38 @@ class FixedDropout(Method, ABC):
 
 
 @dataclass(frozen=True)
-class MCDropout(FixedDropout):
-    """Bernoulli dropout before each layer, also when predicting: y = op(x * z / (1 - p), theta), z ~ Bernoulli(1 - p).
+class _OnInputs(FixedDropout, ABC):
+    """Noise on the inputs of each layer, for each element of x."""
 
-    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142). z is drawn for each
-    element of x, pixels included.
-    """
+    bernoulli: ClassVar[bool]
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features)
-        return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True, bernoulli=True)
+        return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True, bernoulli=self.bernoulli)
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         return with_noisy_inputs(op, x, weight, bias)
 
 
 @dataclass(frozen=True)
-class GaussianS(FixedDropout):
+class MCDropout(_OnInputs):
+    """Bernoulli dropout before each layer, also when predicting: y = op(x * z / (1 - p), theta), z ~ Bernoulli(1 - p).
+
+    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142). z is drawn for each
+    element of x, pixels included.
+    """
+
+    bernoulli = True
+
+
+@dataclass(frozen=True)
+class GaussianS(_OnInputs):
     """Gaussian dropout on inputs: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
 
     Srivastava et al. 2014, section 10.
     """
 
-    def weight(self, init: Tensor, op: Op) -> Multiplicative:
-        alpha = self._alpha(init, op.in_features)
-        return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True)
-
-    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        return with_noisy_inputs(op, x, weight, bias)
+    bernoulli = False
 
 
 @dataclass(frozen=True)

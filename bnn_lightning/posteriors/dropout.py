@@ -195,6 +195,7 @@ class Multiplicative(nn.Module):
         self.mu = nn.Parameter(mu)
         self.alpha = alpha
         self.over_weights, self.shared, self.bernoulli = over_weights, shared, bernoulli
+        self.kl_count = 1 if shared else mu.numel() / alpha().numel()
 
     @property
     def mean(self) -> Tensor:
@@ -219,8 +220,7 @@ class Multiplicative(nn.Module):
         return self.over_weights(self.alpha.log()).expand_as(self.mu)
 
     def kl(self) -> Tensor:
-        alphas = next(iter([*self.alpha.parameters(), *self.alpha.buffers()])).numel()
-        return self.alpha.kl() * (1 if self.shared else self.mu.numel() / alphas)
+        return self.alpha.kl() * self.kl_count
 
     def extra_repr(self) -> str:
         return f"{shape_text(self.mu)}, {'shared' if self.shared else 'independent'} noise"
