@@ -10,6 +10,7 @@ from bnn_lightning.compat import (
     ModuleWrapper,
     load_reference_state_dict,
 )
+from bnn_lightning.draws import Ensemble, Sampler, sample_logits
 from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
 from bnn_lightning.methods import (
     BBB,
@@ -28,7 +29,15 @@ from bnn_lightning.methods import (
 from bnn_lightning.networks import MLP, AlexNet, CIFARNet, LeNet, LeNet5Caffe, LeNet300100, ThreeConvThreeFC
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import LearntScale, ScaleMixture
-from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
+from bnn_lightning.predictive import (
+    covariances,
+    expected_entropy,
+    log_predictive,
+    mutual_information,
+    predictive_entropy,
+    probabilities,
+    variances,
+)
 
 __version__ = "0.1.0"
 
@@ -44,6 +53,7 @@ __all__ = [
     "BayesianClassifier",
     "BayesianLayer",
     "CIFARNet",
+    "Ensemble",
     "FlattenLayer",
     "Flipout",
     "GaussianS",
@@ -57,19 +67,24 @@ __all__ = [
     "MCDropout",
     "Method",
     "ModuleWrapper",
+    "Sampler",
     "ScaleMixture",
     "Sparse",
     "ThreeConvThreeFC",
     "VariationalA",
     "VariationalB",
     "bayesianize",
+    "covariances",
     "elbo",
+    "expected_entropy",
     "kl",
     "load_reference_state_dict",
     "log_predictive",
     "mutual_information",
     "predictive_entropy",
+    "probabilities",
     "sample_logits",
     "sampling",
+    "variances",
     "variational_loss",
 ]

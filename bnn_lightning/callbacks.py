@@ -13,8 +13,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from bnn_lightning.checkpoints import KEY
+from bnn_lightning import figures
+from bnn_lightning.checkpoints import KEY, read_checkpoint, write_checkpoint
 from bnn_lightning.layers import posteriors
+from bnn_lightning.posteriors import Point
 from bnn_lightning.schedules import KLWeight
 
 
@@ -103,6 +105,41 @@ class CurveLayout(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars({"training and validation": curves, "schedules": schedules})
+
+
+class PosteriorBoard(Callback):
+    """TensorBoard's pictures of the posterior: histograms of each layer's sigma, |mu| / sigma and log alpha, posterior
+    against prior, and the first layer's filters.
+
+    Args:
+        every_n_epochs: how often; and always after the last epoch.
+    """
+
+    def __init__(self, every_n_epochs: int = 5):
+        self.every_n_epochs = every_n_epochs
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not boards or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
+            return
+        named = [(name, part) for name, part in posteriors(pl_module.network) if not isinstance(part, Point)]  # type: ignore[arg-type]
+        if not named:
+            return
+        with torch.no_grad():
+            for board in boards:
+                for name, part in named:
+                    sigma = part.variance.expand_as(part.mean).sqrt()
+                    values = {"sigma": sigma, "mu_over_sigma": part.mean.abs() / sigma, "log_alpha": part.log_alpha()}
+                    for what, value in values.items():
+                        finite = value[value.isfinite()]
+                        if len(finite):
+                            board.add_histogram(f"{what}/{name}", finite, trainer.global_step)
+                board.add_figure("posterior and prior", figures.posterior_and_prior(named), trainer.global_step)
+                filters = figures.first_layer(named[0][1])
+                if filters is not None:
+                    board.add_figure("first layer", filters, trainer.global_step)
 
 
 class TrainingStoppedError(RuntimeError):
@@ -215,8 +252,45 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
+class Calibrate(Callback):
+    """Puts the calibration of every way of predicting into the run's checkpoints, once, when training has ended.
+
+    It is fitted on the half of the hold-out that selected nothing, of which a run without a hold-out has none.
+
+    Args:
+        folder: of the checkpoints.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        loader = getattr(data, "calibration_dataloader", None)
+        trainer.strategy.barrier()
+        files = [file for file in (self.folder / "best.ckpt", self.folder / "last.ckpt") if file.is_file()]
+        if loader is None or len(loader()) == 0 or not files:
+            return
+        trained = {name: value.clone() for name, value in model.state_dict().items()}
+        records: dict[int, dict[str, Any]] = {}
+        for file in files:
+            checkpoint = read_checkpoint(file)
+            if checkpoint["global_step"] not in records:
+                model.load_state_dict(checkpoint["state_dict"])
+                found = model.calibrated(loader())
+                records[checkpoint["global_step"]] = {way: calibration.record() for way, calibration in found.items()}
+            checkpoint[KEY]["calibration"] = records[checkpoint["global_step"]]
+            trainer.strategy.barrier()  # every process has read the file
+            if trainer.is_global_zero:
+                write_checkpoint(checkpoint, file)
+        model.load_state_dict(trained)
+
+
 class RunRecord(Callback):
     """Puts the resolved config into every checkpoint, so that a checkpoint alone can be tested and gone on with.
+
+    TensorBoard's page of hyper-parameters gets the same config, beside what the last epoch came to.
 
     Args:
         record: plain values: the config, the seed, the versions it ran with.
@@ -227,3 +301,31 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.setdefault(KEY, {}).update(self.record)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        wanted = ("val/nll", "val/accuracy", "train/nll", "train/kl_per_n", "train/elbo_per_n")
+        reached = {f"hp/{name}": trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and reached:
+                logger.log_hyperparams(hyper_parameters(self.record["config"]), reached)
+
+
+def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart, in one level of plain values: model, data, seed, epochs, precision."""
+    found: dict[str, Any] = {}
+
+    def put(name: str, value: Any) -> None:
+        if isinstance(value, dict) and "class_path" in value:
+            found[name] = value["class_path"].split(".")[-1]
+            value = value.get("init_args", {})
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                put(f"{name}.{key}", inner)
+        elif value is not None and name not in found:
+            found[name] = value if isinstance(value, bool | int | float | str) else str(value)
+
+    for name in ("model", "data"):
+        put(name, config[name])
+    found |= {name: config["trainer"][name] for name in ("max_epochs", "precision") if config["trainer"].get(name)}
+    return found | {"seed": config["seed_everything"]}

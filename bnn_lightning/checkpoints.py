@@ -1,5 +1,6 @@
 """What our checkpoints hold besides weights, and how it is read: plain values only, never code."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[s
             "use the release that wrote it."
         )
     return record
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Puts ``checkpoint`` in the place of the file ``path`` at once: until it is whole, the old file stays."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(checkpoint, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """BayesianClassifier: the LightningModule that trains, tests and predicts with a network and a method."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,19 +12,23 @@ import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DistributedSampler
 from torchmetrics import MeanMetric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
+from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, CheckpointError, check_format, read_checkpoint
-from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors, sampling
+from bnn_lightning.draws import CHUNK, Draws, Ensemble, Sampler, draws_of
+from bnn_lightning.evaluation import Evaluation, evaluate
+from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors
 from bnn_lightning.methods import Method
-from bnn_lightning.metrics import test_metrics, validation_metrics
+from bnn_lightning.metrics import validation_metrics
 from bnn_lightning.networks import Network
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import SPREADS
-from bnn_lightning.predictive import log_predictive, mutual_information, predictive_entropy, sample_logits
+from bnn_lightning.predictive import log_predictive, summary
 from bnn_lightning.schedules import KLWeight, LRSchedule
 from bnn_lightning.schedules import kl_weight as as_kl_weight
 from bnn_lightning.sparsity import masks, overall_sparsity
@@ -100,6 +105,11 @@ class BayesianClassifier(LightningModule):
         train_samples: weight samples in a training step.
         val_samples: weight samples in validation.
         test_samples: weight samples in test and predict.
+        draws: how samples are drawn in test and predict: weights (for all images at once), local (as in training) or
+            mean (no noise); null is weights, or local where noise is not on weights.
+        predict_chunk: images times samples that are computed together in test and predict, which bounds memory.
+        test_seed: of the samples in validation, test and predict.
+        members: networks in an ensemble; bnn ensemble makes them.
     """
 
     def __init__(
@@ -116,6 +126,10 @@ class BayesianClassifier(LightningModule):
         train_samples: int = 1,
         val_samples: int = 5,
         test_samples: int = 25,
+        draws: Draws | None = None,
+        predict_chunk: int = CHUNK,
+        test_seed: int = 0,
+        members: int = 1,
     ):
         super().__init__()
         for name, number in (("lr", lr), ("rho_lr_factor", rho_lr_factor)):
@@ -125,6 +139,8 @@ class BayesianClassifier(LightningModule):
             ("train_samples", train_samples),
             ("val_samples", val_samples),
             ("test_samples", test_samples),
+            ("predict_chunk", predict_chunk),
+            ("members", members),
         ):
             if count < 1:
                 raise ValueError(f"{name} must be 1 or more, got {count}.")
@@ -133,7 +149,9 @@ class BayesianClassifier(LightningModule):
         if method is not None and init_from is not None:
             method = method.pretrained()
         self.init_from = init_from
-        self.network = network if method is None else bayesianize(network, method, only)
+        made = [network if method is None else bayesianize(network, method, only)]
+        made += [copy.deepcopy(made[0]) for _ in range(members - 1)]
+        self.network = made[0] if members == 1 else Ensemble(made)
         self.network.to(memory_format=torch.channels_last)
         self.lr, self.lr_schedule, self.rho_lr_factor = lr, lr_schedule, rho_lr_factor
         self.kl_weight = as_kl_weight(kl_weight)
@@ -143,17 +161,20 @@ class BayesianClassifier(LightningModule):
         self.removes_weights = method is not None and method.removes_weights
         # Samples of a deterministic network are all the same: one is enough.
         self.train_samples, self.val_samples, self.test_samples = (
-            (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, 1)
+            (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, members)
         )
+        self.draws = draws_of(self.network, draws)
+        self.predict_chunk, self.test_seed, self.members = predict_chunk, test_seed, members
         self.num_train = 0
         """N, the number of distinct training examples; 0 before training or loading."""
         self.summary: TrainingSummary | None = None
         """Of the last complete training epoch, or of the checkpoint that was loaded."""
         self.val_metrics = validation_metrics()
         self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
-        ways = ["samples", "one_sample", "mean_weights"] if self.is_bayesian else ["samples"]
-        ways += ["kept_weights"] if self.removes_weights else []
-        self.test_metrics: Any = nn.ModuleDict({way: test_metrics() for way in ways})
+        self.calibration: dict[str, Calibration] = {}
+        """For each way of drawing samples; from the checkpoint that was loaded."""
+        self.evaluation: Evaluation | None = None
+        """Of the last test."""
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
@@ -165,6 +186,11 @@ class BayesianClassifier(LightningModule):
         checkpoint = read_checkpoint(path)
         if "config" not in checkpoint[KEY]:
             raise CheckpointError(f"{path} was saved from Python and holds no config; use load_from_checkpoint.")
+        return cls.of_checkpoint(checkpoint)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict[str, Any]) -> Self:
+        """The same from what a checkpoint file holds."""
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, "model")
         config = parser.parse_object({"model": checkpoint[KEY]["config"]["model"]})
@@ -175,6 +201,8 @@ class BayesianClassifier(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` of one forward pass over images ``(batch, channels, height, width)``."""
+        if self.members > 1:
+            raise ValueError(f"members must be 1 to train or call a network, got {self.members}: train each by itself.")
         logits = self.network(_channels_last(x))
         if not isinstance(logits, Tensor):
             raise ValueError(
@@ -321,61 +349,95 @@ class BayesianClassifier(LightningModule):
 
     # Evaluation
 
+    def sampler(self, samples: int, draws: Draws | None = None) -> Sampler:
+        """Samples of this network's logits as test draws them; null ``draws`` is the classifier's own way."""
+        return Sampler(self.network, samples, draws or self.draws, self.test_seed, self.predict_chunk)
+
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
         self.val_expected_nll.reset()
+        # Training passes, as in the objective; seeded, so that validation leaves the noise of training as it was.
+        self._val_sampler = self.sampler(self.val_samples, "local")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, labels = batch
-        logits = sample_logits(self, x, self.val_samples)
+        logits = self._val_sampler(_channels_last(x), batch_idx)
         self.val_metrics.update(log_predictive(logits), labels)
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(self.val_samples))
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(len(logits)))
         self.val_expected_nll.update(nll, len(labels))
 
     def on_validation_epoch_end(self) -> None:
         values = {name: value.item() for name, value in self.val_metrics.compute().items()}
         if self.num_train:
             # At KL weight 1, whatever weight is training: a schedule must not move what runs are compared by.
-            divergence = kl(self.network).item()
+            divergence = kl(self.network).item() / self.members
             values |= self._objective_values(self.val_expected_nll.compute().item(), divergence, weight=1.0)
         self.log_dict({f"val/{name}": value for name, value in values.items()})
 
     def on_test_epoch_start(self) -> None:
-        for metrics in self.test_metrics.values():
-            metrics.reset()
-        if self.removes_weights:
-            self._kept_weights = plain(self.network, masks(self.network))
+        self._outputs: dict[int, list[dict[str, Tensor]]] = {}
+        self._sampler = self.sampler(self.test_samples)
+        self._mean_sampler = self.sampler(1, "mean") if self.draws != "mean" else None
+        self._kept_weights = plain(self.network, masks(self.network)).eval() if self.removes_weights else None
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        x, labels = batch
-        logits = sample_logits(self, x, self.test_samples)
-        self.test_metrics["samples"].update(log_predictive(logits), labels)
-        if self.is_bayesian:
-            self.test_metrics["one_sample"].update(log_predictive(logits[:1]), labels)
-            with sampling(self, False):
-                self.test_metrics["mean_weights"].update(log_predictive(sample_logits(self, x, 1)), labels)
-        if self.removes_weights:
-            logits = sample_logits(self._kept_weights, _channels_last(x), 1)
-            self.test_metrics["kept_weights"].update(log_predictive(logits), labels)
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, labels = _channels_last(batch[0]), batch[1]
+        logits = self._sampler(x, batch_idx).float()
+        found = summary(logits) | {"labels": labels}
+        if dataloader_idx == 0:
+            found["logits"] = logits.transpose(0, 1)
+            if self._mean_sampler is not None:
+                found["log_probs_one_sample"] = log_predictive(logits[:1])
+                found["log_probs_mean_weights"] = log_predictive(self._mean_sampler(x))
+            if self._kept_weights is not None:
+                found["log_probs_kept_weights"] = log_predictive(self._kept_weights(x).unsqueeze(0))
+        self._outputs.setdefault(dataloader_idx, []).append({name: part.cpu() for name, part in found.items()})
 
     def on_test_epoch_end(self) -> None:
-        for way, metrics in self.test_metrics.items():
-            prefix = "test" if way == "samples" else f"test_{way}"
-            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
-        if self.removes_weights:
-            del self._kept_weights  # no part of what a checkpoint holds
+        names = list(getattr(self.trainer.datamodule, "test_sets", {}))  # type: ignore[attr-defined]
+        sets = {
+            names[index] if index < len(names) else f"set/{index}": {
+                name: self._gathered(torch.cat([part[name] for part in parts])) for name in parts[0]
+            }
+            for index, parts in self._outputs.items()
+        }
+        self.tested = sets
+        self.evaluation = evaluate(sets, self.calibration.get(self.draws))
+        self.log_dict(self.evaluation.flat())
+        del self._outputs, self._sampler, self._mean_sampler, self._kept_weights
+
+    def _gathered(self, mine: Tensor) -> Tensor:
+        """The rows of all processes in the order of the data set, of which each process has every n-th."""
+        if self.trainer.world_size == 1:
+            return mine
+        parts = [part.cpu() for part in gather_all_tensors(mine.to(self.device))]
+        places = [torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]
+        return torch.cat(parts)[torch.cat(places).argsort()]
+
+    def on_predict_epoch_start(self) -> None:
+        self._sampler = self.sampler(self.test_samples)
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """For each image of a batch: predicted class, its probability, predictive entropy and mutual information."""
+        """For each image of a batch what :func:`bnn_lightning.predictive.summary` says."""
         x = batch if isinstance(batch, Tensor) else batch[0]
-        logits = sample_logits(self, x, self.test_samples)
-        log_confidence, predicted = log_predictive(logits).max(-1)
-        return {
-            "predicted": predicted,
-            "confidence": log_confidence.exp(),
-            "entropy": predictive_entropy(logits),
-            "mutual_information": mutual_information(logits),
-        }
+        return summary(self._sampler(_channels_last(x), batch_idx))
+
+    def calibrated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Calibration]:
+        """The calibration of each way of drawing samples, from labelled images that trained and selected nothing."""
+        ways: list[Draws] = list(dict.fromkeys(["mean", draws_of(self.network, "local"), draws_of(self.network)]))
+        samplers = {way: self.sampler(self.test_samples, way) for way in ways}
+        log_probs: dict[str, list[Tensor]] = {way: [] for way in ways}
+        labels = []
+        for batch_idx, (x, of_batch) in enumerate(batches):
+            x = _channels_last(x.to(self.device))
+            for way, sampler in samplers.items():
+                with self.trainer.precision_plugin.forward_context():
+                    log_probs[way].append(log_predictive(sampler(x, batch_idx)).cpu())
+            labels.append(of_batch)
+        if not labels:
+            return {}
+        target = self._gathered(torch.cat(labels))
+        return {way: Calibration.fit(self._gathered(torch.cat(parts)), target) for way, parts in log_probs.items()}
 
     # Checkpoints
 
@@ -394,6 +456,8 @@ class BayesianClassifier(LightningModule):
         if training is not None:
             self.summary = TrainingSummary(**training)
             self.num_train = self.summary.num_train
+        calibration = checkpoint[KEY].get("calibration") or {}
+        self.calibration = {way: Calibration(**record) for way, record in calibration.items()}
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command line: ``bnn fit``, ``validate``, ``test``, ``predict``, ``prune`` and ``export``."""
+"""The command line: ``bnn fit``, ``validate``, ``test``, ``predict``, ``ensemble``, ``prune`` and ``export``."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -23,28 +24,35 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
 from rich.console import Console
-from torchmetrics import MetricCollection
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
 from bnn_lightning import figures, reports
 from bnn_lightning.callbacks import (
     BestCheckpoint,
+    Calibrate,
     CollapseGuard,
     CurveLayout,
     EpochBar,
     EpochReport,
     FiniteGuard,
     LastCheckpoint,
+    PosteriorBoard,
     RunRecord,
     TrainingStoppedError,
 )
-from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
+from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint, write_checkpoint
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
+from bnn_lightning.decisions import decisions, in_words
+from bnn_lightning.draws import Draws
+from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
+from bnn_lightning.metrics import Estimate
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.pictures import draw_tests
 from bnn_lightning.posteriors import THRESHOLD
 from bnn_lightning.runs import Run
 from bnn_lightning.schedules import Plateau
@@ -57,6 +65,36 @@ class UsageError(Exception):
 
 class VerbTrainer(Trainer):
     """Lightning's Trainer with the arguments of the verbs that Lightning does not have; CommandLine does their work."""
+
+    def predict(  # type: ignore[override]
+        self,
+        model: Any = None,
+        dataloaders: Any = None,
+        datamodule: Any = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        target_risk: float = 0.01,
+        alpha: float = 0.05,
+    ) -> Any:
+        """Predicts, with what to make of each prediction.
+
+        Args:
+            target_risk: accept as many predictions as keep the error rate among them below this, and abstain from the
+                others; by the calibration images, for images like those.
+            alpha: the prediction set of an image misses the true class at most this often; likewise.
+        """
+        return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
+
+    def ensemble(
+        self, model: Any, datamodule: Any, ckpt_path: str, members: list[str], output: str | None = None
+    ) -> None:
+        """Puts trained networks together, and calibrates what they predict together.
+
+        Args:
+            members: the other checkpoints, such as [b.ckpt, c.ckpt], of the same model and data; only seeds may differ.
+            output: the file to write; null is ensemble.ckpt beside the first checkpoint.
+        """
 
     def prune(self, model: Any, datamodule: Any, ckpt_path: str, removed: float | list[float] | None = None) -> None:
         """Measures mean weights without those of lowest signal-to-noise.
@@ -114,6 +152,7 @@ class CommandLine(LightningCLI):
             "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
             "test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
             "predict": {"model", "dataloaders", "datamodule", "return_predictions", "weights_only"},
+            "ensemble": {"model", "datamodule"},
             "prune": {"model", "datamodule"},
             "export": {"model", "datamodule"},
         }
@@ -247,6 +286,7 @@ class CommandLine(LightningCLI):
         callbacks: list[Callback] = [
             EpochReport(self.run.logs, None if bar else lambda line: print(line, flush=True)),
             CurveLayout(),
+            PosteriorBoard(),
             FiniteGuard(),
             CollapseGuard(),
             RunRecord(self._record()),
@@ -254,7 +294,7 @@ class CommandLine(LightningCLI):
         if settings.enable_checkpointing is not False:
             if getattr(self.datamodule, "val_split", None) != 0:
                 callbacks.append(BestCheckpoint(self.run.checkpoints, self.model.kl_weight))
-            callbacks.append(LastCheckpoint(self.run.checkpoints))
+            callbacks += [LastCheckpoint(self.run.checkpoints), Calibrate(self.run.checkpoints)]
         return callbacks
 
     def _record(self) -> dict[str, Any]:
@@ -313,26 +353,53 @@ class CommandLine(LightningCLI):
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        self._report({_samples(model, model.val_samples): model.val_metrics}, ckpt_path)
+        images: Any = model.val_metrics["accuracy"].count
+        if not images:
+            raise UsageError(f"--ckpt_path {ckpt_path} was trained without a hold-out to validate on.")
+        values = {name: Estimate(value.item()) for name, value in model.val_metrics.compute().items()}
+        results = self._results({_samples(model, model.val_samples, "local"): values}, ckpt_path, int(images))
+        if self.trainer.is_global_zero:
+            reports.show_evaluation(self.console, results)
 
     def test(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.test(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        found: Any = model.evaluation
+        pooled = f", {model.members} networks" if model.members > 1 else ""
         names = {
-            "samples": _samples(model, model.test_samples),
+            "samples": _samples(model, model.test_samples) + pooled,
             "one_sample": _samples(model, 1),
             "mean_weights": "mean weights",
             "kept_weights": "kept weights",
         }
-        measured = {names[way]: metrics for way, metrics in model.test_metrics.items()}
-        found = self._sparsity(masks(model.network), _below(THRESHOLD)) if model.removes_weights else None
-        results = self._report(measured, ckpt_path, found)
-        if self.trainer.is_global_zero:
-            stem = Path(ckpt_path).stem
-            written = reports.write_evaluation(self.run.logs, f"test_{results['data'].lower()}_{stem}", results)
-            if found is not None:
-                written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", found))
-                written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
-            self._print(f"Written: {', '.join(map(_shown, written))}")
+        measured = {names[way]: row for way, row in found.predictions.items()}
+        results = self._results(measured, ckpt_path, found.images) | reports.beyond_the_test_set(found)
+        if found.temperature is None:
+            results["marks"].append("not calibrated")
+        if model.removes_weights:
+            results["sparsity"] = self._sparsity(masks(model.network), _below(THRESHOLD))
+        if not self.trainer.is_global_zero:
+            return
+        reports.show_evaluation(self.console, results)
+        stem = Path(ckpt_path).stem
+        name = f"test_{results['data'].lower()}_{stem}"
+        written = reports.write_evaluation(self.run.logs, name, results)
+        if model.removes_weights:
+            written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", results["sparsity"]))
+            written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
+        if isinstance(datamodule, ImageData):
+            written += self._test_figures(model, datamodule, name)
+        self._print(f"Written to {_shown(self.run.logs)}: {', '.join(path.name for path in written)}")
+
+    def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str) -> list[Path]:
+        """Draws what test saw, as PNG files and on TensorBoard's page of images."""
+        classes = self._description()["class_names"]
+        drawn = draw_tests(self.run.logs / name, model, data, classes)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for path in drawn:
+                    with Image.open(path) as picture:
+                        logger.experiment.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
+        return drawn
 
     def _sparsity(self, keep: dict[str, torch.Tensor], rule: str) -> dict[str, Any]:
         net = self.model.network
@@ -417,43 +484,60 @@ class CommandLine(LightningCLI):
             datamodule.setup("test")
         return datamodule.test_dataloader()
 
-    def _report(
-        self, metrics: dict[str, MetricCollection], ckpt_path: str, found: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Shows what was measured in each way of predicting, with the sparsity found, and gives it in plain values."""
-        count: Any = next(iter(metrics.values()))["accuracy"].count
-        images = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
-        if not images:
-            raise UsageError(f"--ckpt_path {ckpt_path} was trained without a hold-out to validate on.")
-        predictions = {way: {name: value.item() for name, value in m.compute().items()} for way, m in metrics.items()}
+    def _results(self, predictions: dict[str, dict[str, Estimate]], ckpt_path: str, images: int) -> dict[str, Any]:
+        """What was measured in each way of predicting, in plain values."""
         method = self.config[self.subcommand].model.method
         method = method.class_path.split(".")[-1] if method else "deterministic"
-        results = reports.evaluation(
-            predictions, self.model.summary, self._description(), images, _shown(Path(ckpt_path)), method
-        )
-        if found is not None:
-            results["sparsity"] = found
-        if self.trainer.is_global_zero:
-            reports.show_evaluation(self.console, results)
-        return results
+        where = _shown(Path(ckpt_path))
+        return reports.evaluation(predictions, self.model.summary, self._description(), images, where, method)
 
-    def predict(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def predict(
+        self,
+        model: BayesianClassifier,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        target_risk: float,
+        alpha: float,
+    ) -> None:
+        for name, rate in (("target_risk", target_risk), ("alpha", alpha)):
+            if not 0 < rate < 1:
+                raise UsageError(f"--{name} must be a rate between 0 and 1, such as 0.05, got {rate}.")
         batches: Any = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
-        values = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
-        classes = self._description()["class_names"]
-        names: Any = range(len(values["predicted"]))
-        unreadable: dict[Path, str] = {}
-        if isinstance(datamodule, ImageData):
-            names, unreadable = datamodule.predict_names(), datamodule.unreadable
-        rows: list[dict[str, Any]] = [
-            {"image": image, "class": predicted, "name": classes[predicted] if classes else predicted}
-            | {key: round(values[key][index], 6) for key in ("confidence", "entropy", "mutual_information")}
-            for index, (image, predicted) in enumerate(zip(names, values["predicted"], strict=True))
-        ]
-        rows += [{"image": str(file), "error": reason} for file, reason in unreadable.items()]
-        path = self.run.logs / "predictions.csv"
-        reports.write_predictions(path, rows)
-        self._print(f"{len(values['predicted']):,} predictions written to {_shown(path)}")
+        found = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
+        count = len(found["entropy"])
+        names = datamodule.predict_names() if isinstance(datamodule, ImageData) else [str(i) for i in range(count)]
+        calibration = model.calibration.get(model.draws)
+        rows = decisions(found, names, self._description()["class_names"], calibration, target_risk, alpha)
+        unreadable = datamodule.unreadable if isinstance(datamodule, ImageData) else {}
+        rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
+        path = reports.write_predictions(self.run.logs, rows)
+        self._print(f"{count:,} predictions written to {_shown(path)}")
+        self._print(in_words(calibration, target_risk, alpha))
+        if unreadable:
+            self._print(f"{len(unreadable):,} pictures could not be read; their rows say why.")
+
+    def ensemble(
+        self,
+        model: BayesianClassifier,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        members: list[str],
+        output: str | None,
+    ) -> None:
+        others = [read_checkpoint(path) for path in members]
+        for path, other in zip(members, others, strict=True):
+            if difference := first_difference(self.checkpoint[KEY], other[KEY]):
+                raise UsageError(f"--members {path} differs from --ckpt_path in {difference}; only the seed may.")
+        joined = joined_checkpoint([self.checkpoint, *others])
+        model = BayesianClassifier.of_checkpoint(joined)
+        model.trainer = self.trainer
+        calibrate_on: Any = getattr(datamodule, "calibration_dataloader", list)()
+        calibration = model.calibrated(calibrate_on)
+        joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
+        file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
+        write_checkpoint(joined, file)
+        self._print(f"{len(others) + 1} networks written to {_shown(file)}")
+        self._print(f"Next: bnn test --ckpt_path {_shown(file)}")
 
     def _prepare_data(self) -> None:
         """Loads the images: as the checkpoint's were, and not those that it was trained on."""
@@ -466,21 +550,22 @@ class CommandLine(LightningCLI):
                     f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
                 )
             self.datamodule.prepare_like(description, labelled)
-            if self.subcommand == "validate":
+            if self.subcommand in ("validate", "ensemble"):
                 self._refuse_another_split()
-        self.datamodule.setup("test" if self.subcommand in ("prune", "export") else self.subcommand)
+        stages: dict[Any, str] = {"prune": "test", "export": "test", "ensemble": "fit"}
+        self.datamodule.setup(stages.get(self.subcommand, self.subcommand))
 
     def _refuse_another_split(self) -> None:
-        """Validation on another split would score images that the checkpoint was trained on."""
+        """On another split the hold-out has images that the checkpoint was trained on."""
         then = self.checkpoint[KEY]["config"]["data"]
-        now = self.config.validate.data
+        now = self.config[self.subcommand].data
         if now.class_path != then["class_path"]:
             return
         for name in ("seed", "val_split", "train_subset"):
             if now.init_args[name] != then["init_args"][name]:
                 raise UsageError(
                     f"--data.{name} must be the checkpoint's, {then['init_args'][name]}, got {now.init_args[name]}; "
-                    "another split would score training images."
+                    "on another split the hold-out has training images."
                 )
 
     def _description(self) -> dict[str, Any]:
@@ -505,11 +590,13 @@ def _below(threshold: float) -> str:
     return f"weights with log alpha below {threshold:g}"
 
 
-def _samples(model: BayesianClassifier, count: int) -> str:
+def _samples(model: BayesianClassifier, count: int, draws: Draws | None = None) -> str:
     """What predicting with ``count`` samples is called on the screen and in files."""
-    if not model.is_bayesian:
-        return "deterministic"
-    return "1 sample" if count == 1 else f"{count} samples"
+    draws = draws or model.draws
+    if not model.is_bayesian or draws == "mean":
+        return "mean weights" if model.is_bayesian else "deterministic"
+    kind = {"weights": "weight draw", "local": "local draw"}[draws]
+    return f"{count} {kind}" if count == 1 else f"{count} {kind}s"
 
 
 def _value_of(flag: str, words: list[str]) -> str | None:

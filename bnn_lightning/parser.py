@@ -38,11 +38,15 @@ _TRAINER_ARGUMENTS = {
     "default_root_dir": "Where lightning_logs/ and checkpoints/ go; null is the current folder.",
 }
 
+# How a checkpoint's network is sampled, which is still a choice.
+_SAMPLING = ("val_samples", "test_samples", "draws", "predict_chunk", "test_seed")
+
 VERBS = {
     "fit": "Train a network; with --ckpt_path alone, go on where a checkpoint stopped.",
     "validate": "Measure a checkpoint on the part of the hold-out that selects the best epoch.",
     "test": "Measure a checkpoint on test images.",
-    "predict": "Write a checkpoint's predictions, with their uncertainty, to predictions.csv.",
+    "predict": "Write a checkpoint's predictions, their uncertainty and what to make of them to predictions.csv.",
+    "ensemble": "Put trained networks together as one checkpoint, for test and predict.",
     "prune": "Measure a checkpoint's mean weights without more and more of those that carry least signal.",
     "export": "Write a checkpoint's mean weights as a smaller network that plain torch loads.",
 }
@@ -137,7 +141,9 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
         elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
             vars(action)["hidden"] = True
         # A checkpoint brings its model: only how it is sampled is still a choice.
-        if verb != "fit" and part == "model" and not name.endswith("_samples"):
+        if verb != "fit" and part == "model" and name not in _SAMPLING:
+            vars(action)["hidden"] = True
+        if action.dest == "model.members":  # comes with the checkpoint of an ensemble
             vars(action)["hidden"] = True
         if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
             vars(action)["hidden"] = True

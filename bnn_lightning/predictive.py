@@ -4,34 +4,18 @@ Shapes: logits of T samples are ``(samples, batch, classes)``. Entropies are in 
 """
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-
-def sample_logits(net: nn.Module, x: Tensor, samples: int) -> Tensor:
-    """Logits ``(samples, batch, classes)`` of ``samples`` forward passes without gradients, each with noise of its own.
-
-    The network is in eval mode meanwhile, so batch norm statistics are used and not touched; afterwards every module
-    is in the mode it was in.
-    """
-    if samples < 1:
-        raise ValueError(f"samples must be 1 or more, got {samples}.")
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.no_grad():
-            return torch.stack([net(x) for _ in range(samples)])
-    finally:
-        for module, training in modes:
-            module.training = training
+Transform = Literal["softmax", "normalized"]
 
 
 def log_predictive(logits: Tensor) -> Tensor:
     """Log of the predictive probabilities, log (1/T) sum_t softmax(logits_t): ``(batch, classes)``, float32 or more."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return F.log_softmax(logits, -1, dtype=dtype).logsumexp(0) - math.log(logits.shape[0])
+    return F.log_softmax(logits, -1, dtype=_precise(logits)).logsumexp(0) - math.log(logits.shape[0])
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
@@ -39,11 +23,78 @@ def predictive_entropy(logits: Tensor) -> Tensor:
     return torch.special.entr(log_predictive(logits).exp()).sum(-1)
 
 
+def expected_entropy(logits: Tensor) -> Tensor:
+    """Aleatoric uncertainty of each example in nats, mean_t H(p_t): ``(batch,)``."""
+    return torch.special.entr(probabilities(logits)).sum(-1).mean(0)
+
+
 def mutual_information(logits: Tensor) -> Tensor:
     """Epistemic uncertainty of each example, H(mean_t p_t) - mean_t H(p_t): ``(batch,)``, never negative.
 
     Zero when all samples agree, so zero for one sample and for mean weights.
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    expected = torch.special.entr(F.softmax(logits, -1, dtype=dtype)).sum(-1).mean(0)
-    return (predictive_entropy(logits) - expected).clamp_min(0)
+    return (predictive_entropy(logits) - expected_entropy(logits)).clamp_min(0)
+
+
+def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:
+    """Each sample's probabilities: ``(samples, batch, classes)``, float32 or more.
+
+    ``softmax`` is the likelihood that networks are trained with. ``normalized`` is softplus(f) / sum_k softplus(f_k)
+    (Shridhar et al. 2018, arXiv:1806.05978, eq. 15), which is not: it calls a network unsure that is not (logits of 10
+    and nine zeros give 0.616 instead of 0.9996), so that numbers of the two never compare.
+    """
+    if transform == "softmax":
+        return F.softmax(logits, -1, dtype=_precise(logits))
+    if transform == "normalized":
+        positive = F.softplus(logits.to(_precise(logits))) + 1e-12  # where every logit is very negative
+        return positive / positive.sum(-1, keepdim=True)
+    raise ValueError(f"transform must be softmax or normalized, got {transform!r}.")
+
+
+class Uncertainty(NamedTuple):
+    """The two parts of the predictive covariance of the one-hot label; their sum is diag(p) - p p^T at the mean p."""
+
+    aleatoric: Tensor
+    """mean_t [diag(p_t) - p_t p_t^T]: what is left when the weights are known."""
+    epistemic: Tensor
+    """mean_t (p_t - p)(p_t - p)^T: what knowing the weights would take away."""
+
+
+def variances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty:
+    """The diagonals of :func:`covariances`, one number for each class: ``(batch, classes)``; their sums are the traces.
+
+    Kwon et al. 2020, eq. 4 (softmax); Shridhar et al. 2018, eq. 15 (normalized).
+    """
+    probs = probabilities(logits, transform)
+    return Uncertainty((probs * (1 - probs)).mean(0), probs.var(0, correction=0))
+
+
+def covariances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty:
+    """Aleatoric and epistemic covariance of the label of each example: ``(batch, classes, classes)``.
+
+    Both are symmetric and positive semi-definite, and their rows sum to 0. The epistemic one is 0 for one sample.
+    """
+    probs = probabilities(logits, transform)
+    centred = probs - probs.mean(0)
+    outer = torch.einsum("tbi,tbj->bij", probs, probs) / len(probs)
+    return Uncertainty(probs.mean(0).diag_embed() - outer, torch.einsum("tbi,tbj->bij", centred, centred) / len(probs))
+
+
+def _precise(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def summary(logits: Tensor) -> dict[str, Tensor]:
+    """All that T samples say about each image, under the names that it is reported by.
+
+    ``log_probs`` ``(batch, classes)``, and for each image ``entropy``, ``mutual_information``, and the traces
+    ``aleatoric`` and ``epistemic`` of :func:`covariances` under softmax.
+    """
+    spread = variances(logits)
+    return {
+        "log_probs": log_predictive(logits),
+        "entropy": predictive_entropy(logits),
+        "mutual_information": mutual_information(logits),
+        "aleatoric": spread.aleatoric.sum(-1),
+        "epistemic": spread.epistemic.sum(-1),
+    }

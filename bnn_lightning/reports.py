@@ -3,8 +3,9 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bnn_lightning.classifier import TrainingSummary
+from bnn_lightning.evaluation import Evaluation
+from bnn_lightning.metrics import Estimate
 from bnn_lightning.sparsity import LayerSparsity
 
 
@@ -35,7 +38,7 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
 
 
 def evaluation(
-    predictions: Mapping[str, Mapping[str, float]],
+    predictions: Mapping[str, Mapping[str, Estimate]],
     summary: TrainingSummary | None,
     data: Mapping[str, Any],
     images: int,
@@ -48,7 +51,11 @@ def evaluation(
         "method": method,
         "data": data["name"],
         "images": images,
-        "predictions": {name: dict(metrics) for name, metrics in predictions.items()},
+        "predictions": {way: {name: one.value for name, one in row.items()} for way, row in predictions.items()},
+        "errors": {
+            way: {name: {"images": one.image_error, "draws": one.draw_error} for name, one in row.items()}
+            for way, row in predictions.items()
+        },
         "training": summary
         and {
             "epoch": summary.epoch + 1,
@@ -61,17 +68,39 @@ def evaluation(
     }
 
 
+def beyond_the_test_set(found: Evaluation) -> dict[str, Any]:
+    """Temperature, OOD detection and corruptions in plain values."""
+    return {
+        "temperature": found.temperature,
+        "ood": {
+            name: {score: {metric: asdict(one) for metric, one in row.items()} for score, row in by_score.items()}
+            for name, by_score in found.ood.items()
+        },
+        "corruptions": found.corruptions,
+    }
+
+
 def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
-    """The table at the end of validate and test."""
-    measured = next(iter(results["predictions"].values()))
-    metrics = [name for name in ("accuracy", "nll", "ece", "brier") if name in measured]
-    table = _table("prediction", *metrics)
-    for name, row in results["predictions"].items():
-        table.add_row(name, *(_percent(row[key]) if key == "accuracy" else _number(row[key]) for key in metrics))
+    """The table at the end of validate and test: a row for each metric, with its errors under the first prediction."""
+    ways = list(results["predictions"])
+    measured, errors = results["predictions"][ways[0]], results["errors"][ways[0]]
+    kinds = [kind for kind in ("images", "draws") if any(error[kind] is not None for error in errors.values())]
+    table = _table("", ways[0], *(f"± {kind}" for kind in kinds), *ways[1:])
+    for name in measured:
+        title, show = _METRICS[name.removesuffix("_scaled")]
+        if name.endswith("_scaled"):
+            title += f" at temperature {results['temperature']:.2f}"
+        error = [errors[name][kind] for kind in kinds]
+        others = [results["predictions"][way].get(name) for way in ways[1:]]
+        table.add_row(title, *(show(value) for value in (measured[name], *error, *others)))
     console.print(f"{results['data']}, {results['images']:,} images:")
     console.print(table)
     if "sparsity" in results:
         show_sparsity(console, results["sparsity"])
+    for name, by_score in results.get("ood", {}).items():
+        _show_detection(console, name, by_score)
+    if results.get("corruptions"):
+        _show_corruptions(console, results["corruptions"])
     training = results["training"]
     if training and training["elbo_per_n"] is not None:
         console.print(
@@ -79,6 +108,30 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
             f"(N = {training['num_train']:,}, epoch {training['epoch']}, KL weight {training['kl_weight']:.3g})"
         )
     _show_marks(console, "Note: ", results["marks"])
+
+
+def _show_detection(console: Console, name: str, by_score: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    table = _table("score", "AUROC", "± images", "AUPR", "± images", "FPR95", "± images")
+    for score, row in by_score.items():
+        cells = [show(row[metric][part]) for metric, show in _DETECTION for part in ("value", "image_error")]
+        table.add_row(_OOD_TITLES[score], *cells)
+    console.print(f"Told from {name}:")
+    console.print(table)
+
+
+def _show_corruptions(console: Console, corruptions: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+    clean = corruptions["clean"][0]
+    severities = sorted({severity for kind, rows in corruptions.items() if kind != "clean" for severity in rows})
+    table = _table("corruption", "", "clean", *(f"severity {severity}" for severity in severities))
+    for metric in clean:
+        title, show = _METRICS[metric]
+        for kind, rows in corruptions.items():
+            if kind != "clean":
+                table.add_row(
+                    kind, title, show(clean[metric]), *(show(rows[severity][metric]) for severity in severities)
+                )
+    console.print("Corrupted test images:")
+    console.print(table)
 
 
 def sparsity(layers: Sequence[LayerSparsity], ratios: tuple[float, float], rule: str) -> dict[str, Any]:
@@ -169,22 +222,48 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> l
 
 
 def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> list[Path]:
-    """``name.json`` with everything and ``name.csv`` with a row for each way of predicting."""
+    """``name.json`` with everything, ``name.csv`` with a row for each way of predicting, and where there are such
+    results ``name_ood.csv`` and ``name_corruptions.csv``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-    as_json.write_text(_json(results))
+    written = [folder / f"{name}.json", folder / f"{name}.csv"]
+    written[0].write_text(_json(results))
     common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
-    common["marks"] = ", ".join(results["marks"])
-    rows = [{"prediction": way} | row | common for way, row in results["predictions"].items()]
-    _write_rows(as_csv, list(rows[0]), rows)
-    return [as_json, as_csv]
+    common |= {"temperature": results.get("temperature"), "marks": ", ".join(results["marks"])}
+    rows = []
+    for way, values in results["predictions"].items():
+        errors = results["errors"][way]
+        with_errors = {f"{key}_{of[:-1]}_error": errors[key][of] for key in values for of in ("images", "draws")}
+        rows.append({"prediction": way} | values | with_errors | common)
+    _write_rows(written[1], list(rows[0]), rows)
+    ood = [
+        {"ood": other, "score": score}
+        | {f"{metric}{ending}": row[metric][part] for metric in row for ending, part in _WITH_ERROR}
+        for other, by_score in results.get("ood", {}).items()
+        for score, row in by_score.items()
+    ]
+    corrupted = [
+        {"corruption": kind, "severity": severity} | values
+        for kind, by_severity in results.get("corruptions", {}).items()
+        for severity, values in by_severity.items()
+    ]
+    for ending, found in (("ood", ood), ("corruptions", corrupted)):
+        if found:
+            written.append(folder / f"{name}_{ending}.csv")
+            _write_rows(written[-1], list(found[0]), found)
+    return written
 
 
-def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """``predictions.csv``: one row for each picture, and for each that could not be read its reason."""
-    columns = ["image", "class", "name", "confidence", "entropy", "mutual_information", "error"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_rows(path, columns, rows)
+def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
+    for number in count():
+        path = folder / (f"predictions_{number}.csv" if number else "predictions.csv")
+        if not path.exists():
+            break
+    _write_rows(path, [*columns, "error"], rows)
+    return path
 
 
 def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -223,5 +302,35 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _fine(value: float | None) -> str:
+    return _number(value, 5)
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+# What a metric is called on the screen, and how its numbers are shown.
+_METRICS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "accuracy": ("accuracy", _percent),
+    "nll": ("nll", _number),
+    "brier": ("Brier score", _number),
+    "ece": ("ECE", _number),
+    "adaptive_ece": ("adaptive ECE", _number),
+    "aurc": ("AURC", _fine),
+    "risk_at_80": ("risk at 80 % coverage", _percent),
+    "risk_at_90": ("risk at 90 % coverage", _percent),
+    "risk_at_95": ("risk at 95 % coverage", _percent),
+}
+_DETECTION: tuple[tuple[str, Callable[[float | None], str]], ...] = (
+    ("auroc", _number),
+    ("aupr", _number),
+    ("fpr95", _percent),
+)
+_OOD_TITLES = {
+    "entropy": "predictive entropy",
+    "mutual_information": "mutual information",
+    "one_minus_max_p": "1 - max p",
+    "epistemic": "epistemic trace",
+}
+_WITH_ERROR = (("", "value"), ("_image_error", "image_error"))

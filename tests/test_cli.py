@@ -96,18 +96,18 @@ def test_a_checkpoint_alone_can_be_tested(run, capsys):
     out = said(capsys)
     results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
     assert results["images"] == 1000
-    assert list(results["predictions"]) == ["25 samples", "1 sample", "mean weights"]
+    assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights"]
     assert "posterior not converged" in results["marks"]
     assert results["training"]["num_train"] == 480
     assert "Note: posterior not converged." in out
     rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.csv"))
-    assert float(rows[0]["accuracy"]) == results["predictions"]["25 samples"]["accuracy"]
+    assert float(rows[0]["accuracy"]) == results["predictions"]["25 weight draws"]["accuracy"]
     assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
 
 
 def test_flags_win_over_the_checkpoint(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
-    assert "50 samples" in said(capsys)
+    assert "50 weight draws" in said(capsys)
 
 
 def test_flags_win_over_a_config_wherever_they_stand(capsys):
@@ -129,7 +129,7 @@ def test_validate(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt")]) == 0
     out = said(capsys)
     assert "MNIST5k, 60 images:" in out
-    assert "\n5 samples" in out
+    assert re.search(r"\n +5 local draws\naccuracy +\d+\.\d\d %\n", out)
 
 
 def test_predict_writes_a_row_for_each_image(run, capsys):
@@ -147,7 +147,7 @@ def test_predict_on_a_users_pictures(run, capsys):
     best = str(run / "best.ckpt")
     assert main(["predict", "--ckpt_path", best, "--data", "ImageFolder", "--data.root", "photos"]) == 0
     rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
-    assert [row["image"] for row in rows] == ["photos/a.png", "photos/b.png"]
+    assert [row["file"] for row in rows] == ["photos/a.png", "photos/b.png"]
     assert rows[0]["error"] == ""
     assert "cannot identify image file" in rows[1]["error"]
 
@@ -322,7 +322,10 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("fitt", "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'prune', 'export')"),
+        (
+            "fitt",
+            "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'ensemble', 'prune', 'export')",
+        ),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
         ("fit --config nowhere.yaml", "--config: File does not exist"),
         ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
@@ -416,7 +419,9 @@ def test_epochs_without_validation_keep_their_columns():
 
 def test_validate_refuses_another_split_and_none(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 2
-    assert "--data.seed must be the checkpoint's, 0, got 5; another split would score training images." in said(capsys)
+    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the hold-out has training images." in said(
+        capsys
+    )
     assert (
         main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1", "--name", "all"])
         == 0
@@ -524,7 +529,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
     logs = Path("lightning_logs/sparse/version_0")
     found = json.loads((logs / "test_mnist5k_last.json").read_text())
-    assert list(found["predictions"]) == ["25 samples", "1 sample", "mean weights", "kept weights"]
+    assert list(found["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights", "kept weights"]
     assert found["sparsity"]["kept"] == sum(layer["kept"] for layer in found["sparsity"]["layers"])
     assert found["sparsity"]["compression"] == pytest.approx(266_200 / found["sparsity"]["kept"])
     rows = table(logs / "sparsity_last.csv")

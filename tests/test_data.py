@@ -294,7 +294,7 @@ def test_notmnist_removes_repeats_before_its_split(tmp_path):
     assert (data.num_train, len(data.test)) == (72, 18)
     rows = {row.tobytes() for part in (data.train, data.test) for row in part.pixels.flatten(1).numpy()}
     assert len(rows) == 90
-    with pytest.raises(DataNotFoundError, match="NotMNIST was not found: looked for t10k-images-idx3-ubyte"):
+    with pytest.raises(DataNotFoundError, match="NotMNIST was not found: looked for notMNIST_small"):
         NotMNIST(str(tmp_path / "elsewhere")).setup()
 
 

@@ -35,11 +35,15 @@ DOORS = {
     "objective": (set(), {"torch"}),
     "schedules": (set(), {"torch"}),
     "predictive": (set(), {"torch"}),
+    "draws": ({"layers", "methods"}, {"torch"}),
     "metrics": (set(), {"torch", "torchmetrics"}),
+    "calibration": (set(), {"torch"}),
+    "evaluation": ({"calibration", "metrics", "predictive"}, {"torch"}),
+    "decisions": ({"calibration"}, {"torch"}),
     "checkpoints": (set(), {"torch"}),
     "sparsity": ({"posteriors", "layers"}, {"torch"}),
     "export": ({"layers", "sparsity"}, {"torch"}),
-    "figures": (set(), {"torch", "matplotlib"}),
+    "figures": ({"metrics", "predictive"}, {"torch", "matplotlib"}),
     "data": (set(), {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "classifier": (
         {
@@ -50,20 +54,26 @@ DOORS = {
             "objective",
             "schedules",
             "predictive",
+            "draws",
+            "calibration",
+            "evaluation",
             "metrics",
             "checkpoints",
             "sparsity",
         },
         {"torch", "torchmetrics", "lightning", "jsonargparse"},
     ),
-    "callbacks": ({"checkpoints", "layers", "schedules"}, {"torch", "lightning"}),
+    "callbacks": ({"checkpoints", "figures", "layers", "posteriors", "schedules"}, {"torch", "lightning"}),
     "runs": (set(), set()),
-    "reports": ({"classifier", "sparsity"}, {"rich"}),
+    "ensembles": ({"checkpoints"}, set()),
+    "pictures": ({"calibration", "classifier", "data", "figures"}, {"torch", "torchvision"}),
+    "reports": ({"classifier", "evaluation", "metrics", "sparsity"}, {"rich"}),
     "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
     "cli": (
         {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
-        | {"sparsity", "export", "figures", "posteriors"},
-        {"torch", "torchvision", "torchmetrics", "lightning", "jsonargparse", "rich", "yaml"},
+        | {"sparsity", "export", "figures", "posteriors"}
+        | {"draws", "metrics", "decisions", "ensembles", "pictures"},
+        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
 }
 
@@ -131,4 +141,4 @@ def test_python_m_is_bnn():
     result = subprocess.run(
         [sys.executable, "-m", "bnn_lightning", "--help"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("usage: bnn {fit,validate,test,predict,prune,export}")
+    assert result.stdout.startswith("usage: bnn {fit,validate,test,predict,ensemble,prune,export}")

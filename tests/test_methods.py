@@ -271,6 +271,13 @@ def test_lrt_noise_in_channels_last_memory():
 
 
 @each_method
+def test_what_methods_say_about_their_noise(name):
+    method, draws = METHODS[name]
+    assert method.noise_is_on_weights == (draws in ("weights", "examples", "local"))
+    assert method.examples_are_independent == (draws in ("local", "inputs", "outputs"))
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_equal_rows_of_a_batch(name):
     # T2.4
     x = torch.randn(1, 4).repeat(8, 1)

@@ -3,17 +3,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bnn_lightning import (
-    BBB,
-    bayesianize,
+    covariances,
+    expected_entropy,
     log_predictive,
     mutual_information,
     predictive_entropy,
-    sample_logits,
-    sampling,
+    probabilities,
+    variances,
 )
+from bnn_lightning.predictive import summary
 
 # T3.9: four samples of one image, three classes.
 LOGITS = torch.tensor([[2, 0, -1], [1, 1, 0], [0, 2, 0], [3, -1, 0]], dtype=torch.float64).unsqueeze(1)
@@ -22,7 +22,76 @@ LOGITS = torch.tensor([[2, 0, -1], [1, 1, 0], [0, 2, 0], [3, -1, 0]], dtype=torc
 def test_oracle():
     assert log_predictive(LOGITS).exp().squeeze(0).tolist() == pytest.approx([0.57721502, 0.33516197, 0.08762302])
     assert predictive_entropy(LOGITS).item() == pytest.approx(0.89691918)
+    assert expected_entropy(LOGITS).item() == pytest.approx(0.62037739)
     assert mutual_information(LOGITS).item() == pytest.approx(0.27654179)
+    aleatoric, epistemic = variances(LOGITS)
+    assert epistemic[0].tolist() == pytest.approx([0.11138056, 0.09042515, 0.00217691], abs=1e-8)
+    assert aleatoric[0].tolist() == pytest.approx([0.13265728, 0.13240327, 0.07776832], abs=1e-8)
+
+
+def test_oracle_of_the_normalized_form():
+    probs = probabilities(LOGITS, "normalized")
+    assert probs.mean(0)[0].tolist() == pytest.approx([0.50587823, 0.32486920, 0.16925257], abs=1e-8)
+    aleatoric, epistemic = variances(LOGITS, "normalized")
+    assert epistemic[0].tolist() == pytest.approx([0.04944260, 0.03894038, 0.00178810], abs=1e-8)
+    assert aleatoric[0].tolist() == pytest.approx([0.20052285, 0.18038882, 0.13881804], abs=1e-8)
+    entropy = torch.special.entr(probs.mean(0)).sum().item()
+    expected = torch.special.entr(probs).sum(-1).mean().item()
+    assert (entropy, expected) == pytest.approx((1.01065050, 0.88655875))
+    # Not the likelihood that networks are trained with.
+    sure = torch.tensor([[[10.0] + [0.0] * 9]])
+    assert probabilities(sure, "normalized")[0, 0, 0].item() == pytest.approx(0.6158, abs=5e-5)
+    assert probabilities(sure)[0, 0, 0].item() == pytest.approx(0.99959, abs=5e-6)
+
+
+@pytest.mark.parametrize("transform", ["softmax", "normalized"])
+def test_identities_of_the_covariances(transform):
+    # T3.1, T3.2, and the diagonals that variances() gives.
+    logits = 3 * torch.randn(9, 6, 5, dtype=torch.float64)
+    aleatoric, epistemic = covariances(logits, transform)
+    mean = probabilities(logits, transform).mean(0)
+    total = mean.diag_embed() - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+    torch.testing.assert_close(aleatoric + epistemic, total, rtol=0, atol=1e-12)
+    trace = (aleatoric + epistemic).diagonal(dim1=-2, dim2=-1).sum(-1)
+    torch.testing.assert_close(trace, 1 - mean.square().sum(-1), rtol=0, atol=1e-12)
+    for part, diagonal in zip((aleatoric, epistemic), variances(logits, transform), strict=True):
+        torch.testing.assert_close(part, part.mT)
+        assert torch.linalg.eigvalsh(part).min() > -1e-12
+        torch.testing.assert_close(part.sum(-1), torch.zeros(6, 5, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(part.diagonal(dim1=-2, dim2=-1), diagonal)
+
+
+@pytest.mark.parametrize("transform", ["softmax", "normalized"])
+def test_one_sample_has_no_epistemic_uncertainty(transform):
+    # T3.4, T3.5
+    logits = torch.randn(1, 6, 5, dtype=torch.float64)
+    aleatoric, epistemic = covariances(logits, transform)
+    probs = probabilities(logits, transform)[0]
+    assert epistemic.abs().max() == 0
+    torch.testing.assert_close(aleatoric, probs.diag_embed() - probs.unsqueeze(-1) * probs.unsqueeze(-2))
+    assert mutual_information(logits).max() < 1e-12
+
+
+def test_every_function_follows_the_order_of_classes_and_treats_images_alone():
+    # T3.7, T3.8
+    logits = torch.randn(4, 6, 5, dtype=torch.float64)
+    order = torch.tensor([2, 0, 4, 1, 3])
+    found, turned = summary(logits), summary(logits[..., order])
+    torch.testing.assert_close(turned.pop("log_probs"), found["log_probs"][:, order])
+    for name, value in turned.items():
+        torch.testing.assert_close(value, found[name])
+    one_by_one = [summary(logits[:, index : index + 1]) for index in range(6)]
+    for name, value in found.items():
+        torch.testing.assert_close(torch.cat([one[name] for one in one_by_one]), value)
+    spread = variances(logits)
+    torch.testing.assert_close(found["aleatoric"] + found["epistemic"], 1 - found["log_probs"].exp().square().sum(-1))
+    torch.testing.assert_close(found["epistemic"], spread.epistemic.sum(-1))
+
+
+def test_very_negative_logits_are_normalized_evenly():
+    assert probabilities(torch.full((1, 1, 4), -200.0), "normalized").flatten().tolist() == [0.25] * 4
+    with pytest.raises(ValueError, match=r"^transform must be softmax or normalized, got 'sigmoid'\.$"):
+        probabilities(LOGITS, "sigmoid")
 
 
 def test_against_numpy():
@@ -54,32 +123,3 @@ def test_extreme_logits_stay_finite():
     assert log_predictive(logits).exp().tolist() == [[0.5, 0.5]]
     assert predictive_entropy(logits).item() == pytest.approx(math.log(2))
     assert mutual_information(logits).item() == pytest.approx(math.log(2))
-
-
-def test_samples_are_different_draws_and_modes_are_restored():
-    # T2.8, T3.6
-    net = bayesianize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)), BBB(rho_init=(-1.0, 0.1)))
-    net[2].eval()
-    statistics = net[1].running_mean.clone()
-    logits = sample_logits(net, torch.randn(6, 4), 5)
-    assert logits.shape == (5, 6, 3)
-    assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5
-    assert not logits.requires_grad
-    assert (mutual_information(logits) > 0).all()
-    assert torch.equal(net[1].running_mean, statistics)
-    assert [module.training for module in net] == [True, True, False]
-
-
-def test_mean_weights_have_no_epistemic_uncertainty():
-    # T3.4, T3.5
-    net = bayesianize(nn.Linear(4, 3), BBB(rho_init=(-1.0, 0.1)))
-    with sampling(net, False):
-        logits = sample_logits(net, torch.randn(6, 4), 3)
-    assert torch.equal(logits[0], logits[2])
-    assert mutual_information(logits).max().item() < 1e-6
-    assert mutual_information(sample_logits(net, torch.randn(6, 4), 1)).max().item() < 1e-6
-
-
-def test_samples_must_be_one_or_more():
-    with pytest.raises(ValueError, match=r"^samples must be 1 or more, got 0\.$"):
-        sample_logits(nn.Linear(1, 1), torch.zeros(1, 1), 0)

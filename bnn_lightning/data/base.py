@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from bnn_lightning.data.corruptions import IMAGES, KINDS, SEVERITIES, corrupted
 from bnn_lightning.data.loader import BatchLoader, EpochSampler, Images
 
 
@@ -35,6 +36,9 @@ class ImageData(LightningDataModule):
             [0, 1], where a black pixel is 0 and adds neither signal nor noise.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
+        ood: other images, such as [NotMNIST, FashionMNIST], prepared as these are: test says how well uncertainty
+            tells them from the test images.
+        corruptions: whether test also measures 2,000 test images under five corruptions of five severities.
         seed: of the hold-out and of the order of training batches.
     """
 
@@ -56,6 +60,8 @@ class ImageData(LightningDataModule):
         normalize: bool = True,
         crop_padding: int = 0,
         flip: bool = False,
+        ood: "list[ImageData] | None" = None,
+        corruptions: bool = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -82,6 +88,7 @@ class ImageData(LightningDataModule):
         self.std: list[float] = []
         """Of each channel over the training images, 255 being 1: what every image is normalised with; or 0 and 1."""
         self.crop_padding, self.flip = crop_padding, flip
+        self.ood, self.corruptions = list(ood or []), corruptions
         self.seed = seed
         self.notes: list[str] = []
         """What must stand beside every result, such as "unofficial pixels"."""
@@ -91,6 +98,8 @@ class ImageData(LightningDataModule):
         self.selection: Images | None = None
         self.calibration: Images | None = None
         self.test: Images | None = None
+        self.test_sets: dict[str, Images] = {}
+        """What test runs on: the test images under this source's name, then ``ood/NAME``, then ``KIND/SEVERITY``."""
         self.predict: Images | None = None
 
     @abstractmethod
@@ -107,6 +116,10 @@ class ImageData(LightningDataModule):
 
     def load_predict(self) -> Images:
         """What ``predict`` runs on: the test images, unless a source knows better."""
+        return self.load_test()
+
+    def load_ood(self) -> Images:
+        """What stands for images from elsewhere beside another source's: the test images, or all that nothing saw."""
         return self.load_test()
 
     def predict_names(self) -> list[str]:
@@ -133,6 +146,7 @@ class ImageData(LightningDataModule):
             self._setup_train()
         if stage in ("test", None) and self.test is None:
             self.test = self._converted(self.load_test())
+            self.test_sets = {self.name or "test": self.test}
         if stage in ("predict", None) and self.predict is None:
             self.predict = self._converted(self.load_predict())
         if not self.mean and not self.normalize:
@@ -143,6 +157,27 @@ class ImageData(LightningDataModule):
                 self._setup_train()
             self.mean, stds = _ready(self.train, "fit").mean_and_std()
             self.std = [std or 1.0 for std in stds]  # a channel that never changes has nothing to scale
+        if stage in ("test", None) and len(self.test_sets) == 1:
+            self._add_test_sets(_ready(self.test, "test"))
+
+    def _add_test_sets(self, test: Images) -> None:
+        for other in self.ood:
+            if self.name in (other.name, other.training_images_of) or other.name == self.training_images_of:
+                raise ValueError(f"ood must be images from elsewhere, got {other.name} for tests on {self.name}.")
+            other.prepare_like(self.describe(), labelled=False)
+            name, number = f"ood/{other.name}", 2
+            while name in self.test_sets:
+                name, number = f"ood/{other.name}-{number}", number + 1
+            self.test_sets[name] = other._converted(other.load_ood())
+            self.notes += [note for note in other.notes if note not in self.notes]
+        if self.corruptions:
+            chosen, _ = stratified_split(test.labels, min(1, IMAGES / len(test)), seed=0)
+            clean = test[chosen]
+            self.test_sets["clean/0"] = clean
+            for kind in KINDS:
+                for severity in SEVERITIES:
+                    worse = Images(corrupted(clean.pixels, kind, severity), clean.labels)
+                    self.test_sets[f"{kind}/{severity}"] = worse
 
     def _setup_train(self) -> None:
         images = self.load_train()
@@ -205,8 +240,11 @@ class ImageData(LightningDataModule):
         """The half of the hold-out that selected nothing."""
         return self._loader(_ready(self.calibration, "fit"))
 
-    def test_dataloader(self) -> BatchLoader:
-        return self._loader(_ready(self.test, "test"))
+    def test_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The test images' loader; where there is more to test on, a list with that of each of ``test_sets``."""
+        _ready(self.test, "test")
+        loaders = [self._loader(images) for images in self.test_sets.values()]
+        return loaders if len(loaders) > 1 else loaders[0]
 
     def predict_dataloader(self) -> BatchLoader:
         return self._loader(_ready(self.predict, "predict"))

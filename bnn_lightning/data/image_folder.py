@@ -68,6 +68,9 @@ class ImageFolder(ImageData):
         self._predict_names = [str(file) for file in files if file not in self.unreadable]
         return images
 
+    def load_ood(self) -> Images:
+        return self.load_predict()  # whatever the folders: what matters is that they are from elsewhere
+
     def predict_names(self) -> list[str]:
         return self._predict_names
 

@@ -1,44 +1,187 @@
-"""notMNIST: letters A to J from many fonts, in MNIST's file format."""
+"""notMNIST: letters A to J from many fonts; and a stand-in for it, rendered from the fonts at hand."""
+
+import io
+import re
+import tarfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torchvision.datasets.utils import download_url
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
 from bnn_lightning.data.idx import read_idx
 from bnn_lightning.data.loader import Images
 
+_URL = "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz"
+_MAX_BYTES = 100_000  # of a picture of 28x28 pixels; the real ones have a few hundred
+
 
 class NotMNIST(ImageData):
-    """Letters A-J from many fonts, 28x28 grey (Bulatov 2011), from IDX files in ``root/notMNIST``.
+    """Letters A-J from many fonts, 28x28 grey (Bulatov 2011), found in ``root/notMNIST``.
 
-    The files hold one set without a split: exact repeats are removed, then a seeded, stratified fifth is the test set.
+    Either the original archive ``notMNIST_small.tar.gz`` (any ``notMNIST_small*.tar.gz``, of PNG files LETTER/NAME.png;
+    downloaded where nothing is found) or IDX files in MNIST's format, which come first. The archive is read as it is
+    and never unpacked; pictures that cannot be read are left out and counted. The set has no split: exact repeats are
+    removed, then a seeded, stratified fifth is the test set. As images from elsewhere (``ood``) it is used whole.
     """
 
     class_names = tuple("ABCDEFGHIJ")
     native_size = 28
 
     def load_train(self) -> Images:
-        return self._load()[1]
+        return self._split(self._load())[1]
 
     def load_test(self) -> Images:
-        return self._load()[0]
+        return self._split(self._load())[0]
 
-    def _load(self) -> tuple[Images, Images]:
+    def load_ood(self) -> Images:
+        return self._load()
+
+    def _load(self) -> Images:
         folders = (self.root / "notMNIST", self.root / "notMNIST" / "raw", self.root / "NotMNIST" / "raw")
         names = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
         for folder in folders:
             for suffix in ("", ".gz"):
                 paths = [folder / f"{name}{suffix}" for name in names]
                 if all(path.is_file() for path in paths):
-                    images = Images(read_idx(paths[0], 3).unsqueeze(1), read_idx(paths[1], 1).long())
-                    return self._split(images)
-        raise DataNotFoundError(
-            f"NotMNIST was not found: looked for {names[0]}[.gz] and {names[1]}[.gz] in {folders[0]} and its raw/. "
-            "Put the two files there, or name their folder with --data.root or BNN_DATA."
-        )
+                    return _without_repeats(Images(read_idx(paths[0], 3).unsqueeze(1), read_idx(paths[1], 1).long()))
+        archives = sorted(folders[0].glob("notMNIST_small*.tar.gz"))
+        archive = archives[0] if archives else self._download(folders[0], names)
+        images, self.unreadable = read_letters(archive)
+        if self.unreadable:
+            note = f"{len(self.unreadable)} unreadable files of {archive.name} left out"
+            warnings.warn(f"{note}, such as {next(iter(self.unreadable))}.", stacklevel=2)
+            self.notes = list(dict.fromkeys([*self.notes, note]))
+        return _without_repeats(images)
+
+    @staticmethod
+    def _download(folder: Path, names: tuple[str, str]) -> Path:
+        try:
+            download_url(_URL, str(folder))
+        except (OSError, RuntimeError) as error:
+            raise DataNotFoundError(
+                f"NotMNIST was not found: looked for notMNIST_small*.tar.gz, or {names[0]}[.gz] and {names[1]}[.gz], "
+                f"in {folder}, and downloading failed ({str(error).rstrip('.')}). Put the files there, or name their "
+                "folder with --data.root or BNN_DATA; RenderedLetters needs no files."
+            ) from None
+        return folder / Path(_URL).name
 
     def _split(self, images: Images) -> tuple[Images, Images]:
-        _, first = np.unique(images.pixels.flatten(1).numpy(), axis=0, return_index=True)
-        images = images[torch.from_numpy(np.sort(first))]
         test, train = stratified_split(images.labels, 0.2, self.seed)
         return images[test], images[train]
+
+
+def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
+    """The 28x28 pictures LETTER/NAME.png in a gzip'd tar archive, sorted by name, and those that cannot be read.
+
+    Nothing is written: members are read from the archive one by one.
+
+    Raises:
+        ValueError: when it is no whole gzip'd tar archive, or has no such pictures, or a member that could do harm if
+            it were unpacked (a link, a device, a path that leaves the folder).
+    """
+    pixels, labels, unreadable = {}, {}, {}
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            for member in members:
+                parts = Path(member.name).parts
+                if member.isdir():
+                    continue
+                if not member.isfile() or Path(member.name).is_absolute() or ".." in parts:
+                    raise ValueError(f"{archive} holds {member.name}, a link, a device or a path out of its folder.")
+                if not re.fullmatch(r"(.*/)?[A-J]/[^/]+\.png", member.name) or parts[-1].startswith("._"):
+                    continue
+                file = members.extractfile(member)
+                try:
+                    if file is None or member.size > _MAX_BYTES:
+                        raise ValueError(f"it has {member.size:,} bytes")
+                    pixels[member.name] = _letter(file.read())
+                    labels[member.name] = ord(parts[-2]) - ord("A")
+                except UnidentifiedImageError:
+                    unreadable[Path(member.name)] = "it is no PNG picture"
+                except (OSError, ValueError, SyntaxError) as error:
+                    unreadable[Path(member.name)] = str(error)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{archive} is not a whole .tar.gz archive ({error}); fetch it again.") from None
+    if not pixels:
+        raise ValueError(f"{archive} must hold pictures A/NAME.png to J/NAME.png, got none that can be read.")
+    names = sorted(pixels)
+    stacked = torch.from_numpy(np.stack([pixels[name] for name in names])).unsqueeze(1)
+    return Images(stacked, torch.tensor([labels[name] for name in names])), unreadable
+
+
+def _letter(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        if picture.size != (28, 28):
+            raise ValueError(f"it has {picture.size[0]}x{picture.size[1]} pixels, not 28x28")
+        return np.array(picture.convert("L"))
+
+
+def _without_repeats(images: Images) -> Images:
+    _, first = np.unique(images.pixels.flatten(1).numpy(), axis=0, return_index=True)
+    return images[torch.from_numpy(np.sort(first))]
+
+
+class RenderedLetters(ImageData):
+    """Letters A-J drawn from the fonts that matplotlib ships: images from elsewhere where notMNIST is out of reach.
+
+    White on black, 28x28, each letter of each font eight times, turned, scaled and shifted a little; always the same.
+    Easier to tell from digits than notMNIST and of far less variety: results are not to be compared with those.
+    """
+
+    class_names = tuple("ABCDEFGHIJ")
+    native_size = 28
+    variants = 8
+
+    def load_train(self) -> Images:
+        return self._split()[1]
+
+    def load_test(self) -> Images:
+        return self._split()[0]
+
+    def load_ood(self) -> Images:
+        return self._rendered()
+
+    def _split(self) -> tuple[Images, Images]:
+        images = self._rendered()
+        test, train = stratified_split(images.labels, 0.2, self.seed)
+        return images[test], images[train]
+
+    def _rendered(self) -> Images:
+        note = "letters rendered from fonts, not notMNIST"
+        self.notes = list(dict.fromkeys([*self.notes, note]))
+        generator = np.random.default_rng(0)
+        pixels, labels = [], []
+        for path in letter_fonts():
+            font = ImageFont.truetype(str(path), 88)
+            for label, letter in enumerate(self.class_names):
+                for _ in range(self.variants):
+                    pixels.append(_rendered_letter(letter, font, generator))
+                    labels.append(label)
+        return Images(torch.from_numpy(np.stack(pixels)).unsqueeze(1), torch.tensor(labels))
+
+
+def letter_fonts() -> list[Path]:
+    """The font files of matplotlib that have the letters of the alphabet in their usual places."""
+    package = find_spec("matplotlib")  # finds the folder without importing the package
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    files = sorted(file for folder in folders for file in Path(folder, "mpl-data", "fonts", "ttf").glob("*.ttf"))
+    # Fonts of mathematical symbols have other signs, or none, where letters are.
+    symbols = re.compile("cm(sy|ex|mi)|STIX(NonUni|Siz)|DejaVu(Sans|Serif)Display|LastResort")
+    return [file for file in files if not symbols.match(file.name)]
+
+
+def _rendered_letter(letter: str, font: ImageFont.FreeTypeFont, generator: np.random.Generator) -> np.ndarray:
+    canvas = Image.new("L", (112, 112))
+    ImageDraw.Draw(canvas).text((56, 56), letter, fill=255, font=font, anchor="mm")
+    angle, scale = generator.uniform(-12, 12), generator.uniform(0.85, 1.1)
+    shift = generator.uniform(-5, 5, 2)
+    cos, sin = np.cos(np.radians(angle)) / scale, np.sin(np.radians(angle)) / scale
+    centre = 56 + shift
+    matrix = (cos, sin, 56 - cos * centre[0] - sin * centre[1], -sin, cos, 56 + sin * centre[0] - cos * centre[1])
+    turned = canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.array(turned.resize((28, 28), Image.Resampling.BOX))

@@ -59,6 +59,19 @@ class Method(ABC):
     removes_weights: ClassVar[bool] = False
     """Whether the KL drives the log alpha of weights without use past :data:`bnn_lightning.posteriors.THRESHOLD`."""
 
+    @property
+    def noise_is_on_weights(self) -> bool:
+        """Whether the noise of ``forward`` is that of weights and biases drawn from their posteriors.
+
+        Otherwise (noise on each element of the input, or on a layer's outputs) no weight draw has its effect.
+        """
+        return True
+
+    @property
+    def examples_are_independent(self) -> bool:
+        """Whether every example of a batch has noise of its own: then repeated examples are independent samples."""
+        return False
+
     @abstractmethod
     def weight(self, init: Tensor, op: Op) -> Posterior:
         """The posterior (an ``nn.Module``) that replaces a plain layer's weight, whose value is ``init``."""

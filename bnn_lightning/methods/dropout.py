@@ -41,6 +41,10 @@ class FixedDropout(Method, ABC):
     def _alpha(self, init: Tensor, *shape: int) -> FixedAlpha:
         return FixedAlpha(init.new_full(shape, self.p / (1 - self.p)))
 
+    @property
+    def examples_are_independent(self) -> bool:
+        return True
+
     def bias(self, init: Tensor) -> Point:
         return Point(init.detach().clone())
 
@@ -50,6 +54,10 @@ class _OnInputs(FixedDropout, ABC):
     """Noise on the inputs of each layer, for each element of x."""
 
     bernoulli: ClassVar[bool]
+
+    @property
+    def noise_is_on_weights(self) -> bool:
+        return False
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features)

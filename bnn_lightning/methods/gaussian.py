@@ -151,6 +151,10 @@ class LRT(GaussianMethod):
                 f"be evaluated at, got {self.prior}; use BBB or Flipout."
             )
 
+    @property
+    def examples_are_independent(self) -> bool:
+        return True
+
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         return local_reparameterisation(op, x, weight, bias)
 

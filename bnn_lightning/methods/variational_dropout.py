@@ -63,6 +63,10 @@ class VariationalDropout(Method, ABC):
         log_alpha = init.new_full(shape, math.log(self.p / (1 - self.p)))
         return LearntAlpha(log_alpha, self.parametrisation, self.divergence)
 
+    @property
+    def examples_are_independent(self) -> bool:
+        return True
+
     def bias(self, init: Tensor) -> Point:
         return Point(init.detach().clone())
 
@@ -78,6 +82,10 @@ class _TypeA(VariationalDropout, ABC):
     """
 
     alpha: Literal["feature", "channel"] = "feature"
+
+    @property
+    def noise_is_on_weights(self) -> bool:
+        return False
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features if self.alpha == "feature" else op.in_channels)
@@ -99,6 +107,10 @@ class _TypeB(VariationalDropout, ABC):
 
     noise_on: Literal["W", "B"] = "W"
     alpha: Literal["weight", "output", "layer"] = "weight"
+
+    @property
+    def noise_is_on_weights(self) -> bool:
+        return self.noise_on == "W"
 
     def weight(self, init: Tensor, op: Op) -> Posterior:
         theta = init.detach().clone()

@@ -1,4 +1,4 @@
-"""Figures, as PNG files: kept weights over the input of a layer, accuracy against removed weights."""
+"""What is left of a network: kept weights over the input of a layer, accuracy against removed weights."""
 
 import math
 from collections.abc import Sequence

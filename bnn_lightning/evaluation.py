@@ -1,0 +1,122 @@
+"""What test measures: scores with their errors, the same at the calibrated temperature, OOD detection, corruptions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bnn_lightning.calibration import Calibration, scaled
+from bnn_lightning.metrics import Estimate, as_ranks, estimates, ood_scores, resample, scores
+from bnn_lightning.predictive import log_predictive, probabilities
+
+# What an image from elsewhere should have more of, by what it is called in tables.
+OOD_SCORES = ("entropy", "mutual_information", "one_minus_max_p", "epistemic")
+
+_SCALED = ("nll", "brier", "ece", "adaptive_ece")
+_CORRUPTED = ("accuracy", "nll", "ece")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that test found out, by way of predicting, set of images and score.
+
+    ``predictions[way][metric]``, ``ood[set][score][metric]`` and ``corruptions[kind][severity][metric]``; the last has
+    the same images uncorrupted as kind "clean", severity 0. Metrics that end in ``_scaled`` are at ``temperature``.
+    """
+
+    images: int
+    predictions: dict[str, dict[str, Estimate]]
+    temperature: float | None = None
+    ood: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    corruptions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, float]:
+        """Every number under a name with slashes, for a logger."""
+        found: dict[str, float] = {}
+        for way, measured in self.predictions.items():
+            prefix = "test" if way == "samples" else f"test_{way}"
+            found |= {f"{prefix}/{name}": estimate.value for name, estimate in measured.items()}
+        for name, by_score in self.ood.items():
+            for score, measured in by_score.items():
+                found |= {f"ood_{name}/{score}_{metric}": estimate.value for metric, estimate in measured.items()}
+        for kind, by_severity in self.corruptions.items():
+            for severity, values in by_severity.items():
+                found |= {f"corruption_{kind}/{metric}_{severity}": value for metric, value in values.items()}
+        return found
+
+
+def evaluate(sets: Mapping[str, Mapping[str, Tensor]], calibration: Calibration | None) -> Evaluation:
+    """The evaluation of what a network said about sets of images.
+
+    Args:
+        sets: for each set of images, under the names of ``ImageData.test_sets``, the tensors of
+            :func:`bnn_lightning.predictive.summary` and ``labels``. The first, which is the test set, has ``logits``
+            ``(images, samples, classes)`` too, and ``log_probs_WAY`` of each other way of predicting.
+        calibration: of the way that the samples were drawn in; None leaves the scaled metrics out.
+    """
+    names = list(sets)
+    test = sets[names[0]]
+    labels, logits = test["labels"], test["logits"].transpose(0, 1)
+    temperature = None if calibration is None else calibration.temperature
+    predictions = {"samples": _with_errors(test["log_probs"], labels, temperature, logits)}
+    for key, log_probs in test.items():
+        if key.startswith("log_probs_"):
+            predictions[key.removeprefix("log_probs_")] = _with_errors(log_probs, labels)
+    ood: dict[str, dict[str, dict[str, Estimate]]] = {}
+    corruptions: dict[str, dict[int, dict[str, float]]] = {}
+    for name in names[1:]:
+        kind, _, rest = name.partition("/")
+        if kind == "ood":
+            ood[rest] = _detection(test, sets[name])
+        else:
+            measured = scores(sets[name]["log_probs"], sets[name]["labels"])
+            corruptions.setdefault(kind, {})[int(rest)] = {metric: measured[metric] for metric in _CORRUPTED}
+    return Evaluation(len(labels), predictions, temperature, ood, corruptions)
+
+
+def _with_errors(
+    log_probs: Tensor, labels: Tensor, temperature: float | None = None, logits: Tensor | None = None
+) -> dict[str, Estimate]:
+    def measure(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
+        found = scores(log_probs, labels)
+        if temperature is not None:
+            at_temperature = scores(scaled(log_probs, temperature), labels)
+            found |= {f"{name}_scaled": at_temperature[name] for name in _SCALED}
+        return found
+
+    def on_images(generator: torch.Generator) -> dict[str, float]:
+        index = resample(len(labels), generator)
+        return measure(log_probs[index], labels[index])
+
+    if logits is None or len(logits) == 1:
+        return estimates(measure(log_probs, labels), on_images)
+    probs = probabilities(logits)
+    smallest = torch.finfo(probs.dtype).tiny
+
+    def on_draws(generator: torch.Generator) -> dict[str, float]:
+        share = resample(len(probs), generator).bincount(minlength=len(probs)).to(probs.dtype) / len(probs)
+        mean = torch.tensordot(share, probs, 1)
+        return measure(mean.clamp_min(smallest).log(), labels)
+
+    return estimates(measure(log_predictive(logits), labels), on_images, on_draws)
+
+
+def ood_score(found: Mapping[str, Tensor], name: str) -> Tensor:
+    """One of :data:`OOD_SCORES` for each image, from the tensors of :func:`bnn_lightning.predictive.summary`."""
+    if name == "one_minus_max_p":
+        return -found["log_probs"].amax(-1).expm1()
+    return found[name]
+
+
+def _detection(inside: Mapping[str, Tensor], outside: Mapping[str, Tensor]) -> dict[str, dict[str, Estimate]]:
+    found = {}
+    for name in OOD_SCORES:
+        ranks = as_ranks(ood_score(inside, name), ood_score(outside, name))
+
+        def on_images(generator: torch.Generator, ranks: tuple[Tensor, Tensor] = ranks) -> dict[str, float]:
+            ours, theirs = (part[resample(len(part), generator)] for part in ranks)
+            return ood_scores(ours, theirs)
+
+        found[name] = estimates(ood_scores(*ranks), on_images)
+    return found

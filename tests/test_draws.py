@@ -1,0 +1,182 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bnn_lightning import BBB, LRT, Ensemble, Flipout, MCDropout, Sampler, VariationalB, bayesianize, mutual_information
+from bnn_lightning.draws import draws_of, sample_logits
+
+WIDE = (-1.0, 0.1)
+X = torch.randn(6, 2, 5, 5, generator=torch.Generator().manual_seed(1))
+
+
+def network(method=None):
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(27, 4)
+    )
+    plain(torch.randn(20, 2, 5, 5))  # gives batch norm statistics of its own
+    return plain if method is None else bayesianize(plain, method)
+
+
+def by_hand(net, weights, x):
+    """The network in eval mode with given weights, step by step."""
+    norm = net[1]
+    y = nn.functional.conv2d(x, weights["0.weight"], weights["0.bias"])
+    y = nn.functional.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return nn.functional.linear(y.relu().flatten(1), weights["5.weight"], weights["5.bias"])
+
+
+@pytest.mark.parametrize("method", [LRT(rho_init=WIDE), BBB(rho_init=WIDE), Flipout(rho_init=WIDE)], ids=repr)
+@pytest.mark.parametrize("chunk", [1, 18, 1000])
+def test_a_weight_draw_is_one_function_of_all_images(method, chunk):
+    net = network(method)
+    sampler = Sampler(net, 7, seed=3, chunk=chunk)
+    logits = sampler(X)
+    assert logits.shape == (7, 6, 4)
+    # Some draw of the weights gives all six images' logits: the one that its seed names.
+    for number in range(7):
+        with torch.random.fork_rng():
+            torch.manual_seed(3 * 1_000_003 + number)
+            weights = {
+                f"{name}.{part}": getattr(net[int(name)], part).sample() for name in "05" for part in ("weight", "bias")
+            }
+        torch.testing.assert_close(logits[number], by_hand(net, weights, X), rtol=1e-4, atol=1e-5)
+    # T3.7: whatever batch an image comes in.
+    torch.testing.assert_close(sampler(X[4:5]), logits[:, 4:5], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("draws", ["weights", "local"])
+@pytest.mark.parametrize("method", [LRT(rho_init=WIDE), BBB(rho_init=WIDE)], ids=repr)
+def test_draws_differ_and_show_epistemic_uncertainty(method, draws):
+    # T2.8, T3.6; the fault of one draw for all samples would leave no mutual information.
+    for chunk in (1, 1000):
+        logits = Sampler(network(method), 5, draws, chunk=chunk)(X)
+        assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5
+        assert (mutual_information(logits) > 1e-4).all()
+
+
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+def test_seeded_and_leaving_everything_as_it_was(draws):
+    net = network(LRT(rho_init=WIDE)).train()
+    net[3].eval()
+    state, generator = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    first = Sampler(net, 5, draws, seed=1)(X)
+    assert torch.equal(first, Sampler(net, 5, draws, seed=1)(X))
+    assert torch.equal(first, Sampler(net, 5, draws, seed=2)(X)) == (draws == "mean")
+    assert not first.requires_grad
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net] == [True, True, True, False, True, True]
+    assert all(layer.sampling for layer in (net[0], net[5]))
+
+
+def test_noise_of_local_draws_differs_between_batches():
+    sampler = Sampler(network(LRT(rho_init=WIDE)), 3, "local")
+    assert not torch.equal(sampler(X, 0), sampler(X, 1))
+    assert torch.equal(sampler(X, 1), sampler(X, 1))
+
+
+def test_repeated_images_are_samples_only_where_examples_are_independent():
+    # The reference's fault: with one draw for the batch all copies of an image are the same sample.
+    sampler = Sampler(network(BBB(rho_init=WIDE)), 3, "local", chunk=1000)
+    calls = []
+    sampler.nets[0].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
+    sampler(X)
+    assert calls == [6, 6, 6]
+    sampler = Sampler(network(LRT(rho_init=WIDE)), 5, "local", chunk=12)
+    calls = []
+    sampler.nets[0].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
+    sampler(X)
+    assert calls == [12, 12, 6]
+
+
+def test_moments_of_weight_draws_and_local_draws_agree_for_a_linear_layer():
+    # Exact for one linear layer: both have the mean and variance of random weights. Over n draws the difference of two
+    # means has the standard error sqrt(2 var / n); that of log variances sqrt(2 * 2 / n).
+    net = bayesianize(nn.Linear(4, 3), LRT(rho_init=WIDE))
+    x, n = torch.randn(2, 4), 20_000
+    found = [Sampler(net, n, draws, seed=seed)(x) for draws, seed in (("weights", 0), ("local", 1))]
+    variance = found[0].var(0)
+    assert ((found[0].mean(0) - found[1].mean(0)).abs() < 5 * (2 * variance / n).sqrt()).all()
+    assert ((found[1].var(0) / variance).log().abs() < 5 * (4 / n) ** 0.5).all()
+
+
+def test_defaults():
+    assert draws_of(network(LRT())) == "weights"
+    assert draws_of(network(MCDropout())) == "local"
+    assert draws_of(network(VariationalB(noise_on="B"))) == "local"
+    assert draws_of(network()) == "mean"
+    assert len(Sampler(network(), 25)(X)) == 1
+    assert len(Sampler(network(LRT()), 25, "mean")(X)) == 1
+
+
+def test_mean_weights_are_the_plain_network_in_eval_mode():
+    net = network()
+    with torch.no_grad():
+        expected = net.eval()(X)
+    torch.testing.assert_close(Sampler(bayesianize(net.train(), LRT()), 25, "mean")(X)[0], expected)
+
+
+def test_only_some_layers():
+    net = bayesianize(network(), LRT(rho_init=WIDE), only="5")
+    assert len({tuple(sample.flatten().tolist()) for sample in Sampler(net, 4)(X)}) == 4
+
+
+def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again(monkeypatch):
+    net = network(LRT(rho_init=WIDE))
+    kept = Sampler(net, 6, chunk=18)
+    expected = kept(X)
+    assert len(kept._drawn) == 6
+    monkeypatch.setattr("bnn_lightning.draws._KEPT", 1000)
+    sampler = Sampler(net, 6, chunk=18)
+    assert torch.equal(sampler(X), expected)
+    assert torch.equal(sampler(X), expected)
+    assert not sampler._drawn
+
+
+def test_an_ensemble_deals_its_samples_out_among_its_members():
+    members = [network(LRT(rho_init=WIDE)), network(LRT(rho_init=WIDE))]
+    with torch.no_grad():
+        members[1][5].bias.mu += 100
+    logits = Sampler(Ensemble(members), 5)(X)
+    assert (logits.mean((1, 2)) > 50).tolist() == [False, False, False, True, True]
+    assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5
+    plain = Ensemble([network(), network()])
+    assert Sampler(plain, 1)(X).shape == (2, 6, 4)
+
+
+def test_half_precision_logits():
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = Sampler(network(LRT(rho_init=WIDE)), 3)(X)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sampler(network(), 0), r"^samples must be 1 or more, got 0\.$"),
+        (lambda: Sampler(network(), 1, chunk=0), r"^chunk must be 1 or more, got 0\.$"),
+        (lambda: Sampler(network(), 1, "median"), r"^draws must be one of weights, local, mean, got 'median'\.$"),
+        (
+            lambda: Sampler(network(MCDropout()), 1, "weights"),
+            r"^draws must be local or mean for MCDropout, whose noise is not on weights, got weights\.$",
+        ),
+        (lambda: sample_logits(nn.Linear(1, 1), torch.zeros(1, 1), 0), r"^samples must be 1 or more, got 0\.$"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_sample_logits_draws_from_torchs_generator():
+    net = network(BBB(rho_init=WIDE)).train()
+    statistics = net[1].running_mean.clone()
+    logits = sample_logits(net, X, 5)
+    assert logits.shape == (5, 6, 4)
+    assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5
+    assert not logits.requires_grad
+    assert torch.equal(net[1].running_mean, statistics)
+    assert all(module.training for module in net)
