@@ -107,7 +107,7 @@ class BayesianClassifier(LightningModule):
         test_samples: weight samples in test and predict.
         draws: how samples are drawn in test and predict: weights (for all images at once), local (as in training) or
             mean (no noise); null is weights, or local where noise is not on weights.
-        predict_chunk: images times samples that are computed together in test and predict, which bounds memory.
+        predict_chunk: images times samples that are computed together, which bounds memory.
         test_seed: of the samples in validation, test and predict.
         members: networks in an ensemble; bnn ensemble makes them.
     """

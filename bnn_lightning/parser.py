@@ -143,7 +143,8 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
         # A checkpoint brings its model: only how it is sampled is still a choice.
         if verb != "fit" and part == "model" and name not in _SAMPLING:
             vars(action)["hidden"] = True
-        if action.dest == "model.members":  # comes with the checkpoint of an ensemble
+        # These mean nothing to a network that is yet to be trained; members comes with the checkpoint of an ensemble.
+        if action.dest == "model.members" or (verb == "fit" and name in ("draws", "predict_chunk")):
             vars(action)["hidden"] = True
         if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
             vars(action)["hidden"] = True

@@ -1,7 +1,10 @@
 import gzip
+import io
 import itertools
+import os
 import pickle
 import re
+import tarfile
 
 import numpy as np
 import pytest
@@ -20,10 +23,13 @@ from bnn_lightning.data import (
     Images,
     MNIST5k,
     NotMNIST,
+    RenderedLetters,
 )
 from bnn_lightning.data.base import stratified_split
+from bnn_lightning.data.corruptions import KINDS, SEVERITIES, corrupted
 from bnn_lightning.data.idx import read_idx
 from bnn_lightning.data.loader import EpochSampler
+from bnn_lightning.data.notmnist import letter_fonts, read_letters
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +302,160 @@ def test_notmnist_removes_repeats_before_its_split(tmp_path):
     assert len(rows) == 90
     with pytest.raises(DataNotFoundError, match="NotMNIST was not found: looked for notMNIST_small"):
         NotMNIST(str(tmp_path / "elsewhere")).setup()
+
+
+def write_archive(path, members):
+    """A .tar.gz of (name, content); a content that is a TarInfo's type makes a member of that kind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(content, bytes) and len(content) > 1:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.type, member.linkname = content, "/etc/passwd"
+                archive.addfile(member)
+
+
+def png(value, size=(28, 28)):
+    stream = io.BytesIO()
+    Image.new("L", size, value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_notmnist_from_the_original_archive_counts_what_cannot_be_read(tmp_path):
+    letters = [
+        (f"notMNIST_small/{letter}/{n}.png", png(10 * label + n))
+        for label, letter in enumerate("ABCDEFGHIJ")
+        for n in range(5)
+    ]
+    bad = [
+        ("notMNIST_small/A/empty.png", b"no picture"),
+        ("notMNIST_small/F/cut.png", png(7)[:50]),
+        ("notMNIST_small/B/large.png", png(7, (280, 28))),
+        ("notMNIST_small/C/huge.png", b"x" * 100_001),
+    ]
+    others = [("notMNIST_small/A/._hidden.png", b"of a Mac"), ("notMNIST_small/readme.txt", b"letters")]
+    write_archive(tmp_path / "notMNIST" / "notMNIST_small.tar.gz", [*letters, *bad, *others])
+    data = NotMNIST(str(tmp_path), val_split=0)
+    with pytest.warns(UserWarning, match=r"4 unreadable files of notMNIST_small\.tar\.gz left out"):
+        images = data.load_ood()
+    assert images.labels.bincount().tolist() == [5] * 10
+    assert (images.pixels[:, 0, 0, 0] // 10 == images.labels).all()
+    reasons = {path.name: reason for path, reason in data.unreadable.items()}
+    assert reasons.keys() == {"empty.png", "cut.png", "large.png", "huge.png"}
+    assert reasons["empty.png"] == "it is no PNG picture"
+    assert reasons["large.png"] == "it has 280x28 pixels, not 28x28"
+    assert data.notes == ["4 unreadable files of notMNIST_small.tar.gz left out"]
+    assert list(tmp_path.rglob("*.png")) == []  # it is read as it is, and not unpacked
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../A/a.png", png(1)),
+        ("/A/a.png", png(1)),
+        ("A/a.png", tarfile.SYMTYPE),
+        ("A/a.png", tarfile.LNKTYPE),
+        ("A/a.png", tarfile.CHRTYPE),
+    ],
+)
+def test_an_archive_that_could_do_harm_is_refused(tmp_path, member):
+    path = tmp_path / "notMNIST" / "notMNIST_small.tar.gz"
+    write_archive(path, [("A/0.png", png(0)), member])
+    with pytest.raises(ValueError, match="a link, a device or a path out of its folder"):
+        read_letters(path)
+
+
+def test_archives_that_are_none(tmp_path):
+    whole = tmp_path / "whole.tar.gz"
+    write_archive(whole, [(f"A/{n}.png", os.urandom(5000)) for n in range(20)])
+    cut = tmp_path / "cut.tar.gz"
+    cut.write_bytes(whole.read_bytes()[:20_000])
+    (tmp_path / "none.tar.gz").write_bytes(b"nothing")
+    for path in (cut, tmp_path / "none.tar.gz"):
+        with pytest.raises(ValueError, match=r"is not a whole \.tar\.gz archive"):
+            read_letters(path)
+    with pytest.raises(ValueError, match="got none that can be read"):
+        read_letters(whole)
+
+
+def test_rendered_letters_are_always_the_same_and_named_as_that():
+    data = RenderedLetters(val_split=0)
+    images = data.load_ood()
+    assert images.labels.bincount().tolist() == [len(letter_fonts()) * 8] * 10
+    assert len(letter_fonts()) >= 20
+    assert images.pixels.flatten(1).amax(1).min() > 100  # no font without these letters
+    assert torch.equal(images.pixels, RenderedLetters().load_ood().pixels)
+    assert data.notes == ["letters rendered from fonts, not notMNIST"]
+    data.setup()
+    assert len(data.test) + data.num_train == len(images)
+
+
+def test_test_sets_are_prepared_like_the_test_images(digits):
+    other = RenderedLetters(image_size=16, channels=3)
+    data = MNIST5k(image_size=32, ood=[other, RenderedLetters()], corruptions=True)
+    data.setup("test")
+    names = list(data.test_sets)
+    assert names[:4] == ["MNIST5k", "ood/RenderedLetters", "ood/RenderedLetters-2", "clean/0"]
+    assert names[4:] == [f"{kind}/{severity}" for kind in KINDS for severity in range(1, 6)]
+    loaders = data.test_dataloader()
+    assert len(loaders) == len(names)
+    x, _ = next(iter(loaders[1]))
+    assert x.shape == (500, 1, 32, 32)
+    black = -digits.mean[0] / digits.std[0]
+    assert x[0, 0, 0, 0].item() == pytest.approx(black)
+    # An OOD set holds its own images, not the test images again.
+    assert not torch.equal(loaders[1].images.pixels[:100], data.test.pixels[:100])
+    assert data.notes == ["letters rendered from fonts, not notMNIST"]
+    plain = MNIST5k(image_size=32)
+    plain.setup("test")
+    assert isinstance(plain.test_dataloader(), BatchLoader)
+
+
+def test_ood_must_be_from_elsewhere(fake_mnist):
+    root = fake_mnist()
+    for data in (
+        MNIST(root, ood=[MNIST(root)]),
+        MNIST(root, ood=[MNIST5k()]),
+        MNIST5k(image_size=28, ood=[MNIST(root)]),
+    ):
+        with pytest.raises(ValueError, match=r"^ood must be images from elsewhere, got MNIST"):
+            data.setup("test")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_corruptions_are_always_the_same_and_grow_worse(digits, kind):
+    pixels = digits.test.pixels[:200]
+    distances = []
+    for severity in SEVERITIES:
+        worse = corrupted(pixels, kind, severity)
+        assert (worse.dtype, worse.shape) == (torch.uint8, pixels.shape)
+        assert torch.equal(worse, corrupted(pixels, kind, severity))
+        distances.append((worse.float() - pixels.float()).square().mean().item())
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+    assert corrupted(torch.randint(0, 256, (3, 3, 20, 30), dtype=torch.uint8), kind, 5).shape == (3, 3, 20, 30)
+    assert torch.equal(pixels, digits.test.pixels[:200])
+
+
+def test_what_corruptions_do_to_a_known_image():
+    bar = torch.zeros(2, 1, 33, 33, dtype=torch.uint8)
+    bar[:, :, :, 16] = 255
+    for image, direction in zip(corrupted(bar, "rotation", 2)[:, 0], (1, -1), strict=True):
+        # 30 degrees: 8 pixels above the middle the bar is 8 tan(30) = 4.6 to the left, or to the right.
+        assert image[8].float().argmax().item() == pytest.approx(16 - direction * 4.6, abs=1)
+    noisy = corrupted(torch.full((50, 1, 32, 32), 128, dtype=torch.uint8), "noise", 2).double()
+    assert noisy.std().item() == pytest.approx(51, abs=5 * 51 / (2 * noisy.numel()) ** 0.5 + 1)
+    assert corrupted(bar, "contrast", 3)[0].double().std().item() == pytest.approx(
+        0.3 * bar[0].double().std().item(), rel=0.02
+    )
+    assert (corrupted(torch.zeros(9, 1, 30, 30, dtype=torch.uint8), "occlusion", 4) == 128).sum((1, 2, 3)).tolist() == [
+        225
+    ] * 9
+    with pytest.raises(ValueError, match=r"^corruption must be one of rotation, .* from 1 to 5, got 'snow' at 6\."):
+        corrupted(bar, "snow", 6)
 
 
 def picture(path, colour, size=(40, 50), mode="RGB"):

@@ -1,0 +1,57 @@
+import torch
+
+from bnn_lightning.calibration import Calibration, scaled
+from bnn_lightning.decisions import decisions, in_words
+from bnn_lightning.predictive import summary
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def predictions(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return summary(4 * torch.randn(1, n, 3, generator=generator))
+
+
+def calibrated(n=2_000):
+    found = predictions(n, seed=1)
+    labels = torch.multinomial(found["log_probs"].exp(), 1, generator=torch.Generator().manual_seed(2)).flatten()
+    return Calibration.fit(found["log_probs"], labels)
+
+
+def test_a_row_says_what_to_do_with_a_prediction():
+    calibration, found = calibrated(), predictions(300)
+    rows = decisions(found, [f"{n}.png" for n in range(300)], CLASSES, calibration, 0.1, 0.05)
+    probs = scaled(found["log_probs"].double(), calibration.temperature).exp()
+    rule, within = calibration.accept_rule(0.1), calibration.set_threshold(0.05)
+    for index, row in enumerate(rows):
+        assert row["file"] == f"{index}.png"
+        assert row["name"] == CLASSES[row["class"]] == CLASSES[int(probs[index].argmax())]
+        assert row["confidence"] == round(probs[index].max().item(), 6)
+        assert (row["decision"] == "accept") == (probs[index].max().item() >= rule.threshold)
+        likely = {CLASSES[label] for label in range(3) if probs[index][label] >= within} | {row["name"]}
+        assert set(row["set"].split(" | ")) == likely
+        assert row["set"].split(" | ")[0] == row["name"]
+    assert {row["decision"] for row in rows} == {"accept", "abstain"}
+    assert {len(row["set"].split(" | ")) for row in rows} >= {1, 2}
+    words = in_words(calibration, 0.1, 0.05)
+    assert f"confidence of {rule.threshold:.4f} or more" in words
+    assert "at most 5 % of images" in words
+
+
+def test_without_a_calibration_there_are_no_decisions():
+    found = predictions(5)
+    rows = decisions(found, list("abcde"), (), None, 0.01, 0.05)
+    assert rows[0].keys() == {"file", "class", "name", "confidence", "entropy", "mutual_information"} | {
+        "aleatoric",
+        "epistemic",
+    }
+    assert rows[0]["name"] == str(rows[0]["class"])
+    assert rows[0]["confidence"] == round(found["log_probs"][0].max().exp().item(), 6)
+    assert "holds no calibration" in in_words(None, 0.01, 0.05)
+
+
+def test_a_risk_that_cannot_be_promised_has_all_abstain():
+    calibration = calibrated(50)
+    rows = decisions(predictions(20), list(map(str, range(20))), CLASSES, calibration, 0.001, 0.05)
+    assert {row["decision"] for row in rows} == {"abstain"}
+    assert "All abstain: 50 calibration images cannot bound" in in_words(calibration, 0.001, 0.05)

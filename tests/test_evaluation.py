@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from bnn_lightning.calibration import Calibration, scaled
+from bnn_lightning.evaluation import OOD_SCORES, evaluate, ood_score
+from bnn_lightning.metrics import scores
+from bnn_lightning.predictive import log_predictive, summary
+
+DRAWS, IMAGES, CLASSES = 8, 400, 5
+
+
+def seen(seed, spread=1.0, images=IMAGES, confident=6.0):
+    """What a network said about images: logits of draws around a right answer."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (images,), generator=generator)
+    truth = torch.nn.functional.one_hot(labels, CLASSES) * confident
+    logits = (
+        truth
+        + spread * torch.randn(DRAWS, images, CLASSES, generator=generator)
+        + torch.randn(images, CLASSES, generator=generator)
+    )
+    return summary(logits) | {"labels": labels, "logits": logits.transpose(0, 1)}
+
+
+def calibration(temperature):
+    return Calibration(temperature, torch.ones(1), torch.ones(1, dtype=torch.bool), torch.ones(1))
+
+
+def test_scores_are_those_of_the_mean_over_all_draws():
+    found = seen(0)
+    evaluation = evaluate({"test": found}, None)
+    expected = scores(log_predictive(found["logits"].transpose(0, 1)), found["labels"])
+    assert {name: one.value for name, one in evaluation.predictions["samples"].items()} == expected
+    assert evaluation.images == IMAGES
+    assert evaluation.temperature is None
+    # The same through the mean over draws that the bootstrap uses: no softmax of a softmax on the way.
+    probs = found["logits"].softmax(-1).mean(1)
+    assert scores(probs.log(), found["labels"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_scaled_scores_are_at_the_calibrated_temperature():
+    found = seen(0)
+    row = evaluate({"test": found}, calibration(2.0)).predictions["samples"]
+    expected = scores(scaled(found["log_probs"], 2.0), found["labels"])
+    for name in ("nll", "brier", "ece", "adaptive_ece"):
+        assert row[f"{name}_scaled"].value == pytest.approx(expected[name], rel=1e-6)
+    assert row["accuracy"].value == expected["accuracy"]
+
+
+def test_errors_of_images_and_of_draws():
+    # More images shrink the one, equal draws leave nothing of the other.
+    found = seen(0)
+    row = evaluate({"test": found}, None).predictions["samples"]
+    nll = -found["log_probs"].gather(1, found["labels"].unsqueeze(1))
+    expected = nll.std().item() / IMAGES**0.5
+    assert row["nll"].image_error == pytest.approx(expected, rel=5 / 200**0.5)
+    assert row["nll"].draw_error > 0
+    equal = found | {"logits": found["logits"][:, :1].expand(-1, DRAWS, -1)}
+    assert evaluate({"test": equal}, None).predictions["samples"]["nll"].draw_error == pytest.approx(0, abs=1e-6)
+    single = found | {"logits": found["logits"][:, :1]}
+    assert evaluate({"test": single}, None).predictions["samples"]["nll"].draw_error is None
+
+
+def test_draw_error_is_the_spread_over_other_draws():
+    # The same images with new draws, many times: the spread of the NLL is what the bootstrap of one set estimates.
+    generator = torch.Generator().manual_seed(5)
+    base = seen(0)
+    centre = base["logits"].mean(1, keepdim=True)
+    estimates, values = [], []
+    for _ in range(40):
+        logits = centre + torch.randn(IMAGES, 20, CLASSES, generator=generator) * 2
+        found = summary(logits.transpose(0, 1)) | {"labels": base["labels"], "logits": logits}
+        row = evaluate({"test": found}, None).predictions["samples"]["nll"]
+        estimates.append(row.draw_error)
+        values.append(row.value)
+    spread = torch.tensor(values).std().item()
+    # A standard deviation of 40 values has a relative error of 1 / sqrt(80); the bootstrap has a factor of
+    # sqrt(19 / 20) less than the truth, and a bias of its own of a few percent.
+    assert sum(estimates) / 40 == pytest.approx(spread, rel=5 / 80**0.5)
+
+
+def test_other_ways_of_predicting_are_scored_on_their_own():
+    found = seen(0) | {"log_probs_mean_weights": seen(1)["log_probs"]}
+    evaluation = evaluate({"test": found}, None)
+    assert list(evaluation.predictions) == ["samples", "mean_weights"]
+    expected = scores(found["log_probs_mean_weights"], found["labels"])
+    assert evaluation.predictions["mean_weights"]["nll"].value == expected["nll"]
+
+
+def test_ood_compares_the_other_images_with_the_test_images():
+    # The fault of a peer: in-distribution images in the place of the others give 0.5.
+    inside, outside = seen(0), seen(1, confident=0.0, images=300)
+    evaluation = evaluate({"test": inside, "ood/other": outside, "ood/same": inside}, None)
+    assert list(evaluation.ood) == ["other", "same"]
+    assert list(evaluation.ood["other"]) == list(OOD_SCORES)
+    for score in OOD_SCORES:
+        low, high = ood_score(inside, score).double(), ood_score(outside, score).double()
+        share = ((high[:, None] > low).double() + 0.5 * (high[:, None] == low)).mean().item()
+        row = evaluation.ood["other"][score]
+        assert row["auroc"].value == pytest.approx(share, abs=1e-6)
+        assert 0 < row["auroc"].image_error < 0.05
+        assert evaluation.ood["same"][score]["auroc"].value == pytest.approx(0.5)
+    assert evaluation.ood["other"]["entropy"]["auroc"].value > 0.9
+
+
+def test_one_minus_max_p_keeps_its_order_where_p_rounds_to_one():
+    log_probs = torch.tensor([[-1e-9, -20.0], [-1e-12, -30.0]])
+    values = ood_score({"log_probs": log_probs}, "one_minus_max_p")
+    assert values[0] > values[1] > 0
+
+
+def test_corruptions_and_names_for_a_logger():
+    sets = {"test": seen(0), "ood/other": seen(1), "clean/0": seen(2), "noise/1": seen(3), "noise/2": seen(4)}
+    evaluation = evaluate(sets, None)
+    assert list(evaluation.corruptions) == ["clean", "noise"]
+    expected = scores(sets["noise/2"]["log_probs"], sets["noise/2"]["labels"])
+    assert evaluation.corruptions["noise"][2] == {name: expected[name] for name in ("accuracy", "nll", "ece")}
+    flat = evaluation.flat()
+    assert flat["test/nll"] == evaluation.predictions["samples"]["nll"].value
+    assert flat["ood_other/entropy_auroc"] == evaluation.ood["other"]["entropy"]["auroc"].value
+    assert flat["corruption_noise/nll_2"] == expected["nll"]
