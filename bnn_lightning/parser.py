@@ -168,10 +168,10 @@ def one_sentence(message: str) -> str:
         close = get_close_matches(found[1], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? It" if close else "it"
         return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
-    if found := re.search(r"Expected a typing.Literal\[(.*)\]\. Got value: (.*)", message):
-        return f"{flag} must be one of {found[1]}, got {found[2]}."
-    kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
     value = re.search(r"(?:Got value|Given value): (.*)", message)
+    if value and (found := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):
+        return f"{flag} must be one of {found[1]}, got {value[1]}."
+    kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
     if value and len(kinds) == 1 and (kind := re.fullmatch(r"<class '(\w+)'>", kinds[0])):
         return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
     if value and kinds:

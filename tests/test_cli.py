@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bnn_lightning import BayesianClassifier, LeNet
+from bnn_lightning import BayesianClassifier, LeNet, Sampler, log_predictive
+from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import KEY, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
@@ -441,7 +442,7 @@ def test_validate_refuses_another_split_and_none(run, capsys):
         ),
         ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
         ("fit --config {config} --trainer.accelerator foo", "--trainer: "),
-        ("fit --config {config} --trainer.precision foo", "--trainer.precision does not take foo; bnn fit --help"),
+        ("fit --config {config} --trainer.precision foo", "--trainer.precision must be one of "),
         ("fit --config {config} --trainer.max_steps 1", "--trainer.max_epochs sets a run's length"),
         ("fit --config {config} --model.kl_weight.start -1", "--model.kl_weight.start must be whole epochs"),
         (
@@ -629,3 +630,176 @@ def test_a_collapsed_run_ends_with_the_cure_and_keeps_its_checkpoint(capsys):
     assert "bnn: error: the weights have collapsed in epoch" in text
     assert "LinearWarmup" in text
     assert read_checkpoint("checkpoints/collapse/version_0/last.ckpt")["epoch"] >= 0
+
+
+# Uncertainty
+
+
+def test_fit_calibrates_on_the_half_of_the_hold_out_that_selected_nothing(run):
+    # The fault of a calibration on the selection half would pass every check of its numbers but this one.
+    data = MNIST5k(image_size=32, train_subset=600)
+    data.setup("fit")
+    for name in ("best", "last"):
+        model = BayesianClassifier.from_checkpoint(run / f"{name}.ckpt")
+        assert list(model.calibration) == ["mean", "local", "weights"]
+        probs = {}
+        for half in ("calibration", "selection"):
+            images = getattr(data, half)
+            mean, std = data.mean[0], data.std[0]
+            x = (images.pixels / 255 - mean) / std
+            log_probs = log_predictive(Sampler(model.network, model.test_samples)(x))
+            probs[half] = Calibration.fit(log_probs, images.labels)
+        kept = model.calibration["weights"]
+        assert kept.temperature == pytest.approx(probs["calibration"].temperature, rel=1e-3)
+        torch.testing.assert_close(kept.confidence, probs["calibration"].confidence, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(kept.confidence, probs["selection"].confidence, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_without_a_hold_out_is_not_calibrated(capsys):
+    words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--data.val_split", "0", "--name", "all"]
+    assert main(words) == 0
+    last = "checkpoints/all/version_0/last.ckpt"
+    assert read_checkpoint(last)[KEY].get("calibration") is None
+    assert main(["test", "--ckpt_path", last]) == 0
+    assert "not calibrated" in said(capsys)
+    assert main(["predict", "--ckpt_path", last]) == 0
+    assert "holds no calibration" in said(capsys)
+    assert "decision" not in table(Path("lightning_logs/all/version_0/predictions.csv"))[0]
+
+
+def test_test_with_images_from_elsewhere_and_corruptions(run, capsys):
+    words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0
+    out = said(capsys)
+    for title in ("AURC", "ECE at temperature", "risk at 95 % coverage", "± images", "± draws"):
+        assert title in out
+    assert "Told from RenderedLetters:" in out
+    assert "letters rendered from fonts, not notMNIST" in out
+    assert re.search(r"\nocclusion +nll +\d", out)
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    results = json.loads((logs / "test_mnist5k_best.json").read_text())
+    assert set(results["ood"]["RenderedLetters"]) == {"entropy", "mutual_information", "one_minus_max_p", "epistemic"}
+    assert results["corruptions"]["noise"].keys() == {"1", "2", "3", "4", "5"}
+    ood = table(logs / "test_mnist5k_best_ood.csv")
+    assert float(ood[0]["auroc"]) == results["ood"]["RenderedLetters"]["entropy"]["auroc"]["value"]
+    assert len(table(logs / "test_mnist5k_best_corruptions.csv")) == 26
+    row = table(logs / "test_mnist5k_best.csv")[0]
+    assert float(row["nll_draw_error"]) == results["errors"]["3 weight draws"]["nll"]["draws"]
+    assert float(row["nll_scaled"]) == results["predictions"]["3 weight draws"]["nll_scaled"]
+    figures = ("reliability", "risk_coverage", "extremes", "turning", "ood", "uncertainty")
+    for name in figures:
+        with Image.open(logs / f"test_mnist5k_best_{name}.png") as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("L").getcolors(256)) > 20  # something is drawn
+    events = EventAccumulator(str(logs)).Reload().Tags()
+    assert {f"test_mnist5k_best_{name}" for name in figures} <= set(events["images"])
+    wanted = {"test/aurc", "test/nll_scaled", "ood_RenderedLetters/entropy_auroc", "corruption_noise/nll_5"}
+    assert wanted <= set(events["scalars"])
+
+
+@pytest.mark.parametrize("draws", ["local", "mean"])
+def test_other_ways_of_drawing_samples(run, draws, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
+    assert {"local": "25 local draws", "mean": "mean weights"}[draws] in said(capsys)
+
+
+def test_tensorboard_shows_the_posterior_and_the_hyper_parameters(run):
+    tags = EventAccumulator("lightning_logs/lenet_lrt/version_0").Reload().Tags()
+    wanted = {f"{what}/conv1.weight" for what in ("sigma", "mu_over_sigma", "log_alpha")}
+    assert wanted | {"sigma/fc3.bias"} <= set(tags["histograms"])
+    assert {"posterior and prior", "first layer"} <= set(tags["images"])
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set().union(
+        *(EventAccumulator(str(file)).Reload().summary_metadata for file in Path("lightning_logs").rglob("events*"))
+    )
+
+
+def test_predict_says_what_to_do_with_each_picture(run, capsys):
+    best = str(run / "best.ckpt")
+    words = ["predict", "--ckpt_path", best, "--target_risk", "0.75", "--alpha", "0.2"]
+    assert main(words) == 0
+    assert "Accepted is what has a confidence of" in said(capsys)
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
+    assert {row["decision"] for row in rows} == {"accept", "abstain"}
+    assert any(" | " in row["set"] for row in rows)
+    # The next prediction leaves this one as it is; a single file is enough.
+    Image.new("L", (28, 28), 0).save("one picture.png")
+    assert main([*words, "--data", "ImageFolder", "--data.root", "one picture.png"]) == 0
+    assert table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv")) == rows
+    assert [row["file"] for row in table(Path("lightning_logs/lenet_lrt/version_0/predictions_1.csv"))] == [
+        "one picture.png"
+    ]
+
+
+def test_predictions_do_not_depend_on_the_batches(run):
+    # T3.7
+    words = ["predict", "--ckpt_path", str(run / "best.ckpt")]
+    assert main(words) == 0
+    assert main([*words, "--data.eval_batch_size", "7"]) == 0
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    first, second = (table(logs / name) for name in ("predictions.csv", "predictions_1.csv"))
+    for one, other in zip(first, second, strict=True):
+        assert one["class"] == other["class"]
+        for key in ("confidence", "entropy", "mutual_information", "aleatoric", "epistemic"):
+            assert float(one[key]) == pytest.approx(float(other[key]), rel=1e-3, abs=1e-5)
+
+
+def test_an_ensemble_of_checkpoints(run, capsys):
+    config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
+    assert main(["fit", *config, "--seed_everything", "1"]) == 0
+    second = "checkpoints/lenet_lrt/version_1/best.ckpt"
+    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 0
+    capsys.readouterr()
+    joined = str(run / "ensemble.ckpt")
+    assert main(["test", "--ckpt_path", joined, "--model.test_samples", "6"]) == 0
+    assert "6 weight draws, 2 networks" in said(capsys)
+    found = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
+    assert found["temperature"] is not None
+    elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
+    assert found["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
+    model = BayesianClassifier.from_checkpoint(joined)
+    members = [BayesianClassifier.from_checkpoint(path) for path in (run / "best.ckpt", second)]
+    x = torch.randn(4, 1, 32, 32)
+    logits = model.sampler(6)(x)
+    for place, member in enumerate(members):
+        alone = Sampler(member.network, 6)(x)
+        torch.testing.assert_close(logits[3 * place : 3 * place + 3], alone[place::2])
+    assert main(["validate", "--ckpt_path", joined]) == 0
+    assert main(["predict", "--ckpt_path", joined]) == 0
+    capsys.readouterr()
+    other = ["--model.method.prior_sigma", "0.3", "--name", "other"]
+    assert main(["fit", *config, *other]) == 0
+    words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]
+    assert main([*words, "[checkpoints/other/version_0/best.ckpt]"]) == 2
+    assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in said(capsys)
+    assert main([*words, "[nowhere.ckpt]"]) == 2
+    assert "there is no file nowhere.ckpt." in said(capsys)
+    assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2
+    assert "bnn: error:" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "test --ckpt_path {run}/best.ckpt --model.draws median",
+            "--model.draws must be one of 'weights', 'local', 'mean', got median.",
+        ),
+        (
+            "test --ckpt_path {run}/best.ckpt --data.ood+=MNIST5k",
+            "--data.ood must be images from elsewhere, got MNIST5k",
+        ),
+        ("test --ckpt_path {run}/best.ckpt --data.ood+=NotMNIST", "NotMNIST was not found: looked for notMNIST_small"),
+        ("predict --ckpt_path {run}/best.ckpt --alpha 1.5", "--alpha must be a rate between 0 and 1"),
+        ("predict --ckpt_path {run}/best.ckpt --target_risk 0", "--target_risk must be a rate between 0 and 1"),
+        ("test --ckpt_path {run}/best.ckpt --model.predict_chunk 0", "--model.predict_chunk must be 1 or more, got 0."),
+    ],
+)
+def test_mistakes_with_uncertainty(words, sentence, run, capsys, monkeypatch):
+    def no_internet(*args, **kwargs):
+        raise OSError("no internet")
+
+    monkeypatch.setattr("bnn_lightning.data.notmnist.download_url", no_internet)
+    assert main(words.format(run=run).split()) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert text.count("\n") == 1
