@@ -311,9 +311,17 @@ class RunRecord(Callback):
                 logger.log_hyperparams(hyper_parameters(self.record["config"]), reached)
 
 
+# What is no part of how a network is trained.
+_NOT_TRAINING = {"root", "eval_batch_size", "ood", "corruptions", "val_samples", "test_samples", "draws"} | {
+    "predict_chunk",
+    "test_seed",
+    "members",
+}
+
+
 def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:
     """What tells runs apart, in one level of plain values: model, data, seed, epochs, precision."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"seed": config["seed_everything"]}
 
     def put(name: str, value: Any) -> None:
         if isinstance(value, dict) and "class_path" in value:
@@ -322,10 +330,13 @@ def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             for key, inner in value.items():
                 put(f"{name}.{key}", inner)
-        elif value is not None and name not in found:
+        elif value is not None:
             found[name] = value if isinstance(value, bool | int | float | str) else str(value)
 
-    for name in ("model", "data"):
-        put(name, config[name])
-    found |= {name: config["trainer"][name] for name in ("max_epochs", "precision") if config["trainer"].get(name)}
-    return found | {"seed": config["seed_everything"]}
+    data = {"data": config["data"]["class_path"].split(".")[-1]} | (config["data"].get("init_args") or {})
+    data["data seed"] = data.pop("seed", None)
+    length = {"epochs": config["trainer"]["max_epochs"], "precision": config["trainer"]["precision"]}
+    for name, value in (config["model"] | data | length).items():
+        if name not in _NOT_TRAINING:
+            put(name, value)
+    return found

@@ -50,6 +50,7 @@ from bnn_lightning.decisions import decisions, in_words
 from bnn_lightning.draws import Draws
 from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
+from bnn_lightning.layers import sigma_over_prior
 from bnn_lightning.metrics import Estimate
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.pictures import draw_tests
@@ -373,6 +374,7 @@ class CommandLine(LightningCLI):
         }
         measured = {names[way]: row for way, row in found.predictions.items()}
         results = self._results(measured, ckpt_path, found.images) | reports.beyond_the_test_set(found)
+        results["sigma_over_prior"] = sigma_over_prior(model.network)
         if found.temperature is None:
             results["marks"].append("not calibrated")
         if model.removes_weights:

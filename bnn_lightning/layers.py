@@ -311,6 +311,19 @@ def kl(net: nn.Module) -> Tensor:
     return torch.zeros((), device=None if parameter is None else parameter.device)
 
 
+def sigma_over_prior(net: nn.Module) -> float | None:
+    """The mean of sigma / prior_sigma over all Gaussian weights with a normal prior; None where there are none.
+
+    Near 0 the posterior is a point, whatever the accuracy; at 1 most weights are as the prior left them.
+    """
+    total, count = 0.0, 0
+    for _, posterior in posteriors(net):
+        if getattr(posterior, "prior_sigma", None) is not None and posterior.prior is None:
+            ratio = posterior.variance.detach().sqrt() / posterior.prior_sigma
+            total, count = total + ratio.double().sum().item(), count + ratio.numel()
+    return total / count if count else None
+
+
 @contextmanager
 def sampling(net: nn.Module, enabled: bool) -> Iterator[nn.Module]:
     """Inside the ``with``, forward passes of ``net`` draw noise (True) or use the mean weights (False).

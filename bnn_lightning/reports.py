@@ -107,6 +107,8 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
             f"elbo/N {training['elbo_per_n']:.3f}, kl/N {training['kl_per_n']:.3f} on the training images "
             f"(N = {training['num_train']:,}, epoch {training['epoch']}, KL weight {training['kl_weight']:.3g})"
         )
+    if results.get("sigma_over_prior") is not None:
+        console.print(f"mean of sigma / prior sigma {results['sigma_over_prior']:.3f}")
     _show_marks(console, "Note: ", results["marks"])
 
 
@@ -229,7 +231,8 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
     written[0].write_text(_json(results))
     common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
-    common |= {"temperature": results.get("temperature"), "marks": ", ".join(results["marks"])}
+    common |= {name: results.get(name) for name in ("temperature", "sigma_over_prior")}
+    common |= {"marks": ", ".join(results["marks"])}
     rows = []
     for way, values in results["predictions"].items():
         errors = results["errors"][way]

@@ -72,7 +72,7 @@ DOORS = {
     "cli": (
         {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
-        | {"draws", "metrics", "decisions", "ensembles", "pictures"},
+        | {"draws", "layers", "metrics", "decisions", "ensembles", "pictures"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
 }

@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LeNet, Sparse, bayesianize, kl, sampling
-from bnn_lightning.layers import load_plain_state_dict, plain, posteriors
+from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LearntScale, LeNet, Sparse, bayesianize, kl, sampling
+from bnn_lightning.layers import load_plain_state_dict, plain, posteriors, sigma_over_prior
 
 
 def small():
@@ -194,3 +196,13 @@ def test_a_vector_over_inputs_is_the_same_on_the_input_and_on_the_weights(layer,
     by_output = torch.randn(len(weight), dtype=torch.float64)
     rows = by_output.view(-1, *(1,) * (weight.dim() - 1))
     torch.testing.assert_close(op(x, weight, None) * op.over_outputs(by_output), op(x, weight * rows, None))
+
+
+def test_sigma_over_prior():
+    net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), LRT(prior_sigma=0.2), only="0")
+    with torch.no_grad():
+        net[0].weight.rho.fill_(math.log(math.expm1(0.1)))
+        net[0].bias.rho.fill_(math.log(math.expm1(0.3)))
+    assert sigma_over_prior(net) == pytest.approx((6 * 0.5 + 2 * 1.5) / 8)
+    assert sigma_over_prior(nn.Linear(2, 2)) is None
+    assert sigma_over_prior(bayesianize(nn.Linear(2, 2), LRT(prior=LearntScale()))) is None

@@ -1,0 +1,104 @@
+"""The table of uncertainty: tests trained checkpoints on their test set, on images from elsewhere and on corruptions.
+
+    python benchmarks/uncertainty.py measure ROWS.csv "LRT:checkpoints/lenet_lrt/version_0/best.ckpt" ...
+    python benchmarks/uncertainty.py table ROWS.csv
+
+``measure`` adds a row for each checkpoint, under the name before the colon: 100 samples on the test images and those
+from elsewhere, 25 on corruptions; a name that ends in "mean weights" is tested so. ``table`` prints the mean and spread
+over rows of one name.
+"""
+
+import csv
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from bnn_lightning.cli import main
+from bnn_lightning.runs import Run
+
+ELSEWHERE = {"MNIST": ("NotMNIST", "FashionMNIST"), "FashionMNIST": ("NotMNIST", "MNIST")}
+METRICS = ("accuracy", "nll", "ece", "brier", "nll_scaled", "ece_scaled", "aurc")
+
+
+def tested(path: str, *flags: str) -> dict:
+    if main(["test", "--ckpt_path", path, *flags]):
+        raise SystemExit(f"{path} could not be tested")
+    run = Run.of_checkpoint(path)
+    written = run.logs.glob(f"test_*_{Path(path).stem}.json")
+    return json.loads(max(written, key=lambda file: file.stat().st_mtime).read_text())
+
+
+def measure(rows: Path, named: list[str]) -> None:
+    for word in named:
+        name, _, path = word.partition(":")
+        draws = ["--model.draws", "mean"] if name.endswith("mean weights") else []
+        start = time.monotonic()
+        corrupted = tested(path, *draws, "--data.corruptions", "true")
+        elsewhere = ELSEWHERE[corrupted["data"]]
+        found = tested(path, *draws, "--model.test_samples", "100", "--data.ood", f"[{', '.join(elsewhere)}]")
+        way = next(iter(found["predictions"]))
+        training = found["training"] or {}
+        row = {"name": name, "data": found["data"], "checkpoint": found["checkpoint"], "prediction": way}
+        row |= {metric: found["predictions"][way].get(metric) for metric in METRICS}
+        row |= {f"{metric}_error": found["errors"][way][metric]["images"] for metric in ("accuracy", "nll", "ece")}
+        row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
+        row |= {"sigma_over_prior": found["sigma_over_prior"], "temperature": found["temperature"]}
+        for other in elsewhere:
+            for score in ("entropy", "mutual_information"):
+                row |= {f"{other}_{score}_{key}": value["value"] for key, value in found["ood"][other][score].items()}
+        kinds = {kind: values for kind, values in corrupted["corruptions"].items() if kind != "clean"}
+        for metric in ("accuracy", "nll", "ece"):
+            row[f"corrupted_{metric}"] = statistics.mean(v[metric] for rows in kinds.values() for v in rows.values())
+        row |= {"marks": ", ".join(found["marks"]), "seconds": round(time.monotonic() - start)}
+        new = not rows.exists()
+        with rows.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def table(rows: Path) -> None:
+    by_name: dict[tuple[str, str], list[dict]] = {}
+    for row in csv.DictReader(rows.read_text().splitlines()):
+        by_name.setdefault((row["data"], row["name"]), []).append(row)
+    for data, elsewhere in ELSEWHERE.items():
+        if not any(of == data for of, _ in by_name):
+            continue
+        columns = [("accuracy", "accuracy, %", 100, 2), ("nll", "NLL", 1, 4), ("ece", "ECE", 1, 4)]
+        columns += [("brier", "Brier", 1, 4), ("nll_scaled", "NLL at T", 1, 4), ("ece_scaled", "ECE at T", 1, 4)]
+        columns += [
+            ("elbo_per_n", "elbo/N", 1, 2),
+            ("kl_per_n", "KL/N", 1, 2),
+            ("sigma_over_prior", "sigma/prior", 1, 2),
+        ]
+        for other in elsewhere:
+            columns += [(f"{other}_entropy_auroc", f"{other} AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
+            columns += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
+        columns += [("corrupted_nll", "corrupted NLL", 1, 3)]
+        print(f"| {data} | runs | {' | '.join(title for _, title, _, _ in columns)} | |")
+        print(f"| --- | {' | '.join('---' for _ in range(len(columns) + 2))} |")
+        for (of, name), found in by_name.items():
+            if of == data:
+                cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
+                marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
+                print(f"| {name} | {len(found)} | {' | '.join(cells)} | {marks} |")
+        print()
+
+
+def cell(texts: list[str], scale: float, digits: int) -> str:
+    values = [scale * float(text) for text in texts if text]
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+if __name__ == "__main__":
+    command, file, *words = sys.argv[1:]
+    if command == "measure":
+        measure(Path(file), words)
+    else:
+        table(Path(file))
