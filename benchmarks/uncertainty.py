@@ -46,7 +46,7 @@ def measure(rows: Path, named: list[str]) -> None:
         row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
         row |= {"sigma_over_prior": found["sigma_over_prior"], "temperature": found["temperature"]}
         for other in elsewhere:
-            for score in ("entropy", "mutual_information"):
+            for score in ("entropy", "tempered_entropy", "mutual_information"):
                 row |= {f"{other}_{score}_{key}": value["value"] for key, value in found["ood"][other][score].items()}
         kinds = {kind: values for kind, values in corrupted["corruptions"].items() if kind != "clean"}
         for metric in ("accuracy", "nll", "ece"):
@@ -77,6 +77,7 @@ def table(rows: Path) -> None:
         for other in elsewhere:
             columns += [(f"{other}_entropy_auroc", f"{other} AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
             columns += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
+            columns += [(f"{other}_tempered_entropy_auroc", "AUROC, T = 3", 1, 3)]
         columns += [("corrupted_nll", "corrupted NLL", 1, 3)]
         print(f"| {data} | runs | {' | '.join(title for _, title, _, _ in columns)} | |")
         print(f"| --- | {' | '.join('---' for _ in range(len(columns) + 2))} |")

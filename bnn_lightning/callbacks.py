@@ -253,9 +253,10 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class Calibrate(Callback):
-    """Puts the calibration of every way of predicting into the run's checkpoints, once, when training has ended.
+    """Puts the calibration of every way of predicting into ``best.ckpt``, once, when training has ended.
 
     It is fitted on the half of the hold-out that selected nothing, of which a run without a hold-out has none.
+    ``last.ckpt`` gets it too where it is of the same step.
 
     Args:
         folder: of the checkpoints.
@@ -266,25 +267,23 @@ class Calibrate(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        loader = getattr(data, "calibration_dataloader", None)
+        loader = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
         trainer.strategy.barrier()
-        files = [file for file in (self.folder / "best.ckpt", self.folder / "last.ckpt") if file.is_file()]
-        if loader is None or len(loader()) == 0 or not files:
+        best, last = self.folder / "best.ckpt", self.folder / "last.ckpt"
+        if loader is None or len(loader()) == 0 or not best.is_file():
             return
+        checkpoint = read_checkpoint(best)
         trained = {name: value.clone() for name, value in model.state_dict().items()}
-        records: dict[int, dict[str, Any]] = {}
-        for file in files:
-            checkpoint = read_checkpoint(file)
-            if checkpoint["global_step"] not in records:
-                model.load_state_dict(checkpoint["state_dict"])
-                found = model.calibrated(loader())
-                records[checkpoint["global_step"]] = {way: calibration.record() for way, calibration in found.items()}
-            checkpoint[KEY]["calibration"] = records[checkpoint["global_step"]]
-            trainer.strategy.barrier()  # every process has read the file
-            if trainer.is_global_zero:
-                write_checkpoint(checkpoint, file)
+        model.load_state_dict(checkpoint["state_dict"])
+        record = {way: calibration.record() for way, calibration in model.calibrated(loader()).items()}
         model.load_state_dict(trained)
+        if trainer.is_global_zero:
+            for file in (best, last):
+                saved = read_checkpoint(file) if file.is_file() else None
+                if saved is not None and saved["global_step"] == checkpoint["global_step"]:
+                    saved[KEY]["calibration"] = record
+                    write_checkpoint(saved, file)
+        trainer.strategy.barrier()
 
 
 class RunRecord(Callback):

@@ -332,6 +332,7 @@ _DETECTION: tuple[tuple[str, Callable[[float | None], str]], ...] = (
 )
 _OOD_TITLES = {
     "entropy": "predictive entropy",
+    "tempered_entropy": "entropy at temperature 3",
     "mutual_information": "mutual information",
     "one_minus_max_p": "1 - max p",
     "epistemic": "epistemic trace",

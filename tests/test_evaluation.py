@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +108,14 @@ def test_one_minus_max_p_keeps_its_order_where_p_rounds_to_one():
     log_probs = torch.tensor([[-1e-9, -20.0], [-1e-12, -30.0]])
     values = ood_score({"log_probs": log_probs}, "one_minus_max_p")
     assert values[0] > values[1] > 0
+
+
+def test_tempered_entropy_against_numpy():
+    log_probs = torch.randn(20, 4, dtype=torch.float64).log_softmax(-1)
+    powers = np.exp(log_probs.numpy()) ** (1 / 3)
+    probs = powers / powers.sum(1, keepdims=True)
+    expected = -(probs * np.log(probs)).sum(1)
+    np.testing.assert_allclose(ood_score({"log_probs": log_probs}, "tempered_entropy").numpy(), expected, rtol=1e-9)
 
 
 def test_corruptions_and_names_for_a_logger():
