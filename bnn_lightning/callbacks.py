@@ -253,10 +253,9 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class Calibrate(Callback):
-    """Puts the calibration of every way of predicting into ``best.ckpt``, once, when training has ended.
+    """Puts the calibration of every way of predicting into ``best.ckpt`` and ``last.ckpt``, when training has ended.
 
     It is fitted on the half of the hold-out that selected nothing, of which a run without a hold-out has none.
-    ``last.ckpt`` gets it too where it is of the same step.
 
     Args:
         folder: of the checkpoints.
@@ -269,21 +268,23 @@ class Calibrate(Callback):
         model: Any = pl_module
         loader = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
         trainer.strategy.barrier()
-        best, last = self.folder / "best.ckpt", self.folder / "last.ckpt"
-        if loader is None or len(loader()) == 0 or not best.is_file():
+        if loader is None or len(loader()) == 0:
             return
-        checkpoint = read_checkpoint(best)
         trained = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(checkpoint["state_dict"])
-        record = {way: calibration.record() for way, calibration in model.calibrated(loader()).items()}
+        records: dict[int, dict[str, Any]] = {}  # by step: best and last may be the same
+        for file in (self.folder / "best.ckpt", self.folder / "last.ckpt"):
+            if not file.is_file():
+                continue
+            checkpoint = read_checkpoint(file)
+            step = checkpoint["global_step"]
+            if step not in records:
+                model.load_state_dict(checkpoint["state_dict"])
+                records[step] = {way: calibration.record() for way, calibration in model.calibrated(loader()).items()}
+            checkpoint[KEY]["calibration"] = records[step]
+            trainer.strategy.barrier()  # every process has read the file
+            if trainer.is_global_zero:
+                write_checkpoint(checkpoint, file)
         model.load_state_dict(trained)
-        if trainer.is_global_zero:
-            for file in (best, last):
-                saved = read_checkpoint(file) if file.is_file() else None
-                if saved is not None and saved["global_step"] == checkpoint["global_step"]:
-                    saved[KEY]["calibration"] = record
-                    write_checkpoint(saved, file)
-        trainer.strategy.barrier()
 
 
 class RunRecord(Callback):
