@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,16 +30,15 @@ from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
 from bnn_lightning import figures, reports
+from bnn_lightning.boards import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.callbacks import (
     BestCheckpoint,
     Calibrate,
     CollapseGuard,
-    CurveLayout,
     EpochBar,
     EpochReport,
     FiniteGuard,
     LastCheckpoint,
-    PosteriorBoard,
     RunRecord,
     TrainingStoppedError,
 )
@@ -58,71 +57,11 @@ from bnn_lightning.posteriors import THRESHOLD
 from bnn_lightning.runs import Run
 from bnn_lightning.schedules import Plateau
 from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
+from bnn_lightning.verbs import VerbTrainer
 
 
 class UsageError(Exception):
     """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
-
-
-class VerbTrainer(Trainer):
-    """Lightning's Trainer with the arguments of the verbs that Lightning does not have; CommandLine does their work."""
-
-    def predict(  # type: ignore[override]
-        self,
-        model: Any = None,
-        dataloaders: Any = None,
-        datamodule: Any = None,
-        return_predictions: bool | None = None,
-        ckpt_path: str | None = None,
-        weights_only: bool | None = None,
-        target_risk: float = 0.01,
-        alpha: float = 0.05,
-    ) -> Any:
-        """Predicts, with what to make of each prediction.
-
-        Args:
-            target_risk: accept as many predictions as keep the error rate among them below this, and abstain from the
-                others; by the calibration images, for images like those.
-            alpha: the prediction set of an image misses the true class at most this often; likewise.
-        """
-        return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
-
-    def ensemble(
-        self, model: Any, datamodule: Any, ckpt_path: str, members: list[str], output: str | None = None
-    ) -> None:
-        """Puts trained networks together, and calibrates what they predict together.
-
-        Args:
-            members: the other checkpoints, such as [b.ckpt, c.ckpt], of the same model and data; only seeds may differ.
-            output: the file to write; null is ensemble.ckpt beside the first checkpoint.
-        """
-
-    def prune(self, model: Any, datamodule: Any, ckpt_path: str, removed: float | list[float] | None = None) -> None:
-        """Measures mean weights without those of lowest signal-to-noise.
-
-        Args:
-            removed: share of all weights to remove, or several as [0.5, 0.9]; null is 0, 0.5, 0.75, 0.9, 0.95, 0.98
-                and 0.99.
-        """
-
-    def export(
-        self,
-        model: Any,
-        datamodule: Any,
-        ckpt_path: str,
-        format: Literal["dense"] = "dense",
-        output: str | None = None,
-        removed: float | None = None,
-        threshold: float = THRESHOLD,
-    ) -> None:
-        """Writes a smaller network.
-
-        Args:
-            format: dense, a network without the units and features that have no weights left.
-            output: the file to write; null is beside the checkpoint, with the ending .pt2.
-            removed: share of all weights to remove, those of lowest |mu| / sigma first; null goes by the threshold.
-            threshold: weights with log alpha above it are removed; 3 is the published one.
-        """
 
 
 class CommandLine(LightningCLI):
@@ -284,13 +223,15 @@ class CommandLine(LightningCLI):
         return Run.reserve(root, name) if getattr(rank_zero_only, "rank", 0) == 0 else Run(root, name, 0)
 
     def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
+        record = self._record()
         callbacks: list[Callback] = [
             EpochReport(self.run.logs, None if bar else lambda line: print(line, flush=True)),
             CurveLayout(),
             PosteriorBoard(),
             FiniteGuard(),
             CollapseGuard(),
-            RunRecord(self._record()),
+            RunRecord(record),
+            HyperParameters(record["config"]),
         ]
         if settings.enable_checkpointing is not False:
             if getattr(self.datamodule, "val_split", None) != 0:

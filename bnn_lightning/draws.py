@@ -91,7 +91,15 @@ class Sampler:
         if len(drawn) == 1:
             return functional_call(net, drawn[0], (x,)).unsqueeze(0)
         stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
-        return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
+        try:
+            return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"predict_chunk must be 1 for this network, got {self.chunk}: its draws cannot be computed together ({reason})"
+            ) from error
 
     def _weights(self, member: int, number: int, device: torch.device) -> dict[str, Tensor]:
         if number in self._drawn:

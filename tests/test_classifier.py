@@ -21,7 +21,8 @@ from bnn_lightning import (
     kl,
     sampling,
 )
-from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, LastCheckpoint, TrainingStoppedError, hyper_parameters
+from bnn_lightning.boards import hyper_parameters
+from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, LastCheckpoint, TrainingStoppedError
 from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.classifier import TrainingSummary
 from bnn_lightning.data import MNIST5k

@@ -147,6 +147,20 @@ def test_an_ensemble_deals_its_samples_out_among_its_members():
     assert Sampler(plain, 1)(X).shape == (2, 6, 4)
 
 
+class Stubborn(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if y.sum().item() > 0 else -y
+
+
+def test_a_network_that_cannot_be_vectorised_says_so_and_works_without():
+    net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), LRT(rho_init=WIDE))
+    net.append(Stubborn(2, 2))
+    with pytest.raises(ValueError, match=r"^predict_chunk must be 1 for this network, got 100: .*vmap"):
+        Sampler(net, 5, chunk=100)(torch.randn(4, 3))
+    assert Sampler(net, 5, chunk=1)(torch.randn(4, 3)).shape == (5, 4, 2)
+
+
 def test_half_precision_logits():
     with torch.autocast("cpu", torch.bfloat16):
         logits = Sampler(network(LRT(rho_init=WIDE)), 3)(X)

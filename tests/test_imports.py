@@ -63,7 +63,9 @@ DOORS = {
         },
         {"torch", "torchmetrics", "lightning", "jsonargparse"},
     ),
-    "callbacks": ({"checkpoints", "figures", "layers", "posteriors", "schedules"}, {"torch", "lightning"}),
+    "callbacks": ({"checkpoints", "layers", "schedules"}, {"torch", "lightning"}),
+    "boards": ({"figures", "layers", "posteriors"}, {"torch", "lightning"}),
+    "verbs": ({"posteriors"}, {"lightning"}),
     "runs": (set(), set()),
     "ensembles": ({"checkpoints"}, set()),
     "pictures": ({"calibration", "classifier", "data", "figures"}, {"torch", "torchvision"}),
@@ -72,7 +74,7 @@ DOORS = {
     "cli": (
         {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
-        | {"draws", "layers", "metrics", "decisions", "ensembles", "pictures"},
+        | {"boards", "verbs", "draws", "layers", "metrics", "decisions", "ensembles", "pictures"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
 }
