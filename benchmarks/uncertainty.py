@@ -3,9 +3,8 @@
     python benchmarks/uncertainty.py measure ROWS.csv "LRT:checkpoints/lenet_lrt/version_0/best.ckpt" ...
     python benchmarks/uncertainty.py table ROWS.csv
 
-``measure`` adds a row for each checkpoint, under the name before the colon: 100 samples on the test images and those
-from elsewhere, 25 on corruptions; a name that ends in "mean weights" is tested so. ``table`` prints the mean and spread
-over rows of one name.
+``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" is tested
+so. ``table`` prints the mean and spread over rows of one name.
 """
 
 import csv
@@ -15,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.runs import Run
 
@@ -35,12 +35,12 @@ def measure(rows: Path, named: list[str]) -> None:
         name, _, path = word.partition(":")
         draws = ["--model.draws", "mean"] if name.endswith("mean weights") else []
         start = time.monotonic()
-        corrupted = tested(path, *draws, "--data.corruptions", "true")
-        elsewhere = ELSEWHERE[corrupted["data"]]
-        found = tested(path, *draws, "--model.test_samples", "100", "--data.ood", f"[{', '.join(elsewhere)}]")
+        data = read_checkpoint(path)[KEY]["data"]["name"]
+        elsewhere = ELSEWHERE[data]
+        found = tested(path, *draws, "--data.corruptions", "true", "--data.ood", f"[{', '.join(elsewhere)}]")
         way = next(iter(found["predictions"]))
         training = found["training"] or {}
-        row = {"name": name, "data": found["data"], "checkpoint": found["checkpoint"], "prediction": way}
+        row = {"name": name, "data": data, "checkpoint": found["checkpoint"], "prediction": way}
         row |= {metric: found["predictions"][way].get(metric) for metric in METRICS}
         row |= {f"{metric}_error": found["errors"][way][metric]["images"] for metric in ("accuracy", "nll", "ece")}
         row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
@@ -48,7 +48,7 @@ def measure(rows: Path, named: list[str]) -> None:
         for other in elsewhere:
             for score in ("entropy", "tempered_entropy", "mutual_information"):
                 row |= {f"{other}_{score}_{key}": value["value"] for key, value in found["ood"][other][score].items()}
-        kinds = {kind: values for kind, values in corrupted["corruptions"].items() if kind != "clean"}
+        kinds = {kind: values for kind, values in found["corruptions"].items() if kind != "clean"}
         for metric in ("accuracy", "nll", "ece"):
             row[f"corrupted_{metric}"] = statistics.mean(v[metric] for rows in kinds.values() for v in rows.values())
         row |= {"marks": ", ".join(found["marks"]), "seconds": round(time.monotonic() - start)}

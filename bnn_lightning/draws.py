@@ -98,7 +98,7 @@ class Sampler:
                 raise
             reason = str(error).splitlines()[0]
             raise ValueError(
-                f"predict_chunk must be 1 for this network, got {self.chunk}: its draws cannot be computed together ({reason})"
+                f"predict_chunk must be 1 for this network, got {self.chunk}: its draws cannot share a pass ({reason})"
             ) from error
 
     def _weights(self, member: int, number: int, device: torch.device) -> dict[str, Tensor]:
