@@ -3,8 +3,8 @@
     python benchmarks/uncertainty.py measure ROWS.csv "LRT:checkpoints/lenet_lrt/version_0/best.ckpt" ...
     python benchmarks/uncertainty.py table ROWS.csv
 
-``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" is tested
-so. ``table`` prints the mean and spread over rows of one name.
+``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" is
+tested so. ``table`` prints the mean and spread over rows of one name.
 """
 
 import csv

@@ -158,7 +158,7 @@ class BayesianClassifier(LightningModule):
         self.loss_form: Literal["per_datum", "total"] = loss_form
         self.is_bayesian = any(True for _ in posteriors(self.network))
         self.objective = "likelihood" if method is None else method.objective
-        self.removes_weights = method is not None and method.removes_weights
+        self.removes_weights = method is not None and method.removes_weights and members == 1
         # Samples of a deterministic network are all the same: one is enough.
         self.train_samples, self.val_samples, self.test_samples = (
             (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, members)
@@ -394,15 +394,16 @@ class BayesianClassifier(LightningModule):
         self._outputs.setdefault(dataloader_idx, []).append({name: part.cpu() for name, part in found.items()})
 
     def on_test_epoch_end(self) -> None:
-        names = list(getattr(self.trainer.datamodule, "test_sets", {}))  # type: ignore[attr-defined]
-        sets = {
-            names[index] if index < len(names) else f"set/{index}": {
-                name: self._gathered(torch.cat([part[name] for part in parts])) for name in parts[0]
-            }
+        names = list(getattr(self.trainer.datamodule, "test_sets", {})) or ["test"]  # type: ignore[attr-defined]
+        if len(self._outputs) > len(names):
+            raise ValueError(
+                f"test_dataloader must give one loader, got {len(self._outputs)}; test_sets names several."
+            )
+        self.tested = {
+            names[index]: {name: self._gathered(torch.cat([part[name] for part in parts])) for name in parts[0]}
             for index, parts in self._outputs.items()
         }
-        self.tested = sets
-        self.evaluation = evaluate(sets, self.calibration.get(self.draws))
+        self.evaluation = evaluate(self.tested, self.calibration.get(self.draws))
         self.log_dict(self.evaluation.flat())
         del self._outputs, self._sampler, self._mean_sampler, self._kept_weights
 

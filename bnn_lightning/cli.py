@@ -46,7 +46,7 @@ from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_c
 from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
 from bnn_lightning.data import DataNotFoundError, ImageData
 from bnn_lightning.decisions import decisions, in_words
-from bnn_lightning.draws import Draws
+from bnn_lightning.draws import Draws, draws_of
 from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
 from bnn_lightning.layers import sigma_over_prior
@@ -295,11 +295,12 @@ class CommandLine(LightningCLI):
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        images: Any = model.val_metrics["accuracy"].count
+        count: Any = model.val_metrics["accuracy"].count
+        images = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         if not images:
             raise UsageError(f"--ckpt_path {ckpt_path} was trained without a hold-out to validate on.")
         values = {name: Estimate(value.item()) for name, value in model.val_metrics.compute().items()}
-        results = self._results({_samples(model, model.val_samples, "local"): values}, ckpt_path, int(images))
+        results = self._results({_samples(model, model.val_samples, "local"): values}, ckpt_path, images)
         if self.trainer.is_global_zero:
             reports.show_evaluation(self.console, results)
 
@@ -316,8 +317,11 @@ class CommandLine(LightningCLI):
         measured = {names[way]: row for way, row in found.predictions.items()}
         results = self._results(measured, ckpt_path, found.images) | reports.beyond_the_test_set(found)
         results["sigma_over_prior"] = sigma_over_prior(model.network)
+        calibrated_with = self.checkpoint[KEY]["config"]["model"].get("test_samples")
         if found.temperature is None:
             results["marks"].append("not calibrated")
+        elif model.draws != "mean" and model.test_samples != calibrated_with:
+            results["marks"].append(f"calibrated with {calibrated_with} samples")
         if model.removes_weights:
             results["sparsity"] = self._sparsity(masks(model.network), _below(THRESHOLD))
         if not self.trainer.is_global_zero:
@@ -325,18 +329,20 @@ class CommandLine(LightningCLI):
         reports.show_evaluation(self.console, results)
         stem = Path(ckpt_path).stem
         name = f"test_{results['data'].lower()}_{stem}"
+        if model.draws != draws_of(model.network):
+            name += f"_{model.draws}"  # beside the results of the usual way
         written = reports.write_evaluation(self.run.logs, name, results)
         if model.removes_weights:
             written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", results["sparsity"]))
             written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
         if isinstance(datamodule, ImageData):
-            written += self._test_figures(model, datamodule, name)
+            written += self._test_figures(model, datamodule, name, names["samples"])
         self._print(f"Written to {_shown(self.run.logs)}: {', '.join(path.name for path in written)}")
 
-    def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str) -> list[Path]:
+    def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str, way: str) -> list[Path]:
         """Draws what test saw, as PNG files and on TensorBoard's page of images."""
         classes = self._description()["class_names"]
-        drawn = draw_tests(self.run.logs / name, model, data, classes)
+        drawn = draw_tests(self.run.logs / name, model, data, classes, way)
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for path in drawn:
@@ -418,6 +424,8 @@ class CommandLine(LightningCLI):
 
     def _loaded(self, model: BayesianClassifier, datamodule: LightningDataModule) -> Any:
         """Puts the checkpoint's weights into ``model`` and gives the test images."""
+        if model.members > 1:
+            raise UsageError("--ckpt_path is of an ensemble; name the checkpoint of one of its networks.")
         if model.objective == "likelihood":
             raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
         model.on_load_checkpoint(self.checkpoint)

@@ -15,8 +15,10 @@ from bnn_lightning.data import ImageData
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: Sequence[str]) -> list[Path]:
-    """Writes the figures of the last test of ``model`` on ``data`` to ``stem_NAME.png``.
+def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
+    """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
+
+    ``name`` is what its way of predicting is called, such as "25 weight draws".
 
     Reliability, risk against coverage, most and least certain images, an image that turns; where there are images from
     elsewhere also histograms of their scores, and the parts of uncertainty by class for one of them and one test image.
@@ -37,20 +39,20 @@ def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: 
         log_probs[at] = scaled(found["log_probs"], calibration.temperature)
     figures.reliability(path("reliability"), log_probs, found["labels"])
     others = {key.removeprefix("log_probs_").replace("_", " "): found[key] for key in found if key[:10] == "log_probs_"}
-    figures.risk_coverage_curve(path("risk_coverage"), {"samples": found["log_probs"]} | others, found["labels"])
+    figures.risk_coverage_curve(path("risk_coverage"), {name: found["log_probs"]} | others, found["labels"])
     figures.extremes(path("extremes"), found, images.pixels, classes)
     shown = _typical(found["entropy"])
     turned = torch.stack([tvf.rotate(images.pixels[shown], float(angle)) for angle in _ANGLES])
     figures.turning(path("turning"), list(_ANGLES), turned, _logits(model, data, turned), classes)
-    outside = {name.removeprefix("ood/"): model.tested[name] for name in names if name.startswith("ood/")}
+    outside = {other.removeprefix("ood/"): model.tested[other] for other in names if other.startswith("ood/")}
     if outside:
         figures.score_histograms(path("ood"), (names[0], found), outside)
         captions = [f"{names[0]}\ntest image {shown}, a {classes[int(found['labels'][shown])]}"]
         pixels = [images.pixels[shown]]
-        for name, seen in outside.items():
+        for other, seen in outside.items():
             chosen = _typical(seen["entropy"])
-            captions.append(f"{name}\nimage {chosen}")
-            pixels.append(data.test_sets[f"ood/{name}"].pixels[chosen])
+            captions.append(f"{other}\nimage {chosen}")
+            pixels.append(data.test_sets[f"ood/{other}"].pixels[chosen])
         logits = _logits(model, data, torch.stack(pixels)).unbind(1)
         figures.by_class(path("uncertainty"), list(zip(captions, pixels, logits, strict=True)), classes)
     return written

@@ -31,8 +31,10 @@ def expected_entropy(logits: Tensor) -> Tensor:
 def mutual_information(logits: Tensor) -> Tensor:
     """Epistemic uncertainty of each example, H(mean_t p_t) - mean_t H(p_t): ``(batch,)``, never negative.
 
-    Zero when all samples agree, so zero for one sample and for mean weights.
+    Zero when all samples agree, and exactly so for one sample, such as that of mean weights.
     """
+    if len(logits) == 1:
+        return torch.zeros_like(logits[0, ..., 0], dtype=_precise(logits))
     return (predictive_entropy(logits) - expected_entropy(logits)).clamp_min(0)
 
 

@@ -109,7 +109,9 @@ def test_a_checkpoint_alone_can_be_tested(run, capsys):
 
 def test_flags_win_over_the_checkpoint(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
-    assert "50 weight draws" in said(capsys)
+    out = said(capsys)
+    assert "50 weight draws" in out
+    assert "calibrated with 25 samples" in out
 
 
 def test_flags_win_over_a_config_wherever_they_stand(capsys):
@@ -703,6 +705,9 @@ def test_test_with_images_from_elsewhere_and_corruptions(run, capsys):
 def test_other_ways_of_drawing_samples(run, draws, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
     assert {"local": "25 local draws", "mean": "mean weights"}[draws] in said(capsys)
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    assert (logs / f"test_mnist5k_best_{draws}.json").is_file()
+    assert not (logs / "test_mnist5k_best.json").exists()
 
 
 def test_tensorboard_shows_the_posterior_and_the_hyper_parameters(run):
@@ -776,7 +781,11 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     assert main([*words, "[nowhere.ckpt]"]) == 2
     assert "there is no file nowhere.ckpt." in said(capsys)
     assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2
-    assert "bnn: error:" in said(capsys)
+    assert "holds no training state" in said(capsys)
+    assert main(["prune", "--ckpt_path", joined]) == 2
+    assert "--ckpt_path is of an ensemble; name the checkpoint of one of its networks." in said(capsys)
+    assert main(["fit", *config, "--model.members", "2", "--name", "both"]) == 2
+    assert "--model.members must be 1 to train or call a network, got 2" in said(capsys)
 
 
 @pytest.mark.parametrize(

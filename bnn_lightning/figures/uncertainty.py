@@ -48,7 +48,7 @@ def by_class(path: Path, shown: Sequence[tuple[str, Tensor, Tensor]], classes: S
 
 
 def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outside: Mapping[str, Any]) -> None:
-    """Entropy and mutual information of the test images and of each set of images from elsewhere.
+    """Entropy, and where there is any mutual information, of the test images and of each set of images from elsewhere.
 
     Args:
         path: the PNG to write.
@@ -56,9 +56,11 @@ def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outsi
         outside: the same for each other set, by name.
     """
     name, own = inside
-    labels = {"entropy": "predictive entropy, nats", "mutual_information": "mutual information, nats"}
-    figure = Figure(figsize=(10, 2.8 * len(outside) + 0.3), layout="constrained")
-    axes = figure.subplots(len(outside), 2, squeeze=False)
+    labels = {"entropy": "predictive entropy, nats"}
+    if own["mutual_information"].max() > 0:  # one sample has none
+        labels["mutual_information"] = "mutual information, nats"
+    figure = Figure(figsize=(5 * len(labels), 2.8 * len(outside) + 0.3), layout="constrained")
+    axes = figure.subplots(len(outside), len(labels), squeeze=False)
     for row, (other, found) in zip(axes, outside.items(), strict=True):
         for axis, (score, label) in zip(row, labels.items(), strict=True):
             highest = max(own[score].max().item(), found[score].max().item(), 1e-6)
