@@ -3,8 +3,8 @@
     python benchmarks/uncertainty.py measure ROWS.csv "LRT:checkpoints/lenet_lrt/version_0/best.ckpt" ...
     python benchmarks/uncertainty.py table ROWS.csv
 
-``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" is
-tested so. ``table`` prints the mean and spread over rows of one name.
+``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" or "local
+draws" is tested so. ``table`` prints the mean and spread over rows of one name.
 """
 
 import csv
@@ -19,6 +19,7 @@ from bnn_lightning.cli import main
 from bnn_lightning.runs import Run
 
 ELSEWHERE = {"MNIST": ("NotMNIST", "FashionMNIST"), "FashionMNIST": ("NotMNIST", "MNIST")}
+WAYS = {"mean weights": "mean", "local draws": "local"}
 METRICS = ("accuracy", "nll", "ece", "brier", "nll_scaled", "ece_scaled", "aurc")
 
 
@@ -33,7 +34,7 @@ def tested(path: str, *flags: str) -> dict:
 def measure(rows: Path, named: list[str]) -> None:
     for word in named:
         name, _, path = word.partition(":")
-        draws = ["--model.draws", "mean"] if name.endswith("mean weights") else []
+        draws = next((["--model.draws", way] for ending, way in WAYS.items() if name.endswith(ending)), [])
         start = time.monotonic()
         data = read_checkpoint(path)[KEY]["data"]["name"]
         elsewhere = ELSEWHERE[data]

@@ -487,7 +487,8 @@ class CommandLine(LightningCLI):
         joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
         file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
         write_checkpoint(joined, file)
-        self._print(f"{len(others) + 1} networks written to {_shown(file)}")
+        epochs = ", ".join(str(checkpoint["epoch"] + 1) for checkpoint in (self.checkpoint, *others))
+        self._print(f"{len(others) + 1} networks of epochs {epochs} written to {_shown(file)}")
         self._print(f"Next: bnn test --ckpt_path {_shown(file)}")
 
     def _prepare_data(self) -> None:

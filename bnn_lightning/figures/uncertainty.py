@@ -172,7 +172,7 @@ def extremes(path: Path, found: Mapping[str, Tensor], pixels: Tensor, classes: S
     """
     order = found["entropy"].argsort(descending=True, stable=True)
     count = min(count, len(order))
-    figure = Figure(figsize=(1.15 * count + 0.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(1.15 * count + 0.4, 4.0), layout="constrained")
     rows: Any = figure.subfigures(2, 1)
     titles = ("highest predictive entropy", "lowest predictive entropy")
     for part, title, chosen in zip(rows, titles, (order[:count], order.flip(0)[:count]), strict=True):
@@ -182,7 +182,7 @@ def extremes(path: Path, found: Mapping[str, Tensor], pixels: Tensor, classes: S
             log_confidence, predicted = found["log_probs"][index].max(-1)
             label = int(found["labels"][index])
             right = label == int(predicted)
-            text = f"{_short(classes[int(predicted)])} {100 * log_confidence.exp():.0f} %"
+            text = f"{_short(classes[int(predicted)])}: {100 * log_confidence.exp():.0f} %"
             text += "" if right or label < 0 else f"\nis {_short(classes[label])}"
             axis.set_xlabel(f"{text}\nH {found['entropy'][index]:.2g}", fontsize=8, color="black" if right else _OTHER)
     figure.savefig(path, dpi=120)
