@@ -3,7 +3,7 @@
     python benchmarks/uncertainty.py measure ROWS.csv "LRT:checkpoints/lenet_lrt/version_0/best.ckpt" ...
     python benchmarks/uncertainty.py table ROWS.csv
 
-``measure`` adds a row for each checkpoint, under the name before the colon; a name that ends in "mean weights" or "local
+``measure`` adds a row for each checkpoint, under the name before the colon; one that ends in "mean weights" or "local
 draws" is tested so. ``table`` prints the mean and spread over rows of one name.
 """
 

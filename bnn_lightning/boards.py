@@ -60,7 +60,7 @@ class PosteriorBoard(Callback):
                         if len(finite):
                             board.add_histogram(f"{what}/{name}", finite, trainer.global_step)
                 board.add_figure("posterior and prior", figures.posterior_and_prior(named), trainer.global_step)
-                filters = figures.first_layer(named[0][1])
+                filters = figures.first_layer(*named[0])
                 if filters is not None:
                     board.add_figure("first layer", filters, trainer.global_step)
 

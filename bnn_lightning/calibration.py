@@ -36,9 +36,12 @@ class Calibration:
 
     Args:
         temperature: T of log p / T, made a distribution again: above 1 makes predictions less sure.
-        confidence: of each calibration image the probability of the predicted class at this temperature; falling.
+        confidence: of each calibration image the probability of the predicted class; falling.
         correct: whether that class is the label, in the same order.
-        label_prob: of each calibration image the probability of its label at this temperature; rising.
+        label_prob: of each calibration image the probability of its label; rising.
+
+    The temperature has seen the labels, so that bounds on probabilities at it would not be exact: those here are of the
+    probabilities as they were predicted.
     """
 
     temperature: float
@@ -51,12 +54,11 @@ class Calibration:
         """From log predictive probabilities ``(images, classes)`` and labels ``(images,)``."""
         if len(labels) == 0:
             raise ValueError("labels must be of one calibration image or more, got none.")
-        temperature = fit_temperature(log_probs, labels)
-        probs = scaled(log_probs.double(), temperature).exp()
+        probs = log_probs.double().exp()
         confidence, predicted = probs.max(-1)
         order = confidence.argsort(descending=True, stable=True)
         return cls(
-            temperature,
+            fit_temperature(log_probs, labels),
             confidence[order],
             (predicted == labels)[order],
             probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1).sort().values,

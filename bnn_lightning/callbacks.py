@@ -215,6 +215,13 @@ class Calibrate(Callback):
         if loader is None or len(loader()) == 0:
             return
         trained = {name: value.clone() for name, value in model.state_dict().items()}
+        try:
+            model.to(trainer.strategy.root_device)  # Lightning has taken it off again
+            self._calibrate(trainer, model, loader)
+        finally:
+            model.cpu().load_state_dict(trained)
+
+    def _calibrate(self, trainer: Trainer, model: Any, loader: Callable[[], Any]) -> None:
         records: dict[int, dict[str, Any]] = {}  # by step: best and last may be the same
         for file in (self.folder / "best.ckpt", self.folder / "last.ckpt"):
             if not file.is_file():
@@ -228,7 +235,6 @@ class Calibrate(Callback):
             trainer.strategy.barrier()  # every process has read the file
             if trainer.is_global_zero:
                 write_checkpoint(checkpoint, file)
-        model.load_state_dict(trained)
 
 
 class RunRecord(Callback):

@@ -164,6 +164,7 @@ class BayesianClassifier(LightningModule):
             (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, members)
         )
         self.draws = draws_of(self.network, draws)
+        self.test_samples = -(-self.test_samples // members) * members  # equally many of each
         self.predict_chunk, self.test_seed, self.members = predict_chunk, test_seed, members
         self.num_train = 0
         """N, the number of distinct training examples; 0 before training or loading."""
@@ -387,7 +388,8 @@ class BayesianClassifier(LightningModule):
         if dataloader_idx == 0:
             found["logits"] = logits.transpose(0, 1)
             if self._mean_sampler is not None:
-                found["log_probs_one_sample"] = log_predictive(logits[:1])
+                if len(logits) > 1:
+                    found["log_probs_one_sample"] = log_predictive(logits[:1])
                 found["log_probs_mean_weights"] = log_predictive(self._mean_sampler(x))
             if self._kept_weights is not None:
                 found["log_probs_kept_weights"] = log_predictive(self._kept_weights(x).unsqueeze(0))
@@ -403,13 +405,13 @@ class BayesianClassifier(LightningModule):
             names[index]: {name: self._gathered(torch.cat([part[name] for part in parts])) for name in parts[0]}
             for index, parts in self._outputs.items()
         }
-        self.evaluation = evaluate(self.tested, self.calibration.get(self.draws))
+        self.evaluation = evaluate(self.tested, self.calibration.get(self.draws), self.members)
         self.log_dict(self.evaluation.flat())
         del self._outputs, self._sampler, self._mean_sampler, self._kept_weights
 
     def _gathered(self, mine: Tensor) -> Tensor:
         """The rows of all processes in the order of the data set, of which each process has every n-th."""
-        if self.trainer.world_size == 1:
+        if not torch.distributed.is_initialized():
             return mine
         parts = [part.cpu() for part in gather_all_tensors(mine.to(self.device))]
         places = [torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]

@@ -124,6 +124,8 @@ class CommandLine(LightningCLI):
         """Puts the checkpoint's own config under everything that is on the command line."""
         words = list(sys.argv[1:] if args is None else args) or ["--help"]
         path = _value_of("--ckpt_path", words)
+        # Without any data it is the checkpoint's own test set that is predicted.
+        self.data_is_given = any(word.startswith(("--data", "--config")) or word == "-c" for word in words)
         if words[0] in self.subcommands() and path is not None:
             try:
                 self.checkpoint = read_checkpoint(path)
@@ -184,8 +186,10 @@ class CommandLine(LightningCLI):
                 _fit_network_to_data(config)
         if self.subcommand == "fit":
             _check_length(config.trainer)
-        if self.subcommand == "predict" and config.trainer.devices not in (1, "1", "auto"):
-            raise UsageError(f"--trainer.devices must be 1 for predict, got {config.trainer.devices}.")
+        if self.subcommand in ("predict", "ensemble"):
+            if config.trainer.devices not in (1, "1", "auto"):
+                raise UsageError(f"--trainer.devices must be 1 for {self.subcommand}, got {config.trainer.devices}.")
+            config.trainer.devices = 1
         if config.name is None:
             parts = (config.model.network, config.model.method, config.data)
             names = [part.class_path.split(".")[-1] if part else "deterministic" for part in parts]
@@ -317,11 +321,10 @@ class CommandLine(LightningCLI):
         measured = {names[way]: row for way, row in found.predictions.items()}
         results = self._results(measured, ckpt_path, found.images) | reports.beyond_the_test_set(found)
         results["sigma_over_prior"] = sigma_over_prior(model.network)
-        calibrated_with = self.checkpoint[KEY]["config"]["model"].get("test_samples")
         if found.temperature is None:
             results["marks"].append("not calibrated")
-        elif model.draws != "mean" and model.test_samples != calibrated_with:
-            results["marks"].append(f"calibrated with {calibrated_with} samples")
+        elif samples := self._calibrated_with_other_samples(model):
+            results["marks"].append(f"calibrated with {samples} samples")
         if model.removes_weights:
             results["sparsity"] = self._sparsity(masks(model.network), _below(THRESHOLD))
         if not self.trainer.is_global_zero:
@@ -331,6 +334,7 @@ class CommandLine(LightningCLI):
         name = f"test_{results['data'].lower()}_{stem}"
         if model.draws != draws_of(model.network):
             name += f"_{model.draws}"  # beside the results of the usual way
+        name = reports.free_name(self.run.logs, name)
         written = reports.write_evaluation(self.run.logs, name, results)
         if model.removes_weights:
             written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", results["sparsity"]))
@@ -339,9 +343,15 @@ class CommandLine(LightningCLI):
             written += self._test_figures(model, datamodule, name, names["samples"])
         self._print(f"Written to {_shown(self.run.logs)}: {', '.join(path.name for path in written)}")
 
+    def _calibrated_with_other_samples(self, model: BayesianClassifier) -> int | None:
+        """How many samples the calibration was fitted with, where that is not how many there are now."""
+        then = self.checkpoint[KEY]["config"]["model"].get("test_samples")
+        return None if model.draws == "mean" or then == model.test_samples else then
+
     def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str, way: str) -> list[Path]:
         """Draws what test saw, as PNG files and on TensorBoard's page of images."""
-        classes = self._description()["class_names"]
+        numbers = range(model.tested[data.name or "test"]["log_probs"].shape[-1])
+        classes = self._description()["class_names"] or [str(number) for number in numbers]
         drawn = draw_tests(self.run.logs / name, model, data, classes, way)
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -454,16 +464,19 @@ class CommandLine(LightningCLI):
             if not 0 < rate < 1:
                 raise UsageError(f"--{name} must be a rate between 0 and 1, such as 0.05, got {rate}.")
         batches: Any = self.trainer.predict(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
-        found = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
-        count = len(found["entropy"])
+        found = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in (batches[0] if batches else ())}
+        count = len(found["entropy"]) if found else 0
         names = datamodule.predict_names() if isinstance(datamodule, ImageData) else [str(i) for i in range(count)]
         calibration = model.calibration.get(model.draws)
-        rows = decisions(found, names, self._description()["class_names"], calibration, target_risk, alpha)
+        classes = self._description()["class_names"]
+        rows = decisions(found, names, classes, calibration, target_risk, alpha) if found else []
         unreadable = datamodule.unreadable if isinstance(datamodule, ImageData) else {}
         rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
         path = reports.write_predictions(self.run.logs, rows)
         self._print(f"{count:,} predictions written to {_shown(path)}")
         self._print(in_words(calibration, target_risk, alpha))
+        if calibration is not None and (samples := self._calibrated_with_other_samples(model)):
+            self._print(f"That was found with {samples} samples, not with {model.test_samples}.")
         if unreadable:
             self._print(f"{len(unreadable):,} pictures could not be read; their rows say why.")
 
@@ -475,6 +488,9 @@ class CommandLine(LightningCLI):
         members: list[str],
         output: str | None,
     ) -> None:
+        file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
+        if file.exists():
+            raise UsageError(f"--output {_shown(file)} is there already; name another file.")
         others = [read_checkpoint(path) for path in members]
         for path, other in zip(members, others, strict=True):
             if difference := first_difference(self.checkpoint[KEY], other[KEY]):
@@ -485,7 +501,6 @@ class CommandLine(LightningCLI):
         calibrate_on: Any = getattr(datamodule, "calibration_dataloader", list)()
         calibration = model.calibrated(calibrate_on)
         joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
-        file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
         write_checkpoint(joined, file)
         epochs = ", ".join(str(checkpoint["epoch"] + 1) for checkpoint in (self.checkpoint, *others))
         self._print(f"{len(others) + 1} networks of epochs {epochs} written to {_shown(file)}")
@@ -505,6 +520,8 @@ class CommandLine(LightningCLI):
             if self.subcommand in ("validate", "ensemble"):
                 self._refuse_another_split()
         stages: dict[Any, str] = {"prune": "test", "export": "test", "ensemble": "fit"}
+        if self.subcommand == "predict" and description is not None:
+            self.datamodule.predicts_test_images = not self.data_is_given
         self.datamodule.setup(stages.get(self.subcommand, self.subcommand))
 
     def _refuse_another_split(self) -> None:

@@ -19,10 +19,10 @@ def decisions(
 ) -> list[dict[str, Any]]:
     """A row for each image, for a table.
 
-    ``confidence`` is the probability of the predicted class at the calibrated temperature, on which the decision
-    ``accept`` or ``abstain`` and the prediction set ``set`` (classes, most probable first) are based; without a
-    calibration it is the plain one, and there are no decisions. The predicted class is always part of its set, so that
-    none is empty; that can only lower the rate of misses.
+    ``confidence`` is the probability of the predicted class. On it is based the decision ``accept`` or ``abstain``, and
+    on the probabilities of all classes the prediction set ``set``, most probable first; ``calibrated_confidence`` is at
+    the calibrated temperature. Without a calibration these three are missing. The predicted class is always part
+    of its set, so that none is empty; that can only lower the rate of misses.
 
     Args:
         found: of the images, the tensors of :func:`bnn_lightning.predictive.summary`.
@@ -33,7 +33,7 @@ def decisions(
         alpha: see :meth:`Calibration.set_threshold`.
     """
     log_probs = found["log_probs"].double()
-    probs = (log_probs if calibration is None else scaled(log_probs, calibration.temperature)).exp()
+    probs = log_probs.exp()
     confidence, predicted = probs.max(-1)
     named = [classes[label] if classes else str(label) for label in range(probs.shape[-1])]
     rows = []
@@ -47,7 +47,9 @@ def decisions(
         return rows
     least = calibration.accept_rule(target_risk).threshold
     within = calibration.set_threshold(alpha)
-    for row, sure, image in zip(rows, confidence.tolist(), probs, strict=True):
+    at_temperature = scaled(log_probs, calibration.temperature).exp().amax(-1)
+    for row, sure, calibrated, image in zip(rows, confidence.tolist(), at_temperature.tolist(), probs, strict=True):
+        row["calibrated_confidence"] = round(calibrated, 6)
         row["decision"] = "accept" if sure >= least else "abstain"
         likely = [label for label in image.argsort(descending=True, stable=True).tolist() if image[label] >= within]
         row["set"] = " | ".join(named[label] for label in likely or [row["class"]])
@@ -59,7 +61,7 @@ def in_words(calibration: Calibration | None, target_risk: float, alpha: float) 
     if calibration is None:
         return (
             "The checkpoint holds no calibration for this way of predicting, so there is no accept or abstain, and "
-            "there are no prediction sets; bnn fit with --data.val_split above 0 stores one."
+            "there are no prediction sets; bnn fit stores one when a run with a hold-out ends."
         )
     rule = calibration.accept_rule(target_risk)
     images = len(calibration.correct)

@@ -17,6 +17,7 @@ Draws = Literal["weights", "local", "mean"]
 
 CHUNK = 256
 _KEPT = 2**28  # bytes of drawn weights that are kept from batch to batch; beyond it they are drawn again
+_FAR_FROM_USERS_SEEDS = 0x5EED  # a draw must not repeat the numbers that initial weights were made of
 
 
 class Ensemble(nn.Module):
@@ -35,13 +36,14 @@ class Sampler:
     its parameters must not change while the sampler is in use.
 
     Args:
-        net: any network, deterministic or with random layers, or an :class:`Ensemble` of such, whose samples are dealt
-            out among its members.
-        samples: T, at least one for each member; 1 is enough, and used, where all of them would be the same.
+        net: any network, deterministic or with random layers, or an :class:`Ensemble` of such. Its samples are those of
+            its first member, then those of the second, and so on.
+        samples: T, for an ensemble rounded up to equally many for each member; one for each is enough, and used, where
+            all of them would be the same.
         draws: what a sample is; null is ``weights`` where the network's noise is that of weights, else ``local``.
         seed: of the draws; torch's generators are left as they were.
-        chunk: images times samples that go through the network at once. Where a batch is smaller than this, several
-            samples are computed together; memory does not grow with ``samples``, but for the logits.
+        chunk: how many images times samples go through the network at once where a batch is smaller than that. Larger
+            batches are not divided. Beside the logits, memory does not grow with ``samples`` beyond 256 MiB of weights.
 
     Raises:
         ValueError: for ``weights`` where the noise is on layers' inputs or outputs: no weights would have its effect.
@@ -53,33 +55,32 @@ class Sampler:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
         self.nets: list[nn.Module] = list(net.members) if isinstance(net, Ensemble) else [net]
         self.draws = draws_of(net, draws)
-        if self.draws == "mean":
-            samples = 1
-        self.samples, self.seed, self.chunk = max(samples, len(self.nets)), seed, chunk
+        self.per_member = 1 if self.draws == "mean" else -(-samples // len(self.nets))
+        self.seed, self.chunk = seed, chunk
         # Samples that are folded into a batch are independent where its examples are.
         independent = all(method.examples_are_independent for method in _methods(net))
         self._together = self.draws == "weights" or independent
         self._plain = [plain(net).eval() for net in self.nets] if self.draws == "weights" else []
-        self._drawn: dict[int, dict[str, Tensor]] = {}
-        weights = sum(posterior.mean.numel() for _, posterior in posteriors(self.nets[0]))
-        self._keep = 4 * weights * self.samples <= _KEPT
+        self._drawn: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._weight_bytes = max(1, 4 * sum(posterior.mean.numel() for _, posterior in posteriors(self.nets[0])))
+        self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
         """Logits of all samples; ``batch_idx`` sets the seed of local draws apart from those of other batches."""
+        x = x.to(self._dtype)
+        numbers = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._together else 1
+        if self.draws == "weights":
+            at_once = min(at_once, max(1, _KEPT // self._weight_bytes))
+        chunks = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
         found = []
         for member, net in enumerate(self.nets):
-            mine = range(member, self.samples, len(self.nets))
-            chunks = [mine[start : start + at_once] for start in range(0, len(mine), at_once)]
             if self.draws == "weights":
                 found += [self._weight_draws(member, chunk, x) for chunk in chunks]
                 continue
-            with (
-                _evaluating(net),
-                sampling(net, self.draws == "local"),
-                _seeded(x.device, self.seed, batch_idx, member),
-            ):
+            noise = _seeded(x.device, self.seed, batch_idx, member)
+            with _evaluating(net), sampling(net, self.draws == "local"), noise:
                 for chunk in chunks:
                     logits = net(x if len(chunk) == 1 else x.repeat(len(chunk), *(1,) * (x.dim() - 1)))
                     found.append(logits.view(len(chunk), len(x), -1))
@@ -88,26 +89,23 @@ class Sampler:
     def _weight_draws(self, member: int, numbers: Sequence[int], x: Tensor) -> Tensor:
         drawn = [self._weights(member, number, x.device) for number in numbers]
         net = self._plain[member]
-        if len(drawn) == 1:
-            return functional_call(net, drawn[0], (x,)).unsqueeze(0)
-        stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
-        try:
-            return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
-        except RuntimeError as error:
-            if "vmap" not in str(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"predict_chunk must be 1 for this network, got {self.chunk}: its draws cannot share a pass ({reason})"
-            ) from error
+        if len(drawn) > 1:
+            stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
+            try:
+                return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                self._together = False  # the network looks at its values: one draw at a time, from here on
+        return torch.stack([functional_call(net, draw, (x,)) for draw in drawn])
 
     def _weights(self, member: int, number: int, device: torch.device) -> dict[str, Tensor]:
-        if number in self._drawn:
-            return self._drawn[number]
-        with _seeded(device, self.seed, number):
+        if (member, number) in self._drawn:
+            return self._drawn[member, number]
+        with _seeded(device, self.seed, number, member):
             drawn = {name: posterior.sample() for name, posterior in posteriors(self.nets[member])}
-        if self._keep:
-            self._drawn[number] = drawn
+        if self._weight_bytes * self.per_member * len(self.nets) <= _KEPT:
+            self._drawn[member, number] = drawn
         return drawn
 
 
@@ -158,9 +156,15 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
     """Starts torch's generators from a seed made of ``numbers``; afterwards they go on as before."""
-    seed = 0
+    seed = _FAR_FROM_USERS_SEEDS
     for number in numbers:
         seed = (seed * 1_000_003 + number) % (1 << 63)
+    # fork_rng() does not know the generator of Apple's devices, which manual_seed() sets too.
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)

@@ -64,7 +64,9 @@ def brier_score(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
     """ECE: the gap between confidence and accuracy in 15 bins of equal width (Guo et al. 2017, eq. 3)."""
-    return binary_calibration_error(confidence, correct.long(), BINS, "l1", validate_args=False)
+    # A confidence of exactly 1 belongs to the last bin; torchmetrics would give it one of its own.
+    below_one = confidence.float().clamp(max=1 - 2**-24)
+    return binary_calibration_error(below_one, correct.long(), BINS, "l1", validate_args=False)
 
 
 def adaptive_calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:

@@ -261,12 +261,15 @@ def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
-    for number in count():
-        path = folder / (f"predictions_{number}.csv" if number else "predictions.csv")
-        if not path.exists():
-            break
+    path = folder / f"{free_name(folder, 'predictions')}.csv"
     _write_rows(path, [*columns, "error"], rows)
     return path
+
+
+def free_name(folder: Path, name: str) -> str:
+    """``name``, or with the first number that makes it one under which ``folder`` has no table yet."""
+    names = (name if number == 0 else f"{name}_{number}" for number in count())
+    return next(name for name in names if not (folder / f"{name}.csv").exists())
 
 
 def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -122,10 +122,10 @@ def test_flags_win_over_a_config_wherever_they_stand(capsys):
 
 
 def test_testing_twice_gives_the_same_numbers(run, capsys):
-    texts = []
     for _ in range(2):
         assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
-        texts.append(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    texts = [(logs / f"test_mnist5k_best{ending}.json").read_text() for ending in ("", "_1")]
     assert texts[0] == texts[1]
 
 
@@ -737,6 +737,39 @@ def test_predict_says_what_to_do_with_each_picture(run, capsys):
     ]
 
 
+def test_a_picture_that_cannot_be_read_gets_its_row_even_alone(run):
+    Path("broken.png").write_bytes(b"nothing")
+    words = ["predict", "--ckpt_path", str(run / "best.ckpt"), "--data", "ImageFolder", "--data.root", "broken.png"]
+    assert main(words) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
+    assert [row["file"] for row in rows] == ["broken.png"]
+    assert "cannot identify image file" in rows[0]["error"]
+
+
+def test_a_users_pictures_from_training_to_decisions(capsys):
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("photos", 30), ("elsewhere", 5)):
+        for label, name in enumerate(("dark", "light")):
+            for index in range(count):
+                pixels = torch.randint(200 * label, 200 * label + 56, (32, 32), generator=generator, dtype=torch.uint8)
+                file = Path(part, name, f"{index}.png")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.numpy()).save(file)
+    words = ["fit", "--config", LENET, "--data", "ImageFolder", "--data.root", "photos", "--trainer.max_epochs", "2"]
+    assert main([*words, "--name", "own", "--trainer.precision", "64-true"]) == 0
+    best = "checkpoints/own/version_0/best.ckpt"
+    ood = "[{class_path: ImageFolder, init_args: {root: elsewhere}}]"
+    assert main(["test", "--ckpt_path", best, "--data.ood", ood]) == 0
+    assert "Told from ImageFolder:" in said(capsys)
+    assert main(["test", "--ckpt_path", best, "--data.ood", ood.replace("elsewhere", "photos")]) == 2
+    assert "--data.ood must be images from elsewhere, got ImageFolder" in said(capsys)
+    # Without --data the pictures of the test set, not those that it was trained on.
+    assert main(["predict", "--ckpt_path", best]) == 0
+    assert len(table(Path("lightning_logs/own/version_0/predictions.csv"))) == 12
+    assert main(["predict", "--ckpt_path", best, "--data.root", "photos"]) == 0
+    assert len(table(Path("lightning_logs/own/version_0/predictions_1.csv"))) == 60
+
+
 def test_predictions_do_not_depend_on_the_batches(run):
     # T3.7
     words = ["predict", "--ckpt_path", str(run / "best.ckpt")]
@@ -757,6 +790,8 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 0
     capsys.readouterr()
     joined = str(run / "ensemble.ckpt")
+    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 2
+    assert f"--output {joined} is there already; name another file." in said(capsys)
     assert main(["test", "--ckpt_path", joined, "--model.test_samples", "6"]) == 0
     assert "6 weight draws, 2 networks" in said(capsys)
     found = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
@@ -764,21 +799,21 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
     assert found["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
     model = BayesianClassifier.from_checkpoint(joined)
-    members = [BayesianClassifier.from_checkpoint(path) for path in (run / "best.ckpt", second)]
     x = torch.randn(4, 1, 32, 32)
     logits = model.sampler(6)(x)
-    for place, member in enumerate(members):
-        alone = Sampler(member.network, 6)(x)
-        torch.testing.assert_close(logits[3 * place : 3 * place + 3], alone[place::2])
+    first = BayesianClassifier.from_checkpoint(run / "best.ckpt")
+    torch.testing.assert_close(logits[:3], Sampler(first.network, 3)(x), rtol=1e-4, atol=1e-5)
+    model.network.members[0].load_state_dict(BayesianClassifier.from_checkpoint(second).network.state_dict())
+    torch.testing.assert_close(model.sampler(2, "mean")(x)[0], model.sampler(2, "mean")(x)[1])
     assert main(["validate", "--ckpt_path", joined]) == 0
     assert main(["predict", "--ckpt_path", joined]) == 0
     capsys.readouterr()
     other = ["--model.method.prior_sigma", "0.3", "--name", "other"]
     assert main(["fit", *config, *other]) == 0
     words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]
-    assert main([*words, "[checkpoints/other/version_0/best.ckpt]"]) == 2
+    assert main([*words, "[checkpoints/other/version_0/best.ckpt]", "--output", "new.ckpt"]) == 2
     assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in said(capsys)
-    assert main([*words, "[nowhere.ckpt]"]) == 2
+    assert main([*words, "[nowhere.ckpt]", "--output", "new.ckpt"]) == 2
     assert "there is no file nowhere.ckpt." in said(capsys)
     assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2
     assert "holds no training state" in said(capsys)

@@ -21,12 +21,14 @@ def calibrated(n=2_000):
 def test_a_row_says_what_to_do_with_a_prediction():
     calibration, found = calibrated(), predictions(300)
     rows = decisions(found, [f"{n}.png" for n in range(300)], CLASSES, calibration, 0.1, 0.05)
-    probs = scaled(found["log_probs"].double(), calibration.temperature).exp()
+    probs = found["log_probs"].double().exp()
+    at_temperature = scaled(found["log_probs"].double(), calibration.temperature).exp()
     rule, within = calibration.accept_rule(0.1), calibration.set_threshold(0.05)
     for index, row in enumerate(rows):
         assert row["file"] == f"{index}.png"
         assert row["name"] == CLASSES[row["class"]] == CLASSES[int(probs[index].argmax())]
         assert row["confidence"] == round(probs[index].max().item(), 6)
+        assert row["calibrated_confidence"] == round(at_temperature[index].max().item(), 6)
         assert (row["decision"] == "accept") == (probs[index].max().item() >= rule.threshold)
         likely = {CLASSES[label] for label in range(3) if probs[index][label] >= within} | {row["name"]}
         assert set(row["set"].split(" | ")) == likely

@@ -80,6 +80,17 @@ def test_draw_error_is_the_spread_over_other_draws():
     assert sum(estimates) / 10 == pytest.approx(spread, rel=5 * (1 / 800 + 1 / 2000) ** 0.5 + 0.025)
 
 
+def test_an_ensembles_draw_error_is_that_of_its_members_draws():
+    # Members that differ, each with draws that do not: there is nothing that could have been drawn otherwise.
+    found = seen(0)
+    two = found["logits"][:, :2].repeat_interleave(4, 1)
+    row = evaluate({"test": found | {"logits": two}}, None, members=2).predictions["samples"]["nll"]
+    assert row.draw_error == pytest.approx(0, abs=1e-6)
+    assert evaluate({"test": found | {"logits": two}}, None).predictions["samples"]["nll"].draw_error > 1e-4
+    row = evaluate({"test": found | {"logits": two[:, ::4]}}, None, members=2).predictions["samples"]["nll"]
+    assert row.draw_error is None
+
+
 def test_other_ways_of_predicting_are_scored_on_their_own():
     found = seen(0) | {"log_probs_mean_weights": seen(1)["log_probs"]}
     evaluation = evaluate({"test": found}, None)

@@ -5,6 +5,7 @@ import torch
 from bnn_lightning.metrics import (
     adaptive_calibration_error,
     as_ranks,
+    calibration_error,
     estimates,
     ood_scores,
     resample,
@@ -94,6 +95,12 @@ def test_adaptive_bins_see_what_equal_widths_do_not():
     assert scores(logits, (~correct).long())["ece"] < 1e-4  # torchmetrics adds 1,000 terms up in float32
     # The bins of 67 images each miss a whole number of hundreds; the gap is 0.04 in every one but for that.
     assert adaptive_calibration_error(confidence, correct).item() == pytest.approx(0.04, abs=0.01)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    confidence = torch.cat([torch.ones(50), torch.full((50,), 0.95)])
+    right = torch.arange(100) % 50 >= torch.cat([torch.full((50,), 5), torch.zeros(50)])
+    assert calibration_error(confidence, right).item() == pytest.approx(0.025, abs=1e-5)  # sums in float32
 
 
 def pairs(inside, outside):

@@ -45,6 +45,8 @@ class ImageData(LightningDataModule):
     class_names: tuple[str, ...] = ()
     native_channels: int = 1
     native_size: int | None = None
+    is_one_set: bool = True
+    """Whether the name says which images these are; not so for a user's own folders."""
     training_images_of: str | None = None
     """The name of a data set whose training set holds these images: a checkpoint trained there is not tested here."""
 
@@ -80,6 +82,7 @@ class ImageData(LightningDataModule):
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         self.name = type(self).__name__
         self.root = Path(root or os.environ.get("BNN_DATA") or "data")
+        self.root_is_given = root is not None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_split, self.train_subset = val_split, _as_range(train_subset)
         self.image_size, self.channels = image_size, channels
@@ -101,6 +104,8 @@ class ImageData(LightningDataModule):
         self.test_sets: dict[str, Images] = {}
         """What test runs on: the test images under this source's name, then ``ood/NAME``, then ``KIND/SEVERITY``."""
         self.predict: Images | None = None
+        self.predicts_test_images = False
+        """Whether ``predict`` runs on the test images, whatever else a source would take."""
 
     @abstractmethod
     def load_train(self) -> Images:
@@ -148,7 +153,7 @@ class ImageData(LightningDataModule):
             self.test = self._converted(self.load_test())
             self.test_sets = {self.name or "test": self.test}
         if stage in ("predict", None) and self.predict is None:
-            self.predict = self._converted(self.load_predict())
+            self.predict = self._converted(self.load_test() if self.predicts_test_images else self.load_predict())
         if not self.mean and not self.normalize:
             self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
         if not self.mean:
@@ -162,7 +167,10 @@ class ImageData(LightningDataModule):
 
     def _add_test_sets(self, test: Images) -> None:
         for other in self.ood:
-            if self.name in (other.name, other.training_images_of) or other.name == self.training_images_of:
+            if self.is_one_set and other.is_one_set and not other.root_is_given:
+                other.root = self.root
+            same_name = self.name in (other.name, other.training_images_of) or other.name == self.training_images_of
+            if same_name and (self.is_one_set or self.root.resolve() == other.root.resolve()):
                 raise ValueError(f"ood must be images from elsewhere, got {other.name} for tests on {self.name}.")
             other.prepare_like(self.describe(), labelled=False)
             name, number = f"ood/{other.name}", 2

@@ -24,6 +24,8 @@ class ImageFolder(ImageData):
     count as grey only where every training picture is grey. What cannot be read is left out, with a warning.
     """
 
+    is_one_set = False
+
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         folder = self._folder("train")
@@ -64,15 +66,13 @@ class ImageFolder(ImageData):
         files = [self.root] if self.root.is_file() else _pictures(self.root)
         if not files:
             raise DataNotFoundError(f"ImageFolder found no pictures: looked for {_KINDS} below {self.root}.")
-        images = self._read(files, torch.full((len(files),), -1))
-        self._predict_names = [str(file) for file in files if file not in self.unreadable]
-        return images
+        return self._read(files, torch.full((len(files),), -1), none_is_an_error=False)
 
     def load_ood(self) -> Images:
         return self.load_predict()  # whatever the folders: what matters is that they are from elsewhere
 
     def predict_names(self) -> list[str]:
-        return self._predict_names
+        return [str(file) for file in self._files_read]
 
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
         # A folder of pictures to test on may lack some of the classes; its labels follow the checkpoint's.
@@ -104,7 +104,7 @@ class ImageFolder(ImageData):
             )
         return files, torch.tensor(labels)
 
-    def _read(self, files: list[Path], labels: Tensor) -> Images:
+    def _read(self, files: list[Path], labels: Tensor, none_is_an_error: bool = True) -> Images:
         if self.image_size is None:
             raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
         mode = "L" if self.in_channels == 1 else "RGB"
@@ -125,8 +125,13 @@ class ImageFolder(ImageData):
                 f"{len(self.unreadable)} of the pictures cannot be read and are left out, such as {file}: {reason}",
                 stacklevel=2,
             )
-        if not kept:
+        self._files_read = [files[index] for index in kept]
+        if not kept and none_is_an_error:
             raise DataNotFoundError(f"none of the {len(files)} pictures below {self.root} can be read.")
+        if not kept:
+            return Images(
+                torch.zeros(0, self.in_channels, self.image_size, self.image_size, dtype=torch.uint8), labels[:0]
+            )
         return Images(torch.stack(pixels).permute(0, 3, 1, 2), labels[kept])
 
 

@@ -16,14 +16,15 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
         named: names and posteriors, as :func:`bnn_lightning.layers.posteriors` gives them.
     """
     shown = [(name, posterior) for name, posterior in named if name.endswith("weight")]
+    with torch.random.fork_rng([]):
+        draws = [posterior.sample().detach().float().flatten().cpu() for _, posterior in shown]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (name, posterior) in zip(axes, shown, strict=False):
+    for axis, (name, posterior), drawn in zip(axes, shown, draws, strict=False):
         mean = posterior.mean.detach().float().flatten().cpu()
         sigma = posterior.variance.detach().float().expand_as(posterior.mean).flatten().cpu().sqrt()
-        drawn = mean + sigma * torch.randn(len(mean), generator=torch.Generator().manual_seed(0))
         reach = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
         axis.hist(drawn, 80, (-reach, reach), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw")
         axis.hist(mean, 80, (-reach, reach), density=True, color="black", histtype="step", label="means")
@@ -40,10 +41,11 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
     return figure
 
 
-def first_layer(weight: Any) -> Figure | None:
-    """Mean and sigma of every filter of a first convolution; None for other layers.
+def first_layer(name: str, weight: Any) -> Figure | None:
+    """Mean and sigma of every filter of a convolution; None for other layers.
 
     Args:
+        name: of the layer's weight.
         weight: the posterior of a weight ``(out, in, height, width)``; of several input channels the mean is shown.
     """
     if weight.mean.dim() != 4:
@@ -63,7 +65,7 @@ def first_layer(weight: Any) -> Figure | None:
         strict=True,
     ):
         axes = part.subplots(rows, columns, squeeze=False).flatten()
-        part.suptitle(f"{title} of the first layer's filters", fontsize=9)
+        part.suptitle(f"{name}: {title} of each filter", fontsize=9)
         shown = [_filter(axis, values, limits, colours) for axis, values in zip(axes, filters, strict=False)]
         for axis in axes:
             axis.axis("off")
