@@ -23,42 +23,46 @@ WAYS = {"mean weights": "mean", "local draws": "local"}
 METRICS = ("accuracy", "nll", "ece", "brier", "nll_scaled", "ece_scaled", "aurc")
 
 
-def tested(path: str, *flags: str) -> dict:
-    if main(["test", "--ckpt_path", path, *flags]):
-        raise SystemExit(f"{path} could not be tested")
-    run = Run.of_checkpoint(path)
-    written = run.logs.glob(f"test_*_{Path(path).stem}.json")
-    return json.loads(max(written, key=lambda file: file.stat().st_mtime).read_text())
-
-
 def measure(rows: Path, named: list[str]) -> None:
     for word in named:
         name, _, path = word.partition(":")
         draws = next((["--model.draws", way] for ending, way in WAYS.items() if name.endswith(ending)), [])
+        elsewhere = ELSEWHERE[read_checkpoint(path)[KEY]["data"]["name"]]
         start = time.monotonic()
-        data = read_checkpoint(path)[KEY]["data"]["name"]
-        elsewhere = ELSEWHERE[data]
-        found = tested(path, *draws, "--data.corruptions", "true", "--data.ood", f"[{', '.join(elsewhere)}]")
-        way = next(iter(found["predictions"]))
-        training = found["training"] or {}
-        row = {"name": name, "data": data, "checkpoint": found["checkpoint"], "prediction": way}
-        row |= {metric: found["predictions"][way].get(metric) for metric in METRICS}
-        row |= {f"{metric}_error": found["errors"][way][metric]["images"] for metric in ("accuracy", "nll", "ece")}
-        row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
-        row |= {"sigma_over_prior": found["sigma_over_prior"], "temperature": found["temperature"]}
-        for other in elsewhere:
-            for score in ("entropy", "tempered_entropy", "mutual_information"):
-                row |= {f"{other}_{score}_{key}": value["value"] for key, value in found["ood"][other][score].items()}
-        kinds = {kind: values for kind, values in found["corruptions"].items() if kind != "clean"}
-        for metric in ("accuracy", "nll", "ece"):
-            row[f"corrupted_{metric}"] = statistics.mean(v[metric] for rows in kinds.values() for v in rows.values())
-        row |= {"marks": ", ".join(found["marks"]), "seconds": round(time.monotonic() - start)}
-        new = not rows.exists()
-        with rows.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        flags = ["--data.corruptions", "true", "--data.ood", f"[{', '.join(elsewhere)}]"]
+        if main(["test", "--ckpt_path", path, *draws, *flags]):
+            raise SystemExit(f"{path} could not be tested")
+        written = Run.of_checkpoint(path).logs.glob(f"test_*_{Path(path).stem}*.json")
+        found = json.loads(max(written, key=lambda file: file.stat().st_mtime).read_text())
+        add(rows, row_of(name, found) | {"seconds": round(time.monotonic() - start)})
+
+
+def row_of(name: str, found: dict) -> dict:
+    """The numbers of a test that the table has."""
+    way = next(iter(found["predictions"]))
+    training = found["training"] or {}
+    row = {"name": name, "data": found["data"], "checkpoint": found["checkpoint"], "prediction": way}
+    row |= {metric: found["predictions"][way].get(metric) for metric in METRICS}
+    row |= {f"{metric}_error": found["errors"][way][metric]["images"] for metric in ("accuracy", "nll", "ece")}
+    row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
+    row |= {"sigma_over_prior": found["sigma_over_prior"], "temperature": found["temperature"]}
+    for other in ELSEWHERE[found["data"]]:
+        for score in ("entropy", "tempered_entropy", "mutual_information"):
+            row |= {f"{other}_{score}_{key}": value["value"] for key, value in found["ood"][other][score].items()}
+    kinds = [values for kind, values in found["corruptions"].items() if kind != "clean"]
+    for metric in ("accuracy", "nll", "ece"):
+        row[f"corrupted_{metric}"] = statistics.mean(at[metric] for values in kinds for at in values.values())
+    return row | {"marks": ", ".join(found["marks"])}
+
+
+def add(rows: Path, row: dict) -> None:
+    # Each data set has other columns: sets of images from elsewhere have names.
+    found = list(csv.DictReader(rows.read_text().splitlines())) if rows.exists() else []
+    columns = list(dict.fromkeys(key for one in [*found, row] for key in one))
+    with rows.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows([*found, row])
 
 
 def table(rows: Path) -> None:
@@ -66,28 +70,29 @@ def table(rows: Path) -> None:
     for row in csv.DictReader(rows.read_text().splitlines()):
         by_name.setdefault((row["data"], row["name"]), []).append(row)
     for data, elsewhere in ELSEWHERE.items():
-        if not any(of == data for of, _ in by_name):
-            continue
-        columns = [("accuracy", "accuracy, %", 100, 2), ("nll", "NLL", 1, 4), ("ece", "ECE", 1, 4)]
-        columns += [("brier", "Brier", 1, 4), ("nll_scaled", "NLL at T", 1, 4), ("ece_scaled", "ECE at T", 1, 4)]
-        columns += [
-            ("elbo_per_n", "elbo/N", 1, 2),
-            ("kl_per_n", "KL/N", 1, 2),
-            ("sigma_over_prior", "sigma/prior", 1, 2),
-        ]
-        for other in elsewhere:
-            columns += [(f"{other}_entropy_auroc", f"{other} AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
-            columns += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
-            columns += [(f"{other}_tempered_entropy_auroc", "AUROC, T = 3", 1, 3)]
-        columns += [("corrupted_nll", "corrupted NLL", 1, 3)]
-        print(f"| {data} | runs | {' | '.join(title for _, title, _, _ in columns)} | |")
-        print(f"| --- | {' | '.join('---' for _ in range(len(columns) + 2))} |")
-        for (of, name), found in by_name.items():
-            if of == data:
-                cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
-                marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
-                print(f"| {name} | {len(found)} | {' | '.join(cells)} | {marks} |")
-        print()
+        rows_of_data = {name: found for (of, name), found in by_name.items() if of == data}
+        if rows_of_data:
+            own = [("accuracy", "accuracy, %", 100, 2), ("nll", "NLL", 1, 4), ("ece", "ECE", 1, 4)]
+            own += [("brier", "Brier", 1, 4), ("nll_scaled", "NLL at T", 1, 4), ("ece_scaled", "ECE at T", 1, 4)]
+            own += [("aurc", "AURC", 1, 5), ("elbo_per_n", "elbo/N", 1, 2), ("kl_per_n", "KL/N", 1, 2)]
+            show(data, rows_of_data, [*own, ("sigma_over_prior", "sigma / prior", 1, 2)])
+            away = []
+            for other in elsewhere:
+                away += [(f"{other}_entropy_auroc", f"{other}: AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
+                away += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
+                away += [(f"{other}_tempered_entropy_auroc", "AUROC, T = 3", 1, 3)]
+                away += [(f"{other}_mutual_information_auroc", "AUROC, MI", 1, 3)]
+            show(data, rows_of_data, [*away, ("corrupted_nll", "corrupted NLL", 1, 3)])
+
+
+def show(data: str, rows: dict[str, list[dict]], columns: list[tuple[str, str, float, int]]) -> None:
+    print(f"| {data} | runs | {' | '.join(title for _, title, _, _ in columns)} | |")
+    print(f"| {' | '.join('---' for _ in range(len(columns) + 3))} |")
+    for name, found in rows.items():
+        cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
+        marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
+        print(f"| {name} | {len(found)} | {' | '.join(cells)} | {marks} |")
+    print()
 
 
 def cell(texts: list[str], scale: float, digits: int) -> str:

@@ -1,5 +1,6 @@
 """The README is a program: its Python blocks run, its commands parse, its links lead somewhere."""
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -56,3 +57,16 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+def test_the_tables_of_uncertainty_are_those_of_the_measured_rows(capsys):
+    path = ROOT / "benchmarks" / "uncertainty.py"
+    spec = importlib.util.spec_from_file_location("uncertainty", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.table(ROOT / "results" / "uncertainty.csv")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(lines) > 20
+    document = (ROOT / "docs" / "results.md").read_text().splitlines()
+    for line in lines:
+        assert line in document
