@@ -478,7 +478,7 @@ class CommandLine(LightningCLI):
         if calibration is not None and (samples := self._calibrated_with_other_samples(model)):
             self._print(f"That was found with {samples} samples, not with {model.test_samples}.")
         if unreadable:
-            self._print(f"{len(unreadable):,} pictures could not be read; their rows say why.")
+            self._print(f"Could not be read: {len(unreadable):,}; the last rows say why.")
 
     def ensemble(
         self,
