@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 
 def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
@@ -66,12 +65,10 @@ def first_layer(name: str, weight: Any) -> Figure | None:
     ):
         axes = part.subplots(rows, columns, squeeze=False).flatten()
         part.suptitle(f"{name}: {title} of each filter", fontsize=9)
-        shown = [_filter(axis, values, limits, colours) for axis, values in zip(axes, filters, strict=False)]
+        low, high = limits
+        for axis, values in zip(axes, filters, strict=False):
+            shown = axis.imshow(values, cmap=colours, vmin=low, vmax=high)
         for axis in axes:
             axis.axis("off")
-        part.colorbar(shown[0], ax=list(axes), shrink=0.9)
+        part.colorbar(shown, ax=list(axes), shrink=0.9)
     return figure
-
-
-def _filter(axis: Any, values: Tensor, limits: tuple[float, float], colours: str) -> Any:
-    return axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
