@@ -51,6 +51,7 @@ class PosteriorBoard(Callback):
         if not named:
             return
         with torch.no_grad():
+            step = trainer.global_step - 1  # that of the epoch's curves
             for board in boards:
                 for name, part in named:
                     sigma = part.variance.expand_as(part.mean).sqrt()
@@ -58,11 +59,11 @@ class PosteriorBoard(Callback):
                     for what, value in values.items():
                         finite = value[value.isfinite()]
                         if len(finite):
-                            board.add_histogram(f"{what}/{name}", finite, trainer.global_step)
-                board.add_figure("posterior and prior", figures.posterior_and_prior(named), trainer.global_step)
+                            board.add_histogram(f"{what}/{name}", finite, step)
+                board.add_figure("posterior and prior", figures.posterior_and_prior(named), step)
                 filters = figures.first_layer(*named[0])
                 if filters is not None:
-                    board.add_figure("first layer", filters, trainer.global_step)
+                    board.add_figure("first layer", filters, step)
 
 
 class HyperParameters(Callback):

@@ -1,6 +1,7 @@
-"""What accompanies a run: the line and the row of each epoch, its checkpoints, and the guards that end a lost one."""
+"""What accompanies a run: the line and the row of each epoch, and the guards that end a lost one."""
 
 import csv
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from bnn_lightning.checkpoints import KEY, read_checkpoint, write_checkpoint
+from bnn_lightning.files import write_whole
 from bnn_lightning.layers import posteriors
-from bnn_lightning.schedules import KLWeight
 
 
 class EpochReport(Callback):
@@ -36,14 +36,26 @@ class EpochReport(Callback):
             # A resumed run goes on in its own table; what it will do again is taken out.
             rows = csv.DictReader(self.file.read_text().splitlines())
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        self._begin_epoch()  # one that goes on in the middle is not started again
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._started, self._validated = time.monotonic(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.monotonic() - self._started
-        values = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        # Lightning still has the validation of an earlier epoch where this one had none.
+        values = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if self._validated or not name.startswith("val/")
+        }
         self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values)
         if self.file is not None:
             self._write(self.file)
@@ -53,10 +65,11 @@ class EpochReport(Callback):
     def _write(self, file: Path) -> None:
         # Epochs need not have the same columns: validation may run at every second only.
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with file.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        lines = io.StringIO(newline="")
+        writer = csv.DictWriter(lines, columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(file, lines.getvalue().encode())
 
     @staticmethod
     def _line(trainer: Trainer, values: dict[str, float], seconds: float) -> str:
@@ -162,90 +175,3 @@ class CollapseGuard(Callback):
                 "first: --model.kl_weight LinearWarmup --model.kl_weight.start 5 --model.kl_weight.length 15, or start "
                 "from a trained network with --model.init_from."
             )
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``: the epoch of lowest validation NLL among those after the KL warm-up.
-
-    An epoch of the warm-up has another objective: its posterior would be a tempered one.
-    """
-
-    def __init__(self, folder: Path | str, kl_weight: KLWeight):
-        super().__init__(
-            folder,
-            filename="best",
-            monitor="val/nll",
-            mode="min",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        self.kl_weight = kl_weight
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if (last and not self.best_model_path) or self.kl_weight.settled(
-            trainer.current_epoch, trainer.max_epochs or 1
-        ):
-            super().on_train_epoch_end(trainer, pl_module)
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``: the state after the last complete epoch, to go on from."""
-
-    def __init__(self, folder: Path | str):
-        super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-
-class Calibrate(Callback):
-    """Puts the calibration of every way of predicting into ``best.ckpt`` and ``last.ckpt``, when training has ended.
-
-    It is fitted on the half of the hold-out that selected nothing, of which a run without a hold-out has none.
-
-    Args:
-        folder: of the checkpoints.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: Any = pl_module
-        loader = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
-        trainer.strategy.barrier()
-        if loader is None or len(loader()) == 0:
-            return
-        trained = {name: value.clone() for name, value in model.state_dict().items()}
-        try:
-            model.to(trainer.strategy.root_device)  # Lightning has taken it off again
-            self._calibrate(trainer, model, loader)
-        finally:
-            model.cpu().load_state_dict(trained)
-
-    def _calibrate(self, trainer: Trainer, model: Any, loader: Callable[[], Any]) -> None:
-        records: dict[int, dict[str, Any]] = {}  # by step: best and last may be the same
-        for file in (self.folder / "best.ckpt", self.folder / "last.ckpt"):
-            if not file.is_file():
-                continue
-            checkpoint = read_checkpoint(file)
-            step = checkpoint["global_step"]
-            if step not in records:
-                model.load_state_dict(checkpoint["state_dict"])
-                records[step] = {way: calibration.record() for way, calibration in model.calibrated(loader()).items()}
-            checkpoint[KEY]["calibration"] = records[step]
-            trainer.strategy.barrier()  # every process has read the file
-            if trainer.is_global_zero:
-                write_checkpoint(checkpoint, file)
-
-
-class RunRecord(Callback):
-    """Puts the resolved config into every checkpoint, so that a checkpoint alone can be tested and gone on with.
-
-    Args:
-        record: plain values: the config, the seed, the versions it ran with.
-    """
-
-    def __init__(self, record: dict[str, Any]):
-        self.record = record
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.setdefault(KEY, {}).update(self.record)

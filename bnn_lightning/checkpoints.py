@@ -1,12 +1,19 @@
-"""What our checkpoints hold besides weights, and how it is read: plain values only, never code."""
+"""What our checkpoints hold besides weights, and how it is read and written: plain values only, never code."""
 
-import os
+import io
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from bnn_lightning.files import write_whole
 
 KEY = "bnn_lightning"
+RESUME = "bnn_lightning_resume"
+"""What only a run that goes on needs: random states, and what the current epoch has added up."""
 FORMAT_VERSION = 1
 
 
@@ -51,14 +58,42 @@ def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[s
     return record
 
 
+def epochs_done(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs of training a checkpoint has behind it; one that has begun is not counted."""
+    training = checkpoint[KEY]["training"]
+    return 0 if training is None else training["epoch"] + 1
+
+
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Puts ``checkpoint`` in the place of the file ``path`` at once: until it is whole, the old file stays."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Puts ``checkpoint`` in the place of the file ``path`` at once: until it is whole, the old file stays.
+
+    Raises:
+        CheckpointError: when it holds something else than tensors and plain values, which could not be read again.
+        UnwritableError: when there is no room, or no right to write.
+    """
+    refuse_objects(checkpoint)
+    content = io.BytesIO()  # an error of the disk is then the operating system's own, and not one of torch's archives
+    torch.save(checkpoint, content)
+    write_whole(path, content.getbuffer())
+
+
+def refuse_objects(value: Any, where: str = "") -> None:
+    """Raises CheckpointError, naming the place, where ``value`` holds what ``weights_only`` would refuse to read."""
+    if type(value) in (dict, OrderedDict):
+        for key, inner in value.items():
+            refuse_objects(key, f"{where}[{key!r}] as a key")
+            refuse_objects(inner, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple, set, torch.Size):
+        for index, inner in enumerate(value):
+            refuse_objects(inner, f"{where}[{index}]")
+    elif type(value) not in _PLAIN:
+        raise CheckpointError(
+            f"the checkpoint holds {type(value).__module__}.{type(value).__qualname__} at {where}, no tensor or "
+            "plain value, and could not be read again; keep settings as numbers and texts."
+        )
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, torch.nn.Parameter, torch.dtype, torch.device)
 
 
 def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +19,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from bnn_lightning.calibration import Calibration
-from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, CheckpointError, check_format, read_checkpoint
+from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, RESUME, CheckpointError, check_format, read_checkpoint
 from bnn_lightning.draws import CHUNK, Draws, Ensemble, Sampler, draws_of
 from bnn_lightning.evaluation import Evaluation, evaluate
 from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors
@@ -29,61 +29,11 @@ from bnn_lightning.networks import Network
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import SPREADS
 from bnn_lightning.predictive import log_predictive, summary
+from bnn_lightning.progress import EpochSums, TrainingSummary
+from bnn_lightning.randomness import random_states, set_random_states
 from bnn_lightning.schedules import KLWeight, LRSchedule
 from bnn_lightning.schedules import kl_weight as as_kl_weight
 from bnn_lightning.sparsity import masks, overall_sparsity
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """How far a run had come: means over its last epoch, on training data, with one number for each quantity.
-
-    ``elbo_per_n`` is at KL weight 1, whatever weight trained the network; None where there is no KL, as in a
-    deterministic network and under dropout with a fixed rate. ``sparsity`` is the share of weights that can be removed;
-    None where the method removes none.
-    """
-
-    epoch: int
-    num_train: int
-    num_classes: int
-    nll: float
-    accuracy: float
-    kl: float
-    kl_weight: float
-    elbo_per_n: float | None
-    is_bound: bool = True
-    sparsity: float | None = None
-
-    @property
-    def kl_per_n(self) -> float | None:
-        return None if self.elbo_per_n is None else self.kl / self.num_train
-
-    @property
-    def marks(self) -> list[str]:
-        """What must stand beside every result of these weights."""
-        marks = []
-        if self.elbo_per_n is not None:
-            if abs(self.kl_weight - 1) > 1e-6:
-                marks.append("tempered")
-            # The untrained prior predicts 1/K with no KL to pay: a posterior below that has not been found yet.
-            if not self.elbo_per_n >= -math.log(self.num_classes):
-                marks.append("posterior not converged")
-            if not self.is_bound:
-                marks.append("improper prior: elbo/N is no bound")
-        if self.is_not_learning:
-            marks.append("not learning")
-        return marks
-
-    @property
-    def is_not_learning(self) -> bool:
-        """Whether accuracy is below twice what guessing gives after two epochs, or half way from guessing to 1."""
-        guessing = 1 / self.num_classes
-        return self.epoch >= 1 and not self.accuracy >= min(2 * guessing, (1 + guessing) / 2)
-
-    @property
-    def has_collapsed(self) -> bool:
-        """Whether the KL has erased the weights: nearly all can be removed, and the network is as good as guessing."""
-        return self.sparsity is not None and self.sparsity > 0.99 and self.nll > 0.9 * math.log(self.num_classes)
 
 
 class BayesianClassifier(LightningModule):
@@ -170,6 +120,11 @@ class BayesianClassifier(LightningModule):
         """N, the number of distinct training examples; 0 before training or loading."""
         self.summary: TrainingSummary | None = None
         """Of the last complete training epoch, or of the checkpoint that was loaded."""
+        self.validation: dict[str, float] = {}
+        """What the last validation came to, or that of the checkpoint that was loaded."""
+        self._sums: Any = None
+        """EpochSums of an epoch that is not over."""
+        self._resume: dict[str, Any] = {}
         self.val_metrics = validation_metrics()
         self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
         self.calibration: dict[str, Calibration] = {}
@@ -244,6 +199,9 @@ class BayesianClassifier(LightningModule):
         if self.lr_schedule is None:
             return optimizer
         scheduler: Any = self.lr_schedule.scheduler(optimizer, self._epochs)
+        if "monitor" in scheduler:
+            # It is stepped by a validation of its own epoch, not by one that was long ago, or before the run went on.
+            scheduler["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     @property
@@ -272,8 +230,11 @@ class BayesianClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         if self.trainer.world_size > 1:
-            # All processes start from one seed, for equal initial weights; from here on each draws noise of its own.
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+            # All processes start from one seed, for equal initial weights; from here on each draws noise of its own,
+            # and other noise than before where more or fewer of them go on with a run.
+            torch.manual_seed(torch.initial_seed() + self.global_rank + (self.global_step << 16))
+        if self.trainer.ckpt_path and (sums := self._resume.get("sums")):
+            self._sums = EpochSums.of_record(sums, is_first=self.trainer.is_global_zero)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 # A run that goes on with more epochs has another schedule than the one its checkpoint was saved under.
@@ -281,12 +242,19 @@ class BayesianClassifier(LightningModule):
                 for (group, base), factor in zip(rates, config.scheduler.lr_lambdas, strict=True):
                     group["lr"] = base * factor(self.current_epoch)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Only here has all else that draws random numbers before a run's first step done so.
+        if self._resume and self.trainer.ckpt_path:
+            states = self._resume["random"]
+            if len(states) == self.trainer.world_size:
+                set_random_states(states[self.global_rank], self.device)
+            # Lightning takes the whole epoch for one that was done before, and would not step a plateau after it.
+            self.trainer.fit_loop.restarting = False
+        self._resume = {}
+
     def on_train_epoch_start(self) -> None:
-        self._sums = torch.zeros(4, device=self.device)  # of nll, correct and kl, each times examples; of examples
-        self._kl_weights: list[float] = []
-        self._lr_now = self.trainer.optimizers[0].param_groups[0][
-            "lr"
-        ]  # the schedule moves on before the epoch is over
+        # The rate is read here, because the schedule moves on before the epoch is over.
+        self._sums = EpochSums(lr=self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
@@ -295,11 +263,7 @@ class BayesianClassifier(LightningModule):
         divergence = kl(self.network)
         weight = self._kl_weight_now(batch_idx)
         loss = variational_loss(nll, divergence, self.num_train, weight)
-        with torch.no_grad():
-            accuracy = (logits.argmax(-1) == labels).float().mean()
-            self._sums += len(labels) * torch.stack([nll, accuracy, divergence.to(nll.dtype), torch.ones_like(nll)])
-        self._kl_weights.append(weight)
-        self._num_classes = logits.shape[-1]
+        self._sums.add(nll, logits, labels, divergence, weight)
         return loss if self.loss_form == "per_datum" else self.num_train * loss
 
     def _kl_weight_now(self, batch_idx: int) -> float:
@@ -315,13 +279,13 @@ class BayesianClassifier(LightningModule):
             self._close_training_epoch()
 
     def _close_training_epoch(self) -> None:
-        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        nll, accuracy, divergence, _ = (sums / sums[-1]).tolist()
-        weight = sum(self._kl_weights) / len(self._kl_weights)
+        sums = self._sums_of_all()
+        self._sums = None
+        nll, accuracy, divergence, weight = sums.means()
         self.summary = TrainingSummary(
             epoch=self.current_epoch,
             num_train=self.num_train,
-            num_classes=self._num_classes,
+            num_classes=sums.num_classes,
             nll=nll,
             accuracy=accuracy,
             kl=divergence,
@@ -333,8 +297,13 @@ class BayesianClassifier(LightningModule):
         values = {"nll": nll, "accuracy": accuracy} | self._objective_values(nll, divergence, weight)
         if self.summary.sparsity is not None:
             values["sparsity"] = self.summary.sparsity
-        values = {f"train/{name}": value for name, value in values.items()} | {"lr": self._lr_now}
+        values = {f"train/{name}": value for name, value in values.items()} | {"lr": sums.lr}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def _sums_of_all(self) -> EpochSums:
+        """The sums over all processes."""
+        totals = self.trainer.strategy.reduce(self._sums.totals.clone(), reduce_op="sum")
+        return replace(self._sums, totals=totals)
 
     def _objective_values(self, nll: float, divergence: float, weight: float) -> dict[str, float]:
         """Loss, KL and ELBO, under the names they are logged by; ``nll`` is the mean over weight samples."""
@@ -373,7 +342,10 @@ class BayesianClassifier(LightningModule):
             # At KL weight 1, whatever weight is training: a schedule must not move what runs are compared by.
             divergence = kl(self.network).item() / self.members
             values |= self._objective_values(self.val_expected_nll.compute().item(), divergence, weight=1.0)
-        self.log_dict({f"val/{name}": value for name, value in values.items()})
+        values = {f"val/{name}": value for name, value in values.items()}
+        if not self.trainer.sanity_checking:
+            self.validation = values
+        self.log_dict(values)
 
     def on_test_epoch_start(self) -> None:
         self._outputs: dict[int, list[dict[str, Tensor]]] = {}
@@ -448,14 +420,20 @@ class BayesianClassifier(LightningModule):
         record = checkpoint.setdefault(KEY, {})
         record["format_version"] = FORMAT_VERSION
         record["training"] = None if self.summary is None else asdict(self.summary)
-        record["validation"] = {
-            name: value.item() for name, value in self.trainer.callback_metrics.items() if name.startswith("val/")
-        }
+        record["validation"] = self.validation
         describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         record["data"] = describe() if describe else None
+        states: list[Any] = [random_states(self.device)]
+        if torch.distributed.is_initialized():
+            states *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, random_states(self.device))
+        sums = None if self._sums is None else self._sums_of_all().record()
+        checkpoint[RESUME] = {"random": states, "sums": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         training = check_format(checkpoint)["training"]
+        self.validation = checkpoint[KEY]["validation"]
+        self._resume = checkpoint.get(RESUME, {})
         if training is not None:
             self.summary = TrainingSummary(**training)
             self.num_train = self.summary.num_train

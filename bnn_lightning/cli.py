@@ -1,14 +1,16 @@
 """The command line: ``bnn fit``, ``validate``, ``test``, ``predict``, ``ensemble``, ``prune`` and ``export``."""
 
+import errno
 import logging
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -22,6 +24,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, instantiate_class
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
@@ -32,36 +35,57 @@ import bnn_lightning
 from bnn_lightning import figures, reports
 from bnn_lightning.boards import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.callbacks import (
-    BestCheckpoint,
-    Calibrate,
     CollapseGuard,
     EpochBar,
     EpochReport,
     FiniteGuard,
-    LastCheckpoint,
-    RunRecord,
     TrainingStoppedError,
 )
-from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint, write_checkpoint
-from bnn_lightning.classifier import BayesianClassifier, TrainingSummary
+from bnn_lightning.checkpoints import (
+    KEY,
+    CheckpointError,
+    check_format,
+    epochs_done,
+    read_checkpoint,
+    write_checkpoint,
+)
+from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.data import DataNotFoundError, ImageData
 from bnn_lightning.decisions import decisions, in_words
 from bnn_lightning.draws import Draws, draws_of
 from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
+from bnn_lightning.files import InUseError, UnwritableError, require_space
 from bnn_lightning.layers import sigma_over_prior
 from bnn_lightning.metrics import Estimate
 from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.pictures import draw_tests
 from bnn_lightning.posteriors import THRESHOLD
+from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.runs import Run
+from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord, WholeFiles
 from bnn_lightning.schedules import Plateau
 from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
 from bnn_lightning.verbs import VerbTrainer
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
 
 class UsageError(Exception):
     """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
+
+
+class StoppedError(Exception):
+    """A run was stopped from outside; the message says where it stands and how to go on.
+
+    Args:
+        message: a sentence.
+        signum: of the signal.
+    """
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum
 
 
 class CommandLine(LightningCLI):
@@ -135,8 +159,9 @@ class CommandLine(LightningCLI):
             if config is None:
                 raise UsageError(f"--ckpt_path {path} was saved from Python and holds no config; load it in Python.")
             if words[0] != "fit":
-                # Where it trained and for how long says nothing about where it is tested.
-                config = config | {"trainer": {"precision": config["trainer"]["precision"]}}
+                # Where it trained, how long, and what was saved when, says nothing about where it is tested.
+                parts = {part: config[part] for part in ("seed_everything", "name", "model", "data")}
+                config = parts | {"trainer": {"precision": config["trainer"]["precision"]}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
         elif words[0] in self.subcommands() and words[0] != "fit" and not {"-h", "--help"} & set(words):
             raise UsageError(
@@ -186,6 +211,7 @@ class CommandLine(LightningCLI):
                 _fit_network_to_data(config)
         if self.subcommand == "fit":
             _check_length(config.trainer)
+        _check_precision(config.trainer, is_bayesian=config.model.method is not None)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.subcommand}, got {config.trainer.devices}.")
@@ -200,7 +226,8 @@ class CommandLine(LightningCLI):
         if isinstance(self.datamodule, ImageData):
             # Before the run's folders are made: what is wrong with the data shows here.
             self._prepare_data()
-        self.run = self._run_folders(Path(settings.default_root_dir or "."))
+        with self._user_errors():
+            self.run = self._run_folders(Path(settings.default_root_dir or "."))
         bar = settings.enable_progress_bar is not False and self.console.is_terminal
         callbacks: list[Any] = [EpochBar()] if bar else []
         if self.subcommand == "fit" and not settings.fast_dev_run:
@@ -208,8 +235,13 @@ class CommandLine(LightningCLI):
         logger = settings.logger
         if logger in (None, True):
             logs = self.run.logs
-            logger = TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name)
-        own = {"logger": logger, "enable_progress_bar": bar}
+            # What a run that was killed has drawn beyond its checkpoint is drawn again.
+            again = {"purge_step": self.checkpoint["global_step"]} if self._goes_on else {}
+            logger = TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name, **again)
+        plugins = settings.plugins if isinstance(settings.plugins, list) else [settings.plugins or WholeFiles()]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeFiles()]
+        own = {"logger": logger, "enable_progress_bar": bar, "plugins": plugins}
         try:
             return self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
         except (ValueError, TypeError) as error:
@@ -219,12 +251,26 @@ class CommandLine(LightningCLI):
         """A resumed or tested checkpoint's own folders; new ones for anything else."""
         path = self.config[self.subcommand].get("ckpt_path")
         run = Run.of_checkpoint(path)
-        if run is not None:
+        self._goes_on = self.subcommand == "fit" and run is not None and not self._is_behind(run)
+        if run is not None and (self.subcommand != "fit" or self._goes_on):
             return run
         name = self.config[self.subcommand].name if self.subcommand == "fit" else Path(path).stem
         if self._get(self.config_init, "trainer").fast_dev_run:
             return Run(root, name, 0)  # writes nothing
-        return Run.reserve(root, name) if getattr(rank_zero_only, "rank", 0) == 0 else Run(root, name, 0)
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return Run(root, name, 0)  # the first process tells where
+        if self.subcommand == "fit":
+            # best, last, and the next one while it is being written, each with Adam's two moments.
+            require_space(root, 3 * 3 * 4 * sum(parameter.numel() for parameter in self.model.parameters()))
+        return Run.reserve(root, name)
+
+    def _is_behind(self, run: Run) -> bool:
+        """Whether training has gone further than the checkpoint: that work is not to be written over."""
+        last = run.checkpoints / "last.ckpt"
+        try:
+            return last.is_file() and read_checkpoint(last)["global_step"] > self.checkpoint["global_step"]
+        except CheckpointError:
+            return True
 
     def _fit_callbacks(self, settings: Namespace, bar: bool) -> list[Callback]:
         record = self._record()
@@ -238,9 +284,11 @@ class CommandLine(LightningCLI):
             HyperParameters(record["config"]),
         ]
         if settings.enable_checkpointing is not False:
-            if getattr(self.datamodule, "val_split", None) != 0:
-                callbacks.append(BestCheckpoint(self.run.checkpoints, self.model.kl_weight))
-            callbacks += [LastCheckpoint(self.run.checkpoints), Calibrate(self.run.checkpoints)]
+            every = self.config.fit.save_every_n_steps
+            callbacks += [
+                Checkpoints(self.run.checkpoints, self.model.kl_weight, every),
+                Calibrate(self.run.checkpoints),
+            ]
         return callbacks
 
     def _record(self) -> dict[str, Any]:
@@ -261,22 +309,25 @@ class CommandLine(LightningCLI):
 
     # The verbs
 
-    def fit(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
-        if self.checkpoint and self.checkpoint["epoch"] + 1 >= self.trainer.max_epochs:
-            raise UsageError(
-                f"--ckpt_path {ckpt_path} has finished its {self.trainer.max_epochs} epochs; "
-                f"go on with a larger --trainer.max_epochs."
-            )
-        if self.checkpoint and "optimizer_states" not in self.checkpoint:
-            raise UsageError(
-                f"--ckpt_path {ckpt_path} holds no training state: it can be tested, but not gone on with."
-            )
+    def fit(
+        self,
+        model: BayesianClassifier,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None,
+        save_every_n_steps: int | None,
+    ) -> None:
+        if self.checkpoint:
+            self._check_resume(datamodule, ckpt_path)
         if isinstance(model.lr_schedule, Plateau) and getattr(datamodule, "val_split", None) == 0:
             raise UsageError("--model.lr_schedule Plateau needs a hold-out to watch; set --data.val_split above 0.")
         if ckpt_path:
             model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
         self._print(_headline(self.config.fit, model, datamodule))
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        if self.checkpoint:
+            where = "" if self._goes_on else f", in {_shown(self.run.checkpoints)}: this run has gone further already"
+            steps = self.checkpoint["global_step"]
+            self._print(f"Going on after epoch {epochs_done(self.checkpoint)}, {steps:,} steps{where}")
+        self._train(model, datamodule, ckpt_path)
         if self.config.fit.trainer.fast_dev_run or not self.trainer.is_global_zero:
             return
         written = [
@@ -296,6 +347,42 @@ class CommandLine(LightningCLI):
             self._print(f"Checkpoints: {', '.join(map(_shown, written))}")
             self._print(f"Curves:      tensorboard --logdir {_shown(self.run.logs.parent.parent)}")
             self._print(f"Next:        bnn test --ckpt_path {_shown(written[0])}")
+
+    def _check_resume(self, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
+        if "optimizer_states" not in self.checkpoint:
+            raise UsageError(
+                f"--ckpt_path {ckpt_path} holds no training state: it can be tested, but not gone on with."
+            )
+        # A run may have been killed while it was calibrated, which is all that is left to do then.
+        calibrates = isinstance(datamodule, ImageData) and len(datamodule.calibration_dataloader()) > 0
+        is_finished = "calibration" in self.checkpoint[KEY] or not calibrates
+        if epochs_done(self.checkpoint) >= (self.trainer.max_epochs or 1) and is_finished:
+            raise UsageError(
+                f"--ckpt_path {ckpt_path} has finished its {self.trainer.max_epochs} epochs; "
+                f"go on with a larger --trainer.max_epochs."
+            )
+
+    def _train(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
+        weights_only = True if ckpt_path else None
+        writes = self.trainer.is_global_zero and not self.config.fit.trainer.fast_dev_run
+        try:
+            with self.run.locked() if writes else nullcontext():
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only)
+        except InUseError as error:
+            raise UsageError(f"--ckpt_path {ckpt_path}: its run is being trained by another process.") from error
+        except RunInterruptedError as error:
+            raise StoppedError(f"{error}. {self._how_to_go_on()}", error.signum) from error
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise StoppedError(f"stopped at once. {self._how_to_go_on()}", signal.SIGINT) from None
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS and not isinstance(error, UnwritableError):
+                raise
+            message = str(error).rstrip(".") if isinstance(error, UnwritableError) else f"{error.strerror}"
+            raise UsageError(f"{message}. {self._how_to_go_on()}") from error
+
+    def _how_to_go_on(self) -> str:
+        last = self.run.checkpoints / "last.ckpt"
+        return f"Go on with: bnn fit --ckpt_path {_shown(last)}" if last.is_file() else "Nothing has been saved."
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -502,7 +589,7 @@ class CommandLine(LightningCLI):
         calibration = model.calibrated(calibrate_on)
         joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
         write_checkpoint(joined, file)
-        epochs = ", ".join(str(checkpoint["epoch"] + 1) for checkpoint in (self.checkpoint, *others))
+        epochs = ", ".join(str(epochs_done(checkpoint)) for checkpoint in (self.checkpoint, *others))
         self._print(f"{len(others) + 1} networks of epochs {epochs} written to {_shown(file)}")
         self._print(f"Next: bnn test --ckpt_path {_shown(file)}")
 
@@ -614,6 +701,21 @@ def _check_length(trainer: Namespace) -> None:
         raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
 
 
+def _check_precision(trainer: Namespace, is_bayesian: bool) -> None:
+    """Refuses what Lightning would change in silence, and what would stop sigma from being learnt."""
+    precision = str(trainer.precision)
+    cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    if precision in ("16", "16-mixed") and cpu:
+        raise UsageError(
+            f"--trainer.precision {precision} needs a GPU: no CPU computes in fp16; bf16-mixed is its like there."
+        )
+    if is_bayesian and precision in ("16-true", "bf16-true"):
+        raise UsageError(
+            f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
+            "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."
+        )
+
+
 def _fit_network_to_data(config: Namespace) -> None:
     """Gives the network the data's channels and classes, and the images the size that the network is made for."""
     network, data = _class_of(config.model.network), config.data
@@ -665,6 +767,11 @@ def main(args: list[str] | None = None) -> int:
         sentence = one_sentence(str(error)) if isinstance(error, ParseError) else str(error)
         print(f"bnn: error: {sentence}", file=sys.stderr)
         return 2
+    except (StoppedError, KeyboardInterrupt) as error:
+        signum = error.signum if isinstance(error, StoppedError) else signal.SIGINT
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
+        return 128 + signum  # as the shell has it
     return 0
 
 
@@ -679,7 +786,7 @@ def _meant_for_the_user(error: Exception) -> bool:
     """Whether an exception is about what was asked for; any other is a fault of the program and keeps its traceback."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     ours = isinstance(error, ValueError | ImportError) and raised_in.is_relative_to(Path(__file__).parent)
-    return ours or isinstance(error, MisconfigurationException | DataNotFoundError)
+    return ours or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
 
 
 def _with_flag(message: str, config: Namespace) -> str:

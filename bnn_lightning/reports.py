@@ -1,6 +1,7 @@
 """What a finished run leaves behind: a table on the screen, results as JSON and CSV, predictions as CSV."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bnn_lightning.classifier import TrainingSummary
 from bnn_lightning.evaluation import Evaluation
+from bnn_lightning.files import write_whole
 from bnn_lightning.metrics import Estimate
+from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.sparsity import LayerSparsity
 
 
@@ -216,9 +218,8 @@ def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     """``name.json`` and ``name.csv`` of the same rows."""
-    folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-    as_json.write_text(_json(list(rows)))
+    write_whole(as_json, _json(list(rows)).encode())
     _write_rows(as_csv, list(rows[0]), rows)
     return [as_json, as_csv]
 
@@ -227,9 +228,8 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     """``name.json`` with everything, ``name.csv`` with a row for each way of predicting, and where there are such
     results ``name_ood.csv`` and ``name_corruptions.csv``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    written[0].write_text(_json(results))
+    write_whole(written[0], _json(results).encode())
     common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
     common |= {name: results.get(name) for name in ("temperature", "sigma_over_prior")}
     common |= {"marks": ", ".join(results["marks"])}
@@ -259,7 +259,6 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
 
 def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
-    folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
     path = folder / f"{free_name(folder, 'predictions')}.csv"
     _write_rows(path, [*columns, "error"], rows)
@@ -273,10 +272,11 @@ def free_name(folder: Path, name: str) -> str:
 
 
 def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as lines:
-        writer = csv.DictWriter(lines, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lines.getvalue().encode())
 
 
 def _json(value: Any) -> str:

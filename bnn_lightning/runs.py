@@ -1,9 +1,12 @@
 """The folders of a run: ``lightning_logs/NAME/version_N`` and its twin ``checkpoints/NAME/version_N``."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Self
+
+from bnn_lightning.files import UnwritableError, locked
 
 LOGS = "lightning_logs"
 CHECKPOINTS = "checkpoints"
@@ -27,17 +30,28 @@ class Run:
 
     @classmethod
     def reserve(cls, root: Path, name: str) -> Self:
-        """A run with the lowest version that is free in both trees, its log folder made."""
-        for version in count():
-            run = cls(root, name, version)
-            if run.checkpoints.exists():
-                continue
-            try:
-                run.logs.mkdir(parents=True)  # fails where another process was faster
-            except FileExistsError:
-                continue
-            return run
-        raise AssertionError("count() does not end")
+        """A run with the lowest version that is free in both trees, its log folder made.
+
+        Raises:
+            UnwritableError: when no folder can be made there.
+        """
+        runs = (cls(root, name, version) for version in count())
+        return next(run for run in runs if not run.checkpoints.exists() and run._is_made())
+
+    def _is_made(self) -> bool:
+        try:
+            self.logs.mkdir(parents=True)
+        except FileExistsError:
+            if self.logs.is_dir():
+                return False  # another process was faster
+            raise UnwritableError(f"{self.logs.parent} cannot be written: a file is in its way.") from None
+        except OSError as error:
+            raise UnwritableError(f"{self.logs} cannot be made: {error.strerror}.") from error
+        return True
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps every other process from training into the same folders."""
+        return locked(self.logs / ".lock", wait=False)
 
     @classmethod
     def of_checkpoint(cls, path: str | Path | None) -> Self | None:

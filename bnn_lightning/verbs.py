@@ -10,6 +10,24 @@ from bnn_lightning.posteriors import THRESHOLD
 class VerbTrainer(Trainer):
     """Lightning's Trainer with the arguments of the verbs that Lightning does not have; CommandLine does their work."""
 
+    def fit(  # type: ignore[override]
+        self,
+        model: Any,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Any = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        save_every_n_steps: int | None = None,
+    ) -> None:
+        """Trains.
+
+        Args:
+            save_every_n_steps: save last.ckpt also within an epoch, after every so many steps; null saves it between
+                epochs.
+        """
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
     def predict(  # type: ignore[override]
         self,
         model: Any = None,

@@ -22,10 +22,11 @@ from bnn_lightning import (
     sampling,
 )
 from bnn_lightning.boards import hyper_parameters
-from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, LastCheckpoint, TrainingStoppedError
-from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, read_checkpoint
-from bnn_lightning.classifier import TrainingSummary
+from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
+from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, epochs_done, read_checkpoint
 from bnn_lightning.data import MNIST5k
+from bnn_lightning.progress import TrainingSummary
+from bnn_lightning.saving import Checkpoints
 from bnn_lightning.schedules import Blundell, LinearDecay, LinearWarmup, Plateau
 
 
@@ -470,11 +471,11 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter():
 def test_the_end_of_an_epoch_is_looked_at_before_its_checkpoint_is_written(tmp_path):
     model = tiny(LRT())
     model.network[2].weight.rho.register_hook(lambda gradient: gradient * (math.nan if model.current_epoch else 1))
-    guards = [LastCheckpoint(tmp_path), FiniteGuard()]
+    guards = [Checkpoints(tmp_path, model.kl_weight), FiniteGuard()]
     with pytest.raises(TrainingStoppedError, match="in epoch 2, step 1"):
         fit(model, digits(batch_size=500), epochs=3, callbacks=guards, enable_checkpointing=True)
     state = read_checkpoint(tmp_path / "last.ckpt")
-    assert state["epoch"] == 0
+    assert epochs_done(state) == 1
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
 
 

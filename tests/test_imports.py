@@ -23,6 +23,7 @@ LIBRARIES = {
     "PIL",
     "scipy",
     "matplotlib",
+    "filelock",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one.
@@ -40,7 +41,10 @@ DOORS = {
     "calibration": (set(), {"torch"}),
     "evaluation": ({"calibration", "metrics", "predictive"}, {"torch"}),
     "decisions": ({"calibration"}, {"torch"}),
-    "checkpoints": (set(), {"torch"}),
+    "files": (set(), {"filelock"}),
+    "randomness": (set(), {"torch", "numpy"}),
+    "progress": (set(), {"torch"}),
+    "checkpoints": ({"files"}, {"torch"}),
     "sparsity": ({"posteriors", "layers"}, {"torch"}),
     "export": ({"layers", "sparsity"}, {"torch"}),
     "figures": ({"metrics", "predictive"}, {"torch", "matplotlib"}),
@@ -59,21 +63,25 @@ DOORS = {
             "evaluation",
             "metrics",
             "checkpoints",
+            "progress",
+            "randomness",
             "sparsity",
         },
         {"torch", "torchmetrics", "lightning", "jsonargparse"},
     ),
-    "callbacks": ({"checkpoints", "layers", "schedules"}, {"torch", "lightning"}),
+    "callbacks": ({"files", "layers"}, {"torch", "lightning"}),
+    "saving": ({"checkpoints", "files", "schedules"}, {"lightning"}),
     "boards": ({"figures", "layers", "posteriors"}, {"torch", "lightning"}),
     "verbs": ({"posteriors"}, {"lightning"}),
-    "runs": (set(), set()),
+    "runs": ({"files"}, set()),
     "ensembles": ({"checkpoints"}, set()),
     "pictures": ({"calibration", "classifier", "data", "figures"}, {"torch", "torchvision"}),
-    "reports": ({"classifier", "evaluation", "metrics", "sparsity"}, {"rich"}),
+    "reports": ({"evaluation", "files", "metrics", "progress", "sparsity"}, {"rich"}),
     "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
     "cli": (
         {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
+        | {"files", "progress", "saving"}
         | {"boards", "verbs", "draws", "layers", "metrics", "decisions", "ensembles", "pictures"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),

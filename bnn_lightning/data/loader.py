@@ -72,15 +72,20 @@ class EpochSampler:
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def generator(self) -> torch.Generator:
-        # 2^32 keeps (seed, epoch) pairs apart; manual_seed takes 64 bits.
-        return torch.Generator().manual_seed((self.seed << 32) + self.epoch)
-
-    def order(self, generator: torch.Generator) -> Tensor:
+    def order(self) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rank, self.length, self.world_size)
+        # 2^32 keeps (seed, epoch) pairs apart; manual_seed takes 64 bits.
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
         order = torch.randperm(self.length, generator=generator)[self.rank :: self.world_size]
         return order[: self.length // self.world_size]
+
+    def generator(self, step: int) -> torch.Generator:
+        """What augmentation draws from in a step: of its own, so that an epoch can begin in its middle."""
+        mixed = 0
+        for number in (self.seed, self.epoch, step, self.rank):
+            mixed = (mixed * 1_000_003 + number + 1) % (1 << 63)
+        return torch.Generator().manual_seed(mixed)
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -90,6 +95,8 @@ class EpochSampler:
 
 class BatchLoader:
     """Iterates over ``(images, labels)``: normalised float32 ``(batch, channels, height, width)``, int64 ``(batch,)``.
+
+    ``state_dict()`` says how far an epoch has come; after ``load_state_dict()`` the next pass begins there.
 
     Args:
         images: what is served.
@@ -114,6 +121,7 @@ class BatchLoader:
         self.images, self.batch_size, self.sampler = images, batch_size, sampler
         self.batch_sampler = None  # Lightning asks every loader that has a sampler for this
         self.crop_padding, self.flip = crop_padding, flip
+        self._served, self._first = 0, 0  # batches of the current pass; where the next pass begins
         self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1)
         self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
         self.shift = self.shift.view(1, -1, 1, 1)
@@ -123,19 +131,42 @@ class BatchLoader:
         return full + (rest > (1 if self.sampler.shuffle and full else 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self.sampler.generator()
-        order = self.sampler.order(generator)
-        for step in range(len(self)):
+        order = self.sampler.order()
+        first, self._first = self._first, 0
+        for step in range(first, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             pixels = self.images.pixels[index]
-            if self.crop_padding:
-                pixels = _random_crop(pixels, self.crop_padding, generator)
-            if self.flip:
-                mirrored = torch.randint(0, 2, (len(index), 1, 1, 1), generator=generator, dtype=torch.bool)
-                pixels = torch.where(mirrored, pixels.flip(3), pixels)
+            if self.crop_padding or self.flip:
+                pixels = self._augmented(pixels, self.sampler.generator(step))
+            self._served = step + 1
             yield pixels.float().mul_(self.scale).sub_(self.shift), self.images.labels[index]
         # For loops without Lightning: the next pass over this loader is the next epoch.
         self.sampler.set_epoch(self.sampler.epoch + 1)
+
+    def _augmented(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        if self.crop_padding:
+            pixels = _random_crop(pixels, self.crop_padding, generator)
+        if self.flip:
+            mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.bool)
+            pixels = torch.where(mirrored, pixels.flip(3), pixels)
+        return pixels
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches": self._served} | self._division()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begins the next pass where the one of ``state`` was.
+
+        Raises:
+            ValueError: when its epoch was divided into batches in another way.
+        """
+        for name, now in self._division().items():
+            if state[name] != now:
+                raise ValueError(f"{name} must be {state[name]} to go on within an epoch, got {now}.")
+        self._first = state["batches"]
+
+    def _division(self) -> dict[str, int]:
+        return {"batch_size": self.batch_size, "processes": self.sampler.world_size, "images": self.sampler.length}
 
 
 def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:

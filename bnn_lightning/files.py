@@ -1,0 +1,93 @@
+"""Files that are written whole or not at all, room for them, and locks between processes."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class UnwritableError(OSError):
+    """A file cannot be written; the message says which and why. What was there before is as it was."""
+
+
+class InUseError(RuntimeError):
+    """Another process is at work where only one can be."""
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Puts ``content`` in the place of the file ``path`` at once, and makes its folder.
+
+    It is written to a file beside it, which moves to its place when all of it is on the disk: until then the old file
+    stays, whatever happens to the process or the machine.
+
+    Raises:
+        UnwritableError: when the disk is full, the folder read-only, and so on.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UnwritableError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Removes what processes that were killed in :func:`write_whole` have left of the file ``name`` of ``folder``."""
+    for file in folder.glob(f".{name}.*"):
+        file.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Makes sure that ``needed`` bytes fit where ``folder`` is, or will be.
+
+    Raises:
+        UnwritableError: when they do not.
+    """
+    existing = next(place for place in (folder, *folder.resolve().parents) if place.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UnwritableError(f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed.")
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """Keeps other processes (and threads) that ask for the same lock file out; the system frees it when one dies.
+
+    Raises:
+        InUseError: when another has it and ``wait`` is false.
+        UnwritableError: when the lock file cannot be made.
+    """
+    lock = FileLock(file, timeout=-1 if wait else 0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InUseError(f"{file.parent} is in use by another process.") from None
+    except OSError as error:
+        raise UnwritableError(f"{file.parent} cannot be written: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the folder's new entry last through a loss of power; Windows has no such call for folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,328 @@
+"""A run that is stopped at any moment and goes on ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
+from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
+from bnn_lightning.cli import main
+from bnn_lightning.data import MNIST5k
+from bnn_lightning.randomness import random_states, set_random_states
+from bnn_lightning.saving import Checkpoints, WholeFiles
+from bnn_lightning.schedules import LinearDecay, LinearWarmup, Plateau
+
+ROOT = Path(__file__).parent.parent
+LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
+SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--data.batch_size", "100"]  # 5 steps an epoch
+NAME = "lenet_lrt"
+LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
+BEST = f"checkpoints/{NAME}/version_0/best.ckpt"
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BNN_DATA", raising=False)
+
+
+class KilledError(Exception):
+    pass
+
+
+campaign = module_from_spec(
+    spec := spec_from_file_location("fault_campaign", ROOT / "benchmarks" / "fault_campaign.py")
+)
+spec.loader.exec_module(campaign)
+differences = campaign.differences
+
+
+def test_differences_are_found():
+    one = {"a": [torch.ones(2), 1.0], "b": "x"}
+    assert differences(one, {"a": [torch.ones(2), 1.0], "b": "x"}) == []
+    assert differences(one, {"a": [torch.tensor([1.0, 1 + 1e-7]), 1.0], "b": "x"}) == ["/a/0"]
+    assert sorted(differences(one, {"a": [torch.ones(2), 2.0], "b": "y"})) == ["/a/1", "/b"]
+    assert differences(one, {"a": [torch.ones(2).double(), 1.0], "b": "x"}) == ["/a/0"]
+    assert differences(one, {"a": [torch.ones(2), 1], "b": "x"}) == ["/a/1"]
+    assert differences(one, {"a": [torch.ones(2)], "b": "x"}) == ["/a"]
+    assert differences(one, {"a": [torch.ones(2), 1.0]}) == [""]
+
+
+# The Python interface: each setting that has a state of its own
+
+
+def classifier(method=None, **settings):
+    torch.manual_seed(0)
+    layers = (nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2))
+    return BayesianClassifier(nn.Sequential(*layers, nn.Linear(144, 10)), method, lr=0.01, **settings)
+
+
+def kill_at(model, step):
+    """Raises at a training step, the first being 0."""
+    left, original = [step], model.training_step
+
+    def training_step(batch, batch_idx):
+        if left[0] == 0:
+            raise KilledError
+        left[0] -= 1
+        random.random(), np.random.rand()  # a user's own code may draw from these
+        return original(batch, batch_idx)
+
+    model.training_step = training_step
+
+
+def train(folder, model, data, ckpt_path=None, **settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    callbacks = [Checkpoints(folder, model.kl_weight, every_n_steps=2)]
+    trainer = Trainer(max_epochs=3, accelerator="cpu", callbacks=callbacks, plugins=[WholeFiles()], **quiet | settings)
+    random.seed(0)
+    np.random.seed(0)
+    trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+SETTINGS = {
+    "LRT": ({"method": LRT(), "kl_weight": LinearWarmup(length=2), "lr_schedule": LinearDecay()}, {}, {}),
+    "BBB, plateau": ({"method": BBB(), "lr_schedule": Plateau(patience=0)}, {}, {}),
+    "Flipout, augmented": ({"method": Flipout()}, {"crop_padding": 2, "flip": True}, {}),
+    "2 batches a step": ({"method": LRT(), "train_samples": 2}, {}, {"accumulate_grad_batches": 2}),
+    "validated twice an epoch": ({"method": MCDropout()}, {}, {"val_check_interval": 0.5}),
+    "every second epoch validated": (
+        {"method": LRT(), "lr_schedule": Plateau(patience=0)},
+        {},
+        {"check_val_every_n_epoch": 2},
+    ),
+    "deterministic, bfloat16": ({}, {}, {"precision": "bf16-mixed"}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_resumed_runs_end_bit_identical(name, tmp_path):
+    of_model, of_data, of_trainer = SETTINGS[name]
+    steps = 8  # of 400 images in batches of 50
+
+    def data():
+        return MNIST5k(image_size=32, train_subset=500, batch_size=50, **of_data)
+
+    model = classifier(**of_model)
+    kill_at(model, 99)
+    metrics = train(tmp_path / "alone", model, data(), **of_trainer)
+    expected = [read_checkpoint(tmp_path / "alone" / f"{part}.ckpt") for part in ("best", "last")]
+    # Within an epoch, in its last step (saved before it, if at all), in the first of the next, before the first.
+    for step in (3, 2 * steps - 1, 2 * steps, 1):
+        folder = tmp_path / str(step)
+        model = classifier(**of_model)
+        kill_at(model, step)
+        with pytest.raises(KilledError):
+            train(folder, model, data(), **of_trainer)
+        resumed = classifier(**of_model)
+        kill_at(resumed, 99)  # draws as the others do
+        torch.manual_seed(step)  # whatever has been drawn since, it does not matter
+        found = train(folder, resumed, data(), str(folder / "last.ckpt"), **of_trainer)
+        assert found == {key: value for key, value in metrics.items() if key in found}
+        for part, checkpoint in zip(("best", "last"), expected, strict=True):
+            other = read_checkpoint(folder / f"{part}.ckpt")
+            del other["loops"]
+            assert differences({key: checkpoint[key] for key in checkpoint if key != "loops"}, other) == []
+
+
+def test_random_states_of_all_generators():
+    states = random_states(torch.device("cpu"))
+
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.randn(1).item()
+
+    first = draw()
+    assert draw() != first
+    set_random_states(states, torch.device("cpu"))
+    assert draw() == first
+
+
+def test_random_states_lie_in_a_checkpoint_as_plain_values(tmp_path):
+    write_checkpoint({KEY: {"format_version": 1}, "states": random_states(torch.device("cpu"))}, tmp_path / "a.ckpt")
+    assert differences(read_checkpoint(tmp_path / "a.ckpt")["states"], random_states(torch.device("cpu"))) == []
+
+
+def test_going_on_within_an_epoch_needs_the_same_batches(tmp_path):
+    model = classifier(LRT())
+    kill_at(model, 3)
+    with pytest.raises(KilledError):
+        train(tmp_path, model, MNIST5k(image_size=32, train_subset=500, batch_size=50))
+    with pytest.raises(ValueError, match=r"^batch_size must be 50 to go on within an epoch, got 40\.$"):
+        train(
+            tmp_path,
+            classifier(LRT()),
+            MNIST5k(image_size=32, train_subset=500, batch_size=40),
+            str(tmp_path / "last.ckpt"),
+        )
+
+
+def test_a_classifier_that_was_loaded_and_trained_anew_starts_anew(tmp_path):
+    # What a checkpoint says of the middle of an epoch is for the run that goes on, and for no other.
+    model = classifier(LRT())
+    kill_at(model, 3)
+    data = MNIST5k(image_size=32, train_subset=500, batch_size=50)
+    with pytest.raises(KilledError):
+        train(tmp_path, model, data)
+    again = classifier(LRT())
+    again.on_load_checkpoint(read_checkpoint(tmp_path / "last.ckpt"))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    again.trainer = Trainer(logger=False, enable_checkpointing=False)
+    again.on_train_batch_start(None, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again._sums is None
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What a run of three epochs leaves behind when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", "--config", LENET, *SMALL, *EPOCHS]) == 0
+    return campaign.outcome(folder, NAME)
+
+
+EPOCHS = ["--trainer.max_epochs", "3", "--save_every_n_steps", "2"]
+
+
+def start(words, before=""):
+    """The command line in a process of its own, with ``before`` run in front of it."""
+    code = f"import sys\n{before}\nfrom bnn_lightning.cli import main\nsys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+KILL_AT_REPLACE = """
+import os, signal
+calls, replace = [0], os.replace
+def killed(*args):
+    calls[0] += 1
+    if calls[0] == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*args)
+os.replace = killed
+"""
+
+
+def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone):
+    # benchmarks/fault_campaign.py does this, and worse, many times over.
+    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], KILL_AT_REPLACE.format(call=3))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
+    assert left == [".last.ckpt", "last"]
+    assert read_checkpoint(LAST)["global_step"] == 2
+    assert main(["fit", "--ckpt_path", LAST]) == 0
+    assert sorted(path.name for path in Path(LAST).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+
+
+def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(BayesianClassifier, "calibrated", lambda *_: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            main(["fit", "--config", LENET, *SMALL, *EPOCHS])
+    assert "calibration" not in read_checkpoint(LAST)[KEY]
+    assert main(["fit", "--ckpt_path", LAST]) == 0
+    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+    assert main(["fit", "--ckpt_path", LAST]) == 2
+    assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, alone, capsys):
+    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS, "--trainer.max_epochs", "3"], SLOW_STEPS)
+    while not Path(LAST).is_file() or read_checkpoint(LAST)["global_step"] < 6:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert err.startswith(f"bnn: stopped by {name} in epoch 2, step ") or err.startswith(
+        f"bnn: stopped by {name} after"
+    )
+    assert err.endswith(f"Go on with: bnn fit --ckpt_path {LAST}\n")
+    assert "Traceback" not in out + err
+    assert main(["fit", "--ckpt_path", LAST]) == 0
+    assert "Going on after epoch 1, " in capsys.readouterr().out
+    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+
+
+SLOW_STEPS = """
+import time
+from bnn_lightning.classifier import BayesianClassifier
+step = BayesianClassifier.training_step
+BayesianClassifier.training_step = lambda self, *args: time.sleep(0.1) or step(self, *args)
+"""
+
+
+def test_the_second_ctrl_c_stops_at_once():
+    never = "import time\nfrom bnn_lightning.classifier import BayesianClassifier\n"
+    never += "BayesianClassifier.training_step = lambda self, batch, batch_idx: time.sleep(600)"
+    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], never)
+    while not Path(LAST).is_file():
+        time.sleep(0.05)
+        assert process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"bnn: stopped at once. Go on with: bnn fit --ckpt_path {LAST}\n"
+
+
+def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys):
+    words = ["--model.kl_weight.length", "0", "--model.lr", "0.05"]
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "2", *words]) == 0
+    write_checkpoint(read_checkpoint(LAST), Path(BEST))
+    assert main(["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "3"]) == 0
+    kept = Path(LAST).read_bytes()
+    capsys.readouterr()
+    assert main(["fit", "--ckpt_path", BEST, "--trainer.max_epochs", "3"]) == 0
+    assert Path(LAST).read_bytes() == kept
+    assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt/version_1" in capsys.readouterr().out
+    assert epochs_done(read_checkpoint(LAST.replace("version_0", "version_1"))) == 3
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(capsys):
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
+    holds = f"from bnn_lightning.runs import Run\nwith Run.of_checkpoint({LAST!r}).locked():\n"
+    holds += "    print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"import sys\n{holds}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
+    assert main(more) == 2
+    assert f"--ckpt_path {LAST}: its run is being trained by another process." in capsys.readouterr().err
+    os.kill(other.pid, signal.SIGKILL)  # who dies holds nothing
+    other.communicate()
+    assert main(more) == 0
+
+
+def test_the_same_seed_gives_the_same_run_in_another_process(alone):
+    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS])
+    process.communicate()
+    assert process.returncode == 0
+    assert differences(alone, campaign.outcome(Path(), NAME)) == []
