@@ -1,6 +1,9 @@
 """What our checkpoints hold besides weights, and how it is read and written: plain values only, never code."""
 
+import importlib.util
 import io
+import re
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +40,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({reason}); only files of tensors and plain values are read."
         ) from None
-    check_format(checkpoint, path)
+    config = check_format(checkpoint, path).get("config") or {}
+    for part in ("model", "trainer"):
+        _refuse_functions(config.get(part), path)
     return checkpoint
 
 
@@ -56,6 +61,31 @@ def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[s
             "use the release that wrote it."
         )
     return record
+
+
+def _refuse_functions(config: Any, path: Path) -> None:
+    """Raises CheckpointError where the config in a stranger's file names a function, which somebody would call.
+
+    Class paths are of the kind that their part asks for, and name what is installed; but settings of some classes, such
+    as Lightning's LambdaCallback, are functions by any name. Those of ``torch.nn`` are activations, and harmless.
+    """
+    if isinstance(config, dict | list):
+        for inner in config.values() if isinstance(config, dict) else config:
+            _refuse_functions(inner, path)
+    elif isinstance(config, str) and _DOTTED.fullmatch(config) and not config.startswith("torch.nn."):
+        module, _, name = config.rpartition(".")
+        if module in sys.modules:
+            named = getattr(sys.modules[module], name, None)
+            is_function = callable(named) and not isinstance(named, type)
+        else:  # looking into it would be to run it: a class is told by its capital
+            is_function = importlib.util.find_spec(module.partition(".")[0]) is not None and name.islower()
+        if is_function:
+            raise CheckpointError(
+                f"{path} names the function {config} in its config; no checkpoint may call functions."
+            )
+
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:

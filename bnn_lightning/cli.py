@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -171,6 +171,9 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(_configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
+        seed = (self.config.get(words[0]) or Namespace()).get("seed_everything")
+        if isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint's values win over the command line's."""
@@ -206,6 +209,11 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        for part, owner in (("model", BayesianClassifier), ("trainer", VerbTrainer)):
+            if not isinstance(config[part], Namespace):
+                raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
+            _refuse_nulls(config[part], owner, part)
+        _refuse_nulls(Namespace(data=config.data), None, "")
         if not self.checkpoint:
             with self._user_errors():
                 _fit_network_to_data(config)
@@ -689,6 +697,21 @@ def _shown(path: Path) -> str:
 def _class_of(part: Namespace) -> type:
     module, name = part.class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
+
+
+def _refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
+    """Refuses null, which jsonargparse takes for anything, for arguments of ``owner`` that cannot be None."""
+    try:
+        hints = {} if owner is None else get_type_hints(owner.__init__)
+    except (NameError, AttributeError, TypeError):  # annotations of somebody else's class that cannot be looked up
+        hints = {}
+    for name, value in vars(settings).items():
+        key = f"{where}.{name}".removeprefix(".")
+        hint = hints.get(name, Any)
+        if value is None and hint is not Any and type(None) not in get_args(hint):
+            raise UsageError(f"--{key} must not be null; leave it out for its default.")
+        if isinstance(value, Namespace) and "class_path" in value:
+            _refuse_nulls(value.get("init_args") or Namespace(), _class_of(value), key)
 
 
 def _check_length(trainer: Namespace) -> None:

@@ -163,12 +163,20 @@ def one_sentence(message: str) -> str:
         return f"{flag}.{found[1]} is not a setting; bnn fit {flag}.help NAME lists those of NAME."
     if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
         return f"{flag} names {found[1]}, which cannot be imported: {found[2].rstrip('.')}."
-    if found := re.search(r"Expected a dot import path string: (.*)", message):
-        names = names_of(PARTS[flag.removeprefix("--")])
+    base = PARTS.get(flag.removeprefix("--"))
+    if base is not None and (found := re.search(r"Expected a dot import path string: (.*)", message)):
+        names = names_of(base)
         close = get_close_matches(found[1], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? It" if close else "it"
         return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
     value = re.search(r"(?:Got value|Given value): (.*)", message)
+    if "Unable to load config" in message:
+        part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
+        return f"{part} must be settings by their names, or the name of a YAML file with such."
+    if found := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
+        kind, got = found[1] or found[2], f", got {value[1]}" if value else ""
+        known = f", such as {', '.join(names_of(base))}" if base else ""
+        return f"{flag} must be the name of a {kind}{known}{got}."
     if value and (found := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):
         return f"{flag} must be one of {found[1]}, got {value[1]}."
     kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("thorough", settings(max_examples=3000))  # 30 times the default, for tests/test_fuzzing.py
 
 
 @pytest.fixture(autouse=True)

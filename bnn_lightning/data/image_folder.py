@@ -38,10 +38,10 @@ class ImageFolder(ImageData):
     def native_channels(self) -> int:  # type: ignore[override]
         for file in _pictures(self._folder("train")):
             try:
-                with Image.open(file) as picture:
+                with _opened(file) as picture:
                     if picture.mode not in ("1", "L", "LA", "I", "I;16", "F"):
                         return 3
-            except OSError:
+            except Exception:
                 continue  # reading it for real says what is wrong
         return 1
 
@@ -111,11 +111,11 @@ class ImageFolder(ImageData):
         pixels, kept = [], []
         for index, file in enumerate(files):
             try:
-                with Image.open(file) as picture:
+                with _opened(file) as picture:
                     upright = ImageOps.exif_transpose(_eight_bits(picture)).convert(mode)
                     square = ImageOps.fit(upright, (self.image_size,) * 2, Image.Resampling.BILINEAR)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self.unreadable[file] = str(error)
+            except Exception as error:  # a damaged picture can raise nearly anything
+                self.unreadable[file] = str(error) or type(error).__name__
                 continue
             pixels.append(torch.from_numpy(np.array(square)).view(self.image_size, self.image_size, -1))
             kept.append(index)
@@ -133,6 +133,18 @@ class ImageFolder(ImageData):
                 torch.zeros(0, self.in_channels, self.image_size, self.image_size, dtype=torch.uint8), labels[:0]
             )
         return Images(torch.stack(pixels).permute(0, 3, 1, 2), labels[kept])
+
+
+def _opened(file: Path) -> Image.Image:
+    """A single picture of a size that can be held; its pixels are not read yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(file)
+    # Cameras put previews behind the picture (MPO); in other formats nothing says which of several is meant.
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+        with picture:
+            raise ValueError(f"it has {picture.n_frames} pictures or frames, not one")  # type: ignore[attr-defined]
+    return picture
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

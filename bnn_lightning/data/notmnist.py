@@ -6,6 +6,7 @@ import tarfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torchvision.datasets.utils import download_url
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
-from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.downloads import fetch
+from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
 
 _URL = "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz"
@@ -48,7 +50,7 @@ class NotMNIST(ImageData):
             for suffix in ("", ".gz"):
                 paths = [folder / f"{name}{suffix}" for name in names]
                 if all(path.is_file() for path in paths):
-                    return _without_repeats(Images(read_idx(paths[0], 3).unsqueeze(1), read_idx(paths[1], 1).long()))
+                    return _without_repeats(read_labelled(paths[0], paths[1], self.native_size, self.num_classes))
         archives = sorted(folders[0].glob("notMNIST_small*.tar.gz"))
         archive = archives[0] if archives else self._download(folders[0], names)
         images, self.unreadable = read_letters(archive)
@@ -60,15 +62,16 @@ class NotMNIST(ImageData):
 
     @staticmethod
     def _download(folder: Path, names: tuple[str, str]) -> Path:
+        archive = folder / Path(_URL).name
         try:
-            download_url(_URL, str(folder))
+            fetch(folder, "NotMNIST", archive.is_file, lambda into: download_url(_URL, into))
         except (OSError, RuntimeError) as error:
             raise DataNotFoundError(
                 f"NotMNIST was not found: looked for notMNIST_small*.tar.gz, or {names[0]}[.gz] and {names[1]}[.gz], "
                 f"in {folder}, and downloading failed ({str(error).rstrip('.')}). Put the files there, or name their "
                 "folder with --data.root or BNN_DATA; RenderedLetters needs no files."
             ) from None
-        return folder / Path(_URL).name
+        return archive
 
     def _split(self, images: Images) -> tuple[Images, Images]:
         test, train = stratified_split(images.labels, 0.2, self.seed)
@@ -95,16 +98,18 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
                     raise ValueError(f"{archive} holds {member.name}, a link, a device or a path out of its folder.")
                 if not re.fullmatch(r"(.*/)?[A-J]/[^/]+\.png", member.name) or parts[-1].startswith("._"):
                     continue
-                file = members.extractfile(member)
+                if member.size > _MAX_BYTES:
+                    unreadable[Path(member.name)] = f"it has {member.size:,} bytes"
+                    continue
+                content: Any = members.extractfile(member)
+                picture = content.read()
                 try:
-                    if file is None or member.size > _MAX_BYTES:
-                        raise ValueError(f"it has {member.size:,} bytes")
-                    pixels[member.name] = _letter(file.read())
+                    pixels[member.name] = _letter(picture)
                     labels[member.name] = ord(parts[-2]) - ord("A")
                 except UnidentifiedImageError:
                     unreadable[Path(member.name)] = "it is no PNG picture"
-                except (OSError, ValueError, SyntaxError) as error:
-                    unreadable[Path(member.name)] = str(error)
+                except Exception as error:  # a damaged picture can raise nearly anything
+                    unreadable[Path(member.name)] = str(error) or type(error).__name__
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{archive} is not a whole .tar.gz archive ({error}); fetch it again.") from None
     if not pixels:

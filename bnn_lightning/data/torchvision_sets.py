@@ -13,16 +13,19 @@ import torch
 from torchvision import datasets
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData
-from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.downloads import fetch
+from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
 
 _DIGITS = tuple("0123456789")
 
 
 class _Published(ImageData):
-    def _download(self, looked_for: str, folder: Path, download: Callable[[], Any]) -> None:
+    def _download(
+        self, looked_for: str, folder: Path, is_there: Callable[[], bool], download: Callable[[str], Any]
+    ) -> None:
         try:
-            download()
+            fetch(self.root, type(self).__name__, is_there, download)
         except (OSError, RuntimeError) as error:  # torchvision reports failed downloads and bad checksums as either
             reason = str(error).splitlines()[0].rstrip(".")
             raise DataNotFoundError(
@@ -48,12 +51,15 @@ class MNIST(_Published):
     def _load(self, part: str) -> Images:
         folder = self.root / type(self).__name__ / "raw"
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        paths = [_plain_or_gz(folder / name) for name in names]
-        if not all(path.is_file() for path in paths):
+
+        def is_there() -> bool:
+            return all(_plain_or_gz(folder / name).is_file() for name in names)
+
+        if not is_there():
             looked_for = " and ".join(f"{name}[.gz]" for name in names)
-            self._download(looked_for, folder, lambda: self._dataset(str(self.root), download=True))
-            paths = [_plain_or_gz(folder / name) for name in names]
-        return Images(read_idx(paths[0], 3).unsqueeze(1), read_idx(paths[1], 1).long())
+            self._download(looked_for, folder, is_there, lambda into: self._dataset(into, download=True))
+        images, labels = (_plain_or_gz(folder / name) for name in names)
+        return read_labelled(images, labels, self.native_size, self.num_classes)
 
 
 class FashionMNIST(MNIST):
@@ -105,9 +111,13 @@ class CIFAR10(_Published):
 
     def _load(self, files: list[list[str]]) -> Images:
         folder = self.root / self._dataset.base_folder
-        if not all((folder / name).is_file() for name, _ in files):
+
+        def is_there() -> bool:
+            return all((folder / name).is_file() for name, _ in files)
+
+        if not is_there():
             looked_for = ", ".join(name for name, _ in files)
-            self._download(looked_for, folder, lambda: self._dataset(str(self.root), download=True))
+            self._download(looked_for, folder, is_there, lambda into: self._dataset(into, download=True))
         pixels, labels = [], []
         for name, md5 in files:
             content = (folder / name).read_bytes()
@@ -117,10 +127,20 @@ class CIFAR10(_Published):
                     f"{folder / name} is not the published file: results carry the note 'unofficial pixels'.",
                     stacklevel=2,
                 )
-            batch = _unpickle_arrays(content, folder / name)
-            pixels.append(torch.from_numpy(np.array(batch[b"data"], np.uint8)).view(-1, 3, 32, 32))
-            labels.append(torch.tensor(batch[self._labels], dtype=torch.int64))
+            of_file = self._images(_unpickle_arrays(content, folder / name), folder / name)
+            pixels.append(of_file.pixels)
+            labels.append(of_file.labels)
         return Images(torch.cat(pixels), torch.cat(labels))
+
+    def _images(self, batch: Any, path: Path) -> Images:
+        try:
+            pixels = torch.from_numpy(np.array(batch[b"data"], np.uint8)).view(-1, 3, 32, 32)
+            images = Images(pixels, torch.tensor(batch[self._labels], dtype=torch.int64))
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{path} holds no images of 3x32x32 pixels with labels ({error}).") from None
+        if len(images) and not 0 <= images.labels.min() <= images.labels.max() < self.num_classes:
+            raise ValueError(f"{path} must hold labels from 0 to {self.num_classes - 1}.")
+        return images
 
 
 _CIFAR100_CLASSES = """
@@ -188,7 +208,7 @@ class SVHN(_Published):
             raise ModuleNotFoundError("SVHN is stored as .mat files, which need scipy: pip install scipy") from None
         path = self.root / f"{split}_32x32.mat"
         if not path.is_file():
-            self._download(path.name, self.root, lambda: datasets.SVHN(str(self.root), split, download=True))
+            self._download(path.name, self.root, path.is_file, lambda into: datasets.SVHN(into, split, download=True))
         content = loadmat(path)
         pixels = torch.from_numpy(np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)))
         return Images(pixels, torch.from_numpy(content["y"].astype(np.int64)).flatten() % 10)  # 0 is stored as 10
