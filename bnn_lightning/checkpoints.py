@@ -16,7 +16,7 @@ from bnn_lightning.files import write_whole
 
 KEY = "bnn_lightning"
 RESUME = "bnn_lightning_resume"
-"""What only a run that goes on needs: random states, and what the current epoch has added up."""
+"""What only a run that goes on needs, for each process: random states, and what the current epoch has added up."""
 FORMAT_VERSION = 1
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -124,7 +124,7 @@ class BayesianClassifier(LightningModule):
         """What the last validation came to, or that of the checkpoint that was loaded."""
         self._sums: Any = None
         """EpochSums of an epoch that is not over."""
-        self._resume: dict[str, Any] = {}
+        self._resume: list[dict[str, Any]] = []
         self.val_metrics = validation_metrics()
         self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
         self.calibration: dict[str, Calibration] = {}
@@ -233,8 +233,9 @@ class BayesianClassifier(LightningModule):
             # All processes start from one seed, for equal initial weights; from here on each draws noise of its own,
             # and other noise than before where more or fewer of them go on with a run.
             torch.manual_seed(torch.initial_seed() + self.global_rank + (self.global_step << 16))
-        if self.trainer.ckpt_path and (sums := self._resume.get("sums")):
-            self._sums = EpochSums.of_record(sums, is_first=self.trainer.is_global_zero)
+        if self.trainer.ckpt_path and self._resume and self._resume[0]["sums"]:
+            sums = [part["sums"] for part in self._resume]
+            self._sums = EpochSums.of_records(sums, self.global_rank, self.trainer.world_size)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 # A run that goes on with more epochs has another schedule than the one its checkpoint was saved under.
@@ -245,12 +246,11 @@ class BayesianClassifier(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Only here has all else that draws random numbers before a run's first step done so.
         if self._resume and self.trainer.ckpt_path:
-            states = self._resume["random"]
-            if len(states) == self.trainer.world_size:
-                set_random_states(states[self.global_rank], self.device)
+            if len(self._resume) == self.trainer.world_size:
+                set_random_states(self._resume[self.global_rank]["random"], self.device)
             # Lightning takes the whole epoch for one that was done before, and would not step a plateau after it.
             self.trainer.fit_loop.restarting = False
-        self._resume = {}
+        self._resume = []
 
     def on_train_epoch_start(self) -> None:
         # The rate is read here, because the schedule moves on before the epoch is over.
@@ -279,8 +279,8 @@ class BayesianClassifier(LightningModule):
             self._close_training_epoch()
 
     def _close_training_epoch(self) -> None:
-        sums = self._sums_of_all()
-        self._sums = None
+        sums, self._sums = self._sums, None
+        sums.totals = self.trainer.strategy.reduce(sums.totals, reduce_op="sum")
         nll, accuracy, divergence, weight = sums.means()
         self.summary = TrainingSummary(
             epoch=self.current_epoch,
@@ -299,11 +299,6 @@ class BayesianClassifier(LightningModule):
             values["sparsity"] = self.summary.sparsity
         values = {f"train/{name}": value for name, value in values.items()} | {"lr": sums.lr}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
-
-    def _sums_of_all(self) -> EpochSums:
-        """The sums over all processes."""
-        totals = self.trainer.strategy.reduce(self._sums.totals.clone(), reduce_op="sum")
-        return replace(self._sums, totals=totals)
 
     def _objective_values(self, nll: float, divergence: float, weight: float) -> dict[str, float]:
         """Loss, KL and ELBO, under the names they are logged by; ``nll`` is the mean over weight samples."""
@@ -423,17 +418,16 @@ class BayesianClassifier(LightningModule):
         record["validation"] = self.validation
         describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         record["data"] = describe() if describe else None
-        states: list[Any] = [random_states(self.device)]
+        mine = {"random": random_states(self.device), "sums": self._sums and self._sums.record()}
+        checkpoint[RESUME] = [mine]
         if torch.distributed.is_initialized():
-            states *= torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(states, random_states(self.device))
-        sums = None if self._sums is None else self._sums_of_all().record()
-        checkpoint[RESUME] = {"random": states, "sums": sums}
+            checkpoint[RESUME] *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(checkpoint[RESUME], mine)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         training = check_format(checkpoint)["training"]
         self.validation = checkpoint[KEY]["validation"]
-        self._resume = checkpoint.get(RESUME, {})
+        self._resume = checkpoint.get(RESUME, [])
         if training is not None:
             self.summary = TrainingSummary(**training)
             self.num_train = self.summary.num_train

@@ -1,6 +1,7 @@
 """How far training has come: what the steps of an epoch add up, and the summary of an epoch that is over."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -43,11 +44,12 @@ class EpochSums:
         return vars(self) | {"totals": self.totals.cpu()}
 
     @classmethod
-    def of_record(cls, record: dict[str, Any], is_first: bool) -> Self:
-        """The sums that the first of several processes goes on from; the others start from 0."""
-        sums = cls(**record | {"kl_weights": list(record["kl_weights"])})
-        sums.totals = sums.totals if is_first else torch.zeros_like(sums.totals)
-        return sums
+    def of_records(cls, records: Sequence[dict[str, Any]], rank: int, processes: int) -> Self:
+        """The sums that process ``rank`` goes on from: its own; where there were more or fewer, the first has all."""
+        if len(records) == processes:
+            return cls(**records[rank])
+        totals = torch.stack([record["totals"] for record in records]).sum(0)
+        return cls(**records[0] | {"totals": totals if rank == 0 else torch.zeros_like(totals)})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 import math
 import pickle
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from bnn_lightning import (
     MCDropout,
     ModuleWrapper,
     Sparse,
-    bayesianize,
     kl,
     sampling,
 )
@@ -244,48 +242,6 @@ def test_only_some_layers():
     model = BayesianClassifier(LeNet(), BBB(), only="fc3")
     assert torch.equal(kl(model.network), kl(model.network.fc3))
     assert isinstance(model.network.fc2, nn.Linear)
-
-
-def _two_processes(rank, x, labels, file, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    net = bayesianize(nn.Linear(6, 3).double(), BBB())
-    parallel = nn.parallel.DistributedDataParallel(net)
-    half = slice(rank * 8, rank * 8 + 8)
-    with sampling(net, False):
-        loss = nn.functional.cross_entropy(parallel(x[half]), labels[half]) + kl(net) / 100
-    loss.backward()
-    results[rank] = [parameter.grad.tolist() for parameter in net.parameters() if parameter.grad is not None]
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path):
-    # T1.7, with mean weights: N is global and the KL unscaled on every process.
-    x, labels = torch.randn(16, 6, dtype=torch.float64), torch.randint(0, 3, (16,))
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(_two_processes, (x, labels, tmp_path / "rendezvous", results), nprocs=2)
-        ranks = [results[0], results[1]]
-    torch.manual_seed(0)
-    net = bayesianize(nn.Linear(6, 3).double(), BBB())
-    with sampling(net, False):
-        (nn.functional.cross_entropy(net(x), labels) + kl(net) / 100).backward()
-    expected = [parameter.grad for parameter in net.parameters()]
-    for gradients in ranks:
-        for one, two in zip(expected, gradients, strict=True):
-            torch.testing.assert_close(torch.tensor(two, dtype=torch.float64), one, rtol=1e-9, atol=1e-12)
-
-
-def test_processes_draw_noise_of_their_own():
-    # T1.7
-    draws = []
-    for rank in (0, 1):
-        model = tiny(BBB())
-        model.trainer = SimpleNamespace(world_size=2, global_rank=rank, lr_scheduler_configs=[])
-        torch.manual_seed(7)  # what seed_everything does on every process
-        model.on_train_start()
-        draws.append(torch.randn(4))
-    assert not torch.equal(*draws)
 
 
 def test_network_that_returns_a_tuple():

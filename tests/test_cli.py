@@ -461,19 +461,6 @@ def test_nothing_but_the_run_on_the_screen():
     assert result.stdout.startswith("LeNet, LRT, MNIST5k")
 
 
-def test_two_processes_train_and_test_every_image_once():
-    words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--trainer.devices", "2"]
-    subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
-    assert [path.name for path in Path("lightning_logs/lenet_lrt").iterdir()] == ["version_0"]
-    record = read_checkpoint("checkpoints/lenet_lrt/version_0/last.ckpt")[KEY]
-    assert record["training"]["num_train"] == 480
-    record = read_checkpoint("checkpoints/lenet_lrt/version_0/best.ckpt")[KEY]
-    assert len(record["calibration"]["weights"]["correct"]) == 60
-    words = ["test", "--ckpt_path", "checkpoints/lenet_lrt/version_0/last.ckpt", "--trainer.devices", "2"]
-    result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
-    assert result.stdout.count("MNIST5k, 1,000 images:") == 1
-
-
 # Sparsity, pruning, export
 
 

@@ -1,0 +1,204 @@
+"""Several processes on the CPU (gloo), several batches to a step, and half precision: the same objective."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+from torch.optim import SGD
+
+from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, HierarchicalA, Sparse, sampling
+from bnn_lightning.checkpoints import KEY, RESUME, read_checkpoint
+from bnn_lightning.data import MNIST5k
+from bnn_lightning.saving import Checkpoints, WholeFiles
+
+ROOT = Path(__file__).parent.parent
+LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
+SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--trainer.max_epochs", "1"]
+METHODS = [BBB(), LRT(), Flipout(), Sparse(), HierarchicalA()]
+
+# Lightning's advice on its own data loaders, which are not used here, and on fork after threads.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class MeanWeights(BayesianClassifier):
+    """Trains without noise and without moving, so that the gradients of every step can be compared."""
+
+    def forward(self, x):
+        with sampling(self.network, False):
+            return super().forward(x)
+
+    def configure_optimizers(self):
+        self.num_train = self._count_training_examples()
+        return SGD(self.parameters(), lr=0.0)
+
+
+class Gradients(Callback):
+    """Keeps what each step of the optimiser is given, and a random number of each process."""
+
+    def __init__(self, folder):
+        self.folder, self.steps = folder, []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
+
+    def on_train_end(self, trainer, pl_module):
+        torch.save(self.steps, self.folder / f"steps_{trainer.global_rank}.pt")
+        torch.save(torch.randn(4), self.folder / f"noise_{trainer.global_rank}.pt")
+        summary = pl_module.summary
+        torch.save([summary.nll, summary.num_train], self.folder / f"summary_{trainer.global_rank}.pt")
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 10))
+
+
+def steps_of(folder, method, batch_size, devices=1, **settings):
+    """The gradients of each step of an epoch over 400 images, in float64 and with mean weights."""
+    folder.mkdir()
+    torch.manual_seed(7)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp_spawn" if devices > 1 else "auto",
+        precision="64-true",
+        max_epochs=1,
+        callbacks=[Gradients(folder)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
+    )
+    model = MeanWeights(network(), method, kl_weight=0.5)
+    trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=batch_size))
+    return [torch.load(folder / f"steps_{rank}.pt") for rank in range(devices)]
+
+
+def assert_same_steps(one, other):
+    assert len(one) == len(other) > 1
+    for expected, found in zip(one, other, strict=True):
+        assert expected.keys() == found.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS[1:3], ids=lambda method: type(method).__name__)
+def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path, method):
+    # T1.7, by Lightning's Trainer, step for step: N is global, the KL unscaled, and the loader shares an epoch out.
+    (alone,) = steps_of(tmp_path / "one", method, 80)
+    ranks = steps_of(tmp_path / "two", method, 40, devices=2)
+    for rank in ranks:
+        assert_same_steps(alone, rank)
+    noise = [torch.load(tmp_path / "two" / f"noise_{rank}.pt") for rank in (0, 1)]
+    assert not torch.equal(*noise)
+    nll, count = torch.load(tmp_path / "one" / "summary_0.pt")
+    for rank in (0, 1):
+        assert torch.load(tmp_path / "two" / f"summary_{rank}.pt") == [pytest.approx(nll, rel=1e-6), count]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_four_batches_to_a_step_give_the_gradients_of_one_of_their_size(tmp_path, method):
+    # T1.6: the KL counts once for a step.
+    (alone,) = steps_of(tmp_path / "one", method, 80)
+    (in_parts,) = steps_of(tmp_path / "four", method, 20, accumulate_grad_batches=4)
+    assert_same_steps(alone, in_parts)
+
+
+def test_processes_draw_noise_of_their_own():
+    # T1.7
+    draws = []
+    for rank in (0, 1):
+        model = BayesianClassifier(network(), BBB())
+        model.trainer = SimpleNamespace(
+            world_size=2, global_rank=rank, lr_scheduler_configs=[], global_step=0, ckpt_path=None
+        )
+        torch.manual_seed(7)  # what seed_everything does on every process
+        model.on_train_start()
+        draws.append(torch.randn(4))
+    assert not torch.equal(*draws)
+
+
+class DiesError(Exception):
+    pass
+
+
+class Dies(BayesianClassifier):
+    at_step = 7
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == self.at_step:
+            raise DiesError
+        return super().training_step(batch, batch_idx)
+
+
+def trained(folder, kind, ckpt_path=None):
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_spawn",
+        max_epochs=2,
+        callbacks=[Checkpoints(folder, BayesianClassifier(network()).kl_weight, every_n_steps=2)],
+        plugins=[WholeFiles()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    data = MNIST5k(image_size=32, train_subset=500, batch_size=40, crop_padding=2)
+    torch.manual_seed(7)
+    trainer.fit(kind(network(), LRT()), data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return read_checkpoint(folder / "last.ckpt")
+
+
+def test_two_processes_go_on_where_they_were_killed(tmp_path):
+    alone = trained(tmp_path / "alone", BayesianClassifier)
+    with pytest.raises(Exception, match="DiesError"):
+        trained(tmp_path / "killed", Dies)
+    last = tmp_path / "killed" / "last.ckpt"
+    assert read_checkpoint(last)["global_step"] == 6
+    resumed = trained(tmp_path / "killed", BayesianClassifier, str(last))
+    for name, value in alone["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+    expected, found = ([part["random"]["torch"] for part in one[RESUME]] for one in (alone, resumed))
+    assert len(expected) == len(found) == 2
+    assert not torch.equal(*expected)
+    assert all(map(torch.equal, expected, found))
+    assert alone[KEY]["training"] == resumed[KEY]["training"]
+
+
+def bnn(*words):
+    result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_two_processes_on_the_command_line_count_every_image_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lightning_logs/lenet_lrt/version_0").mkdir(parents=True)  # the run is not the first of its name
+    bnn("fit", "--config", LENET, *SMALL, "--trainer.devices", "2")
+    assert sorted(path.name for path in Path("lightning_logs/lenet_lrt").iterdir()) == ["version_0", "version_1"]
+    for name in ("best", "last"):
+        record = read_checkpoint(f"checkpoints/lenet_lrt/version_1/{name}.ckpt")[KEY]
+        assert record["training"]["num_train"] == 480
+        assert len(record["calibration"]["weights"]["correct"]) == 60
+    last, two = "checkpoints/lenet_lrt/version_1/last.ckpt", ["--trainer.devices", "2", "--data.eval_batch_size", "7"]
+    assert bnn("validate", "--ckpt_path", last, *two).count("MNIST5k, 60 images:") == 1
+    found = []
+    for words in (two, []):
+        out = bnn("test", "--ckpt_path", last, *words)
+        assert out.count("MNIST5k, 1,000 images:") == 1
+        path = max(
+            Path("lightning_logs/lenet_lrt/version_1").glob("test_*.json"), key=lambda path: path.stat().st_mtime
+        )
+        found.append(json.loads(path.read_text()))
+    # Weight draws are the same functions of an image, whichever process has it, in whatever batch.
+    for way, row in found[0]["predictions"].items():
+        assert row == pytest.approx(found[1]["predictions"][way], rel=1e-4, abs=1e-5), way
