@@ -121,6 +121,8 @@ def run(folder: Path, words: list[str], planted: tuple[str, int] | None = None, 
         return code
 
     code = apart(work, folder / "log.txt", seconds)
+    if code == 2 and "has finished its 3 epochs" in (folder / "log.txt").read_text():
+        return True  # it was killed when all was done
     if code:
         raise RuntimeError(f"a run ended with an error: {(folder / 'log.txt').read_text()[-2000:]}")
     return code is not None

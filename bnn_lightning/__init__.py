@@ -11,6 +11,7 @@ from bnn_lightning.compat import (
     load_reference_state_dict,
 )
 from bnn_lightning.draws import Ensemble, Sampler, sample_logits
+from bnn_lightning.export import load_dense
 from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
 from bnn_lightning.methods import (
     BBB,
@@ -78,6 +79,7 @@ __all__ = [
     "elbo",
     "expected_entropy",
     "kl",
+    "load_dense",
     "load_reference_state_dict",
     "log_predictive",
     "mutual_information",

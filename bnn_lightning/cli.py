@@ -218,7 +218,7 @@ class CommandLine(LightningCLI):
             with self._user_errors():
                 _fit_network_to_data(config)
         if self.subcommand == "fit":
-            _check_length(config.trainer)
+            _check_length(config)
         _check_precision(config.trainer, is_bayesian=config.model.method is not None)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
@@ -714,8 +714,11 @@ def _refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
             _refuse_nulls(value.get("init_args") or Namespace(), _class_of(value), key)
 
 
-def _check_length(trainer: Namespace) -> None:
+def _check_length(config: Namespace) -> None:
     """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
+    trainer = config.trainer
+    if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
+        raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
     if trainer.max_epochs is not None and trainer.max_epochs < 1:
         raise UsageError(
             f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."

@@ -1,10 +1,12 @@
 """Networks without the weights that carry no signal: what removing them costs, and a smaller network in plain torch."""
 
 import copy
+import io
 import json
 import math
 import time
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from bnn_lightning.files import write_whole
 from bnn_lightning.layers import plain
 from bnn_lightning.sparsity import masks_without, weight_log_alphas
 
@@ -189,11 +192,52 @@ def write_dense(net: nn.Module, path: Path, example: Tensor, record: Mapping[str
     batch = torch.export.Dim("batch")
     # The file holds the example, with the whole memory that it is a part of.
     program = torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=({0: batch},))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     with warnings.catch_warnings():
         # Weights in channels_last memory make torch 2.14 warn; they are whole in the file all the same.
         warnings.filterwarnings("ignore", "No complete tensor found")
-        torch.export.save(program, path, extra_files={"bnn_lightning.json": json.dumps(dict(record), indent=2)})
+        torch.export.save(program, content, extra_files={"bnn_lightning.json": json.dumps(dict(record), indent=2)})
+    write_whole(path, content.getbuffer())
+
+
+def load_dense(path: str | Path) -> nn.Module:
+    """The network in a file of :func:`write_dense`, without running anything that may be in it.
+
+    ``torch.export.load`` unpickles some parts of such a file, which can run any code: keep it for files of your own.
+
+    Raises:
+        ValueError: when the file cannot be read, or holds more than numbers and a graph of torch's operations.
+    """
+    try:
+        content = io.BytesIO(Path(path).read_bytes())
+        with zipfile.ZipFile(content) as archive:
+            _refuse_code(archive)
+        content.seek(0)
+        return torch.export.load(content).module()
+    except Exception as error:  # a damaged archive can raise nearly anything
+        raise ValueError(f"{path} cannot be read as an exported network ({str(error).splitlines()[0]}).") from None
+
+
+def _refuse_code(archive: zipfile.ZipFile) -> None:
+    names = archive.namelist()
+    if len({name.lower() for name in names}) < len(names):
+        raise ValueError("it has several parts of one name")
+    for name in names:
+        _, _, part = name.partition("/")  # all parts lie in a folder with the archive's name
+        if part.startswith("data/sample_inputs/"):
+            try:
+                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+            except Exception:
+                raise ValueError("it holds Python objects") from None
+        elif part.startswith("data/") and part.endswith("_config.json"):
+            parts = json.loads(archive.read(name))["config"]
+            if any(payload["use_pickle"] for payload in parts.values()) or (parts and "/constants/" in part):
+                raise ValueError("it holds Python objects")
+        elif not part.startswith(_PLAIN_PARTS):
+            raise ValueError(f"it holds {name}, which is none of its parts")
+
+
+_PLAIN_PARTS = ("data/weights/", "models/", "extra/", "archive_format", "archive_version", "byteorder", ".data/")
 
 
 def export_dense(

@@ -174,7 +174,8 @@ def one_sentence(message: str) -> str:
         part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
         return f"{part} must be settings by their names, or the name of a YAML file with such."
     if found := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
-        kind, got = found[1] or found[2], f", got {value[1]}" if value else ""
+        given = value or re.search(r"Import path ([\w.]+)", message)
+        kind, got = found[1] or found[2], f", got {given[1]}" if given else ""
         known = f", such as {', '.join(names_of(base))}" if base else ""
         return f"{flag} must be the name of a {kind}{known}{got}."
     if value and (found := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):

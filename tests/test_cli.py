@@ -282,6 +282,21 @@ MISTAKES = [
     ("--data.train_subset 9999", "--data.train_subset must lie within the 4000 training images, got 9999."),
     ("--trainer.max_epochs x", "--trainer.max_epochs must be a whole number, got x."),
     ("--trainer.max_epochs -1", "--trainer.max_epochs must be 1 or more, for schedules need its length, got -1."),
+    (
+        "--trainer.precision 16-mixed --trainer.accelerator cpu",
+        "--trainer.precision 16-mixed needs a GPU: no CPU computes in fp16; bf16-mixed is its like there.",
+    ),
+    (
+        "--trainer.precision bf16-true",
+        "--trainer.precision bf16-true is too coarse for rho: at -5 its next number is 0.004 or more away, and Adam moves "
+        "it by 0.001 a step; bf16-mixed keeps parameters in float32.",
+    ),
+    ("--model.lr null", "--model.lr must be a number, got None."),
+    ("--model.kl_weight.length null", "--model.kl_weight.length must not be null; leave it out for its default."),
+    ("--data.batch_size null", "--data.batch_size must not be null; leave it out for its default."),
+    ("--model.network os.system", f"--model.network must be the name of a Network, such as {', '.join(names_of(Network))}, got os.system."),
+    ("--seed_everything -1", "--seed_everything must be from 0 to 4294967295, got -1."),
+    ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from bnn_lightning.data import (
 )
 from bnn_lightning.data.base import stratified_split
 from bnn_lightning.data.corruptions import KINDS, SEVERITIES, corrupted
-from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.idx import read_idx, read_labelled
 from bnn_lightning.data.loader import EpochSampler
 from bnn_lightning.data.notmnist import letter_fonts, read_letters
 
@@ -231,6 +232,28 @@ def test_damaged_idx_files(tmp_path, content, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         read_idx(path, 1)
     assert str(path) in str(error.value)
+
+
+def test_images_and_labels_that_do_not_fit_together(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for pixels, classes, message in (
+        (np.zeros((3, 28, 28)), np.zeros(2), r"labels must hold a label for each of the 3 images, got 2\.$"),
+        (np.zeros((3, 28, 27)), np.zeros(3), r"images must hold images of 28x28 pixels, got 28x27\.$"),
+        (np.zeros((3, 28, 28)), np.full(3, 10), r"labels must hold labels from 0 to 9, got 10\.$"),
+        (np.zeros((0, 28, 28)), np.zeros(0), r"images must hold from 1 to .* bytes, its header says \[0, 28, 28\]\.$"),
+    ):
+        write_idx(images, pixels)
+        write_idx(labels, classes)
+        with pytest.raises(ValueError, match=message):
+            read_labelled(images, labels, 28, 10)
+
+
+def test_a_small_gzip_file_that_claims_to_be_huge(tmp_path):
+    path = tmp_path / "images.gz"
+    header = bytes([0, 0, 8, 3]) + 3 * (2**31).to_bytes(4, "big")
+    path.write_bytes(gzip.compress(header + bytes(10**6)))
+    with pytest.raises(ValueError, match=r"images\.gz must hold from 1 to 1,073,741,824 bytes, its header says"):
+        read_idx(path, 3)
 
 
 def test_truncated_gzip(tmp_path):
@@ -532,6 +555,44 @@ def test_image_folder_predicts_whatever_is_there(tmp_path):
     single.prepare_like(description, labelled=False)
     single.setup("predict")
     assert single.predict_names() == [str(tmp_path / "a.png")]
+
+
+def test_pictures_of_all_kinds_get_a_clear_row_or_are_read(tmp_path, monkeypatch):
+    def saved(name, picture, **settings):
+        picture.save(tmp_path / name, **settings)
+        return (tmp_path / name).read_bytes()
+
+    rgb = Image.new("RGB", (20, 20), (200, 100, 50))
+    whole = saved("whole.png", rgb)
+    saved("cmyk.jpg", rgb.convert("CMYK"))
+    saved("palette.png", rgb.convert("P"))
+    saved("transparent.png", rgb.convert("RGBA"))
+    Image.fromarray(np.full((20, 20), 100 * 257, np.uint16)).save(tmp_path / "sixteen.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes(whole[:-30])
+    saved("animated.webp", rgb, save_all=True, append_images=[Image.new("RGB", (20, 20), n) for n in (1, 9999999)])
+    saved("pages.tif", rgb, save_all=True, append_images=[rgb])
+    saved("phone.jpg", rgb, format="MPO", save_all=True, append_images=[rgb])
+    saved("bomb.png", Image.new("1", (200, 200)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)  # Pillow's own limit is 89,478,485
+    data = ImageFolder(str(tmp_path))
+    description = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "class_names": [], "name": "y"}
+    data.prepare_like(description, labelled=False)
+    with pytest.warns(UserWarning, match=r"^5 of the pictures cannot be read and are left out"):
+        data.setup("predict")
+    names = [Path(name).name for name in data.predict_names()]
+    read = dict(zip(names, data.predict.pixels[:, :, 4, 4].tolist(), strict=True))
+    assert read.keys() == {"whole.png", "cmyk.jpg", "palette.png", "transparent.png", "sixteen.png", "phone.jpg"}
+    assert read.pop("sixteen.png") == [100, 100, 100]
+    for name, colour in read.items():
+        assert colour == pytest.approx([200, 100, 50], abs=30), name  # a palette and JPEG change it a little
+    reasons = {file.name: reason for file, reason in data.unreadable.items()}
+    assert reasons.pop("animated.webp") == "it has 3 pictures or frames, not one"
+    assert reasons.pop("pages.tif") == "it has 2 pictures or frames, not one"
+    assert "could be decompression bomb" in reasons.pop("bomb.png")
+    assert "cannot identify image file" in reasons.pop("empty.png")
+    assert "truncated" in reasons.pop("cut.png")
+    assert reasons == {}
 
 
 def test_image_folder_labels_follow_the_checkpoint(tmp_path):

@@ -1,5 +1,8 @@
+import io
+import json
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -8,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from bnn_lightning import LRT, LeNet5Caffe, LeNet300100, ThreeConvThreeFC, bayesianize
-from bnn_lightning.export import Select, export_dense, latencies, pruning_sweep, shrink, write_dense
+from bnn_lightning.export import Select, export_dense, latencies, load_dense, pruning_sweep, shrink, write_dense
 from bnn_lightning.layers import kl, sampling
 from bnn_lightning.sparsity import masks_without
 
@@ -164,6 +167,77 @@ def test_plain_torch_loads_the_file_for_any_batch_size(tmp_path):
         "assert not any(name.startswith('bnn_lightning') for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def rewritten(path, change):
+    """The archive with its parts as ``change(name, content)`` gives them; None leaves one out."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            if (changed := change(name, content)) is not None:
+                archive.writestr(name, changed)
+
+
+def pickled(value):
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def of(part, change):
+    return lambda name, content: change(content) if name.endswith(part) else content
+
+
+def with_pickled_weight(content):
+    found = json.loads(content)
+    next(iter(found["config"].values()))["use_pickle"] = True
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (of("sample_inputs/model.pt", lambda _: pickled(((Bomb(),), {}))), "it holds Python objects"),
+        (of("model_weights_config.json", with_pickled_weight), "it holds Python objects"),
+        (
+            of(
+                "model_constants_config.json",
+                lambda _: '{"config": {"x": {"path_name": "opaque_obj_0", "use_pickle": false}}}',
+            ),
+            "it holds Python objects",
+        ),
+        (of("models/model.json", lambda _: None), ""),
+        (of("models/model.json", lambda _: b"{"), ""),
+    ],
+)
+def test_an_export_of_a_stranger_runs_no_code(tmp_path, change, reason, capsys):
+    path = tmp_path / "net.pt2"
+    net = nn.Linear(3, 2)
+    write_dense(net, path, torch.zeros(2, 3), {})
+    torch.testing.assert_close(load_dense(path)(torch.ones(5, 3)), net(torch.ones(5, 3)))
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=rf"net\.pt2 cannot be read as an exported network \({reason}"):
+        load_dense(path)
+    assert "this must not run" not in capsys.readouterr().out
+
+
+def test_an_archive_with_other_parts_is_no_export(tmp_path):
+    path = tmp_path / "net.pt2"
+    write_dense(nn.Linear(3, 2), path, torch.zeros(2, 3), {})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("net/data/aotinductor/model/x.so", b"code")
+    with pytest.raises(ValueError, match=r"it holds net/data/aotinductor/model/x\.so, which is none of its parts"):
+        load_dense(path)
+    for content in (b"", b"PK nothing"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"^.*net\.pt2 cannot be read as an exported network"):
+            load_dense(path)
 
 
 def test_export_measures_the_three_networks(tmp_path):

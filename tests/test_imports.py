@@ -46,9 +46,9 @@ DOORS = {
     "progress": (set(), {"torch"}),
     "checkpoints": ({"files"}, {"torch"}),
     "sparsity": ({"posteriors", "layers"}, {"torch"}),
-    "export": ({"layers", "sparsity"}, {"torch"}),
+    "export": ({"files", "layers", "sparsity"}, {"torch"}),
     "figures": ({"metrics", "predictive"}, {"torch", "matplotlib"}),
-    "data": (set(), {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
+    "data": ({"files"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "classifier": (
         {
             "posteriors",
