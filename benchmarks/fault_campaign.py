@@ -1,6 +1,7 @@
 """Kills training runs with SIGKILL, resumes them, and compares what they end with to a run that was left alone.
 
-    python benchmarks/fault_campaign.py [--kills 60] [--seed 0] [--output results/fault_campaign.csv]
+    python benchmarks/fault_campaign.py run ROWS.csv [--kills 60] [--seed 0]
+    python benchmarks/fault_campaign.py table ROWS.csv
 
 Each run trains a LeNet on MNIST5k for three epochs and saves every few steps. It is killed at a random moment of its
 life, or where a kill does most harm: within a step, within a validation or a calibration, with a file half written,
@@ -21,11 +22,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from rows import add, read, show
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnn_lightning import calibration, classifier, cli, files
@@ -172,10 +174,9 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-def campaign(kills: int, seed: int, keep: bool) -> list[dict[str, Any]]:
+def campaign(kills: int, seed: int, keep: bool) -> Iterator[dict[str, Any]]:
     choose = random.Random(seed)
     config = ["--config", str(ROOT / "configs" / "lenet_lrt.yaml"), *COMMON]
-    rows = []
     for scenario, flags in SCENARIOS.items():
         alone = Path(tempfile.mkdtemp())
         start = time.monotonic()
@@ -195,34 +196,42 @@ def campaign(kills: int, seed: int, keep: bool) -> list[dict[str, Any]]:
                 if (folder / LAST).is_file():
                     words = ["--ckpt_path", LAST]
                 else:  # nothing was saved yet: it is started anew
-                    shutil.rmtree(folder / "lightning_logs", ignore_errors=True)
+                    for tree in ("lightning_logs", "checkpoints"):
+                        shutil.rmtree(folder / tree, ignore_errors=True)
             found = compared(alone, folder)
-            rows.append({"scenario": scenario, "killed": place, "times": killed, "differences": len(found)})
+            yield {"scenario": scenario, "killed": place, "times": killed, "differences": len(found)}
             print(f"{scenario}; killed {place}, {killed} times: {', '.join(found[:5]) or 'the same'}", flush=True)
             if not (found and keep):
                 shutil.rmtree(folder)
         shutil.rmtree(alone)
-    return rows
 
 
-def main() -> int:
+def table(rows: Path) -> None:
+    by_place: dict[str, list[dict]] = {}
+    for row in read(rows):
+        if row["times"] != "0":  # a random moment can be after the end
+            by_place.setdefault(row["killed"], []).append(row)
+    by_place["all"] = [row for found in by_place.values() for row in found]
+    lines = []
+    for place, found in by_place.items():
+        same = sum(row["differences"] == "0" for row in found)
+        lines.append([place, str(len(found)), str(sum(int(row["times"]) for row in found)), str(same)])
+    show("killed", ["runs", "kills", "bit-identical"], lines)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("rows", type=Path, help="a CSV file")
     parser.add_argument("--kills", type=int, default=60, help="runs that are killed, once or more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that differ")
-    parser.add_argument("--output", type=Path, help="a CSV file for the rows")
     arguments = parser.parse_args()
-    rows = campaign(arguments.kills, arguments.seed, arguments.keep)
-    if arguments.output:
-        with arguments.output.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    killed = [row for row in rows if row["times"]]
-    same = sum(not row["differences"] for row in killed)
-    print(f"{same} of {len(killed)} killed runs ({sum(row['times'] for row in rows)} kills) end bit-identical")
-    return 0 if same == len(killed) else 1
+    if arguments.command == "run":
+        for row in campaign(arguments.kills, arguments.seed, arguments.keep):
+            add(arguments.rows, row)
+    table(arguments.rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

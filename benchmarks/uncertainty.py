@@ -7,12 +7,13 @@
 draws" is tested so. ``table`` prints the mean and spread over rows of one name.
 """
 
-import csv
 import json
 import statistics
 import sys
 import time
 from pathlib import Path
+
+from rows import add, cell, read, show
 
 from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
@@ -55,19 +56,9 @@ def row_of(name: str, found: dict) -> dict:
     return row | {"marks": ", ".join(found["marks"])}
 
 
-def add(rows: Path, row: dict) -> None:
-    # Each data set has other columns: sets of images from elsewhere have names.
-    found = list(csv.DictReader(rows.read_text().splitlines())) if rows.exists() else []
-    columns = list(dict.fromkeys(key for one in [*found, row] for key in one))
-    with rows.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows([*found, row])
-
-
 def table(rows: Path) -> None:
     by_name: dict[tuple[str, str], list[dict]] = {}
-    for row in csv.DictReader(rows.read_text().splitlines()):
+    for row in read(rows):
         by_name.setdefault((row["data"], row["name"]), []).append(row)
     for data, elsewhere in ELSEWHERE.items():
         rows_of_data = {name: found for (of, name), found in by_name.items() if of == data}
@@ -75,32 +66,23 @@ def table(rows: Path) -> None:
             own = [("accuracy", "accuracy, %", 100, 2), ("nll", "NLL", 1, 4), ("ece", "ECE", 1, 4)]
             own += [("brier", "Brier", 1, 4), ("nll_scaled", "NLL at T", 1, 4), ("ece_scaled", "ECE at T", 1, 4)]
             own += [("aurc", "AURC", 1, 5), ("elbo_per_n", "elbo/N", 1, 2), ("kl_per_n", "KL/N", 1, 2)]
-            show(data, rows_of_data, [*own, ("sigma_over_prior", "sigma / prior", 1, 2)])
+            show_rows(data, rows_of_data, [*own, ("sigma_over_prior", "sigma / prior", 1, 2)])
             away = []
             for other in elsewhere:
                 away += [(f"{other}_entropy_auroc", f"{other}: AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
                 away += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
                 away += [(f"{other}_tempered_entropy_auroc", "AUROC, T = 3", 1, 3)]
                 away += [(f"{other}_mutual_information_auroc", "AUROC, MI", 1, 3)]
-            show(data, rows_of_data, [*away, ("corrupted_nll", "corrupted NLL", 1, 3)])
+            show_rows(data, rows_of_data, [*away, ("corrupted_nll", "corrupted NLL", 1, 3)])
 
 
-def show(data: str, rows: dict[str, list[dict]], columns: list[tuple[str, str, float, int]]) -> None:
-    print(f"| {data} | runs | {' | '.join(title for _, title, _, _ in columns)} | |")
-    print(f"| {' | '.join('---' for _ in range(len(columns) + 3))} |")
+def show_rows(data: str, rows: dict[str, list[dict]], columns: list[tuple[str, str, float, int]]) -> None:
+    lines = []
     for name, found in rows.items():
         cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
         marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
-        print(f"| {name} | {len(found)} | {' | '.join(cells)} | {marks} |")
-    print()
-
-
-def cell(texts: list[str], scale: float, digits: int) -> str:
-    values = [scale * float(text) for text in texts if text]
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+        lines.append([name, str(len(found)), *cells, marks])
+    show(data, ["runs", *(title for _, title, _, _ in columns), ""], lines)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
-from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -58,21 +56,18 @@ from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
 from bnn_lightning.files import InUseError, UnwritableError, require_space
 from bnn_lightning.layers import sigma_over_prior
 from bnn_lightning.metrics import Estimate
-from bnn_lightning.parser import VERBS, ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.parser import VERBS, ParseError, Parser, configs_first, one_sentence, shorten_help, value_of
 from bnn_lightning.pictures import draw_tests
 from bnn_lightning.posteriors import THRESHOLD
 from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.runs import Run
 from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord, WholeFiles
 from bnn_lightning.schedules import Plateau
+from bnn_lightning.settings import UsageError, check_length, check_precision, fit_network_to_data, refuse_nulls
 from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
 from bnn_lightning.verbs import VerbTrainer
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-class UsageError(Exception):
-    """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
 
 
 class StoppedError(Exception):
@@ -147,7 +142,7 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Puts the checkpoint's own config under everything that is on the command line."""
         words = list(sys.argv[1:] if args is None else args) or ["--help"]
-        path = _value_of("--ckpt_path", words)
+        path = value_of("--ckpt_path", words)
         # Without any data it is the checkpoint's own test set that is predicted.
         self.data_is_given = any(word.startswith(("--data", "--config")) or word == "-c" for word in words)
         if words[0] in self.subcommands() and path is not None:
@@ -168,7 +163,7 @@ class CommandLine(LightningCLI):
                 f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
         try:
-            self.config = parser.parse_args(_configs_first(words))
+            self.config = parser.parse_args(configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
         seed = (self.config.get(words[0]) or Namespace()).get("seed_everything")
@@ -212,14 +207,14 @@ class CommandLine(LightningCLI):
         for part, owner in (("model", BayesianClassifier), ("trainer", VerbTrainer)):
             if not isinstance(config[part], Namespace):
                 raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
-            _refuse_nulls(config[part], owner, part)
-        _refuse_nulls(Namespace(data=config.data), None, "")
+            refuse_nulls(config[part], owner, part)
+        refuse_nulls(Namespace(data=config.data), None, "")
         if not self.checkpoint:
             with self._user_errors():
-                _fit_network_to_data(config)
+                fit_network_to_data(config)
         if self.subcommand == "fit":
-            _check_length(config)
-        _check_precision(config.trainer, is_bayesian=config.model.method is not None)
+            check_length(config)
+        check_precision(config.trainer, is_bayesian=config.model.method is not None)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.subcommand}, got {config.trainer.devices}.")
@@ -663,109 +658,10 @@ def _samples(model: BayesianClassifier, count: int, draws: Draws | None = None) 
     return f"{count} {kind}" if count == 1 else f"{count} {kind}s"
 
 
-def _value_of(flag: str, words: list[str]) -> str | None:
-    """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
-    value = None
-    for place, word in enumerate(words):
-        if word == flag:
-            value = words[place + 1] if place + 1 < len(words) else None
-        elif word.startswith(f"{flag}="):
-            value = word.removeprefix(f"{flag}=")
-    return value
-
-
-def _configs_first(words: list[str]) -> list[str]:
-    """The same command line with its config files in front, so that flags win wherever they stand."""
-    configs, others = [], []
-    rest = iter(words[1:])
-    for word in rest:
-        if word in ("-c", "--config"):
-            configs += [word, next(rest, "")]
-        elif word.startswith("--config="):
-            configs.append(word)
-        else:
-            others.append(word)
-    return [*words[:1], *configs, *others]
-
-
 def _shown(path: Path) -> str:
     """A path as short as it can be typed from here."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
-
-
-def _class_of(part: Namespace) -> type:
-    module, name = part.class_path.rsplit(".", 1)
-    return getattr(import_module(module), name)
-
-
-def _refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
-    """Refuses null, which jsonargparse takes for anything, for arguments of ``owner`` that cannot be None."""
-    try:
-        hints = {} if owner is None else get_type_hints(owner.__init__)
-    except (NameError, AttributeError, TypeError):  # annotations of somebody else's class that cannot be looked up
-        hints = {}
-    for name, value in vars(settings).items():
-        key = f"{where}.{name}".removeprefix(".")
-        hint = hints.get(name, Any)
-        if value is None and hint is not Any and type(None) not in get_args(hint):
-            raise UsageError(f"--{key} must not be null; leave it out for its default.")
-        if isinstance(value, Namespace) and "class_path" in value:
-            _refuse_nulls(value.get("init_args") or Namespace(), _class_of(value), key)
-
-
-def _check_length(config: Namespace) -> None:
-    """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
-    trainer = config.trainer
-    if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
-        raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
-    if trainer.max_epochs is not None and trainer.max_epochs < 1:
-        raise UsageError(
-            f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
-        )
-    if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
-        raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
-
-
-def _check_precision(trainer: Namespace, is_bayesian: bool) -> None:
-    """Refuses what Lightning would change in silence, and what would stop sigma from being learnt."""
-    precision = str(trainer.precision)
-    cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
-    if precision in ("16", "16-mixed") and cpu:
-        raise UsageError(
-            f"--trainer.precision {precision} needs a GPU: no CPU computes in fp16; bf16-mixed is its like there."
-        )
-    if is_bayesian and precision in ("16-true", "bf16-true"):
-        raise UsageError(
-            f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
-            "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."
-        )
-
-
-def _fit_network_to_data(config: Namespace) -> None:
-    """Gives the network the data's channels and classes, and the images the size that the network is made for."""
-    network, data = _class_of(config.model.network), config.data
-    arguments = signature(network).parameters
-    # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
-    size = getattr(network, "image_size", None)
-    if "image_size" in arguments and not isinstance(size, int):
-        size = arguments["image_size"].default
-    given = data.get("init_args") or Namespace()
-    if isinstance(size, int) and "image_size" in given:
-        if given.image_size is None:
-            given.image_size = size
-        elif "image_size" not in arguments and given.image_size != size:
-            raise ValueError(
-                f"image_size must be {size} for {network.__name__}, got {given.image_size}; "
-                "leave it out, and images are resized."
-            )
-    if "image_size" in arguments and given.get("image_size") is not None:
-        config.model.network.init_args.image_size = given.image_size
-    facts = instantiate_class((), data.as_dict())
-    for name in ("in_channels", "num_classes"):
-        value = getattr(facts, name, None)
-        if name in arguments and value:
-            config.model.network.init_args[name] = value
 
 
 def _headline(config: Namespace, model: BayesianClassifier, data: LightningDataModule) -> str:

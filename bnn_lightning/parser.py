@@ -188,3 +188,28 @@ def one_sentence(message: str) -> str:
     lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"{flag}: {text}." if len(flag) > 2 else f"{text}."
+
+
+def value_of(flag: str, words: list[str]) -> str | None:
+    """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
+    value = None
+    for place, word in enumerate(words):
+        if word == flag:
+            value = words[place + 1] if place + 1 < len(words) else None
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
+    return value
+
+
+def configs_first(words: list[str]) -> list[str]:
+    """The same command line with its config files in front, so that flags win wherever they stand."""
+    configs, others = [], []
+    rest = iter(words[1:])
+    for word in rest:
+        if word in ("-c", "--config"):
+            configs += [word, next(rest, "")]
+        elif word.startswith("--config="):
+            configs.append(word)
+        else:
+            others.append(word)
+    return [*words[:1], *configs, *others]

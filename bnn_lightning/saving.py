@@ -79,7 +79,7 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path | str, kl_weight: KLWeight, every_n_steps: int | None = None):
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"save_every_n_steps must be 1 or more, or null, got {every_n_steps}.")
+            raise ValueError(f"every_n_steps must be 1 or more, or null, got {every_n_steps}.")
         self.folder, self.kl_weight, self.every_n_steps = Path(folder), kl_weight, every_n_steps
         self.best_nll: float | None = None
         self._val_nll: float | None = None
@@ -126,15 +126,16 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+        step = trainer.global_step
+        if self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._saved_at:
             self._due = True
         look = trainer.world_size == 1 or batch_idx % self.look_every_n_batches == 0
         stop = look and self._is_asked_to_stop(trainer)
         if (self._due or stop) and self._is_at_rest(trainer, batch_idx):
             self._save(trainer, "last")
             if stop:
-                step = f"step {batch_idx + 1} of {trainer.num_training_batches}"
-                self._interrupt(f"in epoch {trainer.current_epoch + 1}, {step}")
+                where = f"step {batch_idx + 1} of {trainer.num_training_batches}"
+                self._interrupt(f"in epoch {trainer.current_epoch + 1}, {where}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._request.stop_listening()

@@ -78,8 +78,9 @@ DOORS = {
     "pictures": ({"calibration", "classifier", "data", "figures"}, {"torch", "torchvision"}),
     "reports": ({"evaluation", "files", "metrics", "progress", "sparsity"}, {"rich"}),
     "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
+    "settings": (set(), {"torch", "lightning", "jsonargparse"}),
     "cli": (
-        {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
+        {"settings", "data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
         | {"files", "progress", "saving"}
         | {"boards", "verbs", "draws", "layers", "metrics", "decisions", "ensembles", "pictures"},

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fault_campaign import differences, outcome
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -41,13 +41,6 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 class KilledError(Exception):
     pass
-
-
-campaign = module_from_spec(
-    spec := spec_from_file_location("fault_campaign", ROOT / "benchmarks" / "fault_campaign.py")
-)
-spec.loader.exec_module(campaign)
-differences = campaign.differences
 
 
 def test_differences_are_found():
@@ -197,7 +190,7 @@ def alone(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["fit", "--config", LENET, *SMALL, *EPOCHS]) == 0
-    return campaign.outcome(folder, NAME)
+    return outcome(folder, NAME)
 
 
 EPOCHS = ["--trainer.max_epochs", "3", "--save_every_n_steps", "2"]
@@ -233,7 +226,7 @@ def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone):
     assert read_checkpoint(LAST)["global_step"] == 2
     assert main(["fit", "--ckpt_path", LAST]) == 0
     assert sorted(path.name for path in Path(LAST).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+    assert differences(alone, outcome(Path(), NAME)) == []
 
 
 def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone, monkeypatch, capsys):
@@ -243,7 +236,7 @@ def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone
             main(["fit", "--config", LENET, *SMALL, *EPOCHS])
     assert "calibration" not in read_checkpoint(LAST)[KEY]
     assert main(["fit", "--ckpt_path", LAST]) == 0
-    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+    assert differences(alone, outcome(Path(), NAME)) == []
     assert main(["fit", "--ckpt_path", LAST]) == 2
     assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
 
@@ -264,7 +257,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, a
     assert "Traceback" not in out + err
     assert main(["fit", "--ckpt_path", LAST]) == 0
     assert "Going on after epoch 1, " in capsys.readouterr().out
-    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+    assert differences(alone, outcome(Path(), NAME)) == []
 
 
 SLOW_STEPS = """
@@ -325,4 +318,4 @@ def test_the_same_seed_gives_the_same_run_in_another_process(alone):
     process = start(["fit", "--config", LENET, *SMALL, *EPOCHS])
     process.communicate()
     assert process.returncode == 0
-    assert differences(alone, campaign.outcome(Path(), NAME)) == []
+    assert differences(alone, outcome(Path(), NAME)) == []

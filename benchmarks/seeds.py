@@ -1,0 +1,70 @@
+"""Means and spreads over seeds of runs that differ in one thing: precision, number of processes.
+
+    python benchmarks/seeds.py measure ROWS.csv GROUP "NAME:checkpoints/lenet_lrt/version_0/last.ckpt" ...
+    python benchmarks/seeds.py table ROWS.csv
+
+``measure`` adds a row for each checkpoint, which it tests on its test set where that has not been done.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from rows import add, cell, read, show
+
+from bnn_lightning.checkpoints import KEY, read_checkpoint
+from bnn_lightning.cli import main
+from bnn_lightning.runs import Run
+
+COLUMNS = [
+    ("train/loss", "loss", 1, 3),
+    ("elbo_per_n", "elbo/N", 1, 3),
+    ("val/nll", "validation NLL", 1, 4),
+    ("accuracy", "test accuracy, %", 100, 2),
+    ("nll", "NLL", 1, 4),
+    ("ece", "ECE", 1, 4),
+    ("mean_accuracy", "mean weights, %", 100, 2),
+    ("mean_nll", "NLL", 1, 4),
+    ("seconds", "s an epoch", 1, 1),
+]
+
+
+def measure(rows: Path, group: str, named: list[str]) -> None:
+    for word in named:
+        name, _, path = word.partition(":")
+        logs = Run.of_checkpoint(path).logs
+        if not list(logs.glob("test_*_last.json")) and main(["test", "--ckpt_path", path]):
+            raise SystemExit(f"{path} could not be tested")
+        (file,) = logs.glob("test_*_last.json")
+        found, config = json.loads(file.read_text()), read_checkpoint(path)[KEY]["config"]
+        way, *_ = found["predictions"]
+        epochs = read(logs / "metrics.csv")
+        row = {"group": group, "name": name, "seed": config["seed_everything"], "data": found["data"]}
+        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "marks": ", ".join(found["marks"])}
+        row |= {key: epochs[-1][key] for key in ("train/loss", "val/nll")}
+        row |= {"elbo_per_n": found["training"]["elbo_per_n"], "prediction": way}
+        row |= {key: found["predictions"][way][key] for key in ("accuracy", "nll", "ece")}
+        row |= {f"mean_{key}": found["predictions"]["mean weights"][key] for key in ("accuracy", "nll")}
+        add(rows, row | {"seconds": statistics.median(float(epoch["seconds"]) for epoch in epochs)})
+
+
+def table(rows: Path) -> None:
+    groups: dict[str, dict[str, list[dict]]] = {}
+    for row in read(rows):
+        groups.setdefault(row["group"], {}).setdefault(row["name"], []).append(row)
+    for group, by_name in groups.items():
+        lines = []
+        for name, found in by_name.items():
+            cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in COLUMNS]
+            marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
+            lines.append([name, str(len(found)), *cells, marks])
+        show(group, ["seeds", *(title for _, title, _, _ in COLUMNS), ""], lines)
+
+
+if __name__ == "__main__":
+    command, file, *words = sys.argv[1:]
+    if command == "measure":
+        measure(Path(file), words[0], words[1:])
+    else:
+        table(Path(file))

@@ -1,0 +1,87 @@
+"""What a parsed config must be before anything is built from it, and what it takes from network and data."""
+
+from importlib import import_module
+from inspect import signature
+from typing import Any, get_args, get_type_hints
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.cli import instantiate_class
+
+
+class UsageError(Exception):
+    """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
+
+
+def _class_of(part: Namespace) -> type:
+    module, name = part.class_path.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
+    """Refuses null, which jsonargparse takes for anything, for arguments of ``owner`` that cannot be None."""
+    try:
+        hints = {} if owner is None else get_type_hints(owner.__init__)
+    except (NameError, AttributeError, TypeError):  # annotations of somebody else's class that cannot be looked up
+        hints = {}
+    for name, value in vars(settings).items():
+        key = f"{where}.{name}".removeprefix(".")
+        hint = hints.get(name, Any)
+        if value is None and hint is not Any and type(None) not in get_args(hint):
+            raise UsageError(f"--{key} must not be null; leave it out for its default.")
+        if isinstance(value, Namespace) and "class_path" in value:
+            refuse_nulls(value.get("init_args") or Namespace(), _class_of(value), key)
+
+
+def check_length(config: Namespace) -> None:
+    """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
+    trainer = config.trainer
+    if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
+        raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
+    if trainer.max_epochs is not None and trainer.max_epochs < 1:
+        raise UsageError(
+            f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
+        )
+    if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
+        raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
+
+
+def check_precision(trainer: Namespace, is_bayesian: bool) -> None:
+    """Refuses what Lightning would change in silence, and what would stop sigma from being learnt."""
+    precision = str(trainer.precision)
+    cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    if precision in ("16", "16-mixed") and cpu:
+        raise UsageError(
+            f"--trainer.precision {precision} needs a GPU: no CPU computes in fp16; bf16-mixed is its like there."
+        )
+    if is_bayesian and precision in ("16-true", "bf16-true"):
+        raise UsageError(
+            f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
+            "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."
+        )
+
+
+def fit_network_to_data(config: Namespace) -> None:
+    """Gives the network the data's channels and classes, and the images the size that the network is made for."""
+    network, data = _class_of(config.model.network), config.data
+    arguments = signature(network).parameters
+    # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
+    size = getattr(network, "image_size", None)
+    if "image_size" in arguments and not isinstance(size, int):
+        size = arguments["image_size"].default
+    given = data.get("init_args") or Namespace()
+    if isinstance(size, int) and "image_size" in given:
+        if given.image_size is None:
+            given.image_size = size
+        elif "image_size" not in arguments and given.image_size != size:
+            raise ValueError(
+                f"image_size must be {size} for {network.__name__}, got {given.image_size}; "
+                "leave it out, and images are resized."
+            )
+    if "image_size" in arguments and given.get("image_size") is not None:
+        config.model.network.init_args.image_size = given.image_size
+    facts = instantiate_class((), data.as_dict())
+    for name in ("in_channels", "num_classes"):
+        value = getattr(facts, name, None)
+        if name in arguments and value:
+            config.model.network.init_args[name] = value
