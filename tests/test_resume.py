@@ -20,7 +20,7 @@ from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_c
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.randomness import random_states, set_random_states
-from bnn_lightning.saving import Checkpoints, WholeFiles
+from bnn_lightning.saving import Checkpoints, RunInterruptedError, WholeFiles
 from bnn_lightning.schedules import LinearDecay, LinearWarmup, Plateau
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +132,35 @@ def test_resumed_runs_end_bit_identical(name, tmp_path):
             assert differences({key: checkpoint[key] for key in checkpoint if key != "loops"}, other) == []
 
 
+def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_validation(tmp_path):
+    def data():
+        return MNIST5k(image_size=32, train_subset=500, batch_size=50)
+
+    settings = {"accumulate_grad_batches": 2, "val_check_interval": 4}
+    train(tmp_path / "alone", classifier(LRT()), data(), **settings)
+    expected = read_checkpoint(tmp_path / "alone" / "last.ckpt")
+    for asked_in, stopped_after in ((0, 2), (1, 2), (3, 6), (7, 8)):
+        folder, model = tmp_path / str(asked_in), classifier(LRT())
+        original, seen = model.training_step, []
+
+        def training_step(batch, batch_idx, original=original, seen=seen, asked_in=asked_in):
+            seen.append(batch_idx)
+            if len(seen) == asked_in + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(batch, batch_idx)
+
+        model.training_step = training_step
+        with pytest.raises(RunInterruptedError, match=r"^stopped by SIGTERM (in epoch 1, step \d of 8|after epoch 1)$"):
+            train(folder, model, data(), **settings)
+        assert len(seen) == stopped_after
+        assert read_checkpoint(folder / "last.ckpt")["global_step"] == stopped_after / 2
+        train(folder, classifier(LRT()), data(), str(folder / "last.ckpt"), **settings)
+        found = read_checkpoint(folder / "last.ckpt")
+        assert differences(expected["state_dict"], found["state_dict"]) == []
+        assert differences(expected["optimizer_states"], found["optimizer_states"]) == []
+        assert differences(expected[KEY], found[KEY]) == []
+
+
 def test_random_states_of_all_generators():
     states = random_states(torch.device("cpu"))
 
@@ -216,14 +245,16 @@ os.replace = killed
 """
 
 
-def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone):
-    # benchmarks/fault_campaign.py does this, and worse, many times over.
-    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], KILL_AT_REPLACE.format(call=3))
+@pytest.mark.parametrize(("call", "steps"), [(3, 2), (5, 4)], ids=["within the first epoch", "after it"])
+def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone, call, steps):
+    # benchmarks/fault_campaign.py does this, and worse, many times over. After the epoch its curves are on the disk
+    # already, and are drawn again.
+    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], KILL_AT_REPLACE.format(call=call))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     left = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
     assert left == [".last.ckpt", "last"]
-    assert read_checkpoint(LAST)["global_step"] == 2
+    assert read_checkpoint(LAST)["global_step"] == steps
     assert main(["fit", "--ckpt_path", LAST]) == 0
     assert sorted(path.name for path in Path(LAST).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert differences(alone, outcome(Path(), NAME)) == []
