@@ -91,6 +91,9 @@ class EpochBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=True)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # Lightning counts from 0
+
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:

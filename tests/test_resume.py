@@ -132,6 +132,23 @@ def test_resumed_runs_end_bit_identical(name, tmp_path):
             assert differences({key: checkpoint[key] for key in checkpoint if key != "loops"}, other) == []
 
 
+def test_killed_again_before_anything_was_saved(tmp_path):
+    def data():
+        return MNIST5k(image_size=32, train_subset=500, batch_size=50)
+
+    train(tmp_path / "alone", classifier(LRT()), data())
+    expected = read_checkpoint(tmp_path / "alone" / "last.ckpt")
+    last = tmp_path / "killed" / "last.ckpt"
+    for step, ckpt_path in ((8, None), (0, str(last)), (1, str(last))):  # between epochs, and twice at once
+        model = classifier(LRT())
+        kill_at(model, step)
+        with pytest.raises(KilledError):
+            train(last.parent, model, data(), ckpt_path)
+    assert read_checkpoint(last)["global_step"] == 8
+    train(last.parent, classifier(LRT()), data(), str(last))
+    assert differences(expected["state_dict"], read_checkpoint(last)["state_dict"]) == []
+
+
 def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_validation(tmp_path):
     def data():
         return MNIST5k(image_size=32, train_subset=500, batch_size=50)
