@@ -28,6 +28,14 @@ class EpochReport(Callback):
     def __init__(self, folder: Path | None, say: Callable[[str], None] | None = None):
         self.file = None if folder is None else folder / "metrics.csv"
         self.say = say
+        self._validated = False
+        """Whether this epoch has been."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated": self._validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validated = state_dict["validated"]
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,12 +44,9 @@ class EpochReport(Callback):
             # A resumed run goes on in its own table; what it will do again is taken out.
             rows = csv.DictReader(self.file.read_text().splitlines())
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
-        self._begin_epoch()  # one that goes on in the middle is not started again
+        self._started = time.monotonic()  # an epoch that goes on in the middle is not started again
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
         self._started, self._validated = time.monotonic(), False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

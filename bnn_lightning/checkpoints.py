@@ -40,9 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({reason}); only files of tensors and plain values are read."
         ) from None
-    config = check_format(checkpoint, path).get("config") or {}
-    for part in ("model", "trainer"):
-        _refuse_functions(config.get(part), path)
+    _refuse_functions(check_format(checkpoint, path).get("config"), path)
     return checkpoint
 
 
@@ -60,32 +58,43 @@ def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[s
             f"{path} has format version {record['format_version']}, this bnn_lightning reads version {FORMAT_VERSION}; "
             "use the release that wrote it."
         )
+    config = record.get("config")
+    parts = [config.get(part) for part in ("model", "data", "trainer")] if isinstance(config, dict) else [None]
+    is_whole = all(isinstance(part, dict) for part in parts) and {"seed_everything", "name"} <= set(config or ())
+    if config is not None and not is_whole:
+        raise CheckpointError(f"{path} holds a config that is not one of bnn fit's.")
     return record
 
 
-def _refuse_functions(config: Any, path: Path) -> None:
+def _refuse_functions(config: Any, path: str | Path, key: str = "") -> None:
     """Raises CheckpointError where the config in a stranger's file names a function, which somebody would call.
 
     Class paths are of the kind that their part asks for, and name what is installed; but settings of some classes, such
     as Lightning's LambdaCallback, are functions by any name. Those of ``torch.nn`` are activations, and harmless.
+    Looking a name up would run its module: what begins with a capital is taken for a class.
     """
-    if isinstance(config, dict | list):
-        for inner in config.values() if isinstance(config, dict) else config:
-            _refuse_functions(inner, path)
-    elif isinstance(config, str) and _DOTTED.fullmatch(config) and not config.startswith("torch.nn."):
+    if isinstance(config, dict):
+        for name, inner in config.items():
+            _refuse_functions(inner, path, name)
+    elif isinstance(config, list):
+        for inner in config:
+            _refuse_functions(inner, path, key)
+    elif isinstance(config, str) and key not in _TEXTS and _DOTTED.fullmatch(config):
         module, _, name = config.rpartition(".")
-        if module in sys.modules:
-            named = getattr(sys.modules[module], name, None)
-            is_function = callable(named) and not isinstance(named, type)
-        else:  # looking into it would be to run it: a class is told by its capital
-            is_function = importlib.util.find_spec(module.partition(".")[0]) is not None and name.islower()
-        if is_function:
-            raise CheckpointError(
-                f"{path} names the function {config} in its config; no checkpoint may call functions."
-            )
+        is_class = name[0].isupper() or isinstance(getattr(sys.modules.get(module), name, None), type)
+        if not is_class and not config.startswith("torch.nn.") and _is_installed(config.partition(".")[0]):
+            raise CheckpointError(f"{path} names the function {config} in its config; checkpoints call none.")
 
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+_TEXTS = ("class_path", "name", "init_from", "root", "dirpath", "default_root_dir", "filename", "monitor")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # __main__ has none
+        return True
 
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:
@@ -98,10 +107,12 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Puts ``checkpoint`` in the place of the file ``path`` at once: until it is whole, the old file stays.
 
     Raises:
-        CheckpointError: when it holds something else than tensors and plain values, which could not be read again.
+        CheckpointError: when it holds something that could not be read again: objects, a function in its config.
         UnwritableError: when there is no room, or no right to write.
     """
     refuse_objects(checkpoint)
+    if isinstance(record := checkpoint.get(KEY), dict):
+        _refuse_functions(record.get("config"), path)
     content = io.BytesIO()  # an error of the disk is then the operating system's own, and not one of torch's archives
     torch.save(checkpoint, content)
     write_whole(path, content.getbuffer())

@@ -30,7 +30,7 @@ from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import SPREADS
 from bnn_lightning.predictive import log_predictive, summary
 from bnn_lightning.progress import EpochSums, TrainingSummary
-from bnn_lightning.randomness import random_states, set_random_states
+from bnn_lightning.randomness import mixed, random_states, set_random_states
 from bnn_lightning.schedules import KLWeight, LRSchedule
 from bnn_lightning.schedules import kl_weight as as_kl_weight
 from bnn_lightning.sparsity import masks, overall_sparsity
@@ -232,7 +232,7 @@ class BayesianClassifier(LightningModule):
         if self.trainer.world_size > 1:
             # All processes start from one seed, for equal initial weights; from here on each draws noise of its own,
             # and other noise than before where more or fewer of them go on with a run.
-            torch.manual_seed(torch.initial_seed() + self.global_rank + (self.global_step << 16))
+            torch.manual_seed(mixed(torch.initial_seed(), self.global_rank, self.global_step))
         if self.trainer.ckpt_path and self._resume and self._resume[0]["sums"]:
             sums = [part["sums"] for part in self._resume]
             self._sums = EpochSums.of_records(sums, self.global_rank, self.trainer.world_size)
@@ -248,6 +248,8 @@ class BayesianClassifier(LightningModule):
         if self._resume and self.trainer.ckpt_path:
             if len(self._resume) == self.trainer.world_size:
                 set_random_states(self._resume[self.global_rank]["random"], self.device)
+            # Validation may lie behind the step that a run goes on from.
+            self.trainer.callback_metrics.update({key: torch.tensor(value) for key, value in self.validation.items()})
             # Lightning takes the whole epoch for one that was done before, and would not step a plateau after it.
             self.trainer.fit_loop.restarting = False
         self._resume = []

@@ -157,6 +157,9 @@ class CommandLine(LightningCLI):
                 # Where it trained, how long, and what was saved when, says nothing about where it is tested.
                 parts = {part: config[part] for part in ("seed_everything", "name", "model", "data")}
                 config = parts | {"trainer": {"precision": config["trainer"]["precision"]}}
+            else:
+                # The run's folders are where the checkpoint lies; not where a stranger's file would have them.
+                config = config | {"trainer": config["trainer"] | {"default_root_dir": None}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
         elif words[0] in self.subcommands() and words[0] != "fit" and not {"-h", "--help"} & set(words):
             raise UsageError(
@@ -209,6 +212,8 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
             refuse_nulls(config[part], owner, part)
         refuse_nulls(Namespace(data=config.data), None, "")
+        if config.get("ckpt_path") and not self.checkpoint:
+            raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")
         if not self.checkpoint:
             with self._user_errors():
                 fit_network_to_data(config)
@@ -264,7 +269,11 @@ class CommandLine(LightningCLI):
             return Run(root, name, 0)  # the first process tells where
         if self.subcommand == "fit":
             # best, last, and the next one while it is being written, each with Adam's two moments.
-            require_space(root, 3 * 3 * 4 * sum(parameter.numel() for parameter in self.model.parameters()))
+            needed = 3 * 3 * 4 * sum(parameter.numel() for parameter in self.model.parameters())
+            try:
+                require_space(root, needed)
+            except UnwritableError as error:
+                raise UsageError(f"--trainer.default_root_dir {error}") from error
         return Run.reserve(root, name)
 
     def _is_behind(self, run: Run) -> bool:
@@ -356,6 +365,10 @@ class CommandLine(LightningCLI):
             raise UsageError(
                 f"--ckpt_path {ckpt_path} holds no training state: it can be tested, but not gone on with."
             )
+        then, now = self.checkpoint[KEY]["config"]["model"], self.config.fit.model
+        for name in ("lr", "rho_lr_factor"):
+            if then[name] != now[name]:
+                raise UsageError(f"--model.{name} is {then[name]} to the end of a run that goes on, got {now[name]}.")
         # A run may have been killed while it was calibrated, which is all that is left to do then.
         calibrates = isinstance(datamodule, ImageData) and len(datamodule.calibration_dataloader()) > 0
         is_finished = "calibration" in self.checkpoint[KEY] or not calibrates
@@ -691,8 +704,9 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except (StoppedError, KeyboardInterrupt) as error:
         signum = error.signum if isinstance(error, StoppedError) else signal.SIGINT
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return 0  # Lightning kills the first process where another one leaves in any other way
+        print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
         return 128 + signum  # as the shell has it
     return 0
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, room for them, and locks between processes."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -89,5 +90,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # some networks' folders have no such thing
+            raise
     finally:
         os.close(descriptor)

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 
+def mixed(*numbers: int) -> int:
+    """A seed made of several numbers; below 2^32, for torch's generator on the CPU looks at no more bits than that."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number) % 2**32
+    return seed
+
+
 def random_states(device: torch.device) -> dict[str, Any]:
     """The states of Python's, numpy's and torch's generators, and of that of ``device``, as tensors and numbers."""
     python_version, python_state, python_gauss = random.getstate()

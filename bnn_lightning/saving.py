@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -84,7 +85,7 @@ class Checkpoints(Checkpoint):
         self.best_nll: float | None = None
         self._val_nll: float | None = None
         """Of the epoch at hand, once it has been validated."""
-        self._due = False
+        self._due = self._stops = False
         self._saved_at: int | None = None
         self._request = StopRequest()
 
@@ -108,7 +109,9 @@ class Checkpoints(Checkpoint):
                 remove_unfinished(self.folder, name)
         if not (self.folder / "best.ckpt").is_file():
             self.best_nll = None  # a run that goes on in another folder has a best of its own
-        self._saved_at = trainer.global_step if trainer.ckpt_path else None
+        # Where a run goes on, nothing is new at first; and random states are not yet those of the checkpoint.
+        is_there = trainer.strategy.broadcast((self.folder / "last.ckpt").is_file())
+        self._saved_at = trainer.global_step if trainer.ckpt_path and is_there else None
         self._request.listen()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,10 +133,10 @@ class Checkpoints(Checkpoint):
         if self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._saved_at:
             self._due = True
         look = trainer.world_size == 1 or batch_idx % self.look_every_n_batches == 0
-        stop = look and self._is_asked_to_stop(trainer)
-        if (self._due or stop) and self._is_at_rest(trainer, batch_idx):
+        self._stops = self._stops or (look and self._is_asked_to_stop(trainer))
+        if (self._due or self._stops) and self._is_at_rest(trainer, batch_idx) and _is_finite(pl_module):
             self._save(trainer, "last")
-            if stop:
+            if self._stops:
                 where = f"step {batch_idx + 1} of {trainer.num_training_batches}"
                 self._interrupt(f"in epoch {trainer.current_epoch + 1}, {where}")
 
@@ -151,18 +154,15 @@ class Checkpoints(Checkpoint):
     def _between_epochs(self, trainer: Trainer, ended: bool = False) -> None:
         if trainer.global_step != self._saved_at:
             nll, self._val_nll = self._val_nll, None
-            if nll is not None and self._is_best(nll, trainer, ended):
+            settled = self.kl_weight.settled(trainer.current_epoch - 1, trainer.max_epochs or 1)
+            if nll is not None and settled and (self.best_nll is None or nll < self.best_nll):
                 self.best_nll = nll
                 self._save(trainer, "best")
+            elif nll is not None and ended and self.best_nll is None:
+                self._save(trainer, "best")  # until the run is made longer and has one after its warm-up
             self._save(trainer, "last")
-        if not ended and self._is_asked_to_stop(trainer):
+        if self._is_asked_to_stop(trainer):
             self._interrupt(f"after epoch {trainer.current_epoch}")
-
-    def _is_best(self, nll: float, trainer: Trainer, ended: bool) -> bool:
-        if self.best_nll is None and ended:
-            return True
-        settled = self.kl_weight.settled(trainer.current_epoch - 1, trainer.max_epochs or 1)
-        return settled and (self.best_nll is None or nll < self.best_nll)
 
     def _save(self, trainer: Trainer, name: str) -> None:
         for logger in trainer.loggers:
@@ -177,6 +177,10 @@ class Checkpoints(Checkpoint):
     def _interrupt(self, where: str) -> None:
         signum = self._request.signum or signal.SIGTERM  # it may be another process that was asked
         raise RunInterruptedError(f"stopped by {signal.Signals(signum).name} {where}", signum)
+
+
+def _is_finite(module: LightningModule) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
 class Calibrate(Callback):
@@ -198,7 +202,8 @@ class Calibrate(Callback):
         model: Any = pl_module
         loader = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
         trainer.strategy.barrier()
-        if loader is None or len(loader()) == 0:
+        # Fewer images than processes would leave some of them without any.
+        if loader is None or loader().sampler.length < trainer.world_size:
             return
         trained = {name: value.clone() for name, value in model.state_dict().items()}
         try:

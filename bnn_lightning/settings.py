@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -36,6 +37,8 @@ def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
 def check_length(config: Namespace) -> None:
     """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
     trainer = config.trainer
+    if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
+        raise UsageError(f"--name must be the name of a folder, without /, got {config.name}.")
     if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
         raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
     if trainer.max_epochs is not None and trainer.max_epochs < 1:

@@ -123,6 +123,9 @@ def test_order_is_a_function_of_seed_and_epoch():
     first = order(one)
     assert sorted(first) == list(range(10))
     assert first != list(range(10))
+    other = loader()
+    other.sampler.seed = 6
+    assert order(other) != first
     one.sampler.set_epoch(1)
     assert order(one) != first
     assert order(two) == first
@@ -404,6 +407,20 @@ def test_archives_that_are_none(tmp_path):
         read_letters(whole)
 
 
+def test_an_archive_that_is_damaged_within_is_refused(tmp_path):
+    path = tmp_path / "letters.tar.gz"
+    write_archive(path, [(f"A/{n}.png", png(n)) for n in range(20)])
+    assert len(read_letters(path)[0]) == 20
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[10 * 1024 + 100] ^= 1  # in the header of a member, which tarfile then takes for the end
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(ValueError, match=r"is not a whole \.tar\.gz archive \(damaged after 10 pictures\)"):
+        read_letters(path)
+    path.write_bytes(gzip.compress(bytes(content[:10240]))[:-8] + bytes(8))  # gzip's checksum
+    with pytest.raises(ValueError, match=r"is not a whole \.tar\.gz archive \(CRC check failed"):
+        read_letters(path)
+
+
 def test_rendered_letters_are_always_the_same_and_named_as_that():
     data = RenderedLetters(val_split=0)
     images = data.load_ood()
@@ -574,11 +591,12 @@ def test_pictures_of_all_kinds_get_a_clear_row_or_are_read(tmp_path, monkeypatch
     saved("pages.tif", rgb, save_all=True, append_images=[rgb])
     saved("phone.jpg", rgb, format="MPO", save_all=True, append_images=[rgb])
     saved("bomb.png", Image.new("1", (200, 200)))
+    saved("program.png", rgb, format="EPS")  # which Pillow would have another program draw
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)  # Pillow's own limit is 89,478,485
     data = ImageFolder(str(tmp_path))
     description = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "class_names": [], "name": "y"}
     data.prepare_like(description, labelled=False)
-    with pytest.warns(UserWarning, match=r"^5 of the pictures cannot be read and are left out"):
+    with pytest.warns(UserWarning, match=r"^6 of the pictures cannot be read and are left out"):
         data.setup("predict")
     names = [Path(name).name for name in data.predict_names()]
     read = dict(zip(names, data.predict.pixels[:, :, 4, 4].tolist(), strict=True))
@@ -592,6 +610,7 @@ def test_pictures_of_all_kinds_get_a_clear_row_or_are_read(tmp_path, monkeypatch
     assert "could be decompression bomb" in reasons.pop("bomb.png")
     assert "cannot identify image file" in reasons.pop("empty.png")
     assert "truncated" in reasons.pop("cut.png")
+    assert "cannot identify image file" in reasons.pop("program.png")
     assert reasons == {}
 
 

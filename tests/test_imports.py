@@ -48,7 +48,7 @@ DOORS = {
     "sparsity": ({"posteriors", "layers"}, {"torch"}),
     "export": ({"files", "layers", "sparsity"}, {"torch"}),
     "figures": ({"metrics", "predictive"}, {"torch", "matplotlib"}),
-    "data": ({"files"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
+    "data": ({"files", "randomness"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "classifier": (
         {
             "posteriors",
@@ -70,7 +70,7 @@ DOORS = {
         {"torch", "torchmetrics", "lightning", "jsonargparse"},
     ),
     "callbacks": ({"files", "layers"}, {"torch", "lightning"}),
-    "saving": ({"checkpoints", "files", "schedules"}, {"lightning"}),
+    "saving": ({"checkpoints", "files", "schedules"}, {"torch", "lightning"}),
     "boards": ({"figures", "layers", "posteriors"}, {"torch", "lightning"}),
     "verbs": ({"posteriors"}, {"lightning"}),
     "runs": ({"files"}, set()),

@@ -1,5 +1,6 @@
 """A run that is stopped at any moment and goes on ends as if nothing had happened."""
 
+import math
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
+from bnn_lightning.callbacks import FiniteGuard, TrainingStoppedError
 from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
@@ -80,7 +83,8 @@ def kill_at(model, step):
 def train(folder, model, data, ckpt_path=None, **settings):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     callbacks = [Checkpoints(folder, model.kl_weight, every_n_steps=2)]
-    trainer = Trainer(max_epochs=3, accelerator="cpu", callbacks=callbacks, plugins=[WholeFiles()], **quiet | settings)
+    settings = {"max_epochs": 3} | quiet | settings
+    trainer = Trainer(accelerator="cpu", callbacks=callbacks, plugins=[WholeFiles()], **settings)
     random.seed(0)
     np.random.seed(0)
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
@@ -93,6 +97,11 @@ SETTINGS = {
     "Flipout, augmented": ({"method": Flipout()}, {"crop_padding": 2, "flip": True}, {}),
     "2 batches a step": ({"method": LRT(), "train_samples": 2}, {}, {"accumulate_grad_batches": 2}),
     "validated twice an epoch": ({"method": MCDropout()}, {}, {"val_check_interval": 0.5}),
+    "plateau, validated before the end": (
+        {"method": LRT(), "lr_schedule": Plateau(patience=0)},
+        {},
+        {"val_check_interval": 3},
+    ),
     "every second epoch validated": (
         {"method": LRT(), "lr_schedule": Plateau(patience=0)},
         {},
@@ -115,7 +124,7 @@ def test_resumed_runs_end_bit_identical(name, tmp_path):
     metrics = train(tmp_path / "alone", model, data(), **of_trainer)
     expected = [read_checkpoint(tmp_path / "alone" / f"{part}.ckpt") for part in ("best", "last")]
     # Within an epoch, in its last step (saved before it, if at all), in the first of the next, before the first.
-    for step in (3, 2 * steps - 1, 2 * steps, 1):
+    for step in (3, steps + 5, 2 * steps - 1, 2 * steps, 1):
         folder = tmp_path / str(step)
         model = classifier(**of_model)
         kill_at(model, step)
@@ -125,7 +134,7 @@ def test_resumed_runs_end_bit_identical(name, tmp_path):
         kill_at(resumed, 99)  # draws as the others do
         torch.manual_seed(step)  # whatever has been drawn since, it does not matter
         found = train(folder, resumed, data(), str(folder / "last.ckpt"), **of_trainer)
-        assert found == {key: value for key, value in metrics.items() if key in found}
+        assert found == metrics
         for part, checkpoint in zip(("best", "last"), expected, strict=True):
             other = read_checkpoint(folder / f"{part}.ckpt")
             del other["loops"]
@@ -156,7 +165,7 @@ def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_valid
     settings = {"accumulate_grad_batches": 2, "val_check_interval": 4}
     train(tmp_path / "alone", classifier(LRT()), data(), **settings)
     expected = read_checkpoint(tmp_path / "alone" / "last.ckpt")
-    for asked_in, stopped_after in ((0, 2), (1, 2), (3, 6), (7, 8)):
+    for asked_in, stopped_after in ((0, 2), (1, 2), (3, 6), (7, 8), (23, 24)):
         folder, model = tmp_path / str(asked_in), classifier(LRT())
         original, seen = model.training_step, []
 
@@ -167,15 +176,67 @@ def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_valid
             return original(batch, batch_idx)
 
         model.training_step = training_step
-        with pytest.raises(RunInterruptedError, match=r"^stopped by SIGTERM (in epoch 1, step \d of 8|after epoch 1)$"):
+        with pytest.raises(
+            RunInterruptedError, match=r"^stopped by SIGTERM (in epoch 1, step \d of 8|after epoch [13])$"
+        ):
             train(folder, model, data(), **settings)
         assert len(seen) == stopped_after
         assert read_checkpoint(folder / "last.ckpt")["global_step"] == stopped_after / 2
-        train(folder, classifier(LRT()), data(), str(folder / "last.ckpt"), **settings)
+        if stopped_after < 24:
+            train(folder, classifier(LRT()), data(), str(folder / "last.ckpt"), **settings)
         found = read_checkpoint(folder / "last.ckpt")
         assert differences(expected["state_dict"], found["state_dict"]) == []
         assert differences(expected["optimizer_states"], found["optimizer_states"]) == []
         assert differences(expected[KEY], found[KEY]) == []
+
+
+def test_several_processes_agree_to_stop_and_do_so_at_the_next_rest(tmp_path):
+    callback = Checkpoints(tmp_path, LinearWarmup())
+    callback._request.signum = signal.SIGTERM
+    saved, asked = [], []
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: asked.append(decision) or decision)
+    trainer = SimpleNamespace(
+        **{"world_size": 2, "strategy": strategy, "accumulate_grad_batches": 2, "is_last_batch": False, "loggers": []},
+        **{
+            "val_check_batch": 1000,
+            "fit_loop": SimpleNamespace(total_batch_idx=0),
+            "global_step": 25,
+            "current_epoch": 0,
+        },
+        **{"current_epoch": 0, "num_training_batches": 1000, "save_checkpoint": saved.append},
+    )
+    for batch_idx in range(49, 51):
+        callback.on_train_batch_end(trainer, classifier(), None, None, batch_idx)
+    with pytest.raises(RunInterruptedError, match="in epoch 1, step 52 of 1000"):
+        callback.on_train_batch_end(trainer, classifier(), None, None, 51)
+    assert (len(asked), saved) == (1, [tmp_path / "last.ckpt"])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = classifier(LRT())
+    model.network[1].weight.rho.register_hook(lambda gradient: gradient * (math.nan if model.global_step == 3 else 1))
+    guards = [Checkpoints(tmp_path, model.kl_weight, every_n_steps=1), FiniteGuard()]
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=guards,
+        logger=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    with pytest.raises(TrainingStoppedError, match="step 5: "):
+        trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=50))
+    checkpoint = read_checkpoint(tmp_path / "last.ckpt")
+    assert checkpoint["global_step"] == 3
+    assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
+
+
+def test_a_run_made_longer_has_a_best_epoch_after_its_warm_up(tmp_path):
+    weight, data = LinearWarmup(length=3), MNIST5k(image_size=32, train_subset=500, batch_size=50)
+    train(tmp_path, classifier(LRT(), kl_weight=weight), data, max_epochs=2)
+    assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 2  # the last, for want of a settled one
+    train(tmp_path, classifier(LRT(), kl_weight=weight), data, str(tmp_path / "last.ckpt"), max_epochs=4)
+    assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 4
 
 
 def test_random_states_of_all_generators():
@@ -272,6 +333,7 @@ def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone, call
     left = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
     assert left == [".last.ckpt", "last"]
     assert read_checkpoint(LAST)["global_step"] == steps
+    time.sleep(1)  # TensorBoard takes files in the order of the seconds in their names
     assert main(["fit", "--ckpt_path", LAST]) == 0
     assert sorted(path.name for path in Path(LAST).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert differences(alone, outcome(Path(), NAME)) == []
@@ -331,6 +393,21 @@ def test_the_second_ctrl_c_stops_at_once():
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == f"bnn: stopped at once. Go on with: bnn fit --ckpt_path {LAST}\n"
+
+
+def test_what_cannot_change_when_a_run_goes_on(capsys):
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
+    capsys.readouterr()
+    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
+    Path("c.yaml").write_text(f"ckpt_path: {LAST}\n")
+    in_config = f"--ckpt_path {LAST} stands in a config; it goes on the command line."
+    for words, sentence in (
+        ([*more, "--model.lr", "0.5"], "--model.lr is 0.001 to the end of a run that goes on, got 0.5."),
+        ([*more, "--name", "../x"], "--name must be the name of a folder, without /, got ../x."),
+        (["fit", "--config", LENET, "--config", "c.yaml"], in_config),
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"bnn: error: {sentence}\n"
 
 
 def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys):

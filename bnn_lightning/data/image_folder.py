@@ -139,7 +139,8 @@ def _opened(file: Path) -> Image.Image:
     """A single picture of a size that can be held; its pixels are not read yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(file)
+        Image.init()  # loads what reads each format, which open() leaves out where formats are named
+        picture = Image.open(file, formats=_FORMATS)
     # Cameras put previews behind the picture (MPO); in other formats nothing says which of several is meant.
     if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
         with picture:
@@ -157,6 +158,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 _KINDS = ", ".join(IMG_EXTENSIONS)
+# Those of the endings, whatever the ending. Pillow knows more; for one of them it starts another program.
+_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
 
 
 def _pictures(folder: Path) -> list[Path]:

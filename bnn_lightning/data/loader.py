@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
+from bnn_lightning.randomness import mixed
+
 
 @dataclass(frozen=True)
 class Images:
@@ -75,17 +77,13 @@ class EpochSampler:
     def order(self) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rank, self.length, self.world_size)
-        # 2^32 keeps (seed, epoch) pairs apart; manual_seed takes 64 bits.
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator)[self.rank :: self.world_size]
         return order[: self.length // self.world_size]
 
     def generator(self, step: int) -> torch.Generator:
         """What augmentation draws from in a step: of its own, so that an epoch can begin in its middle."""
-        mixed = 0
-        for number in (self.seed, self.epoch, step, self.rank):
-            mixed = (mixed * 1_000_003 + number + 1) % (1 << 63)
-        return torch.Generator().manual_seed(mixed)
+        return torch.Generator().manual_seed(mixed(self.seed + 1, self.epoch, step, self.rank))
 
     def __len__(self) -> int:
         if self.shuffle:

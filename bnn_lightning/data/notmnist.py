@@ -1,9 +1,11 @@
 """notMNIST: letters A to J from many fonts; and a stand-in for it, rendered from the fonts at hand."""
 
+import gzip
 import io
 import re
 import tarfile
 import warnings
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
     """
     pixels, labels, unreadable = {}, {}, {}
     try:
-        with tarfile.open(archive, "r:gz") as members:
+        with gzip.open(archive) as content, tarfile.open(fileobj=content, mode="r:") as members:
             for member in members:
                 parts = Path(member.name).parts
                 if member.isdir():
@@ -101,8 +103,8 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
                 if member.size > _MAX_BYTES:
                     unreadable[Path(member.name)] = f"it has {member.size:,} bytes"
                     continue
-                content: Any = members.extractfile(member)
-                picture = content.read()
+                file: Any = members.extractfile(member)
+                picture = file.read()
                 try:
                     pixels[member.name] = _letter(picture)
                     labels[member.name] = ord(parts[-2]) - ord("A")
@@ -110,7 +112,11 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
                     unreadable[Path(member.name)] = "it is no PNG picture"
                 except Exception as error:  # a damaged picture can raise nearly anything
                     unreadable[Path(member.name)] = str(error) or type(error).__name__
-    except (tarfile.TarError, EOFError, OSError) as error:
+            # tarfile takes a damaged member for the end, after which there should be zeros; gzip's checksum comes last.
+            while rest := content.read(2**20):
+                if rest.count(0) != len(rest):
+                    raise tarfile.ReadError(f"damaged after {len(pixels)} pictures")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{archive} is not a whole .tar.gz archive ({error}); fetch it again.") from None
     if not pixels:
         raise ValueError(f"{archive} must hold pictures A/NAME.png to J/NAME.png, got none that can be read.")
