@@ -160,7 +160,9 @@ class BatchLoader:
         """
         for name, now in self._division().items():
             if state[name] != now:
-                raise ValueError(f"{name} must be {state[name]} to go on within an epoch, got {now}.")
+                raise ValueError(
+                    f"{name} must be {state[name]} to go on within an epoch, got {now}; between epochs it can change."
+                )
         self._first = state["batches"]
 
     def _division(self) -> dict[str, int]:
