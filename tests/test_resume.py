@@ -196,14 +196,17 @@ def test_several_processes_agree_to_stop_and_do_so_at_the_next_rest(tmp_path):
     saved, asked = [], []
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: asked.append(decision) or decision)
     trainer = SimpleNamespace(
-        **{"world_size": 2, "strategy": strategy, "accumulate_grad_batches": 2, "is_last_batch": False, "loggers": []},
-        **{
-            "val_check_batch": 1000,
-            "fit_loop": SimpleNamespace(total_batch_idx=0),
-            "global_step": 25,
-            "current_epoch": 0,
-        },
-        **{"current_epoch": 0, "num_training_batches": 1000, "save_checkpoint": saved.append},
+        world_size=2,
+        strategy=strategy,
+        accumulate_grad_batches=2,
+        is_last_batch=False,
+        loggers=[],
+        val_check_batch=1000,
+        fit_loop=SimpleNamespace(total_batch_idx=0),
+        global_step=25,
+        current_epoch=0,
+        num_training_batches=1000,
+        save_checkpoint=saved.append,
     )
     for batch_idx in range(49, 51):
         callback.on_train_batch_end(trainer, classifier(), None, None, batch_idx)
