@@ -2,7 +2,7 @@
 
 import csv
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -36,3 +36,18 @@ def show(title: str, columns: list[str], lines: Iterable[list[str]]) -> None:
     for line in lines:
         print(f"| {' | '.join(line)} |")
     print()
+
+
+def show_means(
+    title: str, count: str, by_name: Mapping[str, list[dict[str, str]]], columns: list[tuple[str, str, float, int]]
+) -> None:
+    """Prints a line for each name: how many rows it has, mean and spread of each column, and the marks of all.
+
+    A column is (key, title, scale, digits).
+    """
+    lines = []
+    for name, found in by_name.items():
+        cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
+        marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
+        lines.append([name, str(len(found)), *cells, marks])
+    show(title, [count, *(heading for _, heading, _, _ in columns), ""], lines)

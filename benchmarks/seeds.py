@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from rows import add, cell, read, show
+from rows import add, read, show_means
 
 from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
@@ -54,12 +54,7 @@ def table(rows: Path) -> None:
     for row in read(rows):
         groups.setdefault(row["group"], {}).setdefault(row["name"], []).append(row)
     for group, by_name in groups.items():
-        lines = []
-        for name, found in by_name.items():
-            cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in COLUMNS]
-            marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
-            lines.append([name, str(len(found)), *cells, marks])
-        show(group, ["seeds", *(title for _, title, _, _ in COLUMNS), ""], lines)
+        show_means(group, "seeds", by_name, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from rows import add, cell, read, show
+from rows import add, read, show_means
 
 from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
@@ -66,23 +66,14 @@ def table(rows: Path) -> None:
             own = [("accuracy", "accuracy, %", 100, 2), ("nll", "NLL", 1, 4), ("ece", "ECE", 1, 4)]
             own += [("brier", "Brier", 1, 4), ("nll_scaled", "NLL at T", 1, 4), ("ece_scaled", "ECE at T", 1, 4)]
             own += [("aurc", "AURC", 1, 5), ("elbo_per_n", "elbo/N", 1, 2), ("kl_per_n", "KL/N", 1, 2)]
-            show_rows(data, rows_of_data, [*own, ("sigma_over_prior", "sigma / prior", 1, 2)])
+            show_means(data, "runs", rows_of_data, [*own, ("sigma_over_prior", "sigma / prior", 1, 2)])
             away = []
             for other in elsewhere:
                 away += [(f"{other}_entropy_auroc", f"{other}: AUROC", 1, 3), (f"{other}_entropy_aupr", "AUPR", 1, 3)]
                 away += [(f"{other}_entropy_fpr95", "FPR95, %", 100, 1)]
                 away += [(f"{other}_tempered_entropy_auroc", "AUROC, T = 3", 1, 3)]
                 away += [(f"{other}_mutual_information_auroc", "AUROC, MI", 1, 3)]
-            show_rows(data, rows_of_data, [*away, ("corrupted_nll", "corrupted NLL", 1, 3)])
-
-
-def show_rows(data: str, rows: dict[str, list[dict]], columns: list[tuple[str, str, float, int]]) -> None:
-    lines = []
-    for name, found in rows.items():
-        cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
-        marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
-        lines.append([name, str(len(found)), *cells, marks])
-    show(data, ["runs", *(title for _, title, _, _ in columns), ""], lines)
+            show_means(data, "runs", rows_of_data, [*away, ("corrupted_nll", "corrupted NLL", 1, 3)])
 
 
 if __name__ == "__main__":
