@@ -421,6 +421,8 @@ class BayesianClassifier(LightningModule):
         describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         record["data"] = describe() if describe else None
         mine = {"random": random_states(self.device), "sums": self._sums and self._sums.record()}
+        if self.trainer.ckpt_path and len(self._resume) == self.trainer.world_size:
+            mine = self._resume[self.global_rank]  # not taken up yet
         checkpoint[RESUME] = [mine]
         if torch.distributed.is_initialized():
             checkpoint[RESUME] *= torch.distributed.get_world_size()

@@ -109,7 +109,6 @@ class Checkpoints(Checkpoint):
                 remove_unfinished(self.folder, name)
         if not (self.folder / "best.ckpt").is_file():
             self.best_nll = None  # a run that goes on in another folder has a best of its own
-        # Where a run goes on, nothing is new at first; and random states are not yet those of the checkpoint.
         is_there = trainer.strategy.broadcast((self.folder / "last.ckpt").is_file())
         self._saved_at = trainer.global_step if trainer.ckpt_path and is_there else None
         self._request.listen()

@@ -154,8 +154,15 @@ def test_killed_again_before_anything_was_saved(tmp_path):
         with pytest.raises(KilledError):
             train(last.parent, model, data(), ckpt_path)
     assert read_checkpoint(last)["global_step"] == 8
-    train(last.parent, classifier(LRT()), data(), str(last))
-    assert differences(expected["state_dict"], read_checkpoint(last)["state_dict"]) == []
+    other = tmp_path / "other" / "last.ckpt"  # in another folder it is saved before the first step
+    model = classifier(LRT())
+    kill_at(model, 1)
+    with pytest.raises(KilledError):
+        train(other.parent, model, data(), str(last))
+    for file in (last, other):
+        assert read_checkpoint(file)["global_step"] == 8
+        train(file.parent, classifier(LRT()), data(), str(file))
+        assert differences(expected["state_dict"], read_checkpoint(file)["state_dict"]) == []
 
 
 def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_validation(tmp_path):
