@@ -1,7 +1,6 @@
 """What accompanies a run: the line and the row of each epoch, and the guards that end a lost one."""
 
 import csv
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from bnn_lightning.files import write_whole
+from bnn_lightning.files import write_rows
 from bnn_lightning.layers import posteriors
 
 
@@ -70,11 +69,7 @@ class EpochReport(Callback):
     def _write(self, file: Path) -> None:
         # Epochs need not have the same columns: validation may run at every second only.
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        lines = io.StringIO(newline="")
-        writer = csv.DictWriter(lines, columns)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(file, lines.getvalue().encode())
+        write_rows(file, columns, self.rows)
 
     @staticmethod
     def _line(trainer: Trainer, values: dict[str, float], seconds: float) -> str:
@@ -131,7 +126,7 @@ class FiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch and not all(torch.isfinite(parameter).all() for parameter in pl_module.parameters()):
+        if trainer.is_last_batch and not is_finite(pl_module):
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,6 +135,11 @@ class FiniteGuard(Callback):
             f"{first_bad_tensor(pl_module, self._batch)}. The checkpoints of earlier epochs are as they were; "
             "try a smaller --model.lr, or a KL warm-up (--model.kl_weight LinearWarmup)."
         )
+
+
+def is_finite(module: LightningModule) -> bool:
+    """Whether all parameters are."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
 def first_bad_tensor(module: Any, batch: Any) -> str:

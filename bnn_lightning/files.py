@@ -1,11 +1,14 @@
 """Files that are written whole or not at all, room for them, and locks between processes."""
 
+import csv
 import errno
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +44,15 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise UnwritableError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file, written by :func:`write_whole`."""
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lines.getvalue().encode())
 
 
 def remove_unfinished(folder: Path, name: str) -> None:

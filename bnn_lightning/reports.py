@@ -1,10 +1,8 @@
 """What a finished run leaves behind: a table on the screen, results as JSON and CSV, predictions as CSV."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnn_lightning.evaluation import Evaluation
-from bnn_lightning.files import write_whole
+from bnn_lightning.files import write_rows, write_whole
 from bnn_lightning.metrics import Estimate
 from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.sparsity import LayerSparsity
@@ -181,7 +179,7 @@ def write_sparsity(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
     rows = [dict(layer) for layer in found["layers"]]
     total = {"layer": "all"} | {key: found[key] for key in ("weights", "kept", "sparsity", "compression")}
     columns = [*rows[0], "compression", "compression_with_biases"]
-    _write_rows(path, columns, [*rows, total | {"compression_with_biases": found["compression_with_biases"]}])
+    write_rows(path, columns, [*rows, total | {"compression_with_biases": found["compression_with_biases"]}])
     return path
 
 
@@ -220,7 +218,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> l
     """``name.json`` and ``name.csv`` of the same rows."""
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
     write_whole(as_json, _json(list(rows)).encode())
-    _write_rows(as_csv, list(rows[0]), rows)
+    write_rows(as_csv, list(rows[0]), rows)
     return [as_json, as_csv]
 
 
@@ -238,7 +236,7 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
         errors = results["errors"][way]
         with_errors = {f"{key}_{of[:-1]}_error": errors[key][of] for key in values for of in ("images", "draws")}
         rows.append({"prediction": way} | values | with_errors | common)
-    _write_rows(written[1], list(rows[0]), rows)
+    write_rows(written[1], list(rows[0]), rows)
     ood = [
         {"ood": other, "score": score}
         | {f"{metric}{ending}": row[metric][part] for metric in row for ending, part in _WITH_ERROR}
@@ -253,7 +251,7 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     for ending, found in (("ood", ood), ("corruptions", corrupted)):
         if found:
             written.append(folder / f"{name}_{ending}.csv")
-            _write_rows(written[-1], list(found[0]), found)
+            write_rows(written[-1], list(found[0]), found)
     return written
 
 
@@ -261,7 +259,7 @@ def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
     path = folder / f"{free_name(folder, 'predictions')}.csv"
-    _write_rows(path, [*columns, "error"], rows)
+    write_rows(path, [*columns, "error"], rows)
     return path
 
 
@@ -269,14 +267,6 @@ def free_name(folder: Path, name: str) -> str:
     """``name``, or with the first number that makes it one under which ``folder`` has no table yet."""
     names = (name if number == 0 else f"{name}_{number}" for number in count())
     return next(name for name in names if not (folder / f"{name}.csv").exists())
-
-
-def _write_rows(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, lines.getvalue().encode())
 
 
 def _json(value: Any) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from bnn_lightning.callbacks import is_finite
 from bnn_lightning.checkpoints import KEY, read_checkpoint, write_checkpoint
 from bnn_lightning.files import remove_unfinished
 from bnn_lightning.schedules import KLWeight
@@ -107,10 +107,11 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             for name in ("best.ckpt", "last.ckpt"):
                 remove_unfinished(self.folder, name)
-        if not (self.folder / "best.ckpt").is_file():
+        there = [(self.folder / name).is_file() for name in ("best.ckpt", "last.ckpt")]
+        has_best, has_last = trainer.strategy.broadcast(there)
+        if not has_best:
             self.best_nll = None  # a run that goes on in another folder has a best of its own
-        is_there = trainer.strategy.broadcast((self.folder / "last.ckpt").is_file())
-        self._saved_at = trainer.global_step if trainer.ckpt_path and is_there else None
+        self._saved_at = trainer.global_step if trainer.ckpt_path and has_last else None
         self._request.listen()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,7 +134,7 @@ class Checkpoints(Checkpoint):
             self._due = True
         look = trainer.world_size == 1 or batch_idx % self.look_every_n_batches == 0
         self._stops = self._stops or (look and self._is_asked_to_stop(trainer))
-        if (self._due or self._stops) and self._is_at_rest(trainer, batch_idx) and _is_finite(pl_module):
+        if (self._due or self._stops) and self._is_at_rest(trainer, batch_idx) and is_finite(pl_module):
             self._save(trainer, "last")
             if self._stops:
                 where = f"step {batch_idx + 1} of {trainer.num_training_batches}"
@@ -178,10 +179,6 @@ class Checkpoints(Checkpoint):
         raise RunInterruptedError(f"stopped by {signal.Signals(signum).name} {where}", signum)
 
 
-def _is_finite(module: LightningModule) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
-
-
 class Calibrate(Callback):
     """Puts the calibration of every way of predicting into ``best.ckpt`` and ``last.ckpt``, when training has ended.
 
@@ -199,10 +196,10 @@ class Calibrate(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module
-        loader = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
+        loader: Any = getattr(trainer.datamodule, "calibration_dataloader", None)  # type: ignore[attr-defined]
         trainer.strategy.barrier()
-        # Fewer images than processes would leave some of them without any.
-        if loader is None or loader().sampler.length < trainer.world_size:
+        # Where there are fewer images than processes, some have none: then all of them leave it.
+        if trainer.strategy.reduce_boolean_decision(loader is None or len(loader()) == 0, all=False):
             return
         trained = {name: value.clone() for name, value in model.state_dict().items()}
         try:

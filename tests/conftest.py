@@ -13,6 +13,13 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch):
+    """For tests of the command line, which works where it stands."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BNN_DATA", raising=False)
+
+
 def write_idx(path, array):
     """An IDX file, written by numpy alone."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,13 +33,10 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600"]
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BNN_DATA", raising=False)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # main() sets filters of its own, which pytest's would undo
+    pytest.mark.usefixtures("in_an_empty_folder"),
+]
 
 
 @pytest.fixture(scope="module")

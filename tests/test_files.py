@@ -26,13 +26,10 @@ LAST = "checkpoints/lenet_lrt/version_0/last.ckpt"
 
 CONFIG = {"seed_everything": 0, "name": None, "model": {}, "data": {}, "trainer": {}}
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BNN_DATA", raising=False)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # main() sets filters of its own, which pytest's would undo
+    pytest.mark.usefixtures("in_an_empty_folder"),
+]
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(monkeypatch):

@@ -70,7 +70,7 @@ DOORS = {
         {"torch", "torchmetrics", "lightning", "jsonargparse"},
     ),
     "callbacks": ({"files", "layers"}, {"torch", "lightning"}),
-    "saving": ({"checkpoints", "files", "schedules"}, {"torch", "lightning"}),
+    "saving": ({"callbacks", "checkpoints", "files", "schedules"}, {"lightning"}),
     "boards": ({"figures", "layers", "posteriors"}, {"torch", "lightning"}),
     "verbs": ({"posteriors"}, {"lightning"}),
     "runs": ({"files"}, set()),

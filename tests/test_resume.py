@@ -16,6 +16,7 @@ import torch
 from fault_campaign import differences, outcome
 from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
 from bnn_lightning.callbacks import FiniteGuard, TrainingStoppedError
@@ -23,7 +24,7 @@ from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_c
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.randomness import random_states, set_random_states
-from bnn_lightning.saving import Checkpoints, RunInterruptedError, WholeFiles
+from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, WholeFiles
 from bnn_lightning.schedules import LinearDecay, LinearWarmup, Plateau
 
 ROOT = Path(__file__).parent.parent
@@ -33,13 +34,10 @@ NAME = "lenet_lrt"
 LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
 BEST = f"checkpoints/{NAME}/version_0/best.ckpt"
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BNN_DATA", raising=False)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # main() sets filters of its own, which pytest's would undo
+    pytest.mark.usefixtures("in_an_empty_folder"),
+]
 
 
 class KilledError(Exception):
@@ -80,9 +78,9 @@ def kill_at(model, step):
     model.training_step = training_step
 
 
-def train(folder, model, data, ckpt_path=None, **settings):
+def train(folder, model, data, ckpt_path=None, calibrates=False, **settings):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    callbacks = [Checkpoints(folder, model.kl_weight, every_n_steps=2)]
+    callbacks = [Checkpoints(folder, model.kl_weight, every_n_steps=2)] + [Calibrate(folder)] * calibrates
     settings = {"max_epochs": 3} | quiet | settings
     trainer = Trainer(accelerator="cpu", callbacks=callbacks, plugins=[WholeFiles()], **settings)
     random.seed(0)
@@ -247,6 +245,17 @@ def test_a_run_made_longer_has_a_best_epoch_after_its_warm_up(tmp_path):
     assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 2  # the last, for want of a settled one
     train(tmp_path, classifier(LRT(), kl_weight=weight), data, str(tmp_path / "last.ckpt"), max_epochs=4)
     assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 4
+
+
+def test_calibration_with_a_users_own_loader(tmp_path):
+    class Own(MNIST5k):
+        def calibration_dataloader(self):
+            images = self.calibration
+            x = (images.pixels / 255 - self.mean[0]) / self.std[0]
+            return DataLoader(TensorDataset(x, images.labels), 25)
+
+    train(tmp_path, classifier(LRT()), Own(image_size=32, train_subset=500, batch_size=50), calibrates=True)
+    assert len(read_checkpoint(tmp_path / "last.ckpt")[KEY]["calibration"]["weights"]["correct"]) == 50
 
 
 def test_random_states_of_all_generators():
