@@ -23,6 +23,7 @@ from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, RESUME, CheckpointErr
 from bnn_lightning.draws import CHUNK, Draws, Ensemble, Sampler, draws_of
 from bnn_lightning.evaluation import Evaluation, evaluate
 from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors
+from bnn_lightning.memory import channels_last
 from bnn_lightning.methods import Method
 from bnn_lightning.metrics import validation_metrics
 from bnn_lightning.networks import Network
@@ -159,7 +160,7 @@ class BayesianClassifier(LightningModule):
         """Logits ``(batch, classes)`` of one forward pass over images ``(batch, channels, height, width)``."""
         if self.members > 1:
             raise ValueError(f"members must be 1 to train or call a network, got {self.members}: train each by itself.")
-        logits = self.network(_channels_last(x))
+        logits = self.network(channels_last(x))
         if not isinstance(logits, Tensor):
             raise ValueError(
                 f"network must return logits, a tensor, got {type(logits).__name__}; "
@@ -328,7 +329,7 @@ class BayesianClassifier(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, labels = batch
-        logits = self._val_sampler(_channels_last(x), batch_idx)
+        logits = self._val_sampler(channels_last(x), batch_idx)
         self.val_metrics.update(log_predictive(logits), labels)
         nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(len(logits)))
         self.val_expected_nll.update(nll, len(labels))
@@ -351,7 +352,7 @@ class BayesianClassifier(LightningModule):
         self._kept_weights = plain(self.network, masks(self.network)).eval() if self.removes_weights else None
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        x, labels = _channels_last(batch[0]), batch[1]
+        x, labels = channels_last(batch[0]), batch[1]
         logits = self._sampler(x, batch_idx).float()
         found = summary(logits) | {"labels": labels}
         if dataloader_idx == 0:
@@ -392,7 +393,7 @@ class BayesianClassifier(LightningModule):
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         """For each image of a batch what :func:`bnn_lightning.predictive.summary` says."""
         x = batch if isinstance(batch, Tensor) else batch[0]
-        return summary(self._sampler(_channels_last(x), batch_idx))
+        return summary(self._sampler(channels_last(x), batch_idx))
 
     def calibrated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Calibration]:
         """The calibration of each way of drawing samples, from labelled images that trained and selected nothing."""
@@ -401,7 +402,7 @@ class BayesianClassifier(LightningModule):
         log_probs: dict[str, list[Tensor]] = {way: [] for way in ways}
         labels = []
         for batch_idx, (x, of_batch) in enumerate(batches):
-            x = _channels_last(x.to(self.device))
+            x = channels_last(x.to(self.device))
             for way, sampler in samplers.items():
                 with self.trainer.precision_plugin.forward_context():
                     log_probs[way].append(log_predictive(sampler(x, batch_idx)).cpu())
@@ -437,14 +438,3 @@ class BayesianClassifier(LightningModule):
             self.num_train = self.summary.num_train
         calibration = checkpoint[KEY].get("calibration") or {}
         self.calibration = {way: Calibration(**record) for way, record in calibration.items()}
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """The same images in channels_last memory, in which convolutions and pooling are fastest."""
-    if x.dim() != 4:
-        return x
-    if x.shape[1] > 1:
-        return x.contiguous(memory_format=torch.channels_last)
-    # With one channel both formats are the same memory; only these strides tell the first convolution which is meant.
-    height, width = x.shape[2:]
-    return x.contiguous().as_strided(x.shape, (height * width, 1, width, 1))

@@ -1,7 +1,9 @@
 """T sets of logits for a batch of images: by weight draws, local draws or mean weights; seeded, in bounded memory."""
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -60,7 +62,7 @@ class Sampler:
         # Samples that are folded into a batch are independent where its examples are.
         independent = all(method.examples_are_independent for method in _methods(net))
         self._together = self.draws == "weights" or independent
-        self._plain = [plain(net).eval() for net in self.nets] if self.draws == "weights" else []
+        self._parts = [_parts(plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets]
         self._drawn: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._weight_bytes = max(1, 4 * sum(posterior.mean.numel() for _, posterior in posteriors(self.nets[0])))
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
@@ -75,20 +77,18 @@ class Sampler:
             at_once = min(at_once, max(1, _KEPT // self._weight_bytes))
         chunks = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
         found = []
-        for member, net in enumerate(self.nets):
+        for member, (shared, rest) in enumerate(self._parts):
             if self.draws == "weights":
-                found += [self._weight_draws(member, chunk, x) for chunk in chunks]
+                found += [self._weight_draws(member, chunk, shared(x)) for chunk in chunks]
                 continue
-            noise = _seeded(x.device, self.seed, batch_idx, member)
+            net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
             with _evaluating(net), sampling(net, self.draws == "local"), noise:
-                for chunk in chunks:
-                    logits = net(x if len(chunk) == 1 else x.repeat(len(chunk), *(1,) * (x.dim() - 1)))
-                    found.append(logits.view(len(chunk), len(x), -1))
+                found += _local_draws(rest, shared(x), [len(chunk) for chunk in chunks])
         return torch.cat(found)
 
     def _weight_draws(self, member: int, numbers: Sequence[int], x: Tensor) -> Tensor:
         drawn = [self._weights(member, number, x.device) for number in numbers]
-        net = self._plain[member]
+        net = self._parts[member][1]
         if len(drawn) > 1:
             stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
             try:
@@ -107,6 +107,41 @@ class Sampler:
         if self._weight_bytes * self.per_member * len(self.nets) <= _KEPT:
             self._drawn[member, number] = drawn
         return drawn
+
+
+def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """``net`` as what stands before all noise and what follows; a chain can be cut, any other network cannot.
+
+    Args:
+        net: ``bayesian`` itself or its plain form.
+        bayesian: where the random layers are.
+    """
+    if type(net).forward is not nn.Sequential.forward:
+        return nn.Identity(), net
+    layers = list(net.named_children())
+    before = 0
+    for layer in bayesian.children():
+        if any(isinstance(module, BayesianLayer) for module in layer.modules()):
+            break
+        before += 1
+    shared, rest = OrderedDict(layers[:before]), OrderedDict(layers[before:])
+    return nn.Sequential(shared), nn.Sequential(rest)
+
+
+def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Logits ``(count, batch, classes)`` for each of ``counts``, whose samples are folded into the batch."""
+    first = next(net.children(), net) if type(net) is nn.Sequential else net
+    found = []
+    repeated: dict[int, Callable[[], Tensor]] = {}
+    for count in counts:
+        if count not in repeated:
+            folded = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
+            repeated[count] = first.sampler(folded) if isinstance(first, BayesianLayer) else partial(first, folded)
+        logits = repeated[count]()
+        for layer in list(net.children())[1:] if first is not net else ():
+            logits = layer(logits)
+        found.append(logits.view(count, len(x), -1))
+    return found
 
 
 def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:

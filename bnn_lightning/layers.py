@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.methods.base import Method, Op
+from bnn_lightning.compiling import compiling, is_compiling
+from bnn_lightning.methods import Method, Op
+from bnn_lightning.methods.local import with_noise
+from bnn_lightning.posteriors import Gaussian
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,31 @@ class BayesianLayer(nn.Module):
         self.weight = method.weight(layer.weight, self.op)
         self.bias = None if layer.bias is None else method.bias(layer.bias)
         self.sampling = True
+        self.compiles = False
         self.train(layer.training)
         self._plain = f"{type(layer).__name__}({layer.extra_repr()})"
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sampling:
-            return self.method.forward(self.op, x, self.weight, self.bias)
+            with self._compiling():
+                return self.method.forward(self.op, x, self.weight, self.bias)
         return self.op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
+
+    def sampler(self, x: Tensor) -> Callable[[], Tensor]:
+        """What gives a sample of the output for ``x`` at each call; what all samples share is computed once."""
+        with self._compiling():
+            found = self.method.moments(self.op, x, self.weight, self.bias) if self.sampling else None
+
+        def sample() -> Tensor:
+            if found is None:
+                return self(x)
+            with self._compiling():
+                return with_noise(*found)
+
+        return sample
+
+    def _compiling(self) -> AbstractContextManager[None]:
+        return compiling(True) if self.compiles else nullcontext()
 
     def extra_repr(self) -> str:
         return f"{self._plain}, {self.method}"
@@ -289,6 +310,11 @@ def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.
                 )
 
 
+def bayesian_layers(net: nn.Module) -> list[BayesianLayer]:
+    """The random layers of ``net``, each once."""
+    return [module for module in net.modules() if isinstance(module, BayesianLayer)]
+
+
 def posteriors(net: nn.Module) -> Iterator[tuple[str, Any]]:
     """The random tensors of ``net`` with their names, such as ``("conv1.weight", Gaussian(...))``; each once."""
     for name, module in net.named_modules():
@@ -304,7 +330,14 @@ def kl(net: nn.Module) -> Tensor:
     A scalar of at least float32, computed from the current parameters: it needs no forward pass before it. Zero for a
     deterministic network.
     """
-    terms = [posterior.kl() for _, posterior in posteriors(net)]
+    if any(layer.compiles for layer in bayesian_layers(net)) and not is_compiling():
+        with compiling(True):
+            return kl(net)
+    found = [posterior for _, posterior in posteriors(net)]
+    gaussians = [posterior for posterior in found if isinstance(posterior, Gaussian)]
+    terms = [posterior.kl() for posterior in found if not isinstance(posterior, Gaussian)]
+    if gaussians:
+        terms.append(Gaussian.kl_of_all(gaussians))
     if terms:
         return torch.stack(terms).sum()
     parameter = next(net.parameters(), None)
@@ -330,7 +363,7 @@ def sampling(net: nn.Module, enabled: bool) -> Iterator[nn.Module]:
 
     On exit every layer is as it was before, also after an exception.
     """
-    layers = [module for module in net.modules() if isinstance(module, BayesianLayer)]
+    layers = bayesian_layers(net)
     before = [layer.sampling for layer in layers]
     try:
         for layer in layers:

@@ -83,12 +83,12 @@ def test_repeated_images_are_samples_only_where_examples_are_independent():
     # The reference's fault: with one draw for the batch all copies of an image are the same sample.
     sampler = Sampler(network(BBB(rho_init=WIDE)), 3, "local", chunk=1000)
     calls = []
-    sampler.nets[0].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
+    sampler.nets[0][-1].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
     sampler(X)
     assert calls == [6, 6, 6]
     sampler = Sampler(network(LRT(rho_init=WIDE)), 5, "local", chunk=12)
     calls = []
-    sampler.nets[0].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
+    sampler.nets[0][-1].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
     sampler(X)
     assert calls == [12, 12, 6]
 

@@ -28,9 +28,12 @@ LIBRARIES = {
 
 # Room: the rooms it may import, and the libraries beside the standard one.
 DOORS = {
-    "posteriors": (set(), {"torch"}),
-    "methods": ({"posteriors"}, {"torch"}),
-    "layers": ({"posteriors", "methods"}, {"torch"}),
+    "memory": (set(), {"torch"}),
+    "compiling": (set(), {"torch"}),
+    "noise": ({"compiling", "memory"}, {"torch"}),
+    "posteriors": ({"compiling", "memory", "noise"}, {"torch"}),
+    "methods": ({"compiling", "memory", "noise", "posteriors"}, {"torch"}),
+    "layers": ({"compiling", "posteriors", "methods"}, {"torch"}),
     "compat": ({"methods", "layers"}, {"torch"}),
     "networks": (set(), {"torch"}),
     "objective": (set(), {"torch"}),
@@ -54,6 +57,7 @@ DOORS = {
             "posteriors",
             "methods",
             "layers",
+            "memory",
             "networks",
             "objective",
             "schedules",

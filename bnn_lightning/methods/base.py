@@ -88,6 +88,13 @@ class Method(ABC):
         convolutions. The result has the dtype that ``op`` gives.
         """
 
+    def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance of the outputs, where ``forward`` is :func:`with_noise` of them; else None.
+
+        They are the same for all samples of one input, so that several samples need them once.
+        """
+        return None
+
     def pretrained(self) -> Self:
         """The method for a network whose weights come from a trained one; itself, where that changes nothing."""
         return self

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bnn_lightning.methods.base import Method, Op
-from bnn_lightning.methods.local import local_reparameterisation
+from bnn_lightning.methods.local import moments, with_noise
 from bnn_lightning.posteriors import FixedAlpha, Multiplicative, Point, Posterior, unchanged
 
 
@@ -100,4 +100,7 @@ class GaussianW(FixedDropout):
         return Multiplicative(init.detach().clone(), alpha, unchanged, shared=False)
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        return local_reparameterisation(op, x, weight, bias)
+        return with_noise(*self.moments(op, x, weight, bias))
+
+    def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor]:
+        return moments(op, x, weight, bias)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.methods.base import Method, Op
-from bnn_lightning.methods.local import local_reparameterisation
+from bnn_lightning.methods.local import moments, with_noise
+from bnn_lightning.noise import standard_normal_like
 from bnn_lightning.posteriors import Gaussian, Posterior, Prior, ScaleMixture
 
 _PRIORS_DICT = {
@@ -128,7 +129,7 @@ class Flipout(GaussianMethod):
             return y
         shape = op.example_shape(y)
         centre, std = op.over_outputs(bias.mean).expand(shape), op.over_outputs(bias.variance.sqrt()).expand(shape)
-        return y + torch.addcmul(centre, std, torch.randn_like(centre)).to(y.dtype)
+        return y + torch.addcmul(centre, std, standard_normal_like(centre)).to(y.dtype)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,10 @@ class LRT(GaussianMethod):
         return True
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        return local_reparameterisation(op, x, weight, bias)
+        return with_noise(*self.moments(op, x, weight, bias))
+
+    def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor]:
+        return moments(op, x, weight, bias)
 
 
 def _signs(op: Op, x: Tensor) -> Tensor:

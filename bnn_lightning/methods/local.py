@@ -3,57 +3,114 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bnn_lightning.compiling import fused
+from bnn_lightning.memory import channels_last, flat, is_channels_last, like, shaped
 from bnn_lightning.methods.base import Op
+from bnn_lightning.noise import has_own_noise, new_key, philox_quarters, standard_normal_like
 from bnn_lightning.posteriors import Posterior
 
+_EPS = 1e-16
+_BLOCK = 2**17  # numbers: four such blocks of float32 stay in the cache of two cores
 
-def local_reparameterisation(op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-    """M + sqrt(v + eps) * zeta: what independent random weights would give each output, drawn at the output.
 
-    m = op(x, mean of w, mean of b), v = op(x^2, variance of w, variance of b), zeta ~ N(0, 1) of their shape.
+def moments(op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance that independent random weights give each output, in at least float32.
+
+    m = op(x, mean of w, mean of b), v = op(x^2, variance of w, variance of b).
     Kingma et al. 2015 (arXiv:1506.02557), section 2.3.
 
-    eps is 1e-16: without it, a patch of zeros under a layer without bias has v = 0 and the gradient of the square root
-    is infinite. The mean of the bias has no place in v, which it could make negative.
+    The mean of the bias has no place in v, which it could make negative.
     """
     mean = op(x, weight.mean, None if bias is None else bias.mean)
     # sigma^2 is near 1e-5: half precision rounds it to 8 bits or to zero, so this path stays in float32.
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(x.dtype, torch.float32)
-        variance = op(
-            x.to(dtype).square(), weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype)
+        squared = x.to(dtype).square()
+        if is_channels_last(x):
+            squared = channels_last(squared)  # with one channel the square has forgotten it
+        variance = op(squared, weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype))
+    return mean, variance
+
+
+def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
+    """Mean + sqrt(variance + eps) * zeta, zeta ~ N(0, 1), in the dtype of ``mean``: local reparameterisation.
+
+    eps is 1e-16: without it, a patch of zeros under a layer without bias has v = 0 and the gradient of the square root
+    is infinite.
+    """
+    precise = mean.to(variance.dtype)
+    if torch.compiler.is_compiling():
+        y = precise + (variance + _EPS).sqrt() * standard_normal_like(variance)  # fused by who compiles
+    else:
+        # Drawn here, one number tells vmap whether noise differs between its examples; it adds nothing to the noise.
+        token = torch.rand((), device=mean.device)
+        y = _AddNoise.apply(precise, variance, token, torch.is_grad_enabled())[0]
+    return y.to(mean.dtype)
+
+
+class _AddNoise(torch.autograd.Function):
+    """The same, with one saved tensor where autograd keeps three: zeta / (2 std), the derivative in the variance."""
+
+    @staticmethod
+    def forward(mean: Tensor, variance: Tensor, _: Tensor, with_derivative: bool) -> tuple[Tensor, ...]:
+        make = _with_philox if has_own_noise(mean) else _in_blocks
+        found = make(flat(mean), flat(like(variance, mean)), with_derivative)
+        return tuple(shaped(part, mean) for part in found)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], mean: Tensor, variance: Tensor, token: Tensor, with_derivative: bool
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        mean, variance = (
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((mean, variance), in_dims, strict=False)
         )
-        return AddNoise.apply(mean.to(dtype), variance, standard_normal_like(variance))[0].to(mean.dtype)
-
-
-class AddNoise(torch.autograd.Function):
-    """mean + sqrt(variance + 1e-16) * noise, with one saved tensor where autograd would keep three."""
-
-    generate_vmap_rule = True
+        zeta = torch.randn_like(mean[0]).expand_as(mean) if in_dims[2] is None else torch.randn_like(mean)
+        std = (variance + _EPS).sqrt()
+        found = (torch.addcmul(mean, std, zeta), zeta / (2 * std)) if with_derivative else (mean + std * zeta,)
+        return found, (0,) * len(found)
 
     @staticmethod
-    def forward(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        std = (variance + 1e-16).sqrt_()
-        return torch.addcmul(mean, std, noise), torch.div(noise, std).mul_(0.5)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
-        (half_noise_over_std,) = ctx.saved_tensors
-        return grad, grad * half_noise_over_std, None
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
+        return grad, grad * ctx.saved_tensors[0], None, None
 
 
-def standard_normal_like(x: Tensor) -> Tensor:
-    """N(0, 1) noise with the shape and memory format of ``x``."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        # Drawing straight into a channels_last tensor takes torch's slow strided path, several times as long.
-        return torch.randn_like(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return torch.randn_like(x)
+def _in_blocks(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
+    """Block by block, each in the cache from its draw to its result."""
+    found = [torch.empty_like(mean) for _ in range(1 + with_derivative)]
+    size = _BLOCK if mean.device.type == "cpu" else max(1, mean.numel())
+    for m, v, y, *derivative in zip(*(x.split(size) for x in (mean, variance, *found)), strict=True):
+        double_std = (4 * v).add_(4 * _EPS).sqrt_()
+        zeta = derivative[0].normal_() if with_derivative else torch.randn_like(m)
+        torch.addcmul(m, double_std, zeta, value=0.5, out=y)
+        if with_derivative:
+            zeta.div_(double_std)
+    return found
+
+
+def _with_philox(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
+    count, beyond = mean.numel(), -mean.numel() % 8
+    if beyond or not count:  # a counter gives four numbers, and the compiler takes lengths of 0 and 1 by themselves
+        mean, variance = F.pad(mean, (0, beyond or 8)), F.pad(variance, (0, beyond or 8))
+    found = fused(_in_quarters)(mean, variance, new_key(mean), with_derivative)
+    return [part[:count] for part in found]
+
+
+def _in_quarters(mean: Tensor, variance: Tensor, key: Tensor, with_derivative: bool) -> list[Tensor]:
+    """One loop, whose step takes a number from each quarter."""
+    means = mean.view(4, -1)
+    stds = [(v + _EPS).sqrt() for v in variance.view(4, -1)]
+    zetas = philox_quarters(means.shape[1], key)
+    y = [m + std * zeta for m, std, zeta in zip(means, stds, zetas, strict=True)]
+    derivative = [zeta / (2 * std) for std, zeta in zip(stds, zetas, strict=True)]
+    return [torch.cat(parts) for parts in (y, derivative)[: 1 + with_derivative]]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bnn_lightning.methods.base import Method, Op, check_words
 from bnn_lightning.methods.dropout import with_noisy_inputs
-from bnn_lightning.methods.local import local_reparameterisation
+from bnn_lightning.methods.local import moments, with_noise
 from bnn_lightning.posteriors import (
     HIERARCHICAL,
     KINGMA,
@@ -129,10 +129,13 @@ class _TypeB(VariationalDropout, ABC):
         return math.inf
 
     def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
-        if self.noise_on == "W":
-            return local_reparameterisation(op, x, weight, bias)
+        if found := self.moments(op, x, weight, bias):
+            return with_noise(*found)
         y = op(x, weight.mean, None if bias is None else bias.mean)
         return y * weight.noise(op.over_outputs(weight.alpha()).expand_as(y)).to(y.dtype)
+
+    def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor] | None:
+        return moments(op, x, weight, bias) if self.noise_on == "W" else None
 
 
 @dataclass(frozen=True)

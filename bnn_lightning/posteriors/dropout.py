@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bnn_lightning.noise import standard_normal_like
 from bnn_lightning.posteriors.base import at_least_float32, shape_text
 
 
@@ -209,7 +210,7 @@ class Multiplicative(nn.Module):
         """Independent draws of z, one for each element of ``alpha``, which has been spread over what they multiply."""
         if self.bernoulli:
             return (torch.rand_like(alpha) * (1 + alpha) < 1) * (1 + alpha)
-        return torch.addcmul(torch.ones_like(alpha), alpha.sqrt(), torch.randn_like(alpha))
+        return torch.addcmul(torch.ones_like(alpha), alpha.sqrt(), standard_normal_like(alpha))
 
     def sample(self) -> Tensor:
         if self.shared:
@@ -275,7 +276,7 @@ class Additive(nn.Module):
         return self._log_sigma2().exp()
 
     def sample(self) -> Tensor:
-        return torch.addcmul(self.mean, (0.5 * self._log_sigma2()).exp(), torch.randn_like(self.mu))
+        return torch.addcmul(self.mean, (0.5 * self._log_sigma2()).exp(), standard_normal_like(self.mu))
 
     def log_alpha(self) -> Tensor:
         dtype = at_least_float32(self.mu)

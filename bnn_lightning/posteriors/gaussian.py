@@ -2,17 +2,44 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from bnn_lightning.compiling import fused, is_compiling
+from bnn_lightning.memory import flat, like, shaped
+from bnn_lightning.noise import standard_normal_like
 from bnn_lightning.posteriors.base import at_least_float32, shape_text
 
-# Below this rho, softplus(rho) equals exp(rho) to float32 rounding, so log(softplus(rho)) is rho itself. Going through
-# the logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
-_LOG_SIGMA_IS_RHO = -15.0
+# Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. Going through the
+# logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
+_LOG_SIGMA_IS_RHO = -30.0
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), element by element; on a CPU five times as fast as torch's, whose log1p is not vectorised."""
+    return _Softplus.apply(x)
+
+
+class _Softplus(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        # Flat, because compiled code is for any length, but for one number of axes.
+        return shaped(fused(_softplus)(flat(x)), x) if is_compiling() and x.numel() >= 2**15 else _softplus(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0].sigmoid()
 
 
 def gaussian_kl(
@@ -76,7 +103,7 @@ class ScaleMixture(Prior):
 
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
         entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, torch.randn_like(mu)))).sum()
+        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
 
 
 @dataclass(frozen=True)
@@ -129,7 +156,7 @@ class Gaussian(nn.Module):
 
     @property
     def sigma(self) -> Tensor:
-        return F.softplus(self.rho)
+        return softplus(self.rho)
 
     @property
     def mean(self) -> Tensor:
@@ -140,21 +167,32 @@ class Gaussian(nn.Module):
         return self.sigma.square()
 
     def sample(self) -> Tensor:
-        return torch.addcmul(self.mu, self.sigma, torch.randn_like(self.mu))
+        return torch.addcmul(self.mu, self.sigma, standard_normal_like(self.mu))
 
     def log_alpha(self) -> Tensor:
         dtype = at_least_float32(self.mu)
         return 2 * (_log_softplus(self.rho.to(dtype)) - self.mu.to(dtype).abs().log())
 
     def kl(self) -> Tensor:
+        return self.kl_of_all([self])
+
+    @staticmethod
+    def kl_of_all(gaussians: Sequence["Gaussian"]) -> Tensor:
+        """The sum of their KLs, in one pass over those whose prior is the normal one."""
+        terms = [one.prior.kl(*one._moments()) for one in gaussians if one.prior is not None]
+        groups: dict[tuple[torch.dtype, torch.device], list[Gaussian]] = {}
+        for one in gaussians:
+            if one.prior is None:
+                groups.setdefault((at_least_float32(one.mu), one.mu.device), []).append(one)
+        for (dtype, _), group in groups.items():
+            names = ("mu", "rho", "prior_mu", "prior_sigma")
+            terms.append(_GaussianKL.apply(len(group), *(getattr(one, n).to(dtype) for n in names for one in group))[0])
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
         dtype = at_least_float32(self.mu)
-        mu, rho = self.mu.to(dtype), self.rho.to(dtype)
-        prior_mu, prior_sigma = self.prior_mu.to(dtype), self.prior_sigma.to(dtype)
-        sigma = F.softplus(rho)
-        log_sigma = _log_softplus(rho)
-        if self.prior is not None:
-            return self.prior.kl(mu, sigma, log_sigma)
-        return gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
+        rho = self.rho.to(dtype)
+        return self.mu.to(dtype), softplus(rho), _log_softplus(rho)
 
     def extra_repr(self) -> str:
         if self.prior is not None:
@@ -165,4 +203,63 @@ class Gaussian(nn.Module):
 
 
 def _log_softplus(rho: Tensor) -> Tensor:
-    return torch.where(rho < _LOG_SIGMA_IS_RHO, rho, F.softplus(rho).clamp_min(torch.finfo(rho.dtype).tiny).log())
+    return softplus(rho.clamp_min(_LOG_SIGMA_IS_RHO)).log() + (rho - _LOG_SIGMA_IS_RHO).clamp_max(0)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    precise = x.to(at_least_float32(x))
+    return (_log1p_exp(precise.abs().neg()) + precise.clamp_min(0)).to(x.dtype)
+
+
+def _log1p_exp(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) for x up to 0."""
+    e = x.exp()
+    if torch.compiler.is_compiling():
+        return e.log1p()  # inductor's atanh is far off for small numbers
+    return (e / (2 + e)).atanh_().mul_(2)  # the same; torch's log1p is slow for small numbers
+
+
+class _GaussianKL(torch.autograd.Function):
+    """The sum of :func:`gaussian_kl` over tensors, with all gradients formed in the same pass.
+
+    Takes ``count`` means, as many rho, prior means and prior standard deviations, whose shapes are the means'.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count: int, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        means = tensors[:count]
+        parts = [
+            torch.cat([flat(like(x.expand_as(mean), mean)) for x, mean in zip(tensors[first:], means, strict=False)])
+            for first in range(0, 4 * count, count)
+        ]
+        return fused(_kl_and_gradients)(*parts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:], *inputs[1 : 1 + inputs[0]])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        in_mu, in_rho, *means = ctx.saved_tensors
+        sizes = [mean.numel() for mean in means]
+        gradients = [
+            shaped(part, mean)
+            for total in (in_mu, in_rho)
+            for part, mean in zip((grad * total).split(sizes), means, strict=True)
+        ]
+        return None, *gradients, *(None for _ in range(2 * len(means)))
+
+
+def _kl_and_gradients(mu: Tensor, rho: Tensor, prior_mu: Tensor, prior_sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    within = rho.clamp_min(_LOG_SIGMA_IS_RHO)
+    sigma = _softplus(within)
+    log_sigma = sigma.log().add_((rho - _LOG_SIGMA_IS_RHO).clamp_max_(0))
+    kl = gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
+    precision = prior_sigma.square().reciprocal_()
+    # d log sigma / d rho = sigmoid / sigma, which is 1 where both would underflow.
+    in_rho = sigma.square().mul_(precision).sub_(1).mul_(within.sigmoid_().div_(sigma))
+    return kl, precision.mul_(mu - prior_mu), in_rho

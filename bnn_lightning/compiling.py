@@ -1,0 +1,42 @@
+"""Element-wise functions that inductor makes one loop of, where that is wanted: convolutions stay as torch has them.
+
+Compiling a whole network was measured too: its pooling came out slower than torch's, by more than the rest gained.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import torch
+
+_wanted: ContextVar[bool] = ContextVar("compiling", default=False)
+
+
+@contextmanager
+def compiling(enabled: bool) -> Iterator[None]:
+    """Inside the ``with``, :func:`fused` gives compiled functions, and noise on a CPU is Philox's."""
+    token = _wanted.set(enabled)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def is_compiling() -> bool:
+    """Whether we compile; not so inside a graph that someone else compiles."""
+    return not torch.compiler.is_compiling() and _wanted.get()
+
+
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, or where that is wanted its compiled form, for tensors of any length.
+
+    Nothing falls back to eager: without a C++ compiler the first call raises torch's error.
+    """
+    return _compiled(function) if is_compiling() else function
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True, dynamic=True)
