@@ -13,6 +13,7 @@ from bnn_lightning.compat import (
 from bnn_lightning.draws import Ensemble, Sampler, sample_logits
 from bnn_lightning.export import load_dense
 from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
+from bnn_lightning.memory import keep_freed_memory
 from bnn_lightning.methods import (
     BBB,
     LRT,
@@ -78,6 +79,7 @@ __all__ = [
     "covariances",
     "elbo",
     "expected_entropy",
+    "keep_freed_memory",
     "kl",
     "load_dense",
     "load_reference_state_dict",

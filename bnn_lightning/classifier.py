@@ -20,9 +20,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, RESUME, CheckpointError, check_format, read_checkpoint
+from bnn_lightning.compiling import check
 from bnn_lightning.draws import CHUNK, Draws, Ensemble, Sampler, draws_of
 from bnn_lightning.evaluation import Evaluation, evaluate
-from bnn_lightning.layers import bayesianize, kl, load_plain_state_dict, plain, posteriors
+from bnn_lightning.layers import bayesian_layers, bayesianize, kl, load_plain_state_dict, plain, posteriors
 from bnn_lightning.memory import channels_last
 from bnn_lightning.methods import Method
 from bnn_lightning.metrics import validation_metrics
@@ -61,6 +62,8 @@ class BayesianClassifier(LightningModule):
         predict_chunk: images times samples that are computed together, which bounds memory.
         test_seed: of the samples in validation, test and predict.
         members: networks in an ensemble; bnn ensemble makes them.
+        compile: let inductor make loops of noise, KL and the functions around them: faster steps after some 20 s (once
+            for a machine, then 5). On a CPU it needs a C++ compiler, and noise is Philox's.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class BayesianClassifier(LightningModule):
         predict_chunk: int = CHUNK,
         test_seed: int = 0,
         members: int = 1,
+        compile: bool = False,
     ):
         super().__init__()
         for name, number in (("lr", lr), ("rho_lr_factor", rho_lr_factor)):
@@ -104,6 +108,9 @@ class BayesianClassifier(LightningModule):
         made += [copy.deepcopy(made[0]) for _ in range(members - 1)]
         self.network = made[0] if members == 1 else Ensemble(made)
         self.network.to(memory_format=torch.channels_last)
+        self.compile_noise = compile
+        for layer in bayesian_layers(self.network):
+            layer.compiles = compile
         self.lr, self.lr_schedule, self.rho_lr_factor = lr, lr_schedule, rho_lr_factor
         self.kl_weight = as_kl_weight(kl_weight)
         self.loss_form: Literal["per_datum", "total"] = loss_form
@@ -171,6 +178,8 @@ class BayesianClassifier(LightningModule):
     # Training
 
     def setup(self, stage: str) -> None:
+        if self.compile_noise and self.is_bayesian:
+            check(self.device)
         if stage == "fit" and self.init_from is not None:
             try:
                 state = read_checkpoint(self.init_from)["state_dict"]

@@ -55,6 +55,7 @@ from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
 from bnn_lightning.files import InUseError, UnwritableError, require_space
 from bnn_lightning.layers import sigma_over_prior
+from bnn_lightning.memory import keep_freed_memory
 from bnn_lightning.metrics import Estimate
 from bnn_lightning.parser import VERBS, ParseError, Parser, configs_first, one_sentence, shorten_help, value_of
 from bnn_lightning.pictures import draw_tests
@@ -119,6 +120,12 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--name", type=str | None, default=None, help="Name of the run's folders; null makes one from the config."
+        )
+        parser.add_argument(
+            "--keep_memory",
+            type=bool,
+            default=True,
+            help="Have glibc keep freed memory for the next step, which is faster; false gives it back.",
         )
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
@@ -207,6 +214,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        self.keeps_memory = config.keep_memory and keep_freed_memory()
         for part, owner in (("model", BayesianClassifier), ("trainer", VerbTrainer)):
             if not isinstance(config[part], Namespace):
                 raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
@@ -335,6 +343,8 @@ class CommandLine(LightningCLI):
         if ckpt_path:
             model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
         self._print(_headline(self.config.fit, model, datamodule))
+        if self.keeps_memory:
+            self._print("Freed memory is kept for the next step; --keep_memory false gives it back.")
         if self.checkpoint:
             where = "" if self._goes_on else f", in {_shown(self.run.checkpoints)}: this run has gone further already"
             steps = self.checkpoint["global_step"]
@@ -715,6 +725,7 @@ def _silence_the_libraries() -> None:
     """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
     warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
 
 

@@ -37,6 +37,27 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compiled(function) if is_compiling() else function
 
 
+def check(device: torch.device) -> None:
+    """Compiles and runs something small.
+
+    Raises:
+        ValueError: where that fails, with the reason.
+    """
+    with compiling(True):
+        try:
+            fused(_double)(torch.ones(8, device=device))
+        except Exception as error:  # inductor has no one kind of error for a compiler that is missing or too old
+            reason = " ".join(str(error).split()).split(" Set TORCH")[0][:200]
+            raise ValueError(
+                f"compile must be false on this machine, where inductor cannot compile: {reason}; "
+                "on a CPU it needs a C++ compiler such as g++ (Debian: apt install g++)."
+            ) from error
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return x + x
+
+
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=True)

@@ -30,13 +30,19 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     Raises:
         UnwritableError: when the disk is full, the folder read-only, and so on.
     """
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives the place to write the file to that is put in the place of ``path`` when the ``with`` ends."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
+            yield unfinished
+            with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
         finally:

@@ -56,6 +56,7 @@ DOORS = {
         {
             "posteriors",
             "methods",
+            "compiling",
             "layers",
             "memory",
             "networks",
@@ -87,7 +88,7 @@ DOORS = {
         {"settings", "data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
         | {"files", "progress", "saving"}
-        | {"boards", "verbs", "draws", "layers", "metrics", "decisions", "ensembles", "pictures"},
+        | {"boards", "verbs", "draws", "memory", "layers", "metrics", "decisions", "ensembles", "pictures"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
 }

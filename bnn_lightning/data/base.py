@@ -38,6 +38,7 @@ class ImageData(LightningDataModule):
         flip: augmentation of training batches: mirror left to right at random.
         ood: other images, such as [NotMNIST, FashionMNIST], prepared as these are: test says how well uncertainty
             tells them from the test images.
+        resident: whether training images are kept on the device that trains, where there is room for them.
         corruptions: whether test also measures 2,000 test images under five corruptions of five severities.
         seed: of the hold-out and of the order of training batches.
     """
@@ -63,6 +64,7 @@ class ImageData(LightningDataModule):
         crop_padding: int = 0,
         flip: bool = False,
         ood: "list[ImageData] | None" = None,
+        resident: bool = False,
         corruptions: bool = False,
         seed: int = 0,
     ):
@@ -92,6 +94,7 @@ class ImageData(LightningDataModule):
         """Of each channel over the training images, 255 being 1: what every image is normalised with; or 0 and 1."""
         self.crop_padding, self.flip = crop_padding, flip
         self.ood, self.corruptions = list(ood or []), corruptions
+        self.resident = resident
         self.seed = seed
         self.notes: list[str] = []
         """What must stand beside every result, such as "unofficial pixels"."""
@@ -260,10 +263,14 @@ class ImageData(LightningDataModule):
     def _loader(self, images: Images, train: bool = False) -> BatchLoader:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
         sampler = EpochSampler(len(images), shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
         if not train:
-            return BatchLoader(images, self.eval_batch_size, self.mean, self.std, sampler)
-        return BatchLoader(images, self.batch_size, self.mean, self.std, sampler, self.crop_padding, self.flip)
+            return BatchLoader(images, self.eval_batch_size, self.mean, self.std, sampler, device=device)
+        if self.resident:
+            images = Images(images.pixels.to(device), images.labels.to(device))
+        augmentation = (self.crop_padding, self.flip)
+        return BatchLoader(images, self.batch_size, self.mean, self.std, sampler, *augmentation, device=device)
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

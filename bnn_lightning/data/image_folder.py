@@ -1,6 +1,10 @@
 """A user's own pictures: one folder a class."""
 
+import hashlib
+import json
+import math
 import warnings
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
 from bnn_lightning.data.loader import Images
+from bnn_lightning.files import locked, require_space, whole, write_whole
 
 
 class ImageFolder(ImageData):
@@ -22,9 +27,17 @@ class ImageFolder(ImageData):
     hold-out and ``val_split`` is not used. ``predict`` takes every picture below root, whatever the folders, or root
     may be a single file. Each picture is resized so that its shorter side fits, and cut to the middle square. Pictures
     count as grey only where every training picture is grey. What cannot be read is left out, with a warning.
+
+    Args:
+        cache: a folder for what has been read: later runs take their pixels from files there (uint8, mapped into
+            memory, so that they may be more than fits) until a picture, its name or its date changes; null keeps none.
     """
 
     is_one_set = False
+
+    def __init__(self, *args: Any, cache: str | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.cache = cache
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -107,18 +120,15 @@ class ImageFolder(ImageData):
     def _read(self, files: list[Path], labels: Tensor, none_is_an_error: bool = True) -> Images:
         if self.image_size is None:
             raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
-        mode = "L" if self.in_channels == 1 else "RGB"
-        pixels, kept = [], []
-        for index, file in enumerate(files):
-            try:
-                with _opened(file) as picture:
-                    upright = ImageOps.exif_transpose(_eight_bits(picture)).convert(mode)
-                    square = ImageOps.fit(upright, (self.image_size,) * 2, Image.Resampling.BILINEAR)
-            except Exception as error:  # a damaged picture can raise nearly anything
-                self.unreadable[file] = str(error) or type(error).__name__
-                continue
-            pixels.append(torch.from_numpy(np.array(square)).view(self.image_size, self.image_size, -1))
-            kept.append(index)
+        shape = (self.in_channels, self.image_size, self.image_size)
+        if self.cache is None:
+            found = [(index, pixels) for index, pixels in enumerate(self._decoded(files, shape)) if pixels is not None]
+            kept = [index for index, _ in found]
+            pixels = torch.from_numpy(np.array([pixels for _, pixels in found], np.uint8).reshape(-1, *shape))
+            images = Images(pixels, labels[kept])
+        else:
+            pixels, kept = self._from_cache(Path(self.cache), files, shape)
+            images = Images(pixels, labels[kept], torch.arange(len(kept)))
         if self.unreadable:
             file, reason = next(iter(self.unreadable.items()))
             warnings.warn(
@@ -128,11 +138,47 @@ class ImageFolder(ImageData):
         self._files_read = [files[index] for index in kept]
         if not kept and none_is_an_error:
             raise DataNotFoundError(f"none of the {len(files)} pictures below {self.root} can be read.")
-        if not kept:
-            return Images(
-                torch.zeros(0, self.in_channels, self.image_size, self.image_size, dtype=torch.uint8), labels[:0]
-            )
-        return Images(torch.stack(pixels).permute(0, 3, 1, 2), labels[kept])
+        return images
+
+    def _decoded(self, files: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray | None]:
+        """The pixels of each file, or None for one that cannot be read; ``unreadable`` has the reasons."""
+        mode = "L" if shape[0] == 1 else "RGB"
+        for file in files:
+            try:
+                with _opened(file) as picture:
+                    upright = ImageOps.exif_transpose(_eight_bits(picture)).convert(mode)
+                    square = ImageOps.fit(upright, (shape[1], shape[2]), Image.Resampling.BILINEAR)
+            except Exception as error:  # a damaged picture can raise nearly anything
+                self.unreadable[file] = str(error) or type(error).__name__
+                yield None
+                continue
+            yield np.array(square).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+
+    def _from_cache(self, folder: Path, files: list[Path], shape: tuple[int, int, int]) -> tuple[Tensor, list[int]]:
+        """The same from files in ``folder``, which are made where they are missing."""
+        stats = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file in files for stat in (file.stat(),)]
+        key = hashlib.sha256(json.dumps([shape, stats]).encode()).hexdigest()[:32]
+        array, record = folder / f"{key}.npy", folder / f"{key}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{key}.lock"):
+            if not record.is_file():  # which is written last
+                require_space(folder, len(files) * math.prod(shape))
+                kept: list[int] = []
+                with whole(array) as unfinished:
+                    # Room for all of them; the rows of those that cannot be read stay behind the last one.
+                    rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(files), *shape))
+                    for index, pixels in enumerate(self._decoded(files, shape)):
+                        if pixels is not None:
+                            rows[len(kept)] = pixels
+                            kept.append(index)
+                    rows.flush()
+                    del rows
+                reasons = {str(file): reason for file, reason in self.unreadable.items()}
+                write_whole(record, json.dumps({"kept": kept, "unreadable": reasons}).encode())
+            known = json.loads(record.read_bytes())
+            self.unreadable.update({Path(file): reason for file, reason in known["unreadable"].items()})
+            # Copy on write: nothing writes to them, but torch warns of arrays that cannot be written to.
+            return torch.from_numpy(np.load(array, mmap_mode="c")), known["kept"]
 
 
 def _opened(file: Path) -> Image.Image:

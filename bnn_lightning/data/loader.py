@@ -13,28 +13,44 @@ from bnn_lightning.randomness import mixed
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels ``(n, channels, height, width)`` as uint8 and labels ``(n,)`` as int64; -1 where a label is not known."""
+    """Pixels ``(n, channels, height, width)`` as uint8 and labels ``(n,)`` as int64; -1 where a label is not known.
 
-    pixels: Tensor
+    Args:
+        stored: the pixels.
+        labels: theirs.
+        rows: which of ``stored`` these images are, for pixels that lie in a file: they are read when they are asked
+            for, and a part of the images is a part of the rows. None for pixels in memory, all of which these are.
+    """
+
+    stored: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+        if self.stored.dtype != torch.uint8 or self.stored.dim() != 4:
             raise ValueError(
                 "pixels must be uint8 of shape (n, channels, height, width), "
-                f"got {self.pixels.dtype} of shape {tuple(self.pixels.shape)}."
+                f"got {self.stored.dtype} of shape {tuple(self.stored.shape)}."
             )
-        if self.labels.shape != self.pixels.shape[:1]:
+        if self.labels.shape != (len(self),):
             raise ValueError(f"labels must be one for each image ({len(self)}), got {tuple(self.labels.shape)}.")
 
     def __len__(self) -> int:
-        return self.pixels.shape[0]
+        return len(self.stored if self.rows is None else self.rows)
 
     def __getitem__(self, index: Tensor | slice) -> "Images":
-        return Images(self.pixels[index], self.labels[index])
+        if self.rows is None:
+            return Images(self.stored[index], self.labels[index])
+        return Images(self.stored, self.labels[index], self.rows[index])
+
+    @property
+    def pixels(self) -> Tensor:
+        return self.stored if self.rows is None else self.stored[self.rows]
 
     def converted(self, channels: int, size: int) -> "Images":
         """The same images with 1 or 3 ``channels`` and ``size`` x ``size`` pixels (bilinear, antialiased)."""
+        if tuple(self.stored.shape[1:]) == (channels, size, size):
+            return self
         pixels = self.pixels
         if channels == 1 and pixels.shape[1] == 3:
             pixels = tvf.rgb_to_grayscale(pixels)
@@ -50,9 +66,13 @@ class Images:
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over all pixels, in units where 255 is 1."""
         levels = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.zeros(self.stored.shape[1], 256, dtype=torch.int64)
+        for index in torch.arange(len(self)).split(4096):
+            for count, channel in zip(counts, self[index].pixels.unbind(1), strict=True):
+                count += torch.bincount(channel.flatten(), minlength=256)
         means, stds = [], []
-        for channel in self.pixels.unbind(1):
-            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        for count in counts:
+            share = count.double() / count.sum()
             mean = (share * levels).sum()
             means.append(mean.item())
             stds.append((share * (levels - mean).square()).sum().sqrt().item())
@@ -104,6 +124,7 @@ class BatchLoader:
         sampler: the order.
         crop_padding: in training, pad by this many black pixels and crop back to the size at a random place.
         flip: in training, mirror left to right with probability 1/2.
+        device: where batches are wanted: they go there as uint8 and are normalised there.
     """
 
     def __init__(
@@ -115,14 +136,16 @@ class BatchLoader:
         sampler: EpochSampler,
         crop_padding: int = 0,
         flip: bool = False,
+        device: torch.device | str = "cpu",
     ):
         self.images, self.batch_size, self.sampler = images, batch_size, sampler
         self.batch_sampler = None  # Lightning asks every loader that has a sampler for this
         self.crop_padding, self.flip = crop_padding, flip
         self._served, self._first = 0, 0  # batches of the current pass; where the next pass begins
-        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1)
+        self.device = torch.device(device)
+        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1).to(self.device)
         self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
-        self.shift = self.shift.view(1, -1, 1, 1)
+        self.shift = self.shift.view(1, -1, 1, 1).to(self.device)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.sampler), self.batch_size)
@@ -133,11 +156,13 @@ class BatchLoader:
         first, self._first = self._first, 0
         for step in range(first, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            pixels = self.images.pixels[index]
+            batch = self.images[index.to(self.images.labels.device)]
+            pixels, labels = batch.pixels, batch.labels
             if self.crop_padding or self.flip:
                 pixels = self._augmented(pixels, self.sampler.generator(step))
             self._served = step + 1
-            yield pixels.float().mul_(self.scale).sub_(self.shift), self.images.labels[index]
+            pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            yield pixels.float().mul_(self.scale).sub_(self.shift), labels
         # For loops without Lightning: the next pass over this loader is the next epoch.
         self.sampler.set_epoch(self.sampler.epoch + 1)
 
@@ -146,7 +171,7 @@ class BatchLoader:
             pixels = _random_crop(pixels, self.crop_padding, generator)
         if self.flip:
             mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.bool)
-            pixels = torch.where(mirrored, pixels.flip(3), pixels)
+            pixels = torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
         return pixels
 
     def state_dict(self) -> dict[str, int]:
@@ -173,4 +198,5 @@ def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Te
     batch, _, height, width = pixels.shape
     windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # (..., top, left, height, width)
     top, left = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
-    return windows[torch.arange(batch), :, top, left]
+    which = torch.arange(batch, device=pixels.device)
+    return windows[which, :, top.to(pixels.device), left.to(pixels.device)]
