@@ -1,0 +1,115 @@
+"""One network under each library's Bayesian layers, and the textbook's; each with its sum of KLs."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def replaced(net, conv, linear):
+    """A copy of the chain ``net`` whose layers are ``conv(old)`` and ``linear(old)``."""
+    net = copy.deepcopy(net)
+    for name, layer in list(net.named_children()):
+        if isinstance(layer, nn.Conv2d):
+            setattr(net, name, conv(layer))
+        elif isinstance(layer, nn.Linear):
+            setattr(net, name, linear(layer))
+    return net
+
+
+def _sizes(layer):
+    return layer.in_channels, layer.out_channels, layer.kernel_size
+
+
+def _geometry(layer):
+    return {"stride": layer.stride, "padding": layer.padding}
+
+
+def torchbnn(net):
+    import torchbnn
+
+    made = replaced(
+        net,
+        lambda old: torchbnn.BayesConv2d(0, 0.1, *_sizes(old), **_geometry(old)),
+        lambda old: torchbnn.BayesLinear(0, 0.1, old.in_features, old.out_features),
+    )
+    loss = torchbnn.BKLLoss(reduction="sum")
+    return made, lambda: loss(made)
+
+
+def bayesian_torch(net, kind="Reparameterization"):
+    from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn, get_kl_loss
+
+    made = copy.deepcopy(net)
+    prior = {"prior_mu": 0.0, "prior_sigma": 0.1, "posterior_mu_init": 0.0, "posterior_rho_init": -5.0}
+    dnn_to_bnn(made, prior | {"type": kind, "moped_enable": False, "moped_delta": 0.5})
+    return made, lambda: get_kl_loss(made)
+
+
+def blitz(net):
+    from blitz.losses import kl_divergence_from_nn
+    from blitz.modules import BayesianConv2d, BayesianLinear
+
+    made = replaced(
+        net,
+        lambda old: BayesianConv2d(*_sizes(old), **_geometry(old)),
+        lambda old: BayesianLinear(old.in_features, old.out_features),
+    )
+    return made, lambda: kl_divergence_from_nn(made)
+
+
+def torch_uncertainty(net):
+    from torch_uncertainty.layers.bayesian import BayesConv2d, BayesLinear
+    from torch_uncertainty.losses import KLDiv
+
+    made = replaced(
+        net,
+        lambda old: BayesConv2d(*_sizes(old), **_geometry(old)),
+        lambda old: BayesLinear(old.in_features, old.out_features),
+    )
+    return made, KLDiv(made)
+
+
+def uq_box(net, kind="reparameterization"):
+    from lightning_uq_box.models.bnn_layers import Conv2dVariational, LinearVariational
+    from lightning_uq_box.models.bnn_layers.bnn_utils import get_kl_loss
+
+    def conv(old):
+        return Conv2dVariational(*_sizes(old), old.stride[0], old.padding[0], prior_sigma=0.1, layer_type=kind)
+
+    made = replaced(
+        net, conv, lambda old: LinearVariational(old.in_features, old.out_features, prior_sigma=0.1, layer_type=kind)
+    )
+    return made, lambda: get_kl_loss(made)
+
+
+class TextbookLRT(nn.Module):
+    """Local reparameterisation as its formula has it: two passes, one draw, no thought given to speed."""
+
+    def __init__(self, old):
+        super().__init__()
+        for name, value in (("weight", old.weight), ("bias", old.bias)):
+            self.register_parameter(f"{name}_mu", nn.Parameter(value.detach().clone()))
+            self.register_parameter(f"{name}_rho", nn.Parameter(torch.full_like(value, -5.0)))
+        self.geometry = (old.stride, old.padding) if isinstance(old, nn.Conv2d) else ()
+        self.op = F.conv2d if self.geometry else F.linear
+
+    def forward(self, x):
+        sigmas = [torch.log1p(torch.exp(rho)) for rho in (self.weight_rho, self.bias_rho)]
+        mean = self.op(x, self.weight_mu, self.bias_mu, *self.geometry)
+        std = torch.sqrt(1e-16 + self.op(x**2, *(sigma**2 for sigma in sigmas), *self.geometry))
+        return mean + std * torch.randn_like(mean)
+
+    def kl(self, prior_sigma=0.1):
+        terms = []
+        for mu, rho in ((self.weight_mu, self.weight_rho), (self.bias_mu, self.bias_rho)):
+            sigma = torch.log1p(torch.exp(rho))
+            ratio = (sigma**2 + mu**2) / prior_sigma**2
+            terms.append(0.5 * (2 * torch.log(prior_sigma / sigma) - 1 + ratio).sum())
+        return sum(terms)
+
+
+def textbook_lrt(net):
+    made = replaced(net, TextbookLRT, TextbookLRT)
+    return made, lambda: sum(layer.kl() for layer in made if isinstance(layer, TextbookLRT))
