@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader, Subset
-from torchvision import datasets, transforms
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from bnn_lightning import LRT, BayesianClassifier, LeNet
 from bnn_lightning.data import MNIST
@@ -22,7 +23,7 @@ QUIET = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_mo
 def candidates(root):
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return {
-        COMMON: common(root or "data"),
+        COMMON: common(root),
         "bnn fit": ours(root, compiled=False),
         "bnn fit, compiled": ours(root, compiled=True),
     }
@@ -42,11 +43,23 @@ def ours(root, compiled):
     return run
 
 
+class OneByOne(Dataset):
+    """Images as torchvision's data sets give them: each goes through PIL and its transforms when it is asked for."""
+
+    def __init__(self, images):
+        self.pixels, self.labels = images.pixels[:, 0].numpy(), images.labels.tolist()
+        self.transform = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
+
+    def __len__(self):
+        return TRAINING
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
 def common(root):
     """Per-image transforms, a DataLoader, textbook layers, activation before pooling, Adam: plain PyTorch."""
-    shaped = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
-    images = Subset(datasets.MNIST(root, transform=shaped), range(TRAINING))
-    loader = DataLoader(images, batch_size=256, shuffle=True)
+    loader = DataLoader(OneByOne(MNIST(root).load_train()), batch_size=256, shuffle=True)
     net, divergence = rivals.textbook_lrt(activation_first(LeNet()))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
 

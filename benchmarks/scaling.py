@@ -10,7 +10,7 @@ METHODS = {"ours, BBB": "BBB", "ours, LRT": "LRT", "ours, LRT, compiled": "LRT, 
 
 def draw(results, path):
     found = results["growth"]["found"]
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 5, figsize=(16, 3.4), layout="constrained")
     panels = (
         ("batch", "images in a batch (LeNet)"),
         ("width", "width (CIFARNet)"),
@@ -30,14 +30,17 @@ def draw(results, path):
         axis.axhline(1, color="0.7", linewidth=1)
     axes[0].set_ylabel("training step, over the twin's")
     axes[0].legend(fontsize=8)
-    samples = [int(count) for count in found["samples"]]
+    by_count = results["samples"]["found"]
+    samples = [int(count) for count in by_count]
     for draws, title in (("weights", "weight draws"), ("local", "LRT")):
-        of_draws = [one[draws] for one in found["samples"].values()]
-        axes[3].loglog(samples, [one["seconds"] for one in of_draws], marker="o", markersize=4, label=f"{title}, s")
-        megabytes = [one["bytes"] / 1e9 for one in of_draws]
-        axes[3].loglog(samples, megabytes, "--", marker="s", markersize=3, label=f"{title}, GB")
-    axes[3].set_xlabel("samples of 256 images (LeNet)")
-    axes[3].legend(fontsize=8)
+        seconds = [one[draws]["seconds"] for one in by_count.values()]
+        megabytes = [one[draws]["bytes"] / 1e6 for one in by_count.values()]
+        axes[3].loglog(samples, seconds, marker="o", markersize=4, label=title)
+        axes[4].semilogx(samples, megabytes, marker="o", markersize=4, label=title)
+    for axis, label in zip(axes[3:], ("seconds", "added peak memory, MB"), strict=True):
+        axis.set(xlabel="samples of 64 images (3Conv3FC)", ylabel=label)
+        axis.legend(fontsize=8)
+    axes[4].set_ylim(0, None)
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -178,15 +178,11 @@ def predict(arguments):
 
 
 def memory(arguments):
-    """Peak resident memory that a step of 3Conv3FC adds, each in a process of its own with the default allocator."""
+    """The most bytes that tensors take during a step of 3Conv3FC beyond those before it, as torch counts them."""
     names = [TWIN, "our twin, channels_last", "ours, BBB", "ours, LRT", "ours, LRT, compiled", "textbook LRT"]
     found = {}
     for name in names:
-        environment = os.environ | {"BNN_MEASURE": name}
-        line = subprocess.run(
-            [sys.executable, __file__, "memory_of_one"], env=environment, capture_output=True, text=True, check=True
-        )
-        found[name] = {"bytes": int(line.stdout.split()[-1])}
+        found[name] = {"bytes": int(in_a_process("memory_of_one", name).split()[-1])}
     for one in found.values():
         one["ratio"] = one["bytes"] / found[TWIN]["bytes"]
     return found
@@ -204,13 +200,14 @@ def memory_of_one(_):
         run = training_step(net, divergence, channels_last(x), labels)
     for _ in range(3):
         run()
-    peaks = []
-    for _ in range(5):
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    with torch.profiler.profile(profile_memory=True) as profiler:
         run()
-        peaks.append(resident("VmHWM") - before)
-    print(statistics.median(peaks))
+    taken = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            taken += event.nbytes()
+            peak = max(peak, taken)
+    print(peak)
 
 
 def resident(key):
@@ -243,8 +240,8 @@ def start(arguments):
 
 
 def growth(arguments):
-    """How cost grows: batch, width, samples (time and memory), threads."""
-    found = {"batch": {}, "width": {}, "samples": {}, "threads": {}}
+    """How the cost of a step grows: batch, width, threads."""
+    found = {"batch": {}, "width": {}, "threads": {}}
 
     def against_the_twin(make, batch, channels, turns):
         x, labels = torch.randn(batch, channels, 32, 32), torch.randint(0, 10, (batch,))
@@ -263,24 +260,47 @@ def growth(arguments):
         torch.set_num_threads(count)
         found["threads"][count] = against_the_twin(ThreeConvThreeFC, 256, 1, 7)
     torch.set_num_threads(threads)
-    x = channels_last(torch.randn(256, 1, 32, 32))
-    net = ours(LeNet(), LRT())
-    for samples in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        found["samples"][samples] = {}
-        for draws in ("weights", "local"):
-            times, peaks = [], []
-            for _ in range(3):
-                before = resident("VmRSS")
-                Path("/proc/self/clear_refs").write_text("5")
-                begin = time.perf_counter()
-                Sampler(net, samples, draws)(x)
-                times.append(time.perf_counter() - begin)
-                peaks.append(resident("VmHWM") - before)
-            found["samples"][samples][draws] = {"seconds": statistics.median(times), "bytes": max(peaks)}
     return found
 
 
-MEASUREMENTS = {"step": step, "predict": predict, "memory": memory, "epoch": epoch, "start": start, "growth": growth}
+def samples(_):
+    """Seconds and added peak memory of T samples of 64 images by 3Conv3FC, each in a process of its own."""
+    found = {}
+    for count in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
+        for draws in ("weights", "local"):
+            seconds, added = in_a_process("samples_of_one", f"{count} {draws}").split()[-2:]
+            found.setdefault(count, {})[draws] = {"seconds": float(seconds), "bytes": int(added)}
+    return found
+
+
+def samples_of_one(_):
+    count, draws = os.environ["BNN_MEASURE"].split()
+    x = channels_last(torch.randn(64, 1, 32, 32))
+    net = ours(ThreeConvThreeFC(), LRT())
+    with torch.no_grad():
+        net(x)  # has the libraries load what they need
+    before = resident("VmHWM")
+    begin = time.perf_counter()
+    Sampler(net, int(count), draws)(x)
+    print(time.perf_counter() - begin, resident("VmHWM") - before)
+
+
+def in_a_process(measurement, what):
+    environment = os.environ | {"BNN_MEASURE": what}
+    words = [sys.executable, __file__, measurement]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+MEASUREMENTS = {
+    "step": step,
+    "predict": predict,
+    "samples": samples,
+    "memory": memory,
+    "epoch": epoch,
+    "start": start,
+    "growth": growth,
+}
+ONE = {"memory_of_one": memory_of_one, "samples_of_one": samples_of_one}
 
 
 def surroundings():
@@ -297,32 +317,45 @@ def surroundings():
     return {"processor": processor, "threads": torch.get_num_threads(), "python": platform.python_version()} | versions
 
 
-def table(_):
-    found = json.loads(RESULTS.read_text())
+def table(results):
+    """Prints the tables of docs/performance.md, then that of README.md."""
+    found = {key: record["found"] for key, record in json.loads(results.read_text()).items()}
 
     def cell(one):
         return f"{one['ratio']:.2f} ({one['low']:.2f}-{one['high']:.2f})"
 
-    for key, title in (("step", "training step"), ("predict", "32 samples of 256 images")):
-        of_key = found[key]["found"]
-        names = list(dict.fromkeys(name for one in of_key.values() for name in one))
-        lines = [[name, *(cell(one[name]) if name in one else "-" for one in of_key.values())] for name in names]
-        rows.show(title, list(of_key), lines)
-    default = found["step, default allocator"]["found"]
-    names = [TWIN, "our twin, channels_last", "ours, BBB", "ours, LRT", "ours, LRT, compiled", "textbook LRT"]
-    lines = [[name, *(cell(one[name]) for one in default.values())] for name in names]
-    rows.show("training step, default allocator", list(default), lines)
-    of_memory = found["memory"]["found"]
-    lines = [[name, f"{one['bytes'] / 1e6:.0f} MB", f"{one['ratio']:.2f}"] for name, one in of_memory.items()]
+    for key, title in (
+        ("step", "training step"),
+        ("step, default allocator", "training step, default allocator"),
+        ("predict", "32 samples of 256 images"),
+    ):
+        names = list(dict.fromkeys(name for one in found[key].values() for name in one))
+        lines = [[name, *(cell(one[name]) if name in one else "-" for one in found[key].values())] for name in names]
+        rows.show(title, list(found[key]), lines)
+    lines = [[name, f"{one['bytes'] / 1e6:.0f} MB", f"{one['ratio']:.2f}"] for name, one in found["memory"].items()]
     rows.show("added peak memory of a step, 3Conv3FC", ["", "over the twin's"], lines)
     for key, title in (("epoch", "LeNet LRT, 48,000 images"), ("start", "until help is there")):
-        lines = [[name, f"{one['seconds']:.2f} s", cell(one)] for name, one in found[key]["found"].items()]
+        lines = [[name, f"{one['seconds']:.2f} s", cell(one)] for name, one in found[key].items()]
         rows.show(title, ["median", "ratio"], lines)
+    steps, samples = found["step"]["3Conv3FC"], found["predict"]["3Conv3FC"]
+    peers = {"BBB": "BBB", "Flipout": "Flipout", "LRT": "textbook LRT"}
+    lines = []
+    for method, ending in peers.items():
+        others = {name: one["ratio"] for name, one in steps.items() if name.endswith(ending) and "ours" not in name}
+        best = min(others, key=lambda name: others[name])
+        mine = [f"{steps[f'ours, {method}{mark}']['ratio']:.2f}" for mark in ("", ", compiled")]
+        lines.append([f"training step, {method}", *mine, f"{others[best]:.2f} ({best.removesuffix(f', {method}')})"])
+    rest = {name: one["ratio"] for name, one in samples.items() if "ours" not in name and name != TWIN}
+    best = min(rest, key=lambda name: rest[name])
+    local = [f"{samples[f'ours, LRT{mark}']['ratio']:.2f}" for mark in ("", ", compiled")]
+    lines.append(["32 samples, LRT", *local, f"{rest[best]:.2f} ({best})"])
+    lines.append(["32 samples, weight draws", f"{samples['ours, weight draws']['ratio']:.2f}", "", ""])
+    rows.show("3Conv3FC, times the deterministic twin", ["ours", "ours, compiled", "fastest other"], lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", choices=["all", "table", "memory_of_one", *MEASUREMENTS])
+    parser.add_argument("what", nargs="+", choices=["all", "table", "figure", *ONE, *MEASUREMENTS])
     parser.add_argument("--root", default=None, help="folder of MNIST")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--default_allocator", action="store_true")
@@ -330,18 +363,24 @@ def main():
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     asked = list(MEASUREMENTS) if arguments.what == ["all"] else arguments.what
-    if asked[0] in ("table", "memory_of_one"):
-        globals()[asked[0]](arguments)
-        return
+    if asked[0] == "table":
+        table(RESULTS)
+    elif asked[0] in ONE:
+        ONE[asked[0]](arguments)
+    else:
+        measure(asked, arguments)
+
+
+def measure(asked, arguments):
     tuned = not arguments.default_allocator and keep_freed_memory()
-    for name in asked:
+    for name in [name for name in asked if name != "figure"]:
         begin = time.time()
         record = {"found": MEASUREMENTS[name](arguments), "seconds": round(time.time() - begin), "on": surroundings()}
         key = name if tuned else f"{name}, default allocator"
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         RESULTS.write_text(json.dumps(known | {key: record}, indent=1) + "\n")
         print(f"{key}: {record['seconds']} s", flush=True)
-    if "growth" in asked:
+    if asked in (["figure"], list(MEASUREMENTS)):
         import scaling
 
         scaling.draw(json.loads(RESULTS.read_text()), ROOT / "docs" / "scaling.png")

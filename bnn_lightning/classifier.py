@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -115,6 +116,8 @@ class BayesianClassifier(LightningModule):
         self.kl_weight = as_kl_weight(kl_weight)
         self.loss_form: Literal["per_datum", "total"] = loss_form
         self.is_bayesian = any(True for _ in posteriors(self.network))
+        if compile and not self.is_bayesian:
+            warnings.warn("compile has nothing to compile in a deterministic network.", stacklevel=2)
         self.objective = "likelihood" if method is None else method.objective
         self.removes_weights = method is not None and method.removes_weights and members == 1
         # Samples of a deterministic network are all the same: one is enough.

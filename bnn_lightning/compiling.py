@@ -60,4 +60,7 @@ def _double(x: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, fullgraph=True, dynamic=True)
+    # By default inductor writes what has taken many operations to memory, though the same loop reads it: for noise more
+    # bytes than its result has.
+    options: dict[str, Any] = {"realize_opcount_threshold": 10**6, "realize_reads_threshold": 10**6}
+    return torch.compile(function, fullgraph=True, dynamic=True, options=options)

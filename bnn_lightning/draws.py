@@ -79,7 +79,8 @@ class Sampler:
         found = []
         for member, (shared, rest) in enumerate(self._parts):
             if self.draws == "weights":
-                found += [self._weight_draws(member, chunk, shared(x)) for chunk in chunks]
+                before = shared(x)
+                found += [self._weight_draws(member, chunk, before) for chunk in chunks]
                 continue
             net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
             with _evaluating(net), sampling(net, self.draws == "local"), noise:

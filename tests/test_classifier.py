@@ -468,3 +468,20 @@ def test_hyper_parameters_are_what_trains_a_network():
         "data seed": 0,
         "epochs": 20,
     }
+
+
+def test_compile_changes_the_noise_and_nothing_else(tmp_path):
+    # One epoch with and without: the same names in the checkpoint, and twice the same numbers from the same seed.
+    states = []
+    for compiled in (True, True, False):
+        model = tiny(LRT(), compile=compiled)
+        fit(model)
+        states.append(model.state_dict())
+    assert states[0].keys() == states[2].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_a_deterministic_network_has_nothing_to_compile():
+    with pytest.warns(UserWarning, match="^compile has nothing to compile in a deterministic network"):
+        tiny(compile=True)

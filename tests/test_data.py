@@ -663,3 +663,75 @@ def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         MNIST5k(**settings)
     assert str(error.value) == message
+
+
+def pictures(folder, count=12):
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / ("cat", "dog")[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(place)
+    (folder / "cat" / "broken.png").write_text("no picture")
+
+
+@pytest.mark.filterwarnings("ignore:1 of the pictures:UserWarning")
+def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path, monkeypatch):
+    pictures(tmp_path / "pictures")
+
+    def batches(**settings):
+        data = ImageFolder(str(tmp_path / "pictures"), image_size=16, val_split=0.25, crop_padding=2, **settings)
+        data.setup()
+        loaders = (
+            data.train_dataloader(),
+            data.val_dataloader(),
+            data.calibration_dataloader(),
+            data.test_dataloader(),
+        )
+        return data, [batch for loader in loaders for batch in loader]
+
+    _, expected = batches()
+    cache = str(tmp_path / "cache")
+    batches(cache=cache)
+    opened = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **kwargs: opened.append(args[0]) or original(*args, **kwargs))
+    data, found = batches(cache=cache)
+    # The channels are found by looking at headers; no picture is decoded.
+    assert len(opened) <= 12
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert data.train.rows is not None
+    assert [path.name for path in data.unreadable] == ["broken.png"]
+    # A picture that has changed is read again.
+    Image.new("RGB", (16, 16), (7, 7, 7)).save(tmp_path / "pictures" / "cat" / "0.png")
+    data, _ = batches(cache=cache)
+    everything = torch.cat([part.pixels for part in (data.train, data.selection, data.calibration, data.test)])
+    assert (everything == 7).flatten(1).all(1).sum() == 1
+
+
+def test_pixels_in_a_file_are_read_when_they_are_asked_for():
+    stored = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    images = Images(stored, torch.arange(10), torch.arange(10))
+    part = images[torch.tensor([7, 3, 5])][1:]
+    assert part.stored.data_ptr() == stored.data_ptr()
+    assert part.pixels.flatten().tolist() == part.labels.tolist() == [3, 5]
+    assert Images(stored, torch.arange(10)).mean_and_std() == images.mean_and_std()
+    with pytest.raises(ValueError, match="labels must be one for each image"):
+        Images(stored, torch.arange(10), torch.arange(4))
+
+
+def test_batches_go_to_the_device_they_are_wanted_on(digits):
+    # The meta device stands for a GPU: it takes shapes and kinds of numbers, and refuses numbers from elsewhere.
+    loader = BatchLoader(digits.train, 64, digits.mean, digits.std, EpochSampler(3200, shuffle=True), device="meta")
+    pixels, labels = next(iter(loader))
+    assert (pixels.device.type, labels.device.type) == ("meta", "meta")
+    assert (pixels.dtype, labels.dtype, pixels.shape) == (torch.float32, torch.int64, (64, 1, 32, 32))
+
+
+def test_resident_images_give_the_same_batches():
+    settings = {"image_size": 32, "train_subset": 300, "crop_padding": 2, "flip": True}
+    batches = []
+    for resident in (False, True):
+        data = MNIST5k(**settings, resident=resident)
+        data.setup("fit")
+        batches.append(list(data.train_dataloader()))
+    torch.testing.assert_close(*batches, rtol=0, atol=0)

@@ -214,3 +214,31 @@ def test_sample_logits_draws_from_torchs_generator():
     assert not logits.requires_grad
     assert torch.equal(net[1].running_mean, statistics)
     assert all(module.training for module in net)
+
+
+class Whole(nn.Module):
+    """The same network, which nothing can cut in two."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+@pytest.mark.parametrize("chunk", [1, 12, 1000])
+@pytest.mark.parametrize("only", ["*", "5"])
+@pytest.mark.parametrize("method", [LRT(rho_init=WIDE), BBB(rho_init=WIDE)], ids=repr)
+def test_what_all_samples_share_is_computed_once_and_changes_nothing(method, only, chunk, draws):
+    net = bayesianize(network(), method, only)
+    sampler = Sampler(net, 5, draws, chunk=chunk)
+    calls = []
+    shared, _ = sampler._parts[0]
+    if only == "5":
+        shared[0].register_forward_hook(lambda *_: calls.append(1))
+    logits = sampler(X)
+    assert len(calls) == len(shared) // 5 == (only == "5")
+    # Mean and variance of one image do not depend on the others, but sums are taken in another order in a larger batch.
+    torch.testing.assert_close(logits, Sampler(Whole(net), 5, draws, chunk=chunk)(X), rtol=1e-5, atol=1e-6)

@@ -1,5 +1,7 @@
 """Local reparameterisation: noise on a layer's outputs instead of on its weights."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -32,8 +34,32 @@ def moments(op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tup
         squared = x.to(dtype).square()
         if is_channels_last(x):
             squared = channels_last(squared)  # with one channel the square has forgotten it
-        variance = op(squared, weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype))
-    return mean, variance
+        parameters = weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype)
+        if torch.compiler.is_compiling():
+            return mean, op(squared, *parameters)
+        with _computed_again(squared, x):
+            return mean, op(squared, *parameters)
+
+
+@contextmanager
+def _computed_again(squared: Tensor, x: Tensor) -> Iterator[None]:
+    """Inside the ``with``, backward squares ``x`` again, which is kept anyway, where it would have kept the square."""
+
+    def pack(saved: Tensor) -> Tensor | None:
+        return None if saved.data_ptr() == place and saved.shape == x.shape else saved
+
+    def unpack(packed: Tensor | None) -> Tensor:
+        if packed is not None:
+            return packed
+        again = x.detach().to(squared_dtype).square()
+        return channels_last(again) if is_channels_last(x) else again
+
+    with ExitStack() as stack:
+        if torch.is_grad_enabled():
+            with suppress(RuntimeError):  # inside torch.func tensors have no place, or no hooks
+                place, squared_dtype = squared.data_ptr(), squared.dtype
+                stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, unpack))
+        yield
 
 
 def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
