@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -79,7 +80,7 @@ def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
 def test_lines_without_a_terminal_and_no_noise(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
     captured = capsys.readouterr()
-    lines = captured.out.splitlines()
+    lines = [line for line in captured.out.splitlines() if not line.startswith("Freed memory is kept")]  # by glibc
     assert re.match(r"LeNet, LRT, MNIST5k: 123,412 parameters, N = 480, 1 epochs, seed 0", lines[0])
     assert re.match(
         r"epoch 1/1  nll \d.*  kl/N .* \(weight 0\.00\)  elbo/N -.*  accuracy .* %  val nll .* s$", lines[1]
@@ -88,6 +89,26 @@ def test_lines_without_a_terminal_and_no_noise(capsys):
     assert "tempered, posterior not converged" in captured.out
     assert captured.err == ""
     assert not re.search("litlogger|Tip|TPU|GPU available", captured.out)
+
+
+def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    quick = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]
+    called = []
+    monkeypatch.setattr("bnn_lightning.cli.keep_freed_memory", lambda: called.append(1) or True)
+    assert main(quick) == 0
+    assert said(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
+    assert main([*quick, "--keep_memory", "false"]) == 0
+    assert "Freed memory" not in said(capsys)
+    assert len(called) == 1
+
+
+def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.compile", "true"]) == 0
+    last = "checkpoints/lenet_lrt/version_0/last.ckpt"
+    monkeypatch.setattr("bnn_lightning.classifier.check", lambda device: pytest.fail("compiled to predict"))
+    assert main(["predict", "--ckpt_path", last, "--model.compile", "false"]) == 0
 
 
 def test_a_checkpoint_alone_can_be_tested(run, capsys):
