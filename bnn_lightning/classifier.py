@@ -418,7 +418,7 @@ class BayesianClassifier(LightningModule):
             for way, sampler in samplers.items():
                 with self.trainer.precision_plugin.forward_context():
                     log_probs[way].append(log_predictive(sampler(x, batch_idx)).cpu())
-            labels.append(of_batch)
+            labels.append(of_batch.cpu())
         if not labels:
             return {}
         target = self._gathered(torch.cat(labels))
