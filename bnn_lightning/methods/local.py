@@ -84,6 +84,7 @@ class _AddNoise(torch.autograd.Function):
     @staticmethod
     def forward(mean: Tensor, variance: Tensor, _: Tensor, with_derivative: bool) -> tuple[Tensor, ...]:
         make = _with_philox if has_own_noise(mean) else _in_blocks
+        mean, variance = mean.detach(), variance.detach()  # the compiler warns of views of what has a gradient
         found = make(flat(mean), flat(like(variance, mean)), with_derivative)
         return tuple(shaped(part, mean) for part in found)
 
