@@ -63,8 +63,7 @@ class BayesianClassifier(LightningModule):
         predict_chunk: images times samples that are computed together, which bounds memory.
         test_seed: of the samples in validation, test and predict.
         members: networks in an ensemble; bnn ensemble makes them.
-        compile: let inductor make loops of noise, KL and the functions around them: faster steps after some 20 s (once
-            for a machine, then 5). On a CPU it needs a C++ compiler, and noise is Philox's.
+        compile: have inductor compile noise and KL, for speed.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ class CommandLine(LightningCLI):
             "--keep_memory",
             type=bool,
             default=True,
-            help="Have glibc keep freed memory for the next step, which is faster; false gives it back.",
+            help="Whether glibc keeps freed memory for the next step.",
         )
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:

@@ -711,7 +711,7 @@ def test_tensorboard_shows_the_posterior_and_the_hyper_parameters(run):
 
 def test_predict_says_what_to_do_with_each_picture(run, capsys):
     best = str(run / "best.ckpt")
-    words = ["predict", "--ckpt_path", best, "--target_risk", "0.75", "--alpha", "0.2"]
+    words = ["predict", "--ckpt_path", best, "--target_risk", "0.85", "--alpha", "0.2"]
     assert main(words) == 0
     assert "Accepted is what has a confidence of" in said(capsys)
     rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))

@@ -38,7 +38,7 @@ class ImageData(LightningDataModule):
         flip: augmentation of training batches: mirror left to right at random.
         ood: other images, such as [NotMNIST, FashionMNIST], prepared as these are: test says how well uncertainty
             tells them from the test images.
-        resident: whether training images are kept on the device that trains, where there is room for them.
+        resident: whether training images are kept on the device.
         corruptions: whether test also measures 2,000 test images under five corruptions of five severities.
         seed: of the hold-out and of the order of training batches.
     """
