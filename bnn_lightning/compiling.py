@@ -4,7 +4,7 @@ Compiling a whole network was measured too: its pooling came out slower than tor
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -14,9 +14,16 @@ import torch
 _wanted: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
+def compiling(enabled: bool) -> AbstractContextManager[None]:
+    """Inside the ``with``, whether :func:`fused` gives compiled functions, and noise on a CPU is Philox's.
+
+    Inside a graph that someone else compiles it changes nothing.
+    """
+    return nullcontext() if torch.compiler.is_compiling() or _wanted.get() == enabled else _changed(enabled)
+
+
 @contextmanager
-def compiling(enabled: bool) -> Iterator[None]:
-    """Inside the ``with``, :func:`fused` gives compiled functions, and noise on a CPU is Philox's."""
+def _changed(enabled: bool) -> Iterator[None]:
     token = _wanted.set(enabled)
     try:
         yield

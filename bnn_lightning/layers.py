@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.compiling import compiling, is_compiling
+from bnn_lightning.compiling import compiling
 from bnn_lightning.methods import Method, Op
 from bnn_lightning.methods.local import with_noise
 from bnn_lightning.posteriors import Gaussian
@@ -163,25 +163,22 @@ class BayesianLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sampling:
-            with self._compiling():
+            with compiling(self.compiles):
                 return self.method.forward(self.op, x, self.weight, self.bias)
         return self.op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
 
     def sampler(self, x: Tensor) -> Callable[[], Tensor]:
         """What gives a sample of the output for ``x`` at each call; what all samples share is computed once."""
-        with self._compiling():
+        with compiling(self.compiles):
             found = self.method.moments(self.op, x, self.weight, self.bias) if self.sampling else None
 
         def sample() -> Tensor:
             if found is None:
                 return self(x)
-            with self._compiling():
+            with compiling(self.compiles):
                 return with_noise(*found)
 
         return sample
-
-    def _compiling(self) -> AbstractContextManager[None]:
-        return compiling(True) if self.compiles else nullcontext()
 
     def extra_repr(self) -> str:
         return f"{self._plain}, {self.method}"
@@ -330,14 +327,12 @@ def kl(net: nn.Module) -> Tensor:
     A scalar of at least float32, computed from the current parameters: it needs no forward pass before it. Zero for a
     deterministic network.
     """
-    if any(layer.compiles for layer in bayesian_layers(net)) and not is_compiling():
-        with compiling(True):
-            return kl(net)
     found = [posterior for _, posterior in posteriors(net)]
     gaussians = [posterior for posterior in found if isinstance(posterior, Gaussian)]
-    terms = [posterior.kl() for posterior in found if not isinstance(posterior, Gaussian)]
-    if gaussians:
-        terms.append(Gaussian.kl_of_all(gaussians))
+    with compiling(any(layer.compiles for layer in bayesian_layers(net))):
+        terms = [posterior.kl() for posterior in found if not isinstance(posterior, Gaussian)]
+        if gaussians:
+            terms.append(Gaussian.kl_of_all(gaussians))
     if terms:
         return torch.stack(terms).sum()
     parameter = next(net.parameters(), None)

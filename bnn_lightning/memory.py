@@ -21,9 +21,9 @@ def keep_freed_memory() -> bool:
     """Has glibc keep freed blocks for the next ones; False, and nothing done, where it is not the allocator.
 
     By default every block of 32 MiB or more is mapped from the operating system and page-faulted anew at each use,
-    which took a fifth of a training step of 3Conv3FC. To be called once, before tensors are made. What a process has
-    freed counts as its resident memory from then on. Left alone where another allocator is preloaded, or where the
-    environment has settings for glibc's (MALLOC_..., GLIBC_TUNABLES).
+    which took a fifth of a training step of 3Conv3FC under LRT. To be called once, before tensors are made. What a
+    process has freed counts as its resident memory from then on. Left alone where another allocator is preloaded, or
+    where the environment has settings for glibc's (MALLOC_..., GLIBC_TUNABLES).
     """
     environment = os.environ
     is_set = "glibc.malloc" in environment.get("GLIBC_TUNABLES", "") or any(

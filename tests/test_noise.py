@@ -167,6 +167,19 @@ def test_compiled_and_eager_kl_are_equal():
         torch.testing.assert_close(*(one.grad for one in parameters), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_that_compile_can_be_compiled_by_someone_else():
+    net = bayesianize(nn.Sequential(nn.Linear(4, 3)), LRT())
+    for layer in bayesian_layers(net):
+        layer.compiles = True
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def loss(x):
+        return net(x).square().sum(), kl(net)
+
+    torch.testing.assert_close(loss(torch.randn(2, 4))[1], kl(net))
+
+
 def test_kl_of_large_tensors_is_that_of_their_parts():
     # Large tensors go through in blocks, with priors of one number; small ones together.
     torch.manual_seed(0)

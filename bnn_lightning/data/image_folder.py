@@ -173,7 +173,7 @@ class ImageFolder(ImageData):
                             kept.append(index)
                     rows.flush()
                     del rows
-                reasons = {str(file): reason for file, reason in self.unreadable.items()}
+                reasons = {str(file): self.unreadable[file] for file in files if file in self.unreadable}
                 write_whole(record, json.dumps({"kept": kept, "unreadable": reasons}).encode())
             known = json.loads(record.read_bytes())
             self.unreadable.update({Path(file): reason for file, reason in known["unreadable"].items()})
