@@ -1,6 +1,7 @@
 """One network under each library's Bayesian layers, and the textbook's; each with its sum of KLs."""
 
 import copy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +19,19 @@ def replaced(net, conv, linear):
     return net
 
 
-def _sizes(layer):
-    return layer.in_channels, layer.out_channels, layer.kernel_size
-
-
-def _geometry(layer):
-    return {"stride": layer.stride, "padding": layer.padding}
+def rebuilt(net, conv, linear):
+    """The same for layers that take the arguments of torch's."""
+    return replaced(
+        net,
+        lambda old: conv(old.in_channels, old.out_channels, old.kernel_size, stride=old.stride, padding=old.padding),
+        lambda old: linear(old.in_features, old.out_features),
+    )
 
 
 def torchbnn(net):
     import torchbnn
 
-    made = replaced(
-        net,
-        lambda old: torchbnn.BayesConv2d(0, 0.1, *_sizes(old), **_geometry(old)),
-        lambda old: torchbnn.BayesLinear(0, 0.1, old.in_features, old.out_features),
-    )
+    made = rebuilt(net, partial(torchbnn.BayesConv2d, 0, 0.1), partial(torchbnn.BayesLinear, 0, 0.1))
     loss = torchbnn.BKLLoss(reduction="sum")
     return made, lambda: loss(made)
 
@@ -51,11 +49,7 @@ def blitz(net):
     from blitz.losses import kl_divergence_from_nn
     from blitz.modules import BayesianConv2d, BayesianLinear
 
-    made = replaced(
-        net,
-        lambda old: BayesianConv2d(*_sizes(old), **_geometry(old)),
-        lambda old: BayesianLinear(old.in_features, old.out_features),
-    )
+    made = rebuilt(net, BayesianConv2d, BayesianLinear)
     return made, lambda: kl_divergence_from_nn(made)
 
 
@@ -63,11 +57,7 @@ def torch_uncertainty(net):
     from torch_uncertainty.layers.bayesian import BayesConv2d, BayesLinear
     from torch_uncertainty.losses import KLDiv
 
-    made = replaced(
-        net,
-        lambda old: BayesConv2d(*_sizes(old), **_geometry(old)),
-        lambda old: BayesLinear(old.in_features, old.out_features),
-    )
+    made = rebuilt(net, BayesConv2d, BayesLinear)
     return made, KLDiv(made)
 
 
@@ -75,12 +65,10 @@ def uq_box(net, kind="reparameterization"):
     from lightning_uq_box.models.bnn_layers import Conv2dVariational, LinearVariational
     from lightning_uq_box.models.bnn_layers.bnn_utils import get_kl_loss
 
-    def conv(old):
-        return Conv2dVariational(*_sizes(old), old.stride[0], old.padding[0], prior_sigma=0.1, layer_type=kind)
+    def conv(*sizes, stride, padding):
+        return Conv2dVariational(*sizes, stride[0], padding[0], prior_sigma=0.1, layer_type=kind)
 
-    made = replaced(
-        net, conv, lambda old: LinearVariational(old.in_features, old.out_features, prior_sigma=0.1, layer_type=kind)
-    )
+    made = rebuilt(net, conv, partial(LinearVariational, prior_sigma=0.1, layer_type=kind))
     return made, lambda: get_kl_loss(made)
 
 

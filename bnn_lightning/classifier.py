@@ -21,7 +21,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import FORMAT_VERSION, KEY, RESUME, CheckpointError, check_format, read_checkpoint
-from bnn_lightning.compiling import check
+from bnn_lightning.compiling import check_compiler
 from bnn_lightning.draws import CHUNK, Draws, Ensemble, Sampler, draws_of
 from bnn_lightning.evaluation import Evaluation, evaluate
 from bnn_lightning.layers import bayesian_layers, bayesianize, kl, load_plain_state_dict, plain, posteriors
@@ -181,7 +181,7 @@ class BayesianClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.compile_noise and self.is_bayesian:
-            check(self.device)
+            check_compiler(self.device)
         if stage == "fit" and self.init_from is not None:
             try:
                 state = read_checkpoint(self.init_from)["state_dict"]

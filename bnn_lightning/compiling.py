@@ -44,7 +44,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compiled(function) if is_compiling() else function
 
 
-def check(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
     """Compiles and runs something small.
 
     Raises:

@@ -107,7 +107,7 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
 def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.compile", "true"]) == 0
     last = "checkpoints/lenet_lrt/version_0/last.ckpt"
-    monkeypatch.setattr("bnn_lightning.classifier.check", lambda device: pytest.fail("compiled to predict"))
+    monkeypatch.setattr("bnn_lightning.classifier.check_compiler", lambda device: pytest.fail("compiled to predict"))
     assert main(["predict", "--ckpt_path", last, "--model.compile", "false"]) == 0
 
 

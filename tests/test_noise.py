@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, LRT, Flipout, GaussianS, Sparse, ThreeConvThreeFC, bayesianize, kl
-from bnn_lightning.compiling import check, compiling
+from bnn_lightning.compiling import check_compiler, compiling
 from bnn_lightning.layers import bayesian_layers
 from bnn_lightning.memory import channels_last, is_channels_last
 from bnn_lightning.methods import local
@@ -240,7 +240,7 @@ def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/g++"))
     torch._dynamo.reset()
     with pytest.raises(ValueError, match=r"^compile must be false on this machine, where inductor cannot compile: "):
-        check(torch.device("cpu"))
+        check_compiler(torch.device("cpu"))
     torch._dynamo.reset()
 
 

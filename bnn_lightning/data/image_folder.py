@@ -159,7 +159,6 @@ class ImageFolder(ImageData):
         stats = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file in files for stat in (file.stat(),)]
         key = hashlib.sha256(json.dumps([shape, stats]).encode()).hexdigest()[:32]
         array, record = folder / f"{key}.npy", folder / f"{key}.json"
-        folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f".{key}.lock"):
             if not record.is_file():  # which is written last
                 require_space(folder, len(files) * math.prod(shape))

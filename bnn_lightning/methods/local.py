@@ -1,7 +1,7 @@
 """Local reparameterisation: noise on a layer's outputs instead of on its weights."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnn_lightning.compiling import fused
-from bnn_lightning.memory import channels_last, flat, is_channels_last, like, shaped
+from bnn_lightning.memory import flat, like, shaped
 from bnn_lightning.methods.base import Op
 from bnn_lightning.noise import has_own_noise, new_key, philox_quarters, standard_normal_like
 from bnn_lightning.posteriors import Posterior
@@ -31,13 +31,9 @@ def moments(op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tup
     # sigma^2 is near 1e-5: half precision rounds it to 8 bits or to zero, so this path stays in float32.
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(x.dtype, torch.float32)
-        squared = x.to(dtype).square()
-        if is_channels_last(x):
-            squared = channels_last(squared)  # with one channel the square has forgotten it
+        squared = like(x.to(dtype).square(), x)  # with one channel the square has forgotten its memory format
         parameters = weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype)
-        if torch.compiler.is_compiling():
-            return mean, op(squared, *parameters)
-        with _computed_again(squared, x):
+        with nullcontext() if torch.compiler.is_compiling() else _computed_again(squared, x):
             return mean, op(squared, *parameters)
 
 
@@ -49,10 +45,7 @@ def _computed_again(squared: Tensor, x: Tensor) -> Iterator[None]:
         return None if saved.data_ptr() == place and saved.shape == x.shape else saved
 
     def unpack(packed: Tensor | None) -> Tensor:
-        if packed is not None:
-            return packed
-        again = x.detach().to(squared_dtype).square()
-        return channels_last(again) if is_channels_last(x) else again
+        return like(x.detach().to(squared_dtype).square(), x) if packed is None else packed
 
     with ExitStack() as stack:
         if torch.is_grad_enabled():

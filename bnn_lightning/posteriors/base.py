@@ -1,10 +1,11 @@
 """The contract of a random tensor, the one that is not random, and what is asked of all of them."""
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Posterior(Protocol):
@@ -64,6 +65,22 @@ SPREADS = ("rho", "log_alpha", "log_sigma2", "log_sigma")
 THRESHOLD = 3.0
 """A weight with log alpha above this is removed: its noise has 20 times the power of its signal, a dropout rate of
 0.95 (Molchanov et al. 2017, section 4.3)."""
+
+
+class WithDerivative(torch.autograd.Function):
+    """A function of one tensor, element by element, whose ``forward`` gives its derivative beside its value."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:
+        return grad * ctx.saved_tensors[0]
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:

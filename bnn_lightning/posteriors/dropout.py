@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from bnn_lightning.noise import standard_normal_like
-from bnn_lightning.posteriors.base import at_least_float32, shape_text
+from bnn_lightning.posteriors.base import WithDerivative, at_least_float32, shape_text
 
 
 class Divergence(NamedTuple):
@@ -44,10 +43,8 @@ def log_uniform_kl(precision: Tensor) -> Tensor:
     return _LogUniformKL.apply(precision)[0]
 
 
-class _LogUniformKL(torch.autograd.Function):
-    """:func:`log_uniform_kl` with its derivative formed beside it: one saved tensor where autograd would keep nine."""
-
-    generate_vmap_rule = True
+class _LogUniformKL(WithDerivative):
+    """:func:`log_uniform_kl` with one saved tensor where autograd would keep nine."""
 
     @staticmethod
     def forward(precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,16 +55,6 @@ class _LogUniformKL(torch.autograd.Function):
         derivative = power.mul_(sigmoid).mul_(sigmoid).div_(within).mul_(_K1 * _K3)
         derivative.add_((1 + precision).reciprocal_(), alpha=0.5)
         return precision.log1p().mul_(0.5).add_(_K1).sub_(sigmoid, alpha=_K1), derivative
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:
-        return grad * ctx.saved_tensors[0]
 
 
 def hierarchical_kl(precision: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from bnn_lightning.compiling import fused, is_compiling
 from bnn_lightning.memory import flat, like, shaped
 from bnn_lightning.noise import standard_normal_like
-from bnn_lightning.posteriors.base import at_least_float32, shape_text
+from bnn_lightning.posteriors.base import WithDerivative, at_least_float32, shape_text
 
 # Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. Going through the
 # logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
@@ -33,23 +33,11 @@ def squared_softplus(x: Tensor) -> Tensor:
     return _SquaredSoftplus.apply(x)[0]
 
 
-class _SquaredSoftplus(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _SquaredSoftplus(WithDerivative):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         y = softplus(x)
         return y.square(), x.sigmoid().mul_(y).mul_(2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:
-        return grad * ctx.saved_tensors[0]
 
 
 class _Softplus(torch.autograd.Function):
