@@ -2,7 +2,7 @@
 
     python benchmarks/learnt_alpha.py [--root data]
 
-Prints the table of docs/results.md: three methods, three parametrisations, the full KL from the first step or ramped.
+Prints the table of docs/measurements.md: three methods, three parametrisations, the full KL at once or ramped.
 """
 
 import argparse

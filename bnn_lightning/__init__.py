@@ -28,7 +28,19 @@ from bnn_lightning.methods import (
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.networks import MLP, AlexNet, CIFARNet, LeNet, LeNet5Caffe, LeNet300100, ThreeConvThreeFC
+from bnn_lightning.networks import (
+    MLP,
+    AlexNet,
+    BaseCNN,
+    BatchNormMLP,
+    CIFARNet,
+    LeNet,
+    LeNet5Caffe,
+    LeNet300100,
+    SKNet,
+    ThreeConvThreeFC,
+    multiply_adds,
+)
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import LearntScale, ScaleMixture
 from bnn_lightning.predictive import (
@@ -52,6 +64,8 @@ __all__ = [
     "BBBLinear",
     "BBB_LRT_Conv2d",
     "BBB_LRT_Linear",
+    "BaseCNN",
+    "BatchNormMLP",
     "BayesianClassifier",
     "BayesianLayer",
     "CIFARNet",
@@ -69,6 +83,7 @@ __all__ = [
     "MCDropout",
     "Method",
     "ModuleWrapper",
+    "SKNet",
     "Sampler",
     "ScaleMixture",
     "Sparse",
@@ -84,6 +99,7 @@ __all__ = [
     "load_dense",
     "load_reference_state_dict",
     "log_predictive",
+    "multiply_adds",
     "mutual_information",
     "predictive_entropy",
     "probabilities",

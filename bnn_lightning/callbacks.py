@@ -43,13 +43,18 @@ class EpochReport(Callback):
             # A resumed run goes on in its own table; what it will do again is taken out.
             rows = csv.DictReader(self.file.read_text().splitlines())
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        self._validating = 0.0
         self._started = time.monotonic()  # an epoch that goes on in the middle is not started again
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._validated = time.monotonic(), False
+        self._started, self._validated, self._validating = time.monotonic(), False, 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
+        self._validating += time.monotonic() - self._validation_started
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -60,7 +65,9 @@ class EpochReport(Callback):
             for name, value in trainer.callback_metrics.items()
             if self._validated or not name.startswith("val/")
         }
-        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values)
+        steps = 1000 * (seconds - self._validating) / max(1, int(trainer.num_training_batches))
+        row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2), "ms_per_batch": round(steps, 2)}
+        self.rows.append(row | values)
         if self.file is not None:
             self._write(self.file)
         if self.say is not None:

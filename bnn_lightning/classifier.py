@@ -29,6 +29,7 @@ from bnn_lightning.memory import channels_last
 from bnn_lightning.methods import Method
 from bnn_lightning.metrics import validation_metrics
 from bnn_lightning.networks import Network
+from bnn_lightning.norms import refuse_second_runs
 from bnn_lightning.objective import elbo, variational_loss
 from bnn_lightning.posteriors import SPREADS
 from bnn_lightning.predictive import log_predictive, summary
@@ -48,8 +49,10 @@ class BayesianClassifier(LightningModule):
         only: names of the layers that become random, as patterns such as "fc*".
         init_from: a checkpoint of the deterministic twin, whose weights are the first means; methods with a Gaussian
             posterior take sigma and the prior's mean from them too (moped_delta).
-        lr: Adam's learning rate.
+        lr: the learning rate.
         lr_schedule: how the rate changes from epoch to epoch; null keeps it constant.
+        optimizer: adam, or sgd.
+        momentum: of sgd.
         rho_lr_factor: the learning rate of rho, log_alpha or log_sigma over that of the other parameters. Adam moves
             rho by at most lr a step, so that a short run ends before sigma has found its value; 10 closes that gap.
         kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
@@ -64,6 +67,8 @@ class BayesianClassifier(LightningModule):
         test_seed: of the samples in validation, test and predict.
         members: networks in an ensemble; bnn ensemble makes them.
         compile: have inductor compile noise and KL, for speed.
+        allow_shared_statistics: train a network that runs one module with running statistics, such as a batch norm,
+            several times in a forward pass: a fault, whose cost can be measured so.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class BayesianClassifier(LightningModule):
         init_from: str | None = None,
         lr: float = 1e-3,
         lr_schedule: LRSchedule | None = None,
+        optimizer: Literal["adam", "sgd"] = "adam",
+        momentum: float = 0.0,
         rho_lr_factor: float = 1.0,
         kl_weight: float | KLWeight = 1.0,
         loss_form: Literal["per_datum", "total"] = "per_datum",
@@ -85,6 +92,7 @@ class BayesianClassifier(LightningModule):
         test_seed: int = 0,
         members: int = 1,
         compile: bool = False,
+        allow_shared_statistics: bool = False,
     ):
         super().__init__()
         for name, number in (("lr", lr), ("rho_lr_factor", rho_lr_factor)):
@@ -101,6 +109,13 @@ class BayesianClassifier(LightningModule):
                 raise ValueError(f"{name} must be 1 or more, got {count}.")
         if loss_form not in ("per_datum", "total"):
             raise ValueError(f"loss_form must be per_datum or total, got {loss_form!r}.")
+        if optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer must be adam or sgd, got {optimizer!r}.")
+        if not 0 <= momentum < 1 or (momentum and optimizer == "adam"):
+            wanted = "0 with adam, which has its own" if optimizer == "adam" else "from 0 to below 1"
+            raise ValueError(f"momentum must be {wanted}, got {momentum}.")
+        if optimizer == "sgd" and loss_form == "total":
+            raise ValueError("loss_form must be per_datum with sgd, whose steps are as long as gradients, got total.")
         if method is not None and init_from is not None:
             method = method.pretrained()
         self.init_from = init_from
@@ -112,6 +127,8 @@ class BayesianClassifier(LightningModule):
         for layer in bayesian_layers(self.network):
             layer.compiles = compile
         self.lr, self.lr_schedule, self.rho_lr_factor = lr, lr_schedule, rho_lr_factor
+        self.optimizer, self.momentum = optimizer, momentum
+        self.allow_shared_statistics = allow_shared_statistics
         self.kl_weight = as_kl_weight(kl_weight)
         self.loss_form: Literal["per_datum", "total"] = loss_form
         self.is_bayesian = any(True for _ in posteriors(self.network))
@@ -207,7 +224,11 @@ class BayesianClassifier(LightningModule):
         eps = 1e-8 / self.num_train if self.loss_form == "per_datum" and self.objective != "likelihood" else 1e-8
         # Lightning unscales fp16 gradients itself before clipping, which fused steps do not allow.
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.Adam(groups, lr=self.lr, eps=eps, fused=fused)
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused)
+        else:
+            optimizer = torch.optim.Adam(groups, lr=self.lr, eps=eps, fused=fused)
         if self.lr_schedule is None:
             return optimizer
         scheduler: Any = self.lr_schedule.scheduler(optimizer, self._epochs)
@@ -255,6 +276,8 @@ class BayesianClassifier(LightningModule):
                 for (group, base), factor in zip(rates, config.scheduler.lr_lambdas, strict=True):
                     group["lr"] = base * factor(self.current_epoch)
 
+        self._watched = [] if self.allow_shared_statistics else refuse_second_runs(self.network)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Only here has all else that draws random numbers before a run's first step done so.
         if self._resume and self.trainer.ckpt_path:
@@ -288,6 +311,9 @@ class BayesianClassifier(LightningModule):
         return self.kl_weight(self.current_epoch, batch_idx // accumulated, steps, self._epochs)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for hook in self._watched:
+            hook.remove()
+        self._watched = []
         # The epoch's means are closed here, before validation and every callback's end of epoch, which read them.
         if self.trainer.is_last_batch:
             self._close_training_epoch()

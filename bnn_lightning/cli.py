@@ -53,7 +53,7 @@ from bnn_lightning.decisions import decisions, in_words
 from bnn_lightning.draws import Draws, draws_of
 from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
-from bnn_lightning.files import InUseError, UnwritableError, require_space
+from bnn_lightning.files import InUseError, UnwritableError, require_space, shown
 from bnn_lightning.layers import sigma_over_prior
 from bnn_lightning.memory import keep_freed_memory
 from bnn_lightning.metrics import Estimate
@@ -135,6 +135,8 @@ class CommandLine(LightningCLI):
         verbs: Any = self.parser._subcommands_action
         for action in verbs._choices_actions:
             action.help = VERBS[action.dest]
+        # A verb with a command line of its own, which __main__ gives it before this parser is built.
+        verbs._choices_actions.append(verbs._ChoicesPseudoAction("study", (), VERBS["study"]))
         for action in self.parser._actions:
             if action.dest in ("config", "print_config"):
                 vars(action)["hidden"] = True
@@ -346,7 +348,7 @@ class CommandLine(LightningCLI):
         if self.keeps_memory:
             self._print("Freed memory is kept for the next step; --keep_memory false gives it back.")
         if self.checkpoint:
-            where = "" if self._goes_on else f", in {_shown(self.run.checkpoints)}: this run has gone further already"
+            where = "" if self._goes_on else f", in {shown(self.run.checkpoints)}: this run has gone further already"
             steps = self.checkpoint["global_step"]
             self._print(f"Going on after epoch {epochs_done(self.checkpoint)}, {steps:,} steps{where}")
         self._train(model, datamodule, ckpt_path)
@@ -366,9 +368,9 @@ class CommandLine(LightningCLI):
                 for name, record in records.items()
             }
             reports.show_training(self.console, rows)
-            self._print(f"Checkpoints: {', '.join(map(_shown, written))}")
-            self._print(f"Curves:      tensorboard --logdir {_shown(self.run.logs.parent.parent)}")
-            self._print(f"Next:        bnn test --ckpt_path {_shown(written[0])}")
+            self._print(f"Checkpoints: {', '.join(map(shown, written))}")
+            self._print(f"Curves:      tensorboard --logdir {shown(self.run.logs.parent.parent)}")
+            self._print(f"Next:        bnn test --ckpt_path {shown(written[0])}")
 
     def _check_resume(self, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
         if "optimizer_states" not in self.checkpoint:
@@ -376,8 +378,8 @@ class CommandLine(LightningCLI):
                 f"--ckpt_path {ckpt_path} holds no training state: it can be tested, but not gone on with."
             )
         then, now = self.checkpoint[KEY]["config"]["model"], self.config.fit.model
-        for name in ("lr", "rho_lr_factor"):
-            if then[name] != now[name]:
+        for name in ("lr", "rho_lr_factor", "optimizer", "momentum"):
+            if then.get(name, now[name]) != now[name]:
                 raise UsageError(f"--model.{name} is {then[name]} to the end of a run that goes on, got {now[name]}.")
         # A run may have been killed while it was calibrated, which is all that is left to do then.
         calibrates = isinstance(datamodule, ImageData) and len(datamodule.calibration_dataloader()) > 0
@@ -408,7 +410,7 @@ class CommandLine(LightningCLI):
 
     def _how_to_go_on(self) -> str:
         last = self.run.checkpoints / "last.ckpt"
-        return f"Go on with: bnn fit --ckpt_path {_shown(last)}" if last.is_file() else "Nothing has been saved."
+        return f"Go on with: bnn fit --ckpt_path {shown(last)}" if last.is_file() else "Nothing has been saved."
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -454,7 +456,7 @@ class CommandLine(LightningCLI):
             written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
         if isinstance(datamodule, ImageData):
             written += self._test_figures(model, datamodule, name, names["samples"])
-        self._print(f"Written to {_shown(self.run.logs)}: {', '.join(path.name for path in written)}")
+        self._print(f"Written to {shown(self.run.logs)}: {', '.join(path.name for path in written)}")
 
     def _calibrated_with_other_samples(self, model: BayesianClassifier) -> int | None:
         """How many samples the calibration was fitted with, where that is not how many there are now."""
@@ -511,9 +513,9 @@ class CommandLine(LightningCLI):
         reports.show_pruning(self.console, rows)
         written = reports.write_table(self.run.logs, name, rows)
         figure = self.run.logs / f"{name}.png"
-        title = f"{_shown(Path(ckpt_path))}: mean weights"
+        title = f"{shown(Path(ckpt_path))}: mean weights"
         figures.pruning_curve(figure, [row["removed"] for row in rows], [row["accuracy"] for row in rows], title)
-        self._print(f"Written: {', '.join(map(_shown, [*written, figure]))}")
+        self._print(f"Written: {', '.join(map(shown, [*written, figure]))}")
 
     def export(
         self,
@@ -543,7 +545,7 @@ class CommandLine(LightningCLI):
         reports.show_export(self.console, rows)
         written = reports.write_table(self.run.logs, f"export_{Path(ckpt_path).stem}", rows)
         self._print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
-        self._print(f"Written: {', '.join(map(_shown, [path, *written]))}; torch.export.load(FILE).module() loads it")
+        self._print(f"Written: {', '.join(map(shown, [path, *written]))}; torch.export.load(FILE).module() loads it")
 
     def _loaded(self, model: BayesianClassifier, datamodule: LightningDataModule) -> Any:
         """Puts the checkpoint's weights into ``model`` and gives the test images."""
@@ -562,7 +564,7 @@ class CommandLine(LightningCLI):
         """What was measured in each way of predicting, in plain values."""
         method = self.config[self.subcommand].model.method
         method = method.class_path.split(".")[-1] if method else "deterministic"
-        where = _shown(Path(ckpt_path))
+        where = shown(Path(ckpt_path))
         return reports.evaluation(predictions, self.model.summary, self._description(), images, where, method)
 
     def predict(
@@ -586,7 +588,7 @@ class CommandLine(LightningCLI):
         unreadable = datamodule.unreadable if isinstance(datamodule, ImageData) else {}
         rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
         path = reports.write_predictions(self.run.logs, rows)
-        self._print(f"{count:,} predictions written to {_shown(path)}")
+        self._print(f"{count:,} predictions written to {shown(path)}")
         self._print(in_words(calibration, target_risk, alpha))
         if calibration is not None and (samples := self._calibrated_with_other_samples(model)):
             self._print(f"That was found with {samples} samples, not with {model.test_samples}.")
@@ -603,7 +605,7 @@ class CommandLine(LightningCLI):
     ) -> None:
         file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
         if file.exists():
-            raise UsageError(f"--output {_shown(file)} is there already; name another file.")
+            raise UsageError(f"--output {shown(file)} is there already; name another file.")
         others = [read_checkpoint(path) for path in members]
         for path, other in zip(members, others, strict=True):
             if difference := first_difference(self.checkpoint[KEY], other[KEY]):
@@ -616,8 +618,8 @@ class CommandLine(LightningCLI):
         joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
         write_checkpoint(joined, file)
         epochs = ", ".join(str(epochs_done(checkpoint)) for checkpoint in (self.checkpoint, *others))
-        self._print(f"{len(others) + 1} networks of epochs {epochs} written to {_shown(file)}")
-        self._print(f"Next: bnn test --ckpt_path {_shown(file)}")
+        self._print(f"{len(others) + 1} networks of epochs {epochs} written to {shown(file)}")
+        self._print(f"Next: bnn test --ckpt_path {shown(file)}")
 
     def _prepare_data(self) -> None:
         """Loads the images: as the checkpoint's were, and not those that it was trained on."""
@@ -679,12 +681,6 @@ def _samples(model: BayesianClassifier, count: int, draws: Draws | None = None) 
         return "mean weights" if model.is_bayesian else "deterministic"
     kind = {"weights": "weight draw", "local": "local draw"}[draws]
     return f"{count} {kind}" if count == 1 else f"{count} {kind}s"
-
-
-def _shown(path: Path) -> str:
-    """A path as short as it can be typed from here."""
-    here = Path.cwd()
-    return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
 def _headline(config: Namespace, model: BayesianClassifier, data: LightningDataModule) -> str:

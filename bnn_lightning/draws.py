@@ -149,7 +149,7 @@ def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
     """What a sample of ``net`` is: ``draws``, or by default what suits its noise; ``mean`` where it has none.
 
     The default is weight draws: one function of the image, the same in every batch, at half the cost of local draws.
-    Measured with LeNets under LRT on MNIST, they tell images from elsewhere at least as well (docs/results.md).
+    Measured with LeNets under LRT on MNIST, they tell images from elsewhere at least as well (docs/measurements.md).
     """
     if draws is not None and draws not in get_args(Draws):
         raise ValueError(f"draws must be one of {', '.join(get_args(Draws))}, got {draws!r}.")

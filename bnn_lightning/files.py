@@ -61,6 +61,12 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     write_whole(path, lines.getvalue().encode())
 
 
+def shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    here, there = Path.cwd(), path.resolve()
+    return str(there.relative_to(here) if there.is_relative_to(here) else path)
+
+
 def remove_unfinished(folder: Path, name: str) -> None:
     """Removes what processes that were killed in :func:`write_whole` have left of the file ``name`` of ``folder``."""
     for file in folder.glob(f".{name}.*"):

@@ -12,10 +12,12 @@ import math
 from abc import ABCMeta
 from typing import Any, Literal
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-Activation = Literal["relu", "softplus"]
-_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
+Activation = Literal["relu", "softplus", "sigmoid"]
+_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid}
 
 
 class _AnyModule(ABCMeta):
@@ -161,6 +163,117 @@ class LeNet5Caffe(Network):
         )
 
 
+class BaseCNN(Network):
+    """BASE of an ablation study, for 28x28 images: LeNet5Caffe without activations after its convolutions.
+
+    431,080 parameters with one channel. ``batch_norm`` stands after both convolutions and after fc1; ``dropout`` with
+    rate 1/2 before fc2 (hidden) or, as the study has it, on what fc2 gives (logits).
+    """
+
+    image_size = 28
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        activation: Activation = "relu",
+        batch_norm: bool = False,
+        dropout: Literal["none", "hidden", "logits"] = "none",
+    ):
+        if dropout not in ("none", "hidden", "logits"):
+            raise ValueError(f"dropout must be none, hidden or logits, got {dropout!r}.")
+        layers: dict[str, nn.Module | None] = {
+            "conv1": nn.Conv2d(in_channels, 20, 5),  # 24
+            "bn1": nn.BatchNorm2d(20),
+            "pool1": nn.MaxPool2d(2),  # 12
+            "conv2": nn.Conv2d(20, 50, 5),  # 8
+            "bn2": nn.BatchNorm2d(50),
+            "pool2": nn.MaxPool2d(2),  # 4
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(50 * 4 * 4, 500),
+            "bn3": nn.BatchNorm1d(500),
+            "act3": None,
+            "dropout_hidden": nn.Dropout(),
+            "fc2": nn.Linear(500, num_classes),
+            "dropout_logits": nn.Dropout(),
+        }
+        unwanted = {"dropout_hidden", "dropout_logits"} - {f"dropout_{dropout}"}
+        if not batch_norm:
+            unwanted |= {"bn1", "bn2", "bn3"}
+        super().__init__(activation, **{name: layer for name, layer in layers.items() if name not in unwanted})
+
+
+class SKNet(Network):
+    """SK of the same study, for 28x28 images: two 3x3 convolutions where BASE has one of 5x5, then batch norm.
+
+    644,560 parameters at scale 1 with one channel; ``scale`` is of the convolutions' widths, the study has 0.2 to 2.
+    """
+
+    image_size = 28
+
+    def __init__(
+        self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu", scale: float = 1.0
+    ):
+        if not 1 <= 20 * scale < math.inf:
+            raise ValueError(f"scale must be a factor of the width such as 0.5, at least 1/20, got {scale}.")
+        first, second = int(20 * scale), int(50 * scale)
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, first, 3),  # 26
+            bn1=nn.BatchNorm2d(first),
+            act1=None,
+            conv2=nn.Conv2d(first, first, 3),  # 24
+            bn2=nn.BatchNorm2d(first),
+            pool2=nn.MaxPool2d(2),  # 12
+            act2=None,
+            conv3=nn.Conv2d(first, second, 3),  # 10
+            bn3=nn.BatchNorm2d(second),
+            pool3=nn.MaxPool2d(2),  # 5
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * 5 * 5, 500),
+            bn4=nn.BatchNorm1d(500),
+            act4=None,
+            fc2=nn.Linear(500, num_classes),
+        )
+
+
+class BatchNormMLP(Network):
+    """The 784-100-100-10 perceptron of a question about batch norm, for 28x28 images; 90,010 parameters with it.
+
+    ``batch_norm`` is none, separate, or shared, where one module normalises both hidden layers: a fault that training
+    refuses unless it is told to let it through. He-normal weights, eps 1e-3.
+    """
+
+    image_size = 28
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        activation: Activation = "relu",
+        batch_norm: Literal["none", "separate", "shared"] = "separate",
+    ):
+        if batch_norm not in ("none", "separate", "shared"):
+            raise ValueError(f"batch_norm must be none, separate or shared, got {batch_norm!r}.")
+        first = nn.BatchNorm1d(100, eps=1e-3)
+        second = first if batch_norm == "shared" else nn.BatchNorm1d(100, eps=1e-3)
+        layers: dict[str, nn.Module | None] = {
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(in_channels * 28 * 28, 100),
+            "bn1": first,
+            "act1": None,
+            "fc2": nn.Linear(100, 100),
+            "bn2": second,
+            "act2": None,
+            "fc3": nn.Linear(100, num_classes),
+        }
+        unwanted = {"bn1", "bn2"} if batch_norm == "none" else set()
+        super().__init__(activation, **{name: layer for name, layer in layers.items() if name not in unwanted})
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
 class LeNet300100(Network):
     """The LeNet-300-100 perceptron for 28x28 images; 266,610 parameters with one channel."""
 
@@ -206,3 +319,14 @@ class CIFARNet(Network):
         for layer in linear:
             # No activation follows, so there is no slope of 1/2 to make up for: He-normal weights would start far off.
             layer.reset_parameters()
+
+
+def multiply_adds(net: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiplications with their additions in convolutions and linear layers for one image ``shape`` (C, H, W)."""
+    parameter = next(net.parameters())
+    image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    was_training = net.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(image)
+    net.train(was_training)
+    return counter.get_total_flops() // 2

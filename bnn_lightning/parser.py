@@ -49,6 +49,7 @@ VERBS = {
     "ensemble": "Put trained networks together as one checkpoint, for test and predict.",
     "prune": "Measure a checkpoint's mean weights without more and more of those that carry least signal.",
     "export": "Write a checkpoint's mean weights as a smaller network that plain torch loads.",
+    "study": "Run a grid of runs, on one machine or several, and report it as a table.",
 }
 
 # Help in our words where an argument comes from elsewhere.

@@ -75,17 +75,21 @@ class Soenderby(KLWeight):
 
 @dataclass(frozen=True)
 class LinearWarmup(KLWeight):
-    """0 before epoch ``start``, then linear to 1 over ``length``: min(max(epoch - start, 0) / length, 1).
+    """0 before epoch ``start``, then linear to ``peak`` over ``length``: peak min(max(epoch - start, 0) / length, 1).
 
     Args:
         start: an epoch, or with a decimal point (such as 0.1) a fraction of the run.
         length: a number of epochs, or a fraction of the run; 5 and 15 are the sparse variational dropout recipe.
+        peak: the weight that it rises to; below 1 the posterior is tempered.
     """
 
     start: int | float = 0
     length: int | float = 0.3
+    peak: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.peak < math.inf:
+            raise ValueError(f"peak must be a positive number such as 1, got {self.peak}.")
         for name in ("start", "length"):
             value = getattr(self, name)
             if value < 0 or (isinstance(value, float) and value > 1):
@@ -93,7 +97,7 @@ class LinearWarmup(KLWeight):
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         start, length = _in_epochs(self.start, epochs), _in_epochs(self.length, epochs)
-        return min(max(epoch - start, 0.0) / length, 1.0) if length > 0 else float(epoch >= start)
+        return self.peak * (min(max(epoch - start, 0.0) / length, 1.0) if length > 0 else float(epoch >= start))
 
     def settled(self, epoch: int, epochs: int) -> bool:
         return epoch >= _in_epochs(self.start, epochs) + _in_epochs(self.length, epochs)

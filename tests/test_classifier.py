@@ -485,3 +485,80 @@ def test_compile_changes_the_noise_and_nothing_else(tmp_path):
 def test_a_deterministic_network_has_nothing_to_compile():
     with pytest.warns(UserWarning, match="^compile has nothing to compile in a deterministic network"):
         tiny(compile=True)
+
+
+class SharedNorm(nn.Module):
+    """Runs one batch norm twice; in a forward of its own, where no look at the modules could see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+        self.norm = nn.BatchNorm1d(16)
+
+    def forward(self, x):
+        x = self.norm(self.fc1(nn.functional.max_pool2d(x, 4).flatten(1)).relu())
+        return self.fc3(self.norm(self.fc2(x)).relu())
+
+
+@pytest.mark.parametrize("method", [None, LRT()])
+def test_one_batch_norm_for_two_layers_is_refused(method):
+    with pytest.raises(
+        ValueError,
+        match=r"^network must run each module with running statistics once in a forward pass, but runs norm "
+        r"\(BatchNorm1d\) again: .* Give each place a module of its own, or set allow_shared_statistics\.$",
+    ):
+        fit(BayesianClassifier(SharedNorm(), method))
+
+
+def test_a_shared_batch_norm_that_is_let_through_costs_accuracy_in_evaluation():
+    torch.manual_seed(0)
+    model = BayesianClassifier(SharedNorm(), lr=0.01, allow_shared_statistics=True)
+    trainer = fit(model, digits(batch_size=50), epochs=5)
+    in_training, in_evaluation = (trainer.callback_metrics[f"{stage}/accuracy"].item() for stage in ("train", "val"))
+    # 400 and 50 images: five standard errors of the difference are 0.36 at most
+    assert in_training - in_evaluation > 5 * (0.25 / 400 + 0.25 / 50) ** 0.5
+
+
+def test_modules_that_run_once_pass_however_many_samples_are_drawn():
+    class OwnNorms(SharedNorm):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.BatchNorm1d(16)
+
+        def forward(self, x):
+            x = self.norm(self.fc1(nn.functional.max_pool2d(x, 4).flatten(1)).relu())
+            return self.fc3(self.other(self.fc2(x)).relu())
+
+    model = BayesianClassifier(OwnNorms(), BBB(), train_samples=3)
+    fit(model)
+    assert model._watched == []
+    assert all(not module._forward_pre_hooks for module in model.modules())  # nothing looks after the first step
+
+
+def test_sgd_with_momentum_takes_the_steps_of_its_formula():
+    steps = []
+    model = tiny(optimizer="sgd", momentum=0.9, lr=0.1).double()
+    model.on_train_batch_end = lambda *_: steps.append((parameter.grad.clone(), parameter.detach().clone()))
+    parameter = model.network[2].weight
+    before = parameter.detach().clone()
+    fit(model, digits(batch_size=200), epochs=2, precision="64-true", limit_val_batches=0)
+    velocity = torch.zeros_like(before)
+    assert len(steps) == 4
+    for gradient, after in steps:
+        velocity = 0.9 * velocity + gradient
+        before = before - 0.1 * velocity
+        torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "rmsprop"}, r"^optimizer must be adam or sgd, got 'rmsprop'\.$"),
+        ({"momentum": 0.9}, r"^momentum must be 0 with adam, which has its own, got 0\.9\.$"),
+        ({"optimizer": "sgd", "momentum": 1.0}, r"^momentum must be from 0 to below 1, got 1\.0\.$"),
+        ({"optimizer": "sgd", "loss_form": "total"}, r"^loss_form must be per_datum with sgd, .* got total\.$"),
+    ],
+)
+def test_settings_of_the_optimizer_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(BBB(), **settings)

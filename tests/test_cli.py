@@ -70,6 +70,9 @@ def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
     assert {path.name for path in run.iterdir()} == {"best.ckpt", "last.ckpt"}
     rows = table(logs / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row in rows:
+        # Two batches of 480 images; an epoch has its validation too. Both are rounded to two digits.
+        assert 0 < 2 * float(row["ms_per_batch"]) / 1000 < float(row["seconds"]) + 0.01
     events = EventAccumulator(str(logs)).Reload()
     tags = set(events.Tags()["scalars"])
     wanted = {"lr", "train/kl_weight", *(f"{part}/{name}" for part in ("train", "val") for name in ("nll", "accuracy"))}

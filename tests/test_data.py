@@ -701,11 +701,15 @@ def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path,
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert data.train.rows is not None
     assert [path.name for path in data.unreadable] == ["broken.png"]
-    # A picture that has changed is read again.
-    Image.new("RGB", (16, 16), (7, 7, 7)).save(tmp_path / "pictures" / "cat" / "0.png")
-    data, _ = batches(cache=cache)
-    everything = torch.cat([part.pixels for part in (data.train, data.selection, data.calibration, data.test)])
-    assert (everything == 7).flatten(1).all(1).sum() == 1
+    # A picture that has changed is read again, also where the file is as long as before.
+    picture, sizes = tmp_path / "pictures" / "cat" / "0.png", []
+    for grey in (7, 9):
+        Image.new("RGB", (16, 16), (grey, grey, grey)).save(picture)
+        sizes.append(picture.stat().st_size)
+        data, _ = batches(cache=cache)
+        everything = torch.cat([part.pixels for part in (data.train, data.selection, data.calibration, data.test)])
+        assert (everything == grey).flatten(1).all(1).sum() == 1
+    assert sizes[0] == sizes[1]
 
 
 def test_pixels_in_a_file_are_read_when_they_are_asked_for():

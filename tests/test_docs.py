@@ -10,6 +10,7 @@ import seeds
 import speed
 import uncertainty
 
+import results
 from bnn_lightning.parser import VERBS
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +66,7 @@ def test_links_lead_somewhere(path):
 @pytest.mark.parametrize(
     ("benchmark", "rows", "documents"),
     [
-        (uncertainty, "uncertainty.csv", ["docs/results.md"]),
+        (uncertainty, "uncertainty.csv", ["docs/measurements.md"]),
         (seeds, "seeds.csv", ["docs/running.md"]),
         (fault_campaign, "fault_campaign.csv", ["docs/running.md"]),
         (speed, "speed.json", ["docs/performance.md", "README.md"]),
@@ -78,3 +79,8 @@ def test_tables_are_those_of_the_measured_rows(benchmark, rows, documents, capsy
     written = [line for document in documents for line in (ROOT / document).read_text().splitlines()]
     for line in lines:
         assert line in written
+
+
+def test_results_are_those_of_the_rows_and_of_all_studies():
+    assert (ROOT / "docs" / "results.md").read_text() == results.document()
+    assert sorted(results.STUDIES) == sorted(path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml"))

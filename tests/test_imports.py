@@ -24,6 +24,7 @@ LIBRARIES = {
     "scipy",
     "matplotlib",
     "filelock",
+    "optuna",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one.
@@ -36,6 +37,7 @@ DOORS = {
     "layers": ({"compiling", "posteriors", "methods"}, {"torch"}),
     "compat": ({"methods", "layers"}, {"torch"}),
     "networks": (set(), {"torch"}),
+    "norms": (set(), {"torch"}),
     "objective": (set(), {"torch"}),
     "schedules": (set(), {"torch"}),
     "predictive": (set(), {"torch"}),
@@ -60,6 +62,7 @@ DOORS = {
             "layers",
             "memory",
             "networks",
+            "norms",
             "objective",
             "schedules",
             "predictive",
@@ -84,6 +87,10 @@ DOORS = {
     "reports": ({"evaluation", "files", "metrics", "progress", "sparsity"}, {"rich"}),
     "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
     "settings": (set(), {"torch", "lightning", "jsonargparse"}),
+    "studies": (
+        {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "runs", "settings"},
+        {"torch", "optuna", "yaml"},
+    ),
     "cli": (
         {"settings", "data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
         | {"sparsity", "export", "figures", "posteriors"}
@@ -157,4 +164,4 @@ def test_python_m_is_bnn():
     result = subprocess.run(
         [sys.executable, "-m", "bnn_lightning", "--help"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("usage: bnn {fit,validate,test,predict,ensemble,prune,export}")
+    assert result.stdout.startswith("usage: bnn {fit,validate,test,predict,ensemble,prune,export,study}")

@@ -6,24 +6,28 @@ from bnn_lightning import (
     BBB,
     MLP,
     AlexNet,
+    BaseCNN,
+    BatchNormMLP,
     BayesianLayer,
     CIFARNet,
     HierarchicalB,
     LeNet,
     LeNet5Caffe,
     LeNet300100,
+    SKNet,
     Sparse,
     ThreeConvThreeFC,
     VariationalA,
     bayesianize,
     kl,
     methods,
+    multiply_adds,
 )
 from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
 from bnn_lightning.parser import names_of
 
-# Weights, biases (T5.1); Bayesian networks have two numbers for each.
+# Weights, biases, and batch norm's scales and shifts (T5.1); Bayesian networks have two numbers for each of the first.
 COUNTS = [
     (LeNet, {}, 61_470, 236),
     (LeNet, {"in_channels": 3}, 61_770, 236),
@@ -39,6 +43,17 @@ COUNTS = [
     (CIFARNet, {}, 438_368, 362),
     (CIFARNet, {"scale": 1.5}, 984_720, 538),
     (CIFARNet, {"scale": 2.0}, 1_749_184, 714),
+    (BaseCNN, {}, 430_500, 580),
+    (BaseCNN, {"batch_norm": True}, 430_500, 580, 1_140),
+    (BaseCNN, {"batch_norm": True, "dropout": "logits"}, 430_500, 580, 1_140),
+    (SKNet, {"scale": 0.2}, 130_540, 528, 1_036),
+    (SKNet, {"scale": 0.5}, 320_740, 555, 1_090),
+    (SKNet, {}, 642_780, 600, 1_180),
+    (SKNet, {"scale": 1.5}, 971_120, 645, 1_270),
+    (SKNet, {"scale": 2.0}, 1_305_760, 690, 1_360),
+    (BatchNormMLP, {}, 89_400, 210, 400),
+    (BatchNormMLP, {"batch_norm": "none"}, 89_400, 210),
+    (BatchNormMLP, {"batch_norm": "shared"}, 89_400, 210, 200),
 ]
 
 SHAPES = {
@@ -52,21 +67,28 @@ SHAPES = {
     | {"flatten": (800,), "fc1": (500,)},
     LeNet300100: {"flatten": (784,), "fc1": (300,), "fc2": (100,)},
     CIFARNet: {"conv1": (32, 15, 15), "conv2": (64, 7, 7), "flatten": (3136,), "fc1": (128,), "fc2": (128,)},
+    BaseCNN: {"conv1": (20, 24, 24), "pool1": (20, 12, 12), "conv2": (50, 8, 8), "pool2": (50, 4, 4), "fc1": (500,)},
+    SKNet: {"conv1": (20, 26, 26), "conv2": (20, 24, 24), "pool2": (20, 12, 12), "conv3": (50, 10, 10)}
+    | {"pool3": (50, 5, 5), "flatten": (1250,), "fc1": (500,)},
+    BatchNormMLP: {"flatten": (784,), "fc1": (100,), "bn1": (100,), "fc2": (100,)},
 }
 
+# Layers without an activation after them, beside the last: as their studies have it.
+BARE = {CIFARNet: ("fc1", "fc2"), BaseCNN: ("conv1", "conv2"), SKNet: ("conv3",)}
 
-@pytest.mark.parametrize(("network", "settings", "weights", "biases"), COUNTS)
-def test_parameter_counts(network, settings, weights, biases):
+
+@pytest.mark.parametrize(("network", "settings", "weights", "biases", "norms"), [(*row, 0)[:5] for row in COUNTS])
+def test_parameter_counts(network, settings, weights, biases, norms):
     net = network(**settings)
     count = sum(parameter.numel() for parameter in net.parameters())
-    assert count == weights + biases
+    assert count == weights + biases + norms
     bayesian = bayesianize(net, BBB())
-    assert sum(parameter.numel() for parameter in bayesian.parameters()) == 2 * (weights + biases)
+    assert sum(parameter.numel() for parameter in bayesian.parameters()) == 2 * (weights + biases) + norms
     size = getattr(net, "image_size", 32)
     # Per-weight variational dropout doubles the weights alone; biases carry no noise.
     for method in (Sparse(), HierarchicalB()):
         made = bayesianize(net, method)
-        assert sum(parameter.numel() for parameter in made.parameters()) == 2 * weights + biases
+        assert sum(parameter.numel() for parameter in made.parameters()) == 2 * weights + biases + norms
     x = torch.randn(2, settings.get("in_channels", 3 if network is CIFARNet else 1), size, size)
     assert net(x).shape == (2, settings.get("num_classes", 10))
 
@@ -76,7 +98,7 @@ def test_shapes_inside(network):
     net, seen = network(), {}
     for name, module in net.named_children():
         module.register_forward_hook(lambda _, args, y, name=name: seen.update({name: tuple(y.shape[1:])}))
-    net(torch.randn(1, 3 if network is CIFARNet else 1, net.image_size, net.image_size))
+    net(torch.randn(2, 3 if network is CIFARNet else 1, net.image_size, net.image_size))
     assert {name: seen[name] for name in SHAPES[network]} == SHAPES[network]
 
 
@@ -84,14 +106,22 @@ def test_shapes_inside(network):
 def test_activations_after_every_layer_but_the_last(network):
     net = network(activation="softplus")
     layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in net)
-    linear_chain = 2 if network is CIFARNet else 0  # the study has no activation between its linear layers
-    assert sum(isinstance(module, nn.Softplus) for module in net) == layers - 1 - linear_chain
+    assert sum(isinstance(module, nn.Softplus) for module in net) == layers - 1 - len(BARE.get(network, ()))
+    followed = {}
+    for name, module in net.named_children():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            followed[last := name] = False
+        elif isinstance(module, nn.Softplus):
+            followed[last] = True
+    assert [name for name, is_followed in followed.items() if not is_followed] == [*BARE.get(network, ()), last]
     assert isinstance(list(net)[-1], nn.Linear)
     # Pooling before the activation is the same function as after it.
     first, second = net.conv1 if hasattr(net, "conv1") else None, nn.MaxPool2d(2)
     if first is not None:
         hidden = first(torch.randn(2, first.in_channels, 32, 32))
-        assert torch.equal(nn.functional.softplus(second(hidden)), second(nn.functional.softplus(hidden)))
+        before, after = nn.functional.softplus(second(hidden)), second(nn.functional.softplus(hidden))
+        # torch's softplus rounds the last numbers of a row, which do not fill a vector, otherwise than the others.
+        torch.testing.assert_close(before, after, rtol=2**-22, atol=0)
 
 
 def test_softplus_weights_are_he_normal():
@@ -100,7 +130,7 @@ def test_softplus_weights_are_he_normal():
 
 
 def test_unknown_activation():
-    with pytest.raises(ValueError, match=r"^activation must be one of relu, softplus, got 'tanh'\.$"):
+    with pytest.raises(ValueError, match=r"^activation must be one of relu, softplus, sigmoid, got 'tanh'\.$"):
         LeNet(activation="tanh")
 
 
@@ -156,3 +186,47 @@ def test_both_placements_between_convolution_and_linear_layer(alpha, count):
     assert net.fc1.weight.alpha.log_alpha.numel() == count
     assert net.fc2.weight.alpha.log_alpha.numel() == 128
     assert net.conv2.weight.alpha.log_alpha.numel() == 32
+
+
+def test_dropout_and_batch_norm_stand_where_the_study_has_them():
+    names = [name for name, _ in BaseCNN(batch_norm=True, dropout="logits").named_children()]
+    assert " ".join(names) == "conv1 bn1 pool1 conv2 bn2 pool2 flatten fc1 bn3 act3 fc2 dropout_logits"
+    names = [name for name, _ in BaseCNN(dropout="hidden").named_children()]
+    assert names[-4:] == ["fc1", "act3", "dropout_hidden", "fc2"]
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "message"),
+    [
+        (BaseCNN, {"dropout": "all"}, r"^dropout must be none, hidden or logits, got 'all'\.$"),
+        (SKNet, {"scale": 0.01}, r"^scale must be a factor of the width such as 0\.5, at least 1/20, got 0\.01\.$"),
+        (BatchNormMLP, {"batch_norm": True}, r"^batch_norm must be none, separate or shared, got True\.$"),
+    ],
+)
+def test_settings_of_the_studies_networks_are_checked(network, settings, message):
+    with pytest.raises(ValueError, match=message):
+        network(**settings)
+
+
+def test_batchnormmlp_is_he_normal_and_shares_one_module_only_where_asked():
+    net = BatchNormMLP()
+    assert net.fc1.weight.std().item() == pytest.approx((2 / 784) ** 0.5, rel=5 / (2 * 78_400) ** 0.5)
+    assert net.bn1 is not net.bn2
+    assert (net.bn1.eps, net.bn1.momentum) == (1e-3, 0.1)
+    shared = BatchNormMLP(batch_norm="shared")
+    assert shared.bn1 is shared.bn2
+    assert bayesianize(shared, BBB()).bn1 is not shared.bn1  # a copy, which shares its own
+    copy = bayesianize(shared, BBB())
+    assert copy.bn1 is copy.bn2
+
+
+def test_multiply_adds_by_hand():
+    # conv1 24 x 24 x 20 x 25, conv2 8 x 8 x 50 x 20 x 25, fc1 800 x 500, fc2 500 x 10
+    base = 24 * 24 * 20 * 25 + 8 * 8 * 50 * 20 * 25 + 800 * 500 + 500 * 10
+    assert multiply_adds(BaseCNN(), (1, 28, 28)) == base
+    net = SKNet().train()
+    conv = 26 * 26 * 20 * 9 + 24 * 24 * 20 * 20 * 9 + 10 * 10 * 50 * 20 * 9
+    mean = net.bn1.running_mean.clone()
+    assert multiply_adds(net, (1, 28, 28)) == conv + 1250 * 500 + 500 * 10
+    assert net.training
+    assert torch.equal(net.bn1.running_mean, mean)  # nothing was learnt from the image of zeros

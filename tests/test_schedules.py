@@ -58,6 +58,14 @@ def test_warm_up_over_a_fraction_of_the_run():
         LinearWarmup(length=1.5)
 
 
+def test_warm_up_to_a_tempered_weight():
+    ramp = LinearWarmup(start=2, length=4, peak=0.1)
+    assert [ramp(epoch, 0, 188, 20) for epoch in (1, 2, 4, 6, 19)] == pytest.approx([0, 0, 0.05, 0.1, 0.1])
+    assert ramp.settled(6, 20)
+    with pytest.raises(ValueError, match=r"^peak must be a positive number such as 1, got 0\.$"):
+        LinearWarmup(peak=0)
+
+
 def test_soenderby():
     assert [Soenderby()(epoch, 0, 188, 20) for epoch in (0, 1, 4, 5, 19)] == pytest.approx([0, 0.2, 0.8, 1, 1])
     assert Soenderby()(0, 0, 188, 3) == 0  # the reference divides by zero here

@@ -1,6 +1,7 @@
 """Figures, as PNG files."""
 
 from bnn_lightning.figures.posteriors import first_layer, posterior_and_prior
+from bnn_lightning.figures.studies import compare
 from bnn_lightning.figures.uncertainty import (
     by_class,
     extremes,
@@ -13,6 +14,7 @@ from bnn_lightning.figures.weights import kept_weights, pruning_curve
 
 __all__ = [
     "by_class",
+    "compare",
     "extremes",
     "first_layer",
     "kept_weights",

@@ -1,0 +1,87 @@
+"""Claims about a study's cells, borne out or not by differences over seeds."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.columns import Line, heading
+
+_IMAGES = 10_000  # of a test set, whose sampling error is all there is to go by where there is one run
+
+
+def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> str:
+    """A claim, what its cells come to over pairs that agree in all else, and whether that bears it out."""
+    column = claim.get("column", study.score)
+    title, scale, digits = heading(column)
+    higher, than = (_selected(claim[side], lines, column) for side in ("higher", "than"))
+    pairs = [scale * (higher[key] - than[key]) for key in higher if key in than]
+    if not pairs:
+        return f"{claim['says']} Not run yet."
+    mean = statistics.mean(pairs)
+    half = _half_width(pairs, [value for side in (higher, than) for value in side.values()], column)
+    within = claim.get("within")
+    what = f"{_named(claim['higher'])} - {_named(claim['than'])}, {title}: {mean:+,.{digits}f}"
+    what += f" ± {half:,.{digits}f} ({_counted(len(pairs))})" if half else f" ({_counted(len(pairs))})"
+    if within is not None:
+        inside, outside = abs(mean) + half <= within, abs(mean) - half > within
+        found = "Confirmed" if inside else "Contradicted" if outside else "Not settled"
+    else:
+        found = "Confirmed" if mean - half > 0 else "Contradicted" if mean + half < 0 else "Not settled"
+    return f"{claim['says']} **{found}**: {what}."
+
+
+def _selected(wanted: Any, lines: Sequence[Line], column: str) -> dict[tuple[str, ...], float]:
+    """Values of the cells that a claim names, by what else tells them apart and seed."""
+    found = {}
+    for line in lines:
+        if not line.cell.is_among(wanted):
+            continue
+        named = line.cell.axes if isinstance(wanted, str) else wanted
+        rest = [value for axis, value in line.cell.axes.items() if axis not in named]
+        for row in line.found:
+            if row.get(column) not in (None, ""):
+                found[(*rest, str(row["seed"]))] = float(row[column])
+    return found
+
+
+def _half_width(pairs: Sequence[float], values: Sequence[float], column: str) -> float:
+    """Half of the 95 % interval of the mean difference.
+
+    By Student's t over pairs; of a single pair of accuracies, by the sampling error of two sets of test images.
+    """
+    if len(pairs) > 1:
+        return student_t(len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+    if column.endswith("accuracy"):
+        return 196 * math.sqrt(sum(value * (1 - value) for value in values[:2]) / _IMAGES)
+    return 0.0
+
+
+def student_t(degrees: int) -> float:
+    """The 97.5 % point of Student's t, by bisection of its distribution function (Abramowitz & Stegun 26.7.3-4)."""
+
+    def within(t: float) -> float:
+        angle = math.atan2(t, math.sqrt(degrees))
+        cosine, sine = math.cos(angle), math.sin(angle)
+        term = total = cosine if degrees % 2 else 1.0
+        for k in range(3 if degrees % 2 else 2, degrees - 1, 2):
+            term *= cosine**2 * (k - 1) / k
+            total += term
+        if degrees % 2 == 0:
+            return sine * total
+        return 2 / math.pi * (angle + (sine * total if degrees > 1 else 0.0))
+
+    low, high = 1.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
+    return high
+
+
+def _named(wanted: Any) -> str:
+    return wanted if isinstance(wanted, str) else ", ".join(map(str, wanted.values()))
+
+
+def _counted(pairs: int) -> str:
+    return "one pair" if pairs == 1 else f"95 %, {pairs} pairs"

@@ -1,0 +1,140 @@
+"""The report of a study: means over seeds, the published figures beside them, and what its claims come to."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnn_lightning import figures
+from bnn_lightning.files import shown, write_rows, write_whole
+from bnn_lightning.studies import rows
+from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.claims import verdict
+from bnn_lightning.studies.columns import COLUMNS, TEXTS, Line, heading, spread, written
+
+
+def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """A line for each cell of the study, from rows that were made with its present settings."""
+    by_key = {rows.key_of(study, row): row for row in found}
+    lines = []
+    for cell in study.all_cells():
+        mine = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
+        done = [row for row in mine if row is not None and not row.get("failed")]
+        failed = [row["failed"] for row in mine if row is not None and row.get("failed")]
+        missing = sum(row is None for row in mine)
+        states = [f"{len(failed)} failed: {failed[0]}"] if failed else []
+        if missing:
+            states.append("not run yet" if missing == len(mine) else f"{missing} of {len(mine)} seeds not run yet")
+        lines.append(Line(cell, done, "; ".join(states)))
+    return lines
+
+
+def write_report(study: Study, folder: Path) -> str:
+    """Writes NAME_means.csv and NAME.png beside the rows, and NAME.md with the report; gives the report.
+
+    Raises:
+        UsageError: where there are no rows.
+    """
+    text, lines = report(study, folder)
+    means = [
+        {**line.cell.axes, "seeds": len(line.found)}
+        | {
+            f"{column} {name}": function(values)
+            for column in COLUMNS
+            if column not in TEXTS and (values := line.values(column))
+            for name, function in (("mean", statistics.mean), ("stdev", spread))
+        }
+        | {"marks": line.marks}
+        for line in lines
+    ]
+    columns = list(dict.fromkeys(name for row in means for name in row))
+    write_rows(folder / f"{study.name}_means.csv", columns, means)
+    _, scale, _ = heading(study.score)
+    drawn = [line for line in lines if line.values(study.score)]
+    if drawn:
+        published = study.published.get(study.score, {})
+        figures.compare(
+            folder / f"{study.name}.png",
+            [line.cell.name for line in drawn],
+            [[scale * value for value in line.values(study.score)] for line in drawn],
+            [published.get(line.cell.name) for line in drawn],
+            heading(study.score)[0],
+            study.title,
+        )
+    write_whole(folder / f"{study.name}.md", text.encode())
+    return (
+        f"{text}\nWritten: {', '.join(shown(folder / f'{study.name}{end}') for end in ('.md', '_means.csv', '.png'))}"
+    )
+
+
+def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
+    """The report as Markdown, and its lines."""
+    found = rows.read(folder / f"{study.name}.csv")
+    if study.search:
+        return _search_report(study, found), []
+    lines = lines_of(study, found)
+    parts = [f"## {study.title}", study.about, _table(study, lines)]
+    if study.not_run:
+        parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
+    if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
+        parts.append("\n".join(f"- {one}" for one in verdicts))
+    used = sum(len(line.found) for line in lines)
+    others = len([row for row in found if not row.get("failed")]) - used
+    facts = [f"`bnn study {shown(study.path)}`: {used} runs"]
+    if used:
+        seconds = sum(sum(line.values("seconds")) for line in lines)
+        versions = dict.fromkeys(row["versions"] for line in lines for row in line.found)
+        machines = dict.fromkeys(row["machine"] for line in lines for row in line.found)
+        facts += [f"{seconds / 60:.0f} minutes of training", *versions, *machines]
+    if others:
+        facts.append(f"{others} rows of other settings left out")
+    parts.append(f"{', '.join(facts)}.")
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n", lines
+
+
+def _table(study: Study, lines: Sequence[Line]) -> str:
+    wanted = list(dict.fromkeys([study.score, *study.columns]))
+    wanted = [column for column in wanted if any(written(line, column) for line in lines)]
+    heads = [*study.axes, "seeds"]
+    for column in wanted:
+        heads.append(heading(column)[0])
+        if column in study.published:
+            heads += ["published", "difference"]
+    body = []
+    for line in lines:
+        cells = [line.cell.axes.get(axis, "") for axis in study.axes] + [str(len(line.found) or "")]
+        for column in wanted:
+            cells.append(written(line, column))
+            if column in study.published:
+                cells += _beside(study, line, column)
+        body.append([*cells, line.marks])
+    table = [[*heads, ""], ["---"] * (len(heads) + 1), *body]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _beside(study: Study, line: Line, column: str) -> list[str]:
+    _, scale, digits = heading(column)
+    theirs = study.published[column].get(line.cell.name)
+    if theirs is None:
+        return ["", ""]
+    values = line.values(column)
+    difference = f"{scale * statistics.mean(values) - theirs:+.{digits}f}" if values else ""
+    return [f"{theirs:g}", difference]
+
+
+def _search_report(study: Study, found: Sequence[Mapping[str, Any]]) -> str:
+    """The best trials of a search, by validation NLL."""
+    names = [name.split(".")[-1] for name in study.search]
+    ranked = sorted((row for row in found if not row.get("failed")), key=lambda row: float(row["val_nll"]))
+    shown_columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
+    heads = ["trial", *names, *(COLUMNS[column][0] for column in shown_columns), ""]
+    body = []
+    for row in ranked[:10]:
+        cells = [row["cell"], *(str(row.get(name, "")) for name in names)]
+        for column in shown_columns:
+            _, scale, digits = COLUMNS[column]
+            cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")
+        body.append([*cells, row.get("marks") or ""])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *body])
+    count = f"The best {min(10, len(ranked))} of {len(ranked)} trials by validation NLL; {study.trials} are asked for."
+    return f"## {study.title}\n\n{study.about.strip()}\n\n{table}\n\n{count}\n"

@@ -1,0 +1,92 @@
+"""The rows of a study: one for each finished run, in a CSV file that grows."""
+
+import csv
+import json
+import platform
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnn_lightning.checkpoints import KEY, read_checkpoint
+from bnn_lightning.classifier import BayesianClassifier
+from bnn_lightning.files import write_rows
+from bnn_lightning.layers import plain
+from bnn_lightning.networks import multiply_adds
+from bnn_lightning.runs import Run
+from bnn_lightning.studies.base import Study, Task
+
+Row = dict[str, Any]
+
+# What a row has of each way of predicting, and what its columns there begin with.
+_MEASURES = ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled")
+_WAYS = {"mean weights": "mean_", "kept weights": "kept_"}
+
+
+def head(task: Task) -> Row:
+    """What a row says of the cell, before anything is known of the run."""
+    return {**task.cell.axes, "seed": str(task.seed), "settings": task.settings}
+
+
+def of_run(task: Task, run: Run) -> Row:
+    """The row of a run that was trained and tested."""
+    checkpoint = run.checkpoints / f"{task.checkpoint}.ckpt"
+    tests = sorted(run.logs.glob(f"test_*_{task.checkpoint}*.json"), key=lambda path: path.stat().st_mtime)
+    found, record = json.loads(tests[-1].read_text()), read_checkpoint(checkpoint)
+    epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
+    mine = epochs[found["training"]["epoch"] - 1]
+    ways = list(found["predictions"])
+    row = head(task) | {"data": found["data"], "epochs": len(epochs), "predicted by": ways[0]}
+    for way, measured in found["predictions"].items():
+        one = "one_" if way != ways[0] and way.startswith("1 ") else None
+        start = "" if way == ways[0] else _WAYS.get(way, one)
+        if start is not None:
+            row |= {f"{start}{name}": measured[name] for name in _MEASURES if name in measured}
+    row |= {f"{part}_{name}": mine.get(f"{part}/{name}") for part in ("val", "train") for name in ("accuracy", "nll")}
+    row |= {name: found["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
+    row |= {"sigma_over_prior": found.get("sigma_over_prior"), "temperature": found["temperature"]}
+    if "sparsity" in found:
+        layers = [f"{100 * layer['sparsity']:.1f}" for layer in found["sparsity"]["layers"]]
+        row |= {name: found["sparsity"][name] for name in ("sparsity", "compression", "compression_with_biases")}
+        row["sparsity_by_layer"] = "-".join(layers)
+    classifier, data = BayesianClassifier.of_checkpoint(record), record[KEY]["data"]
+    if data:
+        row["parameters"] = sum(parameter.numel() for parameter in classifier.parameters())
+        shape = (data["channels"], data["image_size"], data["image_size"])
+        row["multiply_adds"] = multiply_adds(plain(classifier.network), shape)
+    row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for epoch in epochs), 2)
+    row["seconds"] = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)
+    validated = [epoch["val/accuracy"] for epoch in epochs if epoch.get("val/accuracy")]
+    row["val_accuracy_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
+    row["marks"] = ", ".join(found["marks"])
+    versions = record[KEY]["versions"]
+    row["versions"] = " ".join(f"{name} {version}" for name, version in versions.items())
+    row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
+    return row | {"command": task.command}
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file, none where there is no file."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+
+
+def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The rows in the order of the study's cells, at once; the columns that say which cell come first."""
+    places = {cell.name: place for place, cell in enumerate(study.all_cells())}
+    ordered = sorted(rows, key=lambda row: (places.get(name_of(study, row), len(places)), int(row["seed"])))
+    columns = list(dict.fromkeys(name for row in ordered for name in row))
+    last = ("marks", "failed", "versions", "machine", "command")
+    columns.sort(key=lambda name: last.index(name) if name in last else -1)
+    write_rows(path, columns, ordered)
+
+
+def name_of(study: Study, row: Mapping[str, Any]) -> str:
+    """The name of the cell that a row belongs to."""
+    return ", ".join(row[axis] for axis in study.axes if row.get(axis))
+
+
+def key_of(study: Study, row: Mapping[str, Any]) -> str:
+    """What its task is called; see :attr:`Task.key`."""
+    return f"{name_of(study, row)}, seed {row['seed']} ({row['settings']})"

@@ -1,0 +1,249 @@
+"""``bnn study``: runs what a study file asks for, one ``bnn fit`` and one ``bnn test`` at a time."""
+
+import fnmatch
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial
+
+from bnn_lightning.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
+from bnn_lightning.cli import main
+from bnn_lightning.files import locked, shown
+from bnn_lightning.runs import CHECKPOINTS, Run
+from bnn_lightning.settings import UsageError
+from bnn_lightning.studies import rows
+from bnn_lightning.studies.base import Cell, Study, Task
+from bnn_lightning.studies.queue import Queue
+
+_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+
+
+class StudyInterruptedError(Exception):
+    """A study was asked to stop; what it was training has been saved."""
+
+
+class Runner:
+    """A study at work.
+
+    Args:
+        study: what is run.
+        results: the folder of its CSV file.
+        storage: Optuna's, a file or the URL of a database; null is a file of this folder's.
+        say: prints a line.
+    """
+
+    def __init__(self, study: Study, results: Path, storage: str | None, say: Callable[[str], None]):
+        self.study, self.file, self.say = study, results / f"{study.name}.csv", say
+        self.logs = Path("lightning_logs") / "studies"
+        self.queue = Queue(study.name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
+
+    def run(self, only: str = "*", retry: bool = False, retake: bool = False) -> int:
+        """Runs what is left; gives how many runs of the study have failed."""
+        with self.queue.at_work():
+            asked = self._search() if self.study.search else self._work_off(only, retry, retake)
+        self._write()
+        failed = {key: row["failed"] for key, row in self._rows().items() if key in asked and row.get("failed")}
+        for key, reason in failed.items():
+            self.say(f"failed: {key}: {reason}")
+        _, hosts = self.queue.counted()
+        if hosts:
+            self.say(
+                f"{len(hosts)} still running on {', '.join(sorted(set(hosts)))}; "
+                "--retake runs here what a machine that is gone has left so."
+            )
+        self.say(f"Rows: {shown(self.file)}; next: bnn study {shown(self.study.path)} --report")
+        return len(failed)
+
+    def _work_off(self, only: str, retry: bool, retake: bool) -> Collection[str]:
+        """Runs a grid; gives the keys that were asked for."""
+        tasks = {task.key: task for task in self.study.tasks() if fnmatch.fnmatch(task.cell.name, only)}
+        if not tasks:
+            names = ", ".join(dict.fromkeys(task.cell.name for task in self.study.tasks()))
+            raise UsageError(f"--only {only} fits none of {names}.")
+        with locked(self.logs / f"{self.study.name}.lock"):
+            self.queue.fill(tasks, self._rows(), retry, retake)
+        left_alone: list[Trial] = []
+        while (trial := self.queue.take()) is not None:
+            task = tasks.get(trial.user_attrs["key"])
+            if task is None:
+                left_alone.append(trial)  # of other --only, or of settings that the file had before
+                continue
+            self._finish(trial, task, tasks)
+        self.queue.put_back(left_alone)
+        return tasks
+
+    def _search(self) -> Collection[str]:
+        while (done := len(self._rows())) < self.study.trials:
+            trial = self.queue.ask()
+            flags = {name: _suggested(trial, name, space) for name, space in self.study.search.items()}
+            cell = Cell({"cell": f"trial {trial.number}"}, {**self.study.set, **flags}, self.study.seeds[:1])
+            task = self.study.task(cell, cell.seeds[0])
+            trial.set_user_attr("key", task.key)
+            self.say(f"[{done + 1}/{self.study.trials}] {', '.join(f'{key} {value}' for key, value in flags.items())}")
+            self._finish(trial, task, {}, {name.split(".")[-1]: value for name, value in flags.items()})
+        return self._rows()
+
+    def _finish(
+        self, trial: Trial, task: Task, tasks: Mapping[str, Task], more: Mapping[str, Any] | None = None
+    ) -> None:
+        start = time.monotonic()
+        row = run_task(task, self.logs / self.study.name, self.say)
+        self.queue.finish(trial, {**row, **(more or {})})
+        self._write()
+        found = self._rows()
+        done = [found[key] for key in tasks if key in found]
+        what = row.get("failed") or _in_short(row)
+        line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(time.monotonic() - start)}"
+        if tasks:
+            line = f"[{len(done)}/{len(tasks)}] {line}{self._estimate(tasks, found)}"
+        self.say(line)
+
+    @staticmethod
+    def _estimate(tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Any]]) -> str:
+        """How long the rest will take: as long as the same cell took with another seed, or the mean of all."""
+        seconds: dict[str, list[float]] = {}
+        for key, task in tasks.items():
+            if found.get(key, {}).get("seconds"):
+                seconds.setdefault(task.cell.name, []).append(float(found[key]["seconds"]))
+        left = [task.cell.name for key, task in tasks.items() if key not in found]
+        if not seconds or not left:
+            return ""
+        mean = statistics.mean(one for some in seconds.values() for one in some)
+        total = sum(statistics.mean(seconds.get(name, [mean])) for name in left)
+        return f"; {len(left)} left, about {_duration(total)}"
+
+    def _rows(self) -> dict[str, rows.Row]:
+        found = {rows.key_of(self.study, row): row for row in rows.read(self.file)}
+        return found | self.queue.rows()
+
+    def _write(self) -> None:
+        with locked(self.logs / f"{self.study.name}.lock"):
+            rows.write(self.file, self.study, self._rows().values())
+
+
+def dry_run(study: Study, say: Callable[[str], None]) -> None:
+    """Says what would be run."""
+    if study.search:
+        say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
+        return
+    for number, task in enumerate(study.tasks(), start=1):
+        say(f"[{number}] {task.command}")
+    for name, reason in study.not_run.items():
+        say(f"not run: {name}: {reason}")
+
+
+def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
+    """Trains and tests, in processes of their own whose screens go to a file; going on where a run was stopped.
+
+    Raises:
+        StudyInterruptedError: when it was asked to stop.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{task.run_name}.log"
+    run, state = _last_run(task)
+    if run is not None:
+        with locked(run.logs / ".lock", wait=True):  # by a process that outlived the study that began it
+            run, state = _last_run(task)
+    if state != "trained":
+        words = task.fit if run is None else ["fit", "--ckpt_path", shown(run.checkpoints / "last.ckpt")]
+        if run is not None:
+            say(f"going on with {task.cell.name}, seed {task.seed}")
+        if reason := _bnn(words, log):
+            return rows.head(task) | {"failed": reason, "command": task.command}
+        run, _ = _last_run(task)
+    if run is None:
+        return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
+    if reason := _bnn(task.test_of(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
+        return rows.head(task) | {"failed": reason, "command": task.command}
+    return rows.of_run(task, run)
+
+
+def _last_run(task: Task) -> tuple[Run | None, str]:
+    """The last run of that name that has saved something, and whether it is trained or only begun."""
+    folder = Path(CHECKPOINTS) / task.run_name
+    versions = sorted(int(path.parent.name.removeprefix("version_")) for path in folder.glob("version_*/last.ckpt"))
+    for version in reversed(versions):
+        run = Run(Path(), task.run_name, version)
+        try:
+            checkpoint = read_checkpoint(run.checkpoints / "last.ckpt")
+        except CheckpointError:
+            continue
+        config = checkpoint[KEY]["config"]
+        over = epochs_done(checkpoint) >= config["trainer"]["max_epochs"]
+        has_holdout = bool(config["data"].get("init_args", {}).get("val_split"))
+        calibrated = "calibration" in checkpoint[KEY] or not has_holdout
+        return run, "trained" if over and calibrated else "begun"
+    return None, ""
+
+
+def _bnn(words: Iterable[str], log: Path) -> str:
+    """Runs ``bnn``; gives the reason where it failed."""
+    place = log.stat().st_size if log.exists() else 0
+    process = _processes().Process(target=_screen_to, args=(list(words), log, Path.cwd()))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.terminate()  # SIGTERM, because a second Ctrl-C would not let it save
+        process.join()
+        raise StudyInterruptedError from None
+    code = process.exitcode or 0
+    if code in _STOPPED:
+        raise StudyInterruptedError
+    if code == 0:
+        return ""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}" + (", often for lack of memory" if code == -9 else "")
+    lines = [line for line in log.read_bytes()[place:].decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("bnn: error: ") for line in lines if line.startswith("bnn: error: ")]
+    return (errors or lines or [f"exit code {code}"])[-1]
+
+
+@cache
+def _processes() -> Any:
+    """Processes that begin with everything imported, where the system has such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bnn_lightning.cli"])
+    return context
+
+
+def _screen_to(words: list[str], log: Path, folder: Path) -> None:
+    """What such a process does."""
+    os.chdir(folder)  # it begins where multiprocessing was imported
+    sys.argv[1:] = words  # where Lightning looks for the command of the other processes of a run
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.exit(main(words))
+
+
+def _suggested(trial: Trial, name: str, space: Any) -> Any:
+    if isinstance(space, list):
+        # Optuna's choices are plain values; anything else travels as JSON.
+        return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in space]))
+    kind = trial.suggest_int if all(isinstance(space[end], int) for end in ("low", "high")) else trial.suggest_float
+    return kind(name, space["low"], space["high"], log=bool(space.get("log")))
+
+
+def _in_short(row: Mapping[str, Any]) -> str:
+    parts = [f"{100 * float(row['accuracy']):.2f} %"]
+    if row.get("elbo_per_n") is not None:
+        parts.append(f"elbo/N {float(row['elbo_per_n']):.3f}")
+    return ", ".join(parts + ([str(row["marks"])] if row["marks"] else []))
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
