@@ -12,6 +12,7 @@ import uncertainty
 
 import results
 from bnn_lightning.parser import VERBS
+from bnn_lightning.studies.base import Study
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -84,3 +85,14 @@ def test_tables_are_those_of_the_measured_rows(benchmark, rows, documents, capsy
 def test_results_are_those_of_the_rows_and_of_all_studies():
     assert (ROOT / "docs" / "results.md").read_text() == results.document()
     assert sorted(results.STUDIES) == sorted(path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+def test_the_study_file_that_is_described_is_one(tmp_path):
+    example, search = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(), re.DOTALL)
+    (tmp_path / "lenet_lrt.yaml").touch()
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "one.yaml").write_text(example)
+    assert len(Study.read(folder / "one.yaml").tasks()) == 2 * 3 + 2 * 1 + 3
+    (folder / "two.yaml").write_text(f"title: A search\nbase: ../lenet_lrt.yaml\n{search}")
+    assert Study.read(folder / "two.yaml").trials == 30

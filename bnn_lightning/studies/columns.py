@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "mean_nll": ("NLL, mean weights", 1, 4),
     "val_nll": ("validation NLL", 1, 4),
     "train_nll": ("training NLL", 1, 4),
+    "brier": ("Brier score", 1, 4),
     "ece": ("ECE", 1, 4),
     "nll_scaled": ("NLL at T", 1, 4),
     "ece_scaled": ("ECE at T", 1, 4),
