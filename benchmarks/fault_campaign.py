@@ -148,7 +148,7 @@ def outcome(folder: Path, name: str) -> dict[str, Any]:
     logs, checkpoints = (folder / tree / name / "version_0" for tree in ("lightning_logs", "checkpoints"))
     rows = list(csv.DictReader((logs / "metrics.csv").read_text().splitlines()))
     for row in rows:
-        del row["seconds"]
+        del row["seconds"], row["ms_per_batch"]
     events = EventAccumulator(str(logs)).Reload()
     curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     found: dict[str, Any] = {"rows": rows, "curves": curves}

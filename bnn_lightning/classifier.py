@@ -51,8 +51,8 @@ class BayesianClassifier(LightningModule):
             posterior take sigma and the prior's mean from them too (moped_delta).
         lr: the learning rate.
         lr_schedule: how the rate changes from epoch to epoch; null keeps it constant.
-        optimizer: adam, or sgd.
-        momentum: of sgd.
+        optimizer: which takes the steps.
+        momentum: of sgd, such as 0.9.
         rho_lr_factor: the learning rate of rho, log_alpha or log_sigma over that of the other parameters. Adam moves
             rho by at most lr a step, so that a short run ends before sigma has found its value; 10 closes that gap.
         kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.

@@ -39,12 +39,14 @@ class Network(nn.Sequential, metaclass=_AnyModule):
 
     image_size = 32
 
-    def __init__(self, activation: str, **layers: nn.Module | None):
-        """Layers in their order; a name with the value None is an activation."""
+    def __init__(self, activation: str, **layers: nn.Module | bool | None):
+        """Layers in their order; a name with the value None is an activation, and one with False is left out."""
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
         super().__init__()
         for name, layer in layers.items():
+            if isinstance(layer, bool):
+                continue
             self.add_module(name, _ACTIVATIONS[activation]() if layer is None else layer)
             if activation == "softplus" and isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # He et al. 2015 (arXiv:1502.01852), eq. 10
@@ -182,25 +184,22 @@ class BaseCNN(Network):
     ):
         if dropout not in ("none", "hidden", "logits"):
             raise ValueError(f"dropout must be none, hidden or logits, got {dropout!r}.")
-        layers: dict[str, nn.Module | None] = {
-            "conv1": nn.Conv2d(in_channels, 20, 5),  # 24
-            "bn1": nn.BatchNorm2d(20),
-            "pool1": nn.MaxPool2d(2),  # 12
-            "conv2": nn.Conv2d(20, 50, 5),  # 8
-            "bn2": nn.BatchNorm2d(50),
-            "pool2": nn.MaxPool2d(2),  # 4
-            "flatten": nn.Flatten(),
-            "fc1": nn.Linear(50 * 4 * 4, 500),
-            "bn3": nn.BatchNorm1d(500),
-            "act3": None,
-            "dropout_hidden": nn.Dropout(),
-            "fc2": nn.Linear(500, num_classes),
-            "dropout_logits": nn.Dropout(),
-        }
-        unwanted = {"dropout_hidden", "dropout_logits"} - {f"dropout_{dropout}"}
-        if not batch_norm:
-            unwanted |= {"bn1", "bn2", "bn3"}
-        super().__init__(activation, **{name: layer for name, layer in layers.items() if name not in unwanted})
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, 20, 5),  # 24
+            bn1=batch_norm and nn.BatchNorm2d(20),
+            pool1=nn.MaxPool2d(2),  # 12
+            conv2=nn.Conv2d(20, 50, 5),  # 8
+            bn2=batch_norm and nn.BatchNorm2d(50),
+            pool2=nn.MaxPool2d(2),  # 4
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(50 * 4 * 4, 500),
+            bn3=batch_norm and nn.BatchNorm1d(500),
+            act3=None,
+            dropout_hidden=dropout == "hidden" and nn.Dropout(),
+            fc2=nn.Linear(500, num_classes),
+            dropout_logits=dropout == "logits" and nn.Dropout(),
+        )
 
 
 class SKNet(Network):
@@ -257,18 +256,17 @@ class BatchNormMLP(Network):
             raise ValueError(f"batch_norm must be none, separate or shared, got {batch_norm!r}.")
         first = nn.BatchNorm1d(100, eps=1e-3)
         second = first if batch_norm == "shared" else nn.BatchNorm1d(100, eps=1e-3)
-        layers: dict[str, nn.Module | None] = {
-            "flatten": nn.Flatten(),
-            "fc1": nn.Linear(in_channels * 28 * 28, 100),
-            "bn1": first,
-            "act1": None,
-            "fc2": nn.Linear(100, 100),
-            "bn2": second,
-            "act2": None,
-            "fc3": nn.Linear(100, num_classes),
-        }
-        unwanted = {"bn1", "bn2"} if batch_norm == "none" else set()
-        super().__init__(activation, **{name: layer for name, layer in layers.items() if name not in unwanted})
+        super().__init__(
+            activation,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(in_channels * 28 * 28, 100),
+            bn1=batch_norm != "none" and first,
+            act1=None,
+            fc2=nn.Linear(100, 100),
+            bn2=batch_norm != "none" and second,
+            act2=None,
+            fc3=nn.Linear(100, num_classes),
+        )
         for layer in self:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -136,7 +136,10 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
             names = ", ".join(names_of(PARTS[action.dest]))
             action.help = f"{(action.help or '').strip().rstrip('.')}. Names: {names}."
             action.metavar = "NAME"
-        elif part == "trainer" and name in _TRAINER_ARGUMENTS:
+        elif action.metavar is None and action.choices is None and action.nargs != 0:
+            # The argument's name in capitals would take a line of its own.
+            action.metavar = "FILE" if action.dest in ("config", "ckpt_path") else "VALUE"
+        if part == "trainer" and name in _TRAINER_ARGUMENTS:
             action.help = _TRAINER_ARGUMENTS[name]
             action.option_strings = action.option_strings[:1]
         elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
@@ -144,8 +147,11 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
         # A checkpoint brings its model: only how it is sampled is still a choice.
         if verb != "fit" and part == "model" and name not in _SAMPLING:
             vars(action)["hidden"] = True
-        # These mean nothing to a network that is yet to be trained; members comes with the checkpoint of an ensemble.
-        if action.dest == "model.members" or (verb == "fit" and name in ("draws", "predict_chunk")):
+        # These mean nothing to a network that is yet to be trained; members comes with the checkpoint of an ensemble,
+        # and what lets a fault through is named by the error.
+        if action.dest in ("model.members", "model.allow_shared_statistics") or (
+            verb == "fit" and name in ("draws", "predict_chunk")
+        ):
             vars(action)["hidden"] = True
         if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
             vars(action)["hidden"] = True

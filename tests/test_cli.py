@@ -223,6 +223,7 @@ def test_configs_cover_networks_and_methods():
         for method in ("bbb", "lrt", "deterministic")
     }
     names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
+    names |= {"basecnn_deterministic", "batchnormmlp_deterministic"}
     words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
     names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
     assert {path.stem for path in CONFIGS} == names
@@ -278,18 +279,17 @@ def test_a_users_own_network_and_data_by_class_path(capsys):
 def test_names_never_clash_with_torchvisions():
     import torchvision.models  # noqa: F401  has an AlexNet of its own
 
-    ours = ["AlexNet", "CIFARNet", "LeNet", "LeNet300100", "LeNet5Caffe", "MLP", "ThreeConvThreeFC"]
-    assert names_of(Network) == ours
+    assert names_of(Network) == NETWORKS.split(", ")
     words = ["--model.network", "AlexNet", "--trainer.fast_dev_run", "true"]
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
 
 
-NETWORKS = "AlexNet, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ThreeConvThreeFC"
+NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
 # ruff: noqa: E501
 MISTAKES = [
     ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
     ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'."),
-    ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', got tanh."),
+    ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', 'sigmoid', got tanh."),
     ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Sparse, VariationalA, VariationalB, or the class path of your own."),
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),

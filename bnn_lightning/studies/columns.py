@@ -60,7 +60,9 @@ class Line:
 
     @property
     def marks(self) -> str:
+        # A run without a hold-out is not calibrated, which matters to no column that is shown for it.
         texts = [mark for row in self.found for mark in (row.get("marks") or "").split(", ") if mark]
+        texts = [mark for mark in texts if mark != "not calibrated"]
         return ", ".join([*dict.fromkeys(texts), *([self.state] if self.state else [])])
 
 
