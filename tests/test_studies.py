@@ -413,6 +413,7 @@ def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_pat
     assert "sparsity" not in text  # a column that nothing has
     assert "1 rows of other settings left out" in text
     assert "6 runs, 6 minutes of training, v, m" in text
+    assert "Published: a paper." in text
 
 
 def test_claims_are_settled_by_paired_differences(reported, tmp_path):

@@ -30,11 +30,7 @@ def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
 
 
 def write_report(study: Study, folder: Path) -> str:
-    """Writes NAME_means.csv and NAME.png beside the rows, and NAME.md with the report; gives the report.
-
-    Raises:
-        UsageError: where there are no rows.
-    """
+    """Writes NAME_means.csv and NAME.png beside the rows, and NAME.md with the report; gives the report."""
     text, lines = report(study, folder)
     means = [
         {**line.cell.axes, "seeds": len(line.found)}
@@ -62,9 +58,8 @@ def write_report(study: Study, folder: Path) -> str:
             study.title,
         )
     write_whole(folder / f"{study.name}.md", text.encode())
-    return (
-        f"{text}\nWritten: {', '.join(shown(folder / f'{study.name}{end}') for end in ('.md', '_means.csv', '.png'))}"
-    )
+    endings = [".md", "_means.csv", *([".png"] if drawn else [])]
+    return f"{text}\nWritten: {', '.join(shown(folder / f'{study.name}{ending}') for ending in endings)}"
 
 
 def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
@@ -74,6 +69,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         return _search_report(study, found), []
     lines = lines_of(study, found)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
+    if study.source:
+        parts.append(f"Published: {study.source}.")
     if study.not_run:
         parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:

@@ -44,6 +44,8 @@ class Runner:
     def __init__(self, study: Study, results: Path, storage: str | None, say: Callable[[str], None]):
         self.study, self.file, self.say = study, results / f"{study.name}.csv", say
         self.logs = Path("lightning_logs") / "studies"
+        self._beyond: list[float] = []
+        """Seconds of each run so far that were not its epochs': data, calibration, test."""
         self.queue = Queue(study.name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
 
     def run(self, only: str = "*", retry: bool = False, retake: bool = False) -> int:
@@ -102,13 +104,14 @@ class Runner:
         found = self._rows()
         done = [found[key] for key in tasks if key in found]
         what = row.get("failed") or _in_short(row)
-        line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(time.monotonic() - start)}"
+        elapsed = time.monotonic() - start
+        self._beyond.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
+        line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(elapsed)}"
         if tasks:
             line = f"[{len(done)}/{len(tasks)}] {line}{self._estimate(tasks, found)}"
         self.say(line)
 
-    @staticmethod
-    def _estimate(tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Any]]) -> str:
+    def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Any]]) -> str:
         """How long the rest will take: as long as the same cell took with another seed, or the mean of all."""
         seconds: dict[str, list[float]] = {}
         for key, task in tasks.items():
@@ -118,7 +121,7 @@ class Runner:
         if not seconds or not left:
             return ""
         mean = statistics.mean(one for some in seconds.values() for one in some)
-        total = sum(statistics.mean(seconds.get(name, [mean])) for name in left)
+        total = sum(statistics.mean(seconds.get(name, [mean])) + statistics.mean(self._beyond) for name in left)
         return f"; {len(left)} left, about {_duration(total)}"
 
     def _rows(self) -> dict[str, rows.Row]:
