@@ -17,8 +17,9 @@ demo: install ## Train a Bayesian 3Conv3FC on 3,200 real digits without internet
 	$(BIN)/bnn fit --config configs/3conv3fc_lrt.yaml --data MNIST5k --name demo --trainer.max_epochs 5
 	$(BIN)/bnn test --ckpt_path $$(ls -td checkpoints/demo/version_* | head -1)/best.ckpt
 
+# A process for each core, and a thread for each process: most tests are too small for more.
 test: install check ## Lint, types and tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

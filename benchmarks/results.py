@@ -3,6 +3,7 @@
 python benchmarks/results.py
 """
 
+from contextlib import chdir
 from pathlib import Path
 
 from bnn_lightning.studies.base import Study
@@ -47,6 +48,11 @@ published figure stands beside ours with the difference, whatever it says.
 
 def document(root: Path = ROOT) -> str:
     """The whole document."""
+    with chdir(root):  # paths are told from there
+        return _document(root)
+
+
+def _document(root: Path) -> str:
     studies = [Study.read(root / "configs" / "studies" / f"{name}.yaml") for name in STUDIES]
     parts = [INTRODUCTION]
     for study in studies:

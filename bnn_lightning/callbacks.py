@@ -29,6 +29,9 @@ class EpochReport(Callback):
         self.say = say
         self._validated = False
         """Whether this epoch has been."""
+        self._validating = 0.0
+        """Seconds that this epoch has spent so."""
+        self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated": self._validated}
@@ -43,11 +46,16 @@ class EpochReport(Callback):
             # A resumed run goes on in its own table; what it will do again is taken out.
             rows = csv.DictReader(self.file.read_text().splitlines())
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
-        self._validating = 0.0
+        self._batches = 0
         self._started = time.monotonic()  # an epoch that goes on in the middle is not started again
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._validated, self._validating = time.monotonic(), False, 0.0
+        self._started, self._validated, self._validating, self._batches = time.monotonic(), False, 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches += 1  # of those that this process has seen: a run may go on in the middle of an epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_started = time.monotonic()
@@ -65,7 +73,7 @@ class EpochReport(Callback):
             for name, value in trainer.callback_metrics.items()
             if self._validated or not name.startswith("val/")
         }
-        steps = 1000 * (seconds - self._validating) / max(1, int(trainer.num_training_batches))
+        steps = 1000 * (seconds - self._validating) / max(1, self._batches)
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2), "ms_per_batch": round(steps, 2)}
         self.rows.append(row | values)
         if self.file is not None:

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.distributions import FloatDistribution
 from scipy import stats
 
 from bnn_lightning.settings import UsageError
 from bnn_lightning.studies import rows, running, study
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import student_t, verdict
-from bnn_lightning.studies.columns import Line, heading, written
+from bnn_lightning.studies.columns import heading
+from bnn_lightning.studies.lines import Line, lines_of, written
 from bnn_lightning.studies.queue import Queue
-from bnn_lightning.studies.report import lines_of, report, write_report
+from bnn_lightning.studies.report import report, write_report
 from bnn_lightning.studies.running import Runner
 
 BASE = {
@@ -98,22 +100,37 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
     ("settings", "message"),
     [
         ({"grid": GRID, "sets": {}}, r"knows no sets; it can have about, base, cells, "),
-        ({"base": None, "grid": GRID}, r"must have a base, got None\."),
+        ({"base": None, "grid": GRID}, r"base must be text, got None\."),
         ({"base": "other.yaml", "grid": GRID}, r"base must be a config file, got other\.yaml\."),
-        ({}, r"must have a grid, cells or both, or else a search\."),
-        ({"grid": GRID, "search": {"model.lr": [1]}}, r"must have a grid, cells or both, or else a search\."),
-        ({"search": {"model.lr": [1]}}, r"must have trials, 1 or more, for its search, got 0\."),
+        ({}, r"there must be a grid, cells or both, or else a search\."),
+        ({"grid": GRID, "search": {"model.lr": [1]}}, r"there must be a grid, cells or both, or else a search\."),
+        ({"search": {"model.lr": [1]}}, r"trials must be 1 or more for a search, got 0\."),
+        ({"grid": [1]}, r"grid must be settings by name, got \[1\]\."),
+        ({"grid": {"data": {"MNIST": "MNIST"}}}, r"data: MNIST must be flags with their values, got 'MNIST'\."),
+        ({"grid": {"model.lr": 1}}, r"grid: model\.lr must be a list of values, or names with flags, got 1\."),
+        ({"grid": GRID, "seeds": 3}, r"seeds must be a list, got 3\."),
+        ({"cells": {"a": {"seeds": ["x"]}}}, r"cells: a: seeds must be a list of whole numbers such as .* got \['x'\]"),
+        ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
+        ({"grid": GRID, "score": "median_nll"}, r"score must be one of accuracy, .* got median_nll\."),
+        ({"grid": GRID, "published": {"accuracy": {"BBB, lr 1": "x"}}}, r"BBB, lr 1 must be a number, got 'x'\."),
+        ({"grid": GRID, "claims": ["a"]}, r"a claim must have higher, says, than, perhaps .* got 'a'\."),
+        ({"grid": GRID, "claims": [{"says": "", "higher": "BBB, lr 1", "than": {"lr": "lr 1"}}]}, r"must compare two"),
+        (
+            {"search": {"model.lr": {"low": "1e-4", "high": 1}}, "trials": 1},
+            r"YAML reads 1e-4 as text, write 0\.0001\.",
+        ),
+        ({"search": {"model.lr": {"low": 0, "high": 1, "log": True}}, "trials": 1}, r"low above 0 for log, got 0\."),
         ({"grid": GRID, "checkpoint": "first"}, r"checkpoint must be last or best, got first\."),
-        ({"grid": GRID, "cells": {"BBB, lr 1": {}}}, r"has two cells called BBB, lr 1\."),
+        ({"grid": GRID, "cells": {"BBB, lr 1": {}}}, r"there are two cells called BBB, lr 1\."),
         ({"grid": GRID, "published": {"accuracy": {"BBB": 1}}}, r"published names BBB, which is no cell\."),
         (
-            {"grid": GRID, "claims": [{"says": "", "higher": {"method": "X"}, "than": "LRT, lr 1"}]},
+            {"grid": GRID, "claims": [{"says": "", "higher": {"method": "X"}, "than": {"method": "LRT"}}]},
             r"is about {'method'",
         ),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_a_sentence(write, settings, message):
-    with pytest.raises(UsageError, match=rf"^study .*{message}"):
+    with pytest.raises(UsageError, match=rf"^study .*tiny\.yaml: .*{message}"):
         Study.read(write(**settings))
 
 
@@ -122,7 +139,7 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     assert capsys.readouterr().err.endswith("none.yaml cannot be read: No such file or directory.\n")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     assert study([str(tmp_path / "list.yaml")]) == 2
-    assert "must be settings by name" in capsys.readouterr().err
+    assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
     assert study([]) == 2
     assert "bnn study --help" in capsys.readouterr().err
 
@@ -135,6 +152,8 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(write, capsys, tmp_pat
     assert len(lines) == 7
     assert lines[5].startswith("[6] bnn fit --config base.yaml --model.method LRT --model.lr 1 --seed_everything 3")
     assert lines[6] == "not run: CIFAR-100: no data"
+    assert study([str(path), "--dry_run", "--only", "BBB*"]) == 0
+    assert capsys.readouterr().out.count("bnn fit") == 2
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -150,9 +169,9 @@ def queue(tmp_path):
     return open_one
 
 
-def take_all(one):
+def take_all(one, wanted="abcd"):
     found = []
-    while (trial := one.take()) is not None:
+    while (trial := one.take(wanted)) is not None:
         found.append(trial)
     return found
 
@@ -168,9 +187,31 @@ def test_two_processes_take_everything_once(queue, tmp_path, kind):
     with one.at_work(), two.at_work():
         one.fill("abcd", {}, retry=False, retake=False)
         two.fill("abcd", {}, retry=False, retake=False)
-        assert keys_of([one.take(), two.take(), one.take(), two.take()]) == list("abcd")
-        assert one.take() is None
-        assert two.take() is None
+        assert keys_of([one.take("abcd"), two.take("bd"), two.take("bd"), one.take("abcd")]) == list("abdc")
+        assert one.take("abcd") is None
+        assert two.take("abcd") is None
+
+
+def test_processes_that_take_at_the_same_time_share_a_file(tmp_path):
+    code = f"""
+import sys, time
+from pathlib import Path
+from bnn_lightning.studies.queue import Queue
+queue = Queue("tiny", {str(tmp_path / "study.journal")!r}, Path({str(tmp_path / "locks")!r}))
+keys = [str(number) for number in range(40)]
+open(sys.argv[1], "w").close()
+while len(list(Path({str(tmp_path)!r}).glob("ready*"))) < 2: time.sleep(0.01)
+with queue.at_work():
+    queue.fill(keys, {{}}, retry=False, retake=False)
+    while (trial := queue.take(keys)) is not None:
+        print(trial.user_attrs["key"], flush=True)
+        queue.finish(trial, {{"val_nll": 1}})
+"""
+    words = [[sys.executable, "-c", code, str(tmp_path / f"ready{number}")] for number in range(2)]
+    processes = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in words]
+    taken = [process.communicate()[0].split() for process in processes]
+    assert sorted(map(int, taken[0] + taken[1])) == list(range(40))
+    assert all(taken)
 
 
 def test_what_was_put_in_twice_is_taken_once(queue):
@@ -186,27 +227,31 @@ def test_what_a_dead_process_had_is_run_again_and_what_a_living_one_has_is_not(q
     with living.at_work():
         living.fill("abc", {}, retry=False, retake=False)
         with dead.at_work():
-            lost = dead.take()
+            lost = dead.take("abc")
             (dead._folder / dead._lock).unlink()  # as it is where the folder was cleaned; the lock is gone either way
-        had = living.take()
+        had = living.take("abc")
         with new.at_work():
             new.fill("abc", {}, retry=False, retake=False)
             assert sorted(keys_of(take_all(new))) == ["a", "c"]
     assert keys_of([lost, had]) == ["a", "b"]
 
 
-def test_another_machines_runs_are_taken_only_when_asked(queue, monkeypatch):
-    far, near = queue("far"), queue("near")
+def test_another_places_runs_are_taken_only_when_asked(queue):
+    far, near = queue("far"), queue("near")  # another machine, or another folder of this one
     with far.at_work(), near.at_work():
         far.fill("ab", {}, retry=False, retake=False)
-        with monkeypatch.context() as there:
-            there.setattr("socket.gethostname", lambda: "elsewhere")
-            far.take()
+        theirs = far.take("ab")
         near.fill("ab", {}, retry=False, retake=False)
-        assert keys_of(take_all(near)) == ["b"]
-        assert near.counted()[1].count("elsewhere") == 1
+        (b,) = take_all(near)
+        assert b.user_attrs["key"] == "b"
+        assert len(near.hosts()) == 2
+        near.finish(b, {"val_nll": 0.5})
         near.fill("ab", {}, retry=False, retake=True)
-        assert keys_of(take_all(near)) == ["a"]
+        (a,) = take_all(near)
+        assert a.user_attrs["key"] == "a"
+        # They were alive after all: what they did is not lost.
+        far.finish(theirs, {"val_nll": 0.25})
+        assert near.rows() == {"a": {"val_nll": 0.25}, "b": {"val_nll": 0.5}}
 
 
 def test_failed_runs_wait_for_a_retry_and_rows_of_a_file_count_as_done(queue):
@@ -284,6 +329,22 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
         Runner(Study.read(path), Path("results"), None, print).run("X")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_axis_may_be_called_as_a_column_is_and_a_finished_row_is_never_lost(write, capsys):
+    path = write(grid={"data": {"half of it": {"data.train_subset": 100}, "wrong": {"data.train_subset": 10_000}}})
+    assert study([str(path)]) == 1
+    found = rows.read(Path("results/tiny.csv"))
+    assert [row["data"] for row in found] == ["half of it", "wrong"]
+    assert "train_subset must lie within the 200 training images" in found[1]["failed"]
+    # Somebody else has the row that failed here.
+    theirs = found[0] | {"data": "wrong", "settings": found[1]["settings"]}
+    rows.write(Path("results/tiny.csv"), Study.read(path), [found[0], theirs])
+    capsys.readouterr()
+    assert study([str(path)]) == 0
+    assert rows.read(Path("results/tiny.csv"))[1]["failed"] == ""
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+
+
 def begin(path, *words, **options):
     """A study in a process of its own, the leader of its group."""
     command = [sys.executable, "-m", "bnn_lightning", "study", str(path), *words]
@@ -349,16 +410,33 @@ def test_a_search_draws_cells_and_reports_the_best(write, capsys):
     found = rows.read(Path("results/tiny.csv"))
     assert len(found) == 3
     for row in found:
-        assert 0.001 <= float(row["lr"]) <= 0.1
-        assert row["method"] in ("BBB", "LRT")
-        assert f"--model.lr {row['lr']}" in row["command"]
+        assert 0.001 <= float(row["model.lr"]) <= 0.1
+        assert row["model.method"] in ("BBB", "LRT")
+        assert f"--model.lr {row['model.lr']} --model.method {row['model.method']}" in row["command"]
     assert study([str(path)]) == 0  # all trials are there
-    assert len(rows.read(Path("results/tiny.csv"))) == 3
+    assert rows.read(Path("results/tiny.csv")) == found
+    # More are asked for, where only the rows are left: they are not drawn again.
+    for journal in Path("lightning_logs/studies").glob("*.journal*"):
+        journal.unlink()
+    path.write_text(path.read_text().replace("trials: 3", "trials: 4"))
+    assert study([str(path)]) == 0
+    more = rows.read(Path("results/tiny.csv"))
+    assert len({row["model.lr"] for row in more}) == 4
     capsys.readouterr()
     assert study([str(path), "--report"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| trial ")][1:]
-    best = sorted(found, key=lambda row: float(row["val_nll"]))
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [row["cell"] for row in best]
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 0.")]
+    best = sorted(more, key=lambda row: float(row["val_nll"]))
+    assert [line[0].removeprefix("| ") for line in lines] == [row["model.lr"] for row in best]
+
+
+def test_a_search_goes_on_with_what_it_was_at(queue):
+    spaces = {"model.lr": FloatDistribution(0.001, 0.1)}
+    dead, living, new = queue(), queue(), queue()
+    with dead.at_work():
+        lost = dead.ask(spaces)
+    with living.at_work(), new.at_work():
+        assert living.ask(spaces).params == lost.params
+        assert new.ask(spaces).params != lost.params
 
 
 # The report
@@ -443,6 +521,12 @@ def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
     single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, found))
     half = 100 * stats.norm.ppf(0.975) * ((0.9 * 0.1 + 0.7 * 0.3) / 10_000) ** 0.5
     assert f"+20.00 ± {half:.2f} (one pair)" in single
+    # Of one pair of anything else nothing can be said, but for what all runs have alike.
+    for row in found:
+        row |= {"nll": 0.5 - 0.1 * row["accuracy"], "parameters": 10 * row["accuracy"]}
+    two = {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}
+    assert "**Not settled**" in verdict(one, two | {"column": "nll"}, lines_of(one, found))
+    assert "**Confirmed**" in verdict(one, two | {"column": "parameters"}, lines_of(one, found))
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 10, 30])
@@ -451,8 +535,6 @@ def test_student_t(degrees):
 
 
 def test_columns_are_known(reported):
-    with pytest.raises(UsageError, match=r"^column speed of a study must be one of accuracy, one_accuracy, "):
-        heading("speed")
     assert heading("range_accuracy")[0] == "accuracy, %: lowest to highest"
     line = Line(next(reported.all_cells()), [{"sparsity_by_layer": "1-2"}, {"sparsity_by_layer": "3-4"}], "")
     assert written(line, "sparsity_by_layer") == "1-2; 3-4"

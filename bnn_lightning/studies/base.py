@@ -5,7 +5,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ import yaml
 
 from bnn_lightning.files import shown
 from bnn_lightning.settings import UsageError
+from bnn_lightning.studies.checks import check_file
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,8 @@ class Task:
     base: Path
     test: Mapping[str, Any]
     checkpoint: str
-
-    @property
-    def settings(self) -> str:
-        """A digest of all that was asked for: a row made with other settings is another row."""
-        base = yaml.safe_load(self.base.read_text())
-        asked = [base, self.cell.flags, self.test, self.checkpoint]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    settings: str
+    """A digest of all that was asked for: a row made with other settings is another row."""
 
     @property
     def key(self) -> str:
@@ -138,40 +135,40 @@ class Study:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise UsageError(f"study {path} cannot be read: {reason}.") from error
-        known = {one.name for one in fields(cls)} - {"path"}
-        if not isinstance(found, dict) or (unknown := set(found) - known):
-            what = f"knows no {', '.join(sorted(unknown))}" if isinstance(found, dict) else "must be settings by name"
-            raise UsageError(f"study {path} {what}; it can have {', '.join(sorted(known))}.")
-        for name in ("title", "base"):
-            if not isinstance(found.get(name), str):
-                raise UsageError(f"study {path} must have a {name}, got {found.get(name)}.")
-        for name in ("seeds", "columns", "claims"):
-            if name in found:
-                found[name] = tuple(found[name])
-        study = cls(path=path, **found)
-        study._check()
+        try:
+            check_file(found, set(cls.__dataclass_fields__) - {"path"})
+            settings: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+            }
+            study = cls(path, **settings)
+            study._check()
+        except ValueError as error:
+            raise UsageError(f"study {path}: {error}") from error
         return study
 
     def _check(self) -> None:
+        """Whether the parts of the file fit each other."""
         if bool(self.search) == bool(self.grid or self.cells):
-            raise UsageError(f"study {self.path} must have a grid, cells or both, or else a search.")
+            raise ValueError("there must be a grid, cells or both, or else a search.")
         if self.search and self.trials < 1:
-            raise UsageError(f"study {self.path} must have trials, 1 or more, for its search, got {self.trials}.")
+            raise ValueError(f"trials must be 1 or more for a search, got {self.trials}.")
         if self.checkpoint not in ("last", "best"):
-            raise UsageError(f"study {self.path}: checkpoint must be last or best, got {self.checkpoint}.")
+            raise ValueError(f"checkpoint must be last or best, got {self.checkpoint}.")
         if not self.base_file.is_file():
-            raise UsageError(f"study {self.path}: base must be a config file, got {self.base}.")
+            raise ValueError(f"base must be a config file, got {self.base}.")
         names = [cell.name for cell in self.all_cells()]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"study {self.path} has two cells called {sorted(twice)[0]}.")
+            raise ValueError(f"there are two cells called {sorted(twice)[0]}.")
+        if self.search:
+            return
         for claim in self.claims:
             for side in ("higher", "than"):
-                if not self.search and not any(cell.is_among(claim[side]) for cell in self.all_cells()):
-                    raise UsageError(f"study {self.path}: a claim is about {claim[side]}, which is no cell.")
+                if not any(cell.is_among(claim[side]) for cell in self.all_cells()):
+                    raise ValueError(f"a claim is about {claim[side]}, which is no cell.")
         for where, named in (("not_run", self.not_run), *(("published", rows) for rows in self.published.values())):
             # A figure may be published for a cell that is only listed as one that cannot be run.
-            if not self.search and (unknown := set(named) - set(names) - set(self.not_run)):
-                raise UsageError(f"study {self.path}: {where} names {sorted(unknown)[0]}, which is no cell.")
+            if unknown := set(named) - set(names) - set(self.not_run):
+                raise ValueError(f"{where} names {sorted(unknown)[0]}, which is no cell.")
 
     @property
     def name(self) -> str:
@@ -184,6 +181,8 @@ class Study:
     @property
     def axes(self) -> list[str]:
         """Titles of the columns that name a cell."""
+        if self.search:
+            return list(self.search)
         return [_title(axis, values) for axis, values in self.grid.items()] or ["cell"]
 
     def all_cells(self) -> Iterator[Cell]:
@@ -195,7 +194,11 @@ class Study:
                 flags |= more
             yield self._cell({title: name for title, name, _ in chosen}, flags)
         for name, some in self.cells.items():
-            yield self._cell({self.axes[0]: name}, {**self.set, **some})
+            yield self._cell({self.axes[0]: str(name)}, {**self.set, **(some or {})})
+
+    def cell_of(self, values: Mapping[str, Any]) -> Cell:
+        """The cell of a search that has these values for its flags."""
+        return Cell({name: f"{value}" for name, value in values.items()}, {**self.set, **values}, self.seeds[:1])
 
     def _cell(self, axes: Mapping[str, str], settings: Mapping[str, Any]) -> Cell:
         flags = {name: value for name, value in settings.items() if name != "seeds"}
@@ -210,7 +213,14 @@ class Study:
         ]
 
     def task(self, cell: Cell, seed: int) -> Task:
-        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint)
+        asked = [yaml.safe_load(self.base_text), cell.flags, self.test, self.checkpoint]
+        settings = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, settings)
+
+    @cached_property
+    def base_text(self) -> str:
+        """The base as it was when it was first asked for; a study whose base changes meanwhile is another study."""
+        return self.base_file.read_text()
 
 
 def as_words(flags: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnn_lightning.studies.base import Study
-from bnn_lightning.studies.columns import Line, heading
+from bnn_lightning.studies.columns import FIXED, heading
+from bnn_lightning.studies.lines import Line
 
+_OF_TEST_IMAGES = {"accuracy", "one_accuracy", "mean_accuracy", "kept_accuracy"}
 _IMAGES = 10_000  # of a test set, whose sampling error is all there is to go by where there is one run
 
 
@@ -16,14 +18,14 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     column = claim.get("column", study.score)
     title, scale, digits = heading(column)
     higher, than = (_selected(claim[side], lines, column) for side in ("higher", "than"))
-    pairs = [scale * (higher[key] - than[key]) for key in higher if key in than]
+    pairs = [(scale * higher[key], scale * than[key]) for key in higher if key in than]
     if not pairs:
         return f"{claim['says']} Not run yet."
-    mean = statistics.mean(pairs)
-    half = _half_width(pairs, [value for side in (higher, than) for value in side.values()], column)
+    mean = statistics.mean(one - other for one, other in pairs)
+    half = _half_width(pairs, column)
     within = claim.get("within")
     what = f"{_named(claim['higher'])} - {_named(claim['than'])}, {title}: {mean:+,.{digits}f}"
-    what += f" ± {half:,.{digits}f} ({_counted(len(pairs))})" if half else f" ({_counted(len(pairs))})"
+    what += f" ± {half:,.{digits}f} ({_counted(len(pairs))})" if 0 < half < math.inf else f" ({_counted(len(pairs))})"
     if within is not None:
         inside, outside = abs(mean) + half <= within, abs(mean) - half > within
         found = "Confirmed" if inside else "Contradicted" if outside else "Not settled"
@@ -46,16 +48,20 @@ def _selected(wanted: Any, lines: Sequence[Line], column: str) -> dict[tuple[str
     return found
 
 
-def _half_width(pairs: Sequence[float], values: Sequence[float], column: str) -> float:
+def _half_width(pairs: Sequence[tuple[float, float]], column: str) -> float:
     """Half of the 95 % interval of the mean difference.
 
-    By Student's t over pairs; of a single pair of accuracies, by the sampling error of two sets of test images.
+    By Student's t over pairs; of a single pair of test accuracies, in percent, by the sampling error of the images; of
+    a single pair of anything else nothing is known.
     """
+    if column in FIXED:
+        return 0.0
     if len(pairs) > 1:
-        return student_t(len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
-    if column.endswith("accuracy"):
-        return 196 * math.sqrt(sum(value * (1 - value) for value in values[:2]) / _IMAGES)
-    return 0.0
+        differences = [one - other for one, other in pairs]
+        return student_t(len(pairs) - 1) * statistics.stdev(differences) / math.sqrt(len(pairs))
+    if column in _OF_TEST_IMAGES:
+        return 1.96 * math.sqrt(sum(value * (100 - value) for value in pairs[0]) / _IMAGES)
+    return math.inf
 
 
 def student_t(degrees: int) -> float:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bnn_lightning.files import UnwritableError
 from bnn_lightning.settings import UsageError
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import write_report
@@ -57,14 +58,14 @@ def study(words: list[str]) -> int:
         failed = 0
         for one in [Study.read(file) for file in asked.files]:
             if asked.dry_run:
-                dry_run(one, _say)
+                dry_run(one, asked.only, _say)
             elif asked.report:
                 _say(write_report(one, Path(asked.results)))
             else:
                 runner = Runner(one, Path(asked.results), asked.storage, _say)
                 failed += runner.run(asked.only, asked.retry, asked.retake)
         return 1 if failed else 0
-    except UsageError as error:
+    except (UsageError, UnwritableError) as error:
         print(f"bnn: error: {error}", file=sys.stderr)
         return 2
     except (StudyInterruptedError, KeyboardInterrupt):

@@ -1,7 +1,7 @@
 """The report of a study: means over seeds, the published figures beside them, and what its claims come to."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +10,16 @@ from bnn_lightning.files import shown, write_rows, write_whole
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
-from bnn_lightning.studies.columns import COLUMNS, TEXTS, Line, heading, spread, written
-
-
-def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
-    """A line for each cell of the study, from rows that were made with its present settings."""
-    by_key = {rows.key_of(study, row): row for row in found}
-    lines = []
-    for cell in study.all_cells():
-        mine = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
-        done = [row for row in mine if row is not None and not row.get("failed")]
-        failed = [row["failed"] for row in mine if row is not None and row.get("failed")]
-        missing = sum(row is None for row in mine)
-        states = [f"{len(failed)} failed: {failed[0]}"] if failed else []
-        if missing:
-            states.append("not run yet" if missing == len(mine) else f"{missing} of {len(mine)} seeds not run yet")
-        lines.append(Line(cell, done, "; ".join(states)))
-    return lines
+from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
+from bnn_lightning.studies.lines import Line, lines_of, spread, written
 
 
 def write_report(study: Study, folder: Path) -> str:
     """Writes NAME_means.csv and NAME.png beside the rows, and NAME.md with the report; gives the report."""
     text, lines = report(study, folder)
+    if study.search:
+        write_whole(folder / f"{study.name}.md", text.encode())
+        return f"{text}\nWritten: {shown(folder / f'{study.name}.md')}"
     means = [
         {**line.cell.axes, "seeds": len(line.found)}
         | {
@@ -121,13 +109,13 @@ def _beside(study: Study, line: Line, column: str) -> list[str]:
 
 def _search_report(study: Study, found: Sequence[Mapping[str, Any]]) -> str:
     """The best trials of a search, by validation NLL."""
-    names = [name.split(".")[-1] for name in study.search]
-    ranked = sorted((row for row in found if not row.get("failed")), key=lambda row: float(row["val_nll"]))
+    present = [row for row in found if rows.task_of(study, row).key == rows.key_of(study, row)]
+    ranked = sorted((row for row in present if not row.get("failed")), key=rows.value_of)
     shown_columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
-    heads = ["trial", *names, *(COLUMNS[column][0] for column in shown_columns), ""]
+    heads = [*study.axes, *(COLUMNS[column][0] for column in shown_columns), ""]
     body = []
     for row in ranked[:10]:
-        cells = [row["cell"], *(str(row.get(name, "")) for name in names)]
+        cells = [row[axis] for axis in study.axes]
         for column in shown_columns:
             _, scale, digits = COLUMNS[column]
             cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import platform
 import statistics
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier
@@ -38,7 +40,7 @@ def of_run(task: Task, run: Run) -> Row:
     epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
     mine = epochs[found["training"]["epoch"] - 1]
     ways = list(found["predictions"])
-    row = head(task) | {"data": found["data"], "epochs": len(epochs), "predicted by": ways[0]}
+    row = {"data": found["data"], "epochs": len(epochs), "predicted by": ways[0]}
     for way, measured in found["predictions"].items():
         one = "one_" if way != ways[0] and way.startswith("1 ") else None
         start = "" if way == ways[0] else _WAYS.get(way, one)
@@ -64,7 +66,8 @@ def of_run(task: Task, run: Run) -> Row:
     versions = record[KEY]["versions"]
     row["versions"] = " ".join(f"{name} {version}" for name, version in versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
-    return row | {"command": task.command}
+    # What says which cell it is comes first, and wins where an axis is called as a column is.
+    return head(task) | row | head(task) | {"command": task.command}
 
 
 def read(path: Path) -> list[Row]:
@@ -85,6 +88,18 @@ def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
 def name_of(study: Study, row: Mapping[str, Any]) -> str:
     """The name of the cell that a row belongs to."""
     return ", ".join(row[axis] for axis in study.axes if row.get(axis))
+
+
+def task_of(study: Study, row: Mapping[str, Any]) -> Task:
+    """The run of a search that a row would be of, with the study's present settings."""
+    values = {axis: yaml.safe_load(row[axis]) for axis in study.axes}
+    return study.task(study.cell_of(values), int(row["seed"]))
+
+
+def value_of(row: Mapping[str, Any]) -> float:
+    """What a search minimises: the validation NLL; where there is no hold-out, that of training."""
+    value = float(row.get("val_nll") or row.get("train_nll") or "nan")
+    return math.inf if math.isnan(value) else value
 
 
 def key_of(study: Study, row: Mapping[str, Any]) -> str:

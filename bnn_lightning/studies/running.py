@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from bnn_lightning.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
@@ -21,7 +22,7 @@ from bnn_lightning.files import locked, shown
 from bnn_lightning.runs import CHECKPOINTS, Run
 from bnn_lightning.settings import UsageError
 from bnn_lightning.studies import rows
-from bnn_lightning.studies.base import Cell, Study, Task
+from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
@@ -56,8 +57,7 @@ class Runner:
         failed = {key: row["failed"] for key, row in self._rows().items() if key in asked and row.get("failed")}
         for key, reason in failed.items():
             self.say(f"failed: {key}: {reason}")
-        _, hosts = self.queue.counted()
-        if hosts:
+        if hosts := self.queue.hosts():
             self.say(
                 f"{len(hosts)} still running on {', '.join(sorted(set(hosts)))}; "
                 "--retake runs here what a machine that is gone has left so."
@@ -73,33 +73,35 @@ class Runner:
             raise UsageError(f"--only {only} fits none of {names}.")
         with locked(self.logs / f"{self.study.name}.lock"):
             self.queue.fill(tasks, self._rows(), retry, retake)
-        left_alone: list[Trial] = []
-        while (trial := self.queue.take()) is not None:
-            task = tasks.get(trial.user_attrs["key"])
-            if task is None:
-                left_alone.append(trial)  # of other --only, or of settings that the file had before
-                continue
-            self._finish(trial, task, tasks)
-        self.queue.put_back(left_alone)
+        while (trial := self.queue.take(tasks)) is not None:
+            self._finish(trial, tasks[trial.user_attrs["key"]], tasks)
         return tasks
 
     def _search(self) -> Collection[str]:
-        while (done := len(self._rows())) < self.study.trials:
-            trial = self.queue.ask()
-            flags = {name: _suggested(trial, name, space) for name, space in self.study.search.items()}
-            cell = Cell({"cell": f"trial {trial.number}"}, {**self.study.set, **flags}, self.study.seeds[:1])
+        """Runs a search; gives the keys of its trials."""
+        spaces = {name: _space(space) for name, space in self.study.search.items()}
+        with locked(self.logs / f"{self.study.name}.lock"):
+            for key, row in self._of_this_search().items():
+                if key not in self.queue.rows() and not row.get("failed"):
+                    values = rows.task_of(self.study, row).cell.flags
+                    self.queue.add(key, row, {name: _encoded(values[name], spaces[name]) for name in spaces}, spaces)
+        while len(self._of_this_search()) + len(self.queue.hosts()) < self.study.trials:
+            trial = self.queue.ask(spaces)
+            values = {name: _decoded(trial.params[name], spaces[name]) for name in spaces}
+            cell = self.study.cell_of(values)
             task = self.study.task(cell, cell.seeds[0])
             trial.set_user_attr("key", task.key)
-            self.say(f"[{done + 1}/{self.study.trials}] {', '.join(f'{key} {value}' for key, value in flags.items())}")
-            self._finish(trial, task, {}, {name.split(".")[-1]: value for name, value in flags.items()})
-        return self._rows()
+            self._finish(trial, task, {})
+        return self._of_this_search()
 
-    def _finish(
-        self, trial: Trial, task: Task, tasks: Mapping[str, Task], more: Mapping[str, Any] | None = None
-    ) -> None:
+    def _of_this_search(self) -> dict[str, rows.Row]:
+        """The rows that were made with the study's present settings."""
+        return {key: row for key, row in self._rows().items() if rows.task_of(self.study, row).key == key}
+
+    def _finish(self, trial: Trial, task: Task, tasks: Mapping[str, Task]) -> None:
         start = time.monotonic()
         row = run_task(task, self.logs / self.study.name, self.say)
-        self.queue.finish(trial, {**row, **(more or {})})
+        self.queue.finish(trial, row)
         self._write()
         found = self._rows()
         done = [found[key] for key in tasks if key in found]
@@ -107,9 +109,8 @@ class Runner:
         elapsed = time.monotonic() - start
         self._beyond.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
         line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(elapsed)}"
-        if tasks:
-            line = f"[{len(done)}/{len(tasks)}] {line}{self._estimate(tasks, found)}"
-        self.say(line)
+        count = f"{len(done)}/{len(tasks)}" if tasks else f"{len(self._of_this_search())}/{self.study.trials}"
+        self.say(f"[{count}] {line}{self._estimate(tasks, found)}")
 
     def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Any]]) -> str:
         """How long the rest will take: as long as the same cell took with another seed, or the mean of all."""
@@ -125,20 +126,25 @@ class Runner:
         return f"; {len(left)} left, about {_duration(total)}"
 
     def _rows(self) -> dict[str, rows.Row]:
+        """Those of the file and of the storage; a failed one only where neither has another."""
         found = {rows.key_of(self.study, row): row for row in rows.read(self.file)}
-        return found | self.queue.rows()
+        for key, row in self.queue.rows().items():
+            if not row.get("failed") or found.get(key, row).get("failed"):
+                found[key] = row
+        return found
 
     def _write(self) -> None:
         with locked(self.logs / f"{self.study.name}.lock"):
             rows.write(self.file, self.study, self._rows().values())
 
 
-def dry_run(study: Study, say: Callable[[str], None]) -> None:
-    """Says what would be run."""
+def dry_run(study: Study, only: str, say: Callable[[str], None]) -> None:
+    """Says all runs of a study, as commands."""
     if study.search:
         say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
         return
-    for number, task in enumerate(study.tasks(), start=1):
+    tasks = [task for task in study.tasks() if fnmatch.fnmatch(task.cell.name, only)]
+    for number, task in enumerate(tasks, start=1):
         say(f"[{number}] {task.command}")
     for name, reason in study.not_run.items():
         say(f"not run: {name}: {reason}")
@@ -167,7 +173,11 @@ def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
         return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
     if reason := _bnn(task.test_of(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
         return rows.head(task) | {"failed": reason, "command": task.command}
-    return rows.of_run(task, run)
+    try:
+        return rows.of_run(task, run)
+    except Exception as error:  # files of a run that somebody has changed, a network of somebody's own
+        reason = f"its results cannot be read: {type(error).__name__}: {error}"
+        return rows.head(task) | {"failed": reason, "command": task.command}
 
 
 def _last_run(task: Task) -> tuple[Run | None, str]:
@@ -231,12 +241,20 @@ def _screen_to(words: list[str], log: Path, folder: Path) -> None:
     sys.exit(main(words))
 
 
-def _suggested(trial: Trial, name: str, space: Any) -> Any:
+def _space(space: Any) -> BaseDistribution:
+    """What a study file says of a flag, as Optuna has it; choices travel as JSON, because Optuna's are plain values."""
     if isinstance(space, list):
-        # Optuna's choices are plain values; anything else travels as JSON.
-        return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in space]))
-    kind = trial.suggest_int if all(isinstance(space[end], int) for end in ("low", "high")) else trial.suggest_float
-    return kind(name, space["low"], space["high"], log=bool(space.get("log")))
+        return CategoricalDistribution([json.dumps(choice) for choice in space])
+    kind = IntDistribution if all(isinstance(space[end], int) for end in ("low", "high")) else FloatDistribution
+    return kind(space["low"], space["high"], log=bool(space.get("log")))
+
+
+def _decoded(value: Any, space: BaseDistribution) -> Any:
+    return json.loads(value) if isinstance(space, CategoricalDistribution) else value
+
+
+def _encoded(value: Any, space: BaseDistribution) -> Any:
+    return json.dumps(value) if isinstance(space, CategoricalDistribution) else value
 
 
 def _in_short(row: Mapping[str, Any]) -> str:

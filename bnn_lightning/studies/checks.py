@@ -1,0 +1,89 @@
+"""Whether what stands in a study file is of the kind that is wanted there."""
+
+from collections.abc import Collection
+from typing import Any
+
+from bnn_lightning.studies.columns import check_column, heading
+
+_TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list, "a list"), (int, "a whole number")
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("title", "base", "about", "checkpoint", "score", "source"), _TEXT),
+    **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published"), _NAMED),
+    **dict.fromkeys(("seeds", "columns", "claims"), _LIST),
+    "trials": _NUMBER,
+}
+
+
+def check_file(found: Any, known: Collection[str]) -> None:
+    """Raises ValueError, in a sentence, where what was read from a file is no study."""
+    _must_be(found, _NAMED, "it")
+    if unknown := set(found) - set(known):
+        raise ValueError(f"it knows no {', '.join(sorted(map(str, unknown)))}; it can have {', '.join(sorted(known))}.")
+    for name in ("title", "base"):
+        if name not in found:
+            raise ValueError(f"it must have a {name}.")
+    for name, value in found.items():
+        _must_be(value, _KINDS[name], name)
+    _check_seeds(found.get("seeds", [0]), "seeds")
+    for axis, values in found.get("grid", {}).items():
+        if not isinstance(values, list):
+            _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
+            _check_flags(values, axis)
+    _check_flags(found.get("cells", {}), "cells")
+    for name, space in found.get("search", {}).items():
+        _check_space(name, space)
+    check_column(found.get("score", "accuracy"), "score")
+    for column in found.get("columns", []):
+        heading(column)
+    for column, figures in found.get("published", {}).items():
+        check_column(column, "published")
+        _must_be(figures, _NAMED, f"published: {column}")
+        for cell, figure in figures.items():
+            _must_be(figure, ((int, float), "a number"), f"published: {column}: {cell}")
+    for claim in found.get("claims", []):
+        _check_claim(claim)
+
+
+def _must_be(value: Any, kind: tuple[Any, str], name: str) -> None:
+    if not isinstance(value, kind[0]) or isinstance(value, bool):
+        raise ValueError(f"{name} must be {kind[1]}, got {value!r}.")
+
+
+def _check_flags(named: dict[Any, Any], where: str) -> None:
+    for name, flags in named.items():
+        if flags is not None:
+            _must_be(flags, (dict, "flags with their values"), f"{where}: {name}")
+            _check_seeds(flags.get("seeds", [0]), f"{where}: {name}: seeds")
+
+
+def _check_seeds(seeds: Any, name: str) -> None:
+    whole = isinstance(seeds, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not (whole and seeds):
+        raise ValueError(f"{name} must be a list of whole numbers such as [0, 1, 2], got {seeds!r}.")
+
+
+def _check_space(name: str, space: Any) -> None:
+    if isinstance(space, list) and space:
+        return
+    numbers = isinstance(space, dict) and all(isinstance(space.get(end), int | float) for end in ("low", "high"))
+    if not numbers or set(space) - {"low", "high", "log"} or not space["low"] < space["high"]:
+        raise ValueError(
+            f"search: {name} must be a list of choices or numbers low and high, perhaps with log: true, got {space!r}; "
+            "YAML reads 1e-4 as text, write 0.0001."
+        )
+    if space.get("log") and space["low"] <= 0:
+        raise ValueError(f"search: {name} must have a low above 0 for log, got {space['low']}.")
+
+
+def _check_claim(claim: Any) -> None:
+    needed, known = {"says", "higher", "than"}, {"says", "higher", "than", "column", "within"}
+    if not isinstance(claim, dict) or not needed <= set(claim) <= known:
+        raise ValueError(f"a claim must have {', '.join(sorted(needed))}, perhaps column and within, got {claim!r}.")
+    for side in ("higher", "than"):
+        _must_be(claim[side], ((str, dict), "a cell's name, or values of axes"), f"claim: {side}")
+    if isinstance(claim["higher"], str) != isinstance(claim["than"], str) or (
+        isinstance(claim["higher"], dict) and set(claim["higher"]) != set(claim["than"])
+    ):
+        raise ValueError(f"a claim must compare two cells, or values of the same axes, got {claim!r}.")
+    check_column(claim.get("column", "accuracy"), "claim: column")
+    _must_be(claim.get("within", 0), ((int, float), "a number"), "claim: within")
