@@ -200,7 +200,8 @@ def _last_run(task: Task) -> tuple[Run | None, str]:
 
 def _bnn(words: Iterable[str], log: Path) -> str:
     """Runs ``bnn``; gives the reason where it failed."""
-    place = log.stat().st_size if log.exists() else 0
+    log.touch()
+    place = log.stat().st_size
     process = _processes().Process(target=_screen_to, args=(list(words), log, Path.cwd()))
     process.start()
     try:
