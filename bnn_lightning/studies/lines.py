@@ -39,7 +39,8 @@ def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
     for cell in study.all_cells():
         mine = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
         done = [row for row in mine if row is not None and not row.get("failed")]
-        failed = [row["failed"] for row in mine if row is not None and row.get("failed")]
+        # The first sentence says what happened; the row has the cure too.
+        failed = [row["failed"].split(". ")[0].rstrip(".") for row in mine if row is not None and row.get("failed")]
         missing = sum(row is None for row in mine)
         states = [f"{len(failed)} failed: {failed[0]}"] if failed else []
         if missing:
