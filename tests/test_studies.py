@@ -205,6 +205,7 @@ with queue.at_work():
     queue.fill(keys, {{}}, retry=False, retake=False)
     while (trial := queue.take(keys)) is not None:
         print(trial.user_attrs["key"], flush=True)
+        time.sleep(0.05)  # a run, which leaves time for the other process
         queue.finish(trial, {{"val_nll": 1}})
 """
     words = [[sys.executable, "-c", code, str(tmp_path / f"ready{number}")] for number in range(2)]
