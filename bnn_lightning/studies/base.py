@@ -100,7 +100,7 @@ class Study:
         source: where the published figures are from.
         published: figures by column and cell.
         claims: sentences with the cells or groups of cells that they compare, each ``says``, ``higher``, ``than`` and
-            perhaps ``column``.
+            perhaps ``column`` and ``within``.
     """
 
     path: Path
@@ -213,14 +213,14 @@ class Study:
         ]
 
     def task(self, cell: Cell, seed: int) -> Task:
-        asked = [yaml.safe_load(self.base_text), cell.flags, self.test, self.checkpoint]
+        asked = [self.base_settings, cell.flags, self.test, self.checkpoint]
         settings = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
         return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, settings)
 
     @cached_property
-    def base_text(self) -> str:
+    def base_settings(self) -> Any:
         """The base as it was when it was first asked for; a study whose base changes meanwhile is another study."""
-        return self.base_file.read_text()
+        return yaml.safe_load(self.base_file.read_text())
 
 
 def as_words(flags: Mapping[str, Any]) -> list[str]:
