@@ -134,6 +134,38 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(write, settings, message):
         Study.read(write(**settings))
 
 
+def test_a_base_that_is_edited_while_its_study_runs_stops_it(write, tmp_path, monkeypatch, capsys):
+    path, base = write(cells={"one": {}, "two": {}, "three": {}}), tmp_path / "base.yaml"
+
+    def run(task, *_):
+        if task.cell.name == "two":
+            base.write_text(base.read_text().replace("batch_size: 32", "batch_size: 16"))
+        return rows.head(task) | {"accuracy": 0.5, "marks": "", "command": task.command}
+
+    monkeypatch.setattr(running, "run_task", run)
+    assert study([str(path)]) == 2
+    assert "base.yaml has changed while " in capsys.readouterr().err
+    first = rows.read(Path("results/tiny.csv"))
+    assert [row["cell"] for row in first] == ["one", "two"]
+    assert study([str(path)]) == 0
+    found = rows.read(Path("results/tiny.csv"))
+    assert [row["cell"] for row in found] == ["one", "one", "two", "two", "three"]
+    assert len({row["settings"] for row in found}) == 2
+
+
+def test_what_is_run_again_counts_as_left(write, monkeypatch, capsys):
+    path = write(cells={"one": {}, "two": {}})
+    outcome = {"failed": "no reason"}
+    monkeypatch.setattr(running, "run_task", lambda task, *_: rows.head(task) | outcome | {"marks": ""})
+    assert study([str(path)]) == 1
+    outcome = {"accuracy": 0.5, "seconds": 60}
+    capsys.readouterr()
+    assert study([str(path), "--retry"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "[1/2] one, seed 0: 50.00 %; 0 s; 1 left, about 1 min 0 s"
+    assert out[1] == "[2/2] two, seed 0: 50.00 %; 0 s"
+
+
 def test_files_that_cannot_be_read(tmp_path, capsys):
     assert study([str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err.endswith("none.yaml cannot be read: No such file or directory.\n")
@@ -318,6 +350,13 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert study([str(path)]) == 1
     assert Path("results/tiny.csv").read_bytes() == written_then
     assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+
+    assert study([str(path), "--dry_run"]) == 0
+    assert capsys.readouterr().out == "3 of 3 runs have their row, 1 of them failed: --retry runs those again.\n"
+    assert study([str(path), "--dry_run", "--retry"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("[1] bnn fit --config base.yaml --model.network Nope ")
+    assert last == "2 of 3 runs have their row."
 
     # What failed is run again when that is asked for; a cell that was added since, too.
     text = path.read_text().replace("Nope", "LeNet300100").replace("cells:\n", "cells:\n  new: {seeds: [4]}\n")

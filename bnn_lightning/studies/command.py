@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
     )
-    found.add_argument("--dry_run", action="store_true", help="only print the runs, as commands")
+    found.add_argument("--dry_run", action="store_true", help="only print what would be run, as commands")
     found.add_argument(
         "--report", action="store_true", help="run nothing; write table, means and figure of what is there"
     )
@@ -58,7 +58,7 @@ def study(words: list[str]) -> int:
         failed = 0
         for one in [Study.read(file) for file in asked.files]:
             if asked.dry_run:
-                dry_run(one, asked.only, _say)
+                dry_run(one, Path(asked.results), asked.only, asked.retry, _say)
             elif asked.report:
                 _say(write_report(one, Path(asked.results)))
             else:

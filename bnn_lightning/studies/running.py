@@ -45,6 +45,8 @@ class Runner:
     def __init__(self, study: Study, results: Path, storage: str | None, say: Callable[[str], None]):
         self.study, self.file, self.say = study, results / f"{study.name}.csv", say
         self.logs = Path("lightning_logs") / "studies"
+        self._again: set[str] = set()
+        """What had failed and is run again."""
         self._beyond: list[float] = []
         """Seconds of each run so far that were not its epochs': data, calibration, test."""
         self.queue = Queue(study.name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
@@ -67,12 +69,11 @@ class Runner:
 
     def _work_off(self, only: str, retry: bool, retake: bool) -> Collection[str]:
         """Runs a grid; gives the keys that were asked for."""
-        tasks = {task.key: task for task in self.study.tasks() if fnmatch.fnmatch(task.cell.name, only)}
-        if not tasks:
-            names = ", ".join(dict.fromkeys(task.cell.name for task in self.study.tasks()))
-            raise UsageError(f"--only {only} fits none of {names}.")
+        tasks = _tasks(self.study, only)
         with locked(self.logs / f"{self.study.name}.lock"):
             self.queue.fill(tasks, self._rows(), retry, retake)
+        if retry:
+            self._again = {key for key, row in self._rows().items() if row.get("failed")}
         while (trial := self.queue.take(tasks)) is not None:
             self._finish(trial, tasks[trial.user_attrs["key"]], tasks)
         return tasks
@@ -99,30 +100,38 @@ class Runner:
         return {key: row for key, row in self._rows().items() if rows.task_of(self.study, row).key == key}
 
     def _finish(self, trial: Trial, task: Task, tasks: Mapping[str, Task]) -> None:
+        if Study.read(self.study.path).base_settings != self.study.base_settings:
+            raise UsageError(
+                f"{shown(self.study.base_file)} has changed while {shown(self.study.path)} ran, and rows of both would "
+                "be mixed up; the same command runs it as it is now."
+            )
         start = time.monotonic()
         row = run_task(task, self.logs / self.study.name, self.say)
         self.queue.finish(trial, row)
         self._write()
         found = self._rows()
-        done = [found[key] for key in tasks if key in found]
+        self._again.discard(task.key)
+        left = [key for key in tasks if _is_left(found.get(key), key in self._again)]
         what = row.get("failed") or _in_short(row)
         elapsed = time.monotonic() - start
         self._beyond.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
         line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(elapsed)}"
-        count = f"{len(done)}/{len(tasks)}" if tasks else f"{len(self._of_this_search())}/{self.study.trials}"
-        self.say(f"[{count}] {line}{self._estimate(tasks, found)}")
+        count = (
+            f"{len(tasks) - len(left)}/{len(tasks)}" if tasks else f"{len(self._of_this_search())}/{self.study.trials}"
+        )
+        self.say(f"[{count}] {line}{self._estimate(tasks, found, left)}")
 
-    def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Any]]) -> str:
+    def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, rows.Row], left: Collection[str]) -> str:
         """How long the rest will take: as long as the same cell took with another seed, or the mean of all."""
         seconds: dict[str, list[float]] = {}
         for key, task in tasks.items():
             if found.get(key, {}).get("seconds"):
                 seconds.setdefault(task.cell.name, []).append(float(found[key]["seconds"]))
-        left = [task.cell.name for key, task in tasks.items() if key not in found]
         if not seconds or not left:
             return ""
         mean = statistics.mean(one for some in seconds.values() for one in some)
-        total = sum(statistics.mean(seconds.get(name, [mean])) + statistics.mean(self._beyond) for name in left)
+        trained = sum(statistics.mean(seconds.get(tasks[key].cell.name, [mean])) for key in left)
+        total = trained + len(left) * statistics.mean(self._beyond)
         return f"; {len(left)} left, about {_duration(total)}"
 
     def _rows(self) -> dict[str, rows.Row]:
@@ -138,16 +147,36 @@ class Runner:
             rows.write(self.file, self.study, self._rows().values())
 
 
-def dry_run(study: Study, only: str, say: Callable[[str], None]) -> None:
-    """Says all runs of a study, as commands."""
+def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[str], None]) -> None:
+    """Says what a study would run, as commands."""
     if study.search:
         say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
         return
-    tasks = [task for task in study.tasks() if fnmatch.fnmatch(task.cell.name, only)]
-    for number, task in enumerate(tasks, start=1):
+    tasks = _tasks(study, only)
+    found = {rows.key_of(study, row): row for row in rows.read(results / f"{study.name}.csv")}
+    left = [task for key, task in tasks.items() if _is_left(found.get(key), retry)]
+    for number, task in enumerate(left, start=1):
         say(f"[{number}] {task.command}")
     for name, reason in study.not_run.items():
         say(f"not run: {name}: {reason}")
+    if len(left) < len(tasks):
+        failed = sum(bool(found[key].get("failed")) for key in tasks if key in found)
+        again = f", {failed} of them failed: --retry runs those again" if failed and not retry else ""
+        say(f"{len(tasks) - len(left)} of {len(tasks)} runs have their row{again}.")
+
+
+def _tasks(study: Study, only: str) -> dict[str, Task]:
+    """The runs of the cells of these names, by key."""
+    tasks = {task.key: task for task in study.tasks() if fnmatch.fnmatch(task.cell.name, only)}
+    if not tasks:
+        names = ", ".join(dict.fromkeys(task.cell.name for task in study.tasks()))
+        raise UsageError(f"--only {only} fits none of {names}.")
+    return tasks
+
+
+def _is_left(row: rows.Row | None, again: bool) -> bool:
+    """Whether a run is still to be done, again where it has failed."""
+    return row is None or (again and bool(row.get("failed")))
 
 
 def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
