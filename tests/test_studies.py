@@ -158,8 +158,10 @@ def test_what_is_run_again_counts_as_left(write, monkeypatch, capsys):
     outcome = {"failed": "no reason"}
     monkeypatch.setattr(running, "run_task", lambda task, *_: rows.head(task) | outcome | {"marks": ""})
     assert study([str(path)]) == 1
-    outcome = {"accuracy": 0.5, "seconds": 60}
     capsys.readouterr()
+    assert study([str(path), "--retry"]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "[1/2] one, seed 0: no reason; 0 s"
+    outcome = {"accuracy": 0.5, "seconds": 60}
     assert study([str(path), "--retry"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "[1/2] one, seed 0: 50.00 %; 0 s; 1 left, about 1 min 0 s"
