@@ -449,8 +449,8 @@ class CommandLine(LightningCLI):
         name = f"test_{results['data'].lower()}_{stem}"
         if model.draws != draws_of(model.network):
             name += f"_{model.draws}"  # beside the results of the usual way
-        name = reports.free_name(self.run.logs, name)
-        written = reports.write_evaluation(self.run.logs, name, results)
+        with reports.free_name(self.run.logs, name) as name:
+            written = reports.write_evaluation(self.run.logs, name, results)
         if model.removes_weights:
             written.append(reports.write_sparsity(self.run.logs, f"sparsity_{stem}", results["sparsity"]))
             written += self._picture_of_kept_weights(f"kept_weights_{stem}.png")
@@ -705,7 +705,7 @@ def main(args: list[str] | None = None) -> int:
         # Whoever was reading, such as head, has seen enough; there is nowhere left to say anything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ParseError, UsageError) as error:
-        sentence = one_sentence(str(error)) if isinstance(error, ParseError) else str(error)
+        sentence = one_sentence(str(error), _verb(args)) if isinstance(error, ParseError) else str(error)
         print(f"bnn: error: {sentence}", file=sys.stderr)
         return 2
     except (StoppedError, KeyboardInterrupt) as error:
@@ -715,6 +715,12 @@ def main(args: list[str] | None = None) -> int:
         print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
         return 128 + signum  # as the shell has it
     return 0
+
+
+def _verb(args: list[str] | None) -> str:
+    """What was asked for; fit, whose help has the most, where that was no verb."""
+    words = sys.argv[1:] if args is None else args
+    return words[0] if words and words[0] in CommandLine.subcommands() else "fit"
 
 
 def _silence_the_libraries() -> None:

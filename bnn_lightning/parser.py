@@ -160,14 +160,14 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
         group.title = next((title for part, title in _TITLES.items() if part in dests), "Options")
 
 
-def one_sentence(message: str) -> str:
-    """What jsonargparse says about a value, in one sentence with the flag, the value and the cure."""
+def one_sentence(message: str, verb: str = "fit") -> str:
+    """What jsonargparse says about a value given to ``bnn VERB``, in one sentence with the flag, value and cure."""
     if found := re.search(r"arguments are required: (.*)", message):
         missing = " and ".join(f"--{name.partition('.')[2]}" for name in found[1].split(", "))
         return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
     flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Option '(\w+)' is not accepted", message):
-        return f"{flag}.{found[1]} is not a setting; bnn fit {flag}.help NAME lists those of NAME."
+        return f"{flag}.{found[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
     if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
         return f"{flag} names {found[1]}, which cannot be imported: {found[2].rstrip('.')}."
     base = PARTS.get(flag.removeprefix("--"))
@@ -191,7 +191,7 @@ def one_sentence(message: str) -> str:
     if value and len(kinds) == 1 and (kind := re.fullmatch(r"<class '(\w+)'>", kinds[0])):
         return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
     if value and kinds:
-        return f"{flag} does not take {value[1]}; bnn fit --help says what it is."
+        return f"{flag} does not take {value[1]}; bnn {verb} --help says what it is."
     lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"{flag}: {text}." if len(flag) > 2 else f"{text}."

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnn_lightning.evaluation import Evaluation
-from bnn_lightning.files import write_rows, write_whole
+from bnn_lightning.files import locked, write_rows, write_whole
 from bnn_lightning.metrics import Estimate
 from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.sparsity import LayerSparsity
@@ -258,15 +259,21 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
 def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
-    path = folder / f"{free_name(folder, 'predictions')}.csv"
-    write_rows(path, [*columns, "error"], rows)
+    with free_name(folder, "predictions") as name:
+        path = folder / f"{name}.csv"
+        write_rows(path, [*columns, "error"], rows)
     return path
 
 
-def free_name(folder: Path, name: str) -> str:
-    """``name``, or with the first number that makes it one under which ``folder`` has no table yet."""
+@contextmanager
+def free_name(folder: Path, name: str) -> Iterator[str]:
+    """``name``, or with the first number that makes it one under which ``folder`` has no table yet.
+
+    No other process is given it while the ``with`` lasts, at whose end the table is there.
+    """
     names = (name if number == 0 else f"{name}_{number}" for number in count())
-    return next(name for name in names if not (folder / f"{name}.csv").exists())
+    with locked(folder / ".tables.lock"):
+        yield next(name for name in names if not (folder / f"{name}.csv").exists())
 
 
 def _json(value: Any) -> str:

@@ -407,6 +407,11 @@ def test_the_committed_checkpoint(capsys):
     assert right >= 970  # training images all, so this says that the file works, not how well
 
 
+def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.foo", "3"]) == 2
+    assert said(capsys) == "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
+
+
 def test_one_sentence_of_an_unknown_message():
     assert one_sentence("something went\n  wrong.") == "something went wrong."
 
@@ -584,7 +589,7 @@ def test_init_from_the_twin_and_its_mistakes(sparse, capsys):
         ("export --ckpt_path {twin} --removed 0.5", "--ckpt_path is of a network whose weights have no signal"),
         ("prune --ckpt_path {twin}", "--ckpt_path is of a network whose weights have no signal"),
         ("prune --ckpt_path {lrt} --removed [0.5,2]", "--removed must be a share of the weights from 0 to 1, got 2.0."),
-        ("prune --ckpt_path {lrt} --removed half", "--removed does not take half; bnn fit --help says what it is."),
+        ("prune --ckpt_path {lrt} --removed half", "--removed does not take half; bnn prune --help says what it is."),
         (
             "export --ckpt_path {lrt}",
             "--removed is missing: this method drives no weights to zero by itself; bnn prune",

@@ -7,16 +7,20 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import write_idx
+from matplotlib.figure import Figure
 
+from bnn_lightning import figures
 from bnn_lightning.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.data.downloads import fetch
 from bnn_lightning.files import InUseError, UnwritableError, locked, remove_unfinished, require_space, write_whole
+from bnn_lightning.reports import free_name, write_predictions
 from bnn_lightning.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +69,43 @@ def test_a_lock_is_for_one_at_a_time():
         pass
     with locked(Path("folder/.lock"), wait=False):
         pass
+
+
+def test_a_figure_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
+    path = Path("figures/curve.png")
+
+    def draw():
+        figures.pruning_curve(path, [0, 0.5], [0.9, 0.8], "title")
+
+    draw()
+    old = path.read_bytes()
+
+    def half(self, place, **_):
+        Path(place).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(UnwritableError, match=r"^figures/curve\.png cannot be written: No space left on device\.$"):
+        draw()
+    assert (path.read_bytes(), [file.name for file in path.parent.iterdir()]) == (old, ["curve.png"])
+
+
+def test_tables_that_are_written_at_once_have_names_of_their_own():
+    found = []
+
+    def write():
+        found.append(write_predictions(Path(), [{"file": "a.png"}]).name)
+
+    others = [threading.Thread(target=write) for _ in range(3)]
+    with free_name(Path(), "predictions") as name:
+        for other in others:
+            other.start()
+        others[0].join(0.3)
+        Path(f"{name}.csv").write_text("mine")
+    for other in others:
+        other.join()
+    assert sorted(found) == ["predictions_1.csv", "predictions_2.csv", "predictions_3.csv"]
+    assert Path("predictions.csv").read_text() == "mine"
 
 
 class Settings:

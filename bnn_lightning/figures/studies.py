@@ -6,6 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bnn_lightning.figures.png import save
+
 _OURS, _THEIRS = "#3c6fb0", "#e08a3c"
 
 
@@ -48,4 +50,4 @@ def compare(
     axis.tick_params(axis="x", labelsize=8)
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bnn_lightning.figures.png import save
 from bnn_lightning.metrics import BINS, risk_coverage
 from bnn_lightning.predictive import Transform, mutual_information, predictive_entropy, probabilities, variances
 
@@ -44,7 +45,7 @@ def by_class(path: Path, shown: Sequence[tuple[str, Tensor, Tensor]], classes: S
             axis.set_title(f"{transform}: aleatoric trace {traces[0]:.3g}, epistemic {traces[1]:.2g}", fontsize=9)
     handles, names = axes[0][1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outside: Mapping[str, Any]) -> None:
@@ -71,7 +72,7 @@ def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outsi
             axis.set_xlabel(label)
             axis.set_ylabel("share of images")
         row[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -102,7 +103,7 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
         bottom.bar(edges[:-1] + 0.5 / BINS, count, 0.9 / BINS, color=_PROBABILITY)
         bottom.set_yscale("log")
         bottom.set(xlabel="confidence", ylabel="images")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def risk_coverage_curve(path: Path, ways: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -123,7 +124,7 @@ def risk_coverage_curve(path: Path, ways: Mapping[str, Tensor], labels: Tensor) 
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def turning(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor, classes: Sequence[str]) -> None:
@@ -157,7 +158,7 @@ def turning(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor,
     bottom.set(xlabel="turned by, degrees", ylabel="nats")
     bottom.set_ylim(bottom=0)
     bottom.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def extremes(path: Path, found: Mapping[str, Tensor], pixels: Tensor, classes: Sequence[str], count: int = 10) -> None:
@@ -185,7 +186,7 @@ def extremes(path: Path, found: Mapping[str, Tensor], pixels: Tensor, classes: S
             text = f"{_short(classes[int(predicted)])}: {100 * log_confidence.exp():.0f} %"
             text += "" if right or label < 0 else f"\nis {_short(classes[label])}"
             axis.set_xlabel(f"{text}\nH {found['entropy'][index]:.2g}", fontsize=8, color="black" if right else _OTHER)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def _picture(axis: Any, pixels: Tensor) -> None:

@@ -8,6 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bnn_lightning.figures.png import save
+
 
 def kept_weights(path: Path, mask: Tensor, maps: tuple[int, int, int], title: str) -> None:
     """How many weights of a linear layer are kept for each pixel of its input.
@@ -34,7 +36,7 @@ def kept_weights(path: Path, mask: Tensor, maps: tuple[int, int, int], title: st
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=11)
     figure.colorbar(shown, ax=axes, label=f"weights kept of {len(mask):,}")
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def pruning_curve(path: Path, removed: Sequence[float], accuracy: Sequence[float], title: str) -> None:
@@ -51,4 +53,4 @@ def pruning_curve(path: Path, removed: Sequence[float], accuracy: Sequence[float
     axes.set_ylabel("test accuracy, %")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
