@@ -52,7 +52,7 @@ DOORS = {
     "checkpoints": ({"files"}, {"torch"}),
     "sparsity": ({"posteriors", "layers"}, {"torch"}),
     "export": ({"files", "layers", "sparsity"}, {"torch"}),
-    "figures": ({"metrics", "predictive"}, {"torch", "matplotlib"}),
+    "figures": ({"files", "metrics", "predictive"}, {"torch", "matplotlib"}),
     "data": ({"files", "randomness"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "classifier": (
         {
