@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+NOT_CONVERGED = "posterior not converged"
+
 
 @dataclass
 class EpochSums:
@@ -85,7 +87,7 @@ class TrainingSummary:
                 marks.append("tempered")
             # The untrained prior predicts 1/K with no KL to pay: a posterior below that has not been found yet.
             if not self.elbo_per_n >= -math.log(self.num_classes):
-                marks.append("posterior not converged")
+                marks.append(NOT_CONVERGED)
             if not self.is_bound:
                 marks.append("improper prior: elbo/N is no bound")
         if self.is_not_learning:

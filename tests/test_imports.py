@@ -88,7 +88,7 @@ DOORS = {
     "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
     "settings": (set(), {"torch", "lightning", "jsonargparse"}),
     "studies": (
-        {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "runs", "settings"},
+        {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "progress", "runs", "settings"},
         {"torch", "optuna", "yaml"},
     ),
     "cli": (

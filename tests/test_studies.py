@@ -16,6 +16,7 @@ import yaml
 from optuna.distributions import FloatDistribution
 from scipy import stats
 
+from bnn_lightning import figures
 from bnn_lightning.settings import UsageError
 from bnn_lightning.studies import rows, running, study
 from bnn_lightning.studies.base import Study
@@ -589,3 +590,19 @@ def test_means_and_figure_are_written_beside_the_rows(reported, tmp_path):
     assert float(b["accuracy stdev"]) == statistics.stdev((0.91, 0.93, 0.92))
     assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "results" / "tiny.md").read_text() in text
+
+
+def test_the_figure_has_accuracy_beside_elbo_and_says_what_has_not_converged(reported, tmp_path, monkeypatch):
+    seen = {}
+
+    def compare(path, names, groups, panels, title):
+        seen.update(names=names, groups=groups, panels=panels)
+
+    monkeypatch.setattr(figures, "compare", compare)
+    write_report(reported, tmp_path / "results")
+    accuracy, elbo = seen["panels"]
+    assert (seen["names"], seen["groups"]) == (["a", "b"], ["a", "b"])
+    assert [[dot.converged for dot in dots] for dots in accuracy.dots] == [[False, True, True], [True, True, True]]
+    assert [[dot.value for dot in dots] for dots in elbo.dots] == [[-3, -3, -3], []]
+    assert [dot.value for dot in accuracy.dots[1]] == pytest.approx([91, 93, 92])
+    assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5}, {})

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bnn_lightning import figures
+from bnn_lightning.figures.studies import Dot, Panel
 from bnn_lightning.files import shown, write_rows, write_whole
+from bnn_lightning.progress import NOT_CONVERGED
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
@@ -33,21 +35,41 @@ def write_report(study: Study, folder: Path) -> str:
     ]
     columns = list(dict.fromkeys(name for row in means for name in row))
     write_rows(folder / f"{study.name}_means.csv", columns, means)
-    _, scale, _ = heading(study.score)
     drawn = [line for line in lines if line.values(study.score)]
     if drawn:
-        published = study.published.get(study.score, {})
-        figures.compare(
-            folder / f"{study.name}.png",
-            [line.cell.name for line in drawn],
-            [[scale * value for value in line.values(study.score)] for line in drawn],
-            [published.get(line.cell.name) for line in drawn],
-            heading(study.score)[0],
-            study.title,
-        )
+        _draw(study, drawn, folder / f"{study.name}.png")
     write_whole(folder / f"{study.name}.md", text.encode())
     endings = [".md", "_means.csv", *([".png"] if drawn else [])]
     return f"{text}\nWritten: {', '.join(shown(folder / f'{study.name}{ending}') for ending in endings)}"
+
+
+def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
+    """The figure: what the study compares, and elbo/N beside it where there is one."""
+    columns = [study.score]
+    if study.score != "elbo_per_n" and any(line.values("elbo_per_n") for line in lines):
+        columns.append("elbo_per_n")
+    names = [line.cell.name for line in lines]
+    figures.compare(
+        path,
+        names,
+        [next(iter(line.cell.axes.values())) for line in lines],
+        [_panel(column, lines, study.published.get(column, {})) for column in columns],
+        study.title,
+    )
+
+
+def _panel(column: str, lines: Sequence[Line], published: Mapping[str, float]) -> Panel:
+    title, scale, _ = heading(column)
+    dots = [
+        [
+            Dot(scale * float(row[column]), NOT_CONVERGED not in (row.get("marks") or ""))
+            for row in line.found
+            if row.get(column) not in (None, "")
+        ]
+        for line in lines
+    ]
+    names = [line.cell.name for line in lines]
+    return Panel(title, dots, {names.index(name): value for name, value in published.items() if name in names})
 
 
 def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
