@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from optuna.distributions import FloatDistribution
 from scipy import stats
@@ -24,6 +25,7 @@ from bnn_lightning.studies.claims import student_t, verdict
 from bnn_lightning.studies.columns import heading
 from bnn_lightning.studies.lines import Line, lines_of, written
 from bnn_lightning.studies.queue import Queue
+from bnn_lightning.studies.rankings import kendall
 from bnn_lightning.studies.report import report, write_report
 from bnn_lightning.studies.running import Runner
 
@@ -112,6 +114,11 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
         ({"grid": GRID, "seeds": 3}, r"seeds must be a list, got 3\."),
         ({"cells": {"a": {"seeds": ["x"]}}}, r"cells: a: seeds must be a list of whole numbers such as .* got \['x'\]"),
         ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
+        ({"grid": GRID, "columns": [1]}, r"a column must be text, got 1\."),
+        ({"grid": {1: [2]}}, r"an axis of the grid must be text, got 1\."),
+        ({"grid": GRID, "score": ["nll"]}, r"score must be text"),
+        ({"grid": GRID, "rankings": [["nll"]]}, r"rankings must be one of .* got \['nll'\]\."),
+        ({"grid": GRID, "rankings": ["sparsity_by_layer"]}, r"rankings must be one of .* got sparsity_by_layer\."),
         ({"grid": GRID, "score": "median_nll"}, r"score must be one of accuracy, .* got median_nll\."),
         ({"grid": GRID, "published": {"accuracy": {"BBB, lr 1": "x"}}}, r"BBB, lr 1 must be a number, got 'x'\."),
         ({"grid": GRID, "claims": ["a"]}, r"a claim must have higher, says, than, perhaps .* got 'a'\."),
@@ -497,7 +504,8 @@ REPORTED = {
     "seeds": [0, 1, 2],
     "source": "a paper",
     "columns": ["elbo_per_n", "median_accuracy", "range_accuracy", "sparsity"],
-    "published": {"accuracy": {"a": 97.5, "d": 99}},
+    "published": {"accuracy": {"a": 97.5, "b": 98, "d": 99}},
+    "rankings": ["accuracy", "elbo_per_n"],
     "claims": [
         {"says": "a beats b.", "higher": "a", "than": "b"},
         {"says": "b beats a.", "higher": "b", "than": "a"},
@@ -527,6 +535,9 @@ def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_pat
     assert lines["a"][1:6] == ["3", f"{mean:.2f} ± {deviation:.2f}", "97.5", f"{mean - 97.5:+.2f}", "-3.000"]
     assert lines["a"][6:8] == ["98.00", "97.00 to 98.50"]
     assert lines["a"][8] == "tempered, posterior not converged |"
+    assert "- By accuracy, % (Kendall's tau with the published order -1.00): a 97.83; b 92.00." in text
+    assert "- Published, accuracy, %: b 98.00; a 97.50." in text
+    assert "- By elbo/N: a -3.000." in text
     assert lines["c"][1] == ""
     assert "1 failed: loss is not finite; 2 of 3 seeds not run yet" in lines["c"][-1]
     assert lines["d"][3] == "99"
@@ -577,6 +588,13 @@ def test_student_t(degrees):
     assert student_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-9)
 
 
+def test_kendall_is_scipys_where_nothing_is_tied():
+    numbers = torch.randn(2, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    some, others = ({str(place): value for place, value in enumerate(row)} for row in numbers)
+    assert kendall(some, others | {"more": 1.0}) == pytest.approx(stats.kendalltau(*numbers).statistic)
+    assert kendall({"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 2, "c": 3}) == pytest.approx(2 / 3)
+
+
 def test_columns_are_known(reported):
     assert heading("range_accuracy")[0] == "accuracy, %: lowest to highest"
     line = Line(next(reported.all_cells()), [{"sparsity_by_layer": "1-2"}, {"sparsity_by_layer": "3-4"}], "")
@@ -605,4 +623,4 @@ def test_the_figure_has_accuracy_beside_elbo_and_says_what_has_not_converged(rep
     assert [[dot.converged for dot in dots] for dots in accuracy.dots] == [[False, True, True], [True, True, True]]
     assert [[dot.value for dot in dots] for dots in elbo.dots] == [[-3, -3, -3], []]
     assert [dot.value for dot in accuracy.dots[1]] == pytest.approx([91, 93, 92])
-    assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5}, {})
+    assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5, 1: 98}, {})

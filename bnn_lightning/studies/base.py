@@ -101,6 +101,7 @@ class Study:
         published: figures by column and cell.
         claims: sentences with the cells or groups of cells that they compare, each ``says``, ``higher``, ``than`` and
             perhaps ``column`` and ``within``.
+        rankings: columns that the report puts the cells in order by, beside the published order.
     """
 
     path: Path
@@ -121,6 +122,7 @@ class Study:
     source: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claims: tuple[Mapping[str, Any], ...] = ()
+    rankings: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

@@ -9,7 +9,7 @@ _TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("title", "base", "about", "checkpoint", "score", "source"), _TEXT),
     **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published"), _NAMED),
-    **dict.fromkeys(("seeds", "columns", "claims"), _LIST),
+    **dict.fromkeys(("seeds", "columns", "claims", "rankings"), _LIST),
     "trials": _NUMBER,
 }
 
@@ -26,6 +26,7 @@ def check_file(found: Any, known: Collection[str]) -> None:
         _must_be(value, _KINDS[name], name)
     _check_seeds(found.get("seeds", [0]), "seeds")
     for axis, values in found.get("grid", {}).items():
+        _must_be(axis, _TEXT, "an axis of the grid")
         if not isinstance(values, list):
             _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
             _check_flags(values, axis)
@@ -34,7 +35,10 @@ def check_file(found: Any, known: Collection[str]) -> None:
         _check_space(name, space)
     check_column(found.get("score", "accuracy"), "score")
     for column in found.get("columns", []):
+        _must_be(column, _TEXT, "a column")
         heading(column)
+    for column in found.get("rankings", []):
+        check_column(column, "rankings")
     for column, figures in found.get("published", {}).items():
         check_column(column, "published")
         _must_be(figures, _NAMED, f"published: {column}")

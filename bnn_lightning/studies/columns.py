@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # Of each column: its title, what a value is multiplied by, and decimals.
 COLUMNS: dict[str, tuple[str, float, int]] = {
@@ -61,8 +62,8 @@ def key_of_column(column: str) -> str:
     return rest if kind in STATISTICS else column
 
 
-def check_column(column: str, where: str) -> None:
+def check_column(column: Any, where: str) -> None:
     """Raises ValueError where a column has no number for each run, which is what can be compared."""
-    if column not in COLUMNS or column in TEXTS:
+    if not isinstance(column, str) or column not in COLUMNS or column in TEXTS:
         numbers = ", ".join(name for name in COLUMNS if name not in TEXTS)
         raise ValueError(f"{where} must be one of {numbers}, got {column}.")

@@ -14,6 +14,7 @@ from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
 from bnn_lightning.studies.lines import Line, lines_of, spread, written
+from bnn_lightning.studies.rankings import rankings
 
 
 def write_report(study: Study, folder: Path) -> str:
@@ -85,6 +86,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {one}" for one in verdicts))
+    if ordered := rankings(study, lines):
+        parts.append("\n".join(f"- {one}" for one in ordered))
     used = sum(len(line.found) for line in lines)
     others = len([row for row in found if not row.get("failed")]) - used
     facts = [f"`bnn study {shown(study.path)}`: {used} runs"]
