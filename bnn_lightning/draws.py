@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -119,9 +119,9 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     if type(net).forward is not nn.Sequential.forward:
         return nn.Identity(), net
-    layers = list(net.named_children())
+    layers = _in_order(net)
     before = 0
-    for layer in bayesian.children():
+    for _, layer in _in_order(bayesian):
         if any(isinstance(module, BayesianLayer) for module in layer.modules()):
             break
         before += 1
@@ -129,9 +129,15 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     return nn.Sequential(shared), nn.Sequential(rest)
 
 
+def _in_order(chain: nn.Module) -> list[tuple[str, Any]]:
+    """The layers of a chain with their names; children() would skip the second place of one that stands in two."""
+    return list(chain._modules.items())
+
+
 def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Logits ``(count, batch, classes)`` for each of ``counts``, whose samples are folded into the batch."""
-    first = next(net.children(), net) if type(net) is nn.Sequential else net
+    layers = [layer for _, layer in _in_order(net)] if type(net) is nn.Sequential else []
+    first, rest = (layers[0], layers[1:]) if layers else (net, [])
     found = []
     repeated: dict[int, Callable[[], Tensor]] = {}
     for count in counts:
@@ -139,7 +145,7 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
             folded = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
             repeated[count] = first.sampler(folded) if isinstance(first, BayesianLayer) else partial(first, folded)
         logits = repeated[count]()
-        for layer in list(net.children())[1:] if first is not net else ():
+        for layer in rest:
             logits = layer(logits)
         found.append(logits.view(count, len(x), -1))
     return found

@@ -237,7 +237,7 @@ _DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # in torch's num
 def _described(net: nn.Module) -> list[dict[str, Any]] | None:
     """Names, kinds and settings of the layers of a chain; None for any other network."""
     layers = []
-    for name, module in net.named_children():
+    for name, module in net._modules.items():  # named_children() would skip a layer's second place
         settings = {key: getattr(module, key, None) for key in signature(type(module).__init__).parameters}
         if "bias" in settings:
             settings["bias"] = settings["bias"] is not None

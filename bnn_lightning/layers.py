@@ -278,7 +278,9 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
     """The channels that are flattened into a linear layer, for each chain in which convolution and layer both stand."""
     found: dict[nn.Module, int] = {}
     for chain in net.modules():
-        leaves = [module for module in chain.modules() if not isinstance(module, nn.Sequential)]
+        # A layer that stands in two places is met in both.
+        every = (module for _, module in chain.named_modules(remove_duplicate=False))
+        leaves = [module for module in every if not isinstance(module, nn.Sequential)]
         if not isinstance(chain, nn.Sequential) or any(list(leaf.children()) for leaf in leaves):
             continue
         channels = flattened = None

@@ -73,6 +73,33 @@ def test_seeded_and_leaving_everything_as_it_was(draws):
     assert all(layer.sampling for layer in (net[0], net[5]))
 
 
+def twice(kind):
+    """A chain with one module in two places."""
+    one = {"activation": nn.ReLU(), "linear": nn.Linear(6, 6), "norm": nn.BatchNorm1d(6)}[kind]
+    if kind == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), one, nn.Tanh(), one, nn.ReLU(), nn.Linear(6, 3))
+    return nn.Sequential(
+        nn.Flatten(), one if kind == "activation" else nn.ReLU(), nn.Linear(48, 6), one, nn.Linear(6, 6), one
+    )
+
+
+@pytest.mark.parametrize("kind", ["activation", "linear", "norm"])
+@pytest.mark.parametrize("method", [None, LRT(rho_init=(-30.0, 0.0)), BBB(rho_init=(-30.0, 0.0))])
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+def test_a_module_that_stands_in_two_places_is_run_in_both(kind, method, draws):
+    net = twice(kind).double().train()
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        net(x + 1)  # statistics of its own, for the norm
+        expected = net.eval()(x)
+    if method is None and draws != "mean":
+        draws = None
+    # Nearly without noise (the variance of outputs has a floor of 1e-16), so that each sample is the network itself.
+    found = Sampler(net if method is None else bayesianize(net, method), 3, draws)(x)
+    for logits in found:
+        torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+
+
 def test_noise_of_local_draws_differs_between_batches():
     sampler = Sampler(network(LRT(rho_init=WIDE)), 3, "local")
     assert not torch.equal(sampler(X, 0), sampler(X, 1))
