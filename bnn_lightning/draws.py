@@ -4,13 +4,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bnn_lightning.layers import BayesianLayer, plain, posteriors, sampling
+from bnn_lightning.layers import BayesianLayer, in_order, plain, posteriors, sampling
 from bnn_lightning.methods import Method
 
 Draws = Literal["weights", "local", "mean"]
@@ -119,9 +119,9 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     if type(net).forward is not nn.Sequential.forward:
         return nn.Identity(), net
-    layers = _in_order(net)
+    layers = in_order(net)
     before = 0
-    for _, layer in _in_order(bayesian):
+    for _, layer in in_order(bayesian):
         if any(isinstance(module, BayesianLayer) for module in layer.modules()):
             break
         before += 1
@@ -129,14 +129,9 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     return nn.Sequential(shared), nn.Sequential(rest)
 
 
-def _in_order(chain: nn.Module) -> list[tuple[str, Any]]:
-    """The layers of a chain with their names; children() would skip the second place of one that stands in two."""
-    return list(chain._modules.items())
-
-
 def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Logits ``(count, batch, classes)`` for each of ``counts``, whose samples are folded into the batch."""
-    layers = [layer for _, layer in _in_order(net)] if type(net) is nn.Sequential else []
+    layers = [layer for _, layer in in_order(net)] if type(net) is nn.Sequential else []
     first, rest = (layers[0], layers[1:]) if layers else (net, [])
     found = []
     repeated: dict[int, Callable[[], Tensor]] = {}

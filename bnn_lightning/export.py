@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bnn_lightning.files import write_whole
-from bnn_lightning.layers import plain
+from bnn_lightning.layers import in_order, plain
 from bnn_lightning.sparsity import masks_without, weight_log_alphas
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -237,7 +237,7 @@ _DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # in torch's num
 def _described(net: nn.Module) -> list[dict[str, Any]] | None:
     """Names, kinds and settings of the layers of a chain; None for any other network."""
     layers = []
-    for name, module in net._modules.items():  # named_children() would skip a layer's second place
+    for name, module in in_order(net):
         settings = {key: getattr(module, key, None) for key in signature(type(module).__init__).parameters}
         if "bias" in settings:
             settings["bias"] = settings["bias"] is not None

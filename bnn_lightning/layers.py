@@ -309,6 +309,11 @@ def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.
                 )
 
 
+def in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a chain with their names; named_children() would skip the second place of one that stands in two."""
+    return [(name, part) for name, part in chain._modules.items() if part is not None]
+
+
 def bayesian_layers(net: nn.Module) -> list[BayesianLayer]:
     """The random layers of ``net``, each once."""
     return [module for module in net.modules() if isinstance(module, BayesianLayer)]

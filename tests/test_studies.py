@@ -112,7 +112,12 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
         ({"grid": {"data": {"MNIST": "MNIST"}}}, r"data: MNIST must be flags with their values, got 'MNIST'\."),
         ({"grid": {"model.lr": 1}}, r"grid: model\.lr must be a list of values, or names with flags, got 1\."),
         ({"grid": GRID, "seeds": 3}, r"seeds must be a list, got 3\."),
-        ({"cells": {"a": {"seeds": ["x"]}}}, r"cells: a: seeds must be a list of whole numbers such as .* got \['x'\]"),
+        (
+            {"cells": {"a": {"seeds": ["x"]}}},
+            r"cells: a: seeds must be a list of different whole numbers such as .* got \['x'\]",
+        ),
+        ({"grid": GRID, "seeds": [1, 1]}, r"seeds must be a list of different whole numbers .* got \[1, 1\]"),
+        ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is a column of every row\."),
         ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
         ({"grid": GRID, "columns": [1]}, r"a column must be text, got 1\."),
         ({"grid": {1: [2]}}, r"an axis of the grid must be text, got 1\."),
@@ -182,6 +187,10 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     (tmp_path / "list.yaml").write_text("[1, 2]")
     assert study([str(tmp_path / "list.yaml")]) == 2
     assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
+    (tmp_path / "base.yaml").write_text("a: [1")
+    (tmp_path / "based.yaml").write_text("title: T\nbase: base.yaml\ncells: {a: {}}")
+    assert study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
+    assert "base.yaml cannot be read: while parsing" in capsys.readouterr().err
     assert study([]) == 2
     assert "bnn study --help" in capsys.readouterr().err
 
@@ -485,8 +494,85 @@ def test_a_search_goes_on_with_what_it_was_at(queue):
     with dead.at_work():
         lost = dead.ask(spaces)
     with living.at_work(), new.at_work():
+        living.take_up_lost(retake=False)
+        new.take_up_lost(retake=False)
         assert living.ask(spaces).params == lost.params
         assert new.ask(spaces).params != lost.params
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Runs that only say what they would have come to; the words of each, in the order of the runs."""
+    words = []
+
+    def run(task, *_):
+        words.append(task.fit)
+        if len(words) > 30:
+            raise KeyboardInterrupt
+        return rows.head(task) | {"accuracy": 0.5, "val_nll": 1 / len(words), "marks": "", "command": task.command}
+
+    monkeypatch.setattr(running, "run_task", run)
+    return words
+
+
+def test_a_search_has_as_many_trials_as_it_is_to_have(write, pretended, capsys):
+    # Values that CSV and YAML have other words for than Python: null, a small number, on.
+    space = {"model.lr_schedule": [None, "LinearDecay"], "model.lr": [0.00001, 0.001], "model.method": ["on", "off"]}
+    path = write(search=space, trials=5)
+    assert study([str(path)]) == 0
+    assert len(pretended) == 5
+    assert len({" ".join(words) for words in pretended}) == 5
+    assert capsys.readouterr().out.splitlines()[4].startswith("[5/5] ")
+    # As many as there are, where more are asked for: none is run twice, and there is an end.
+    path.write_text(path.read_text().replace("trials: 5", "trials: 20"))
+    assert study([str(path)]) == 0
+    assert len(pretended) == len({" ".join(words) for words in pretended}) == 8
+    assert capsys.readouterr().out.splitlines()[2].startswith("[8/8] ")
+    assert study([str(path), "--report"]) == 0
+    text = capsys.readouterr().out
+    assert "The best 8 of 8 trials" in text
+    assert "| null | 1e-05 | on | " in text
+    # Another dimension makes another search, which leaves the rows of this one alone.
+    path.write_text(path.read_text().replace("search:\n", "search:\n  model.rho_lr_factor: [1, 10]\n"))
+    assert study([str(path), "--report"]) == 0
+    assert "of 0 trials" in capsys.readouterr().out
+    path.write_text(path.read_text().replace("trials: 20", "trials: 3"))
+    assert study([str(path)]) == 0
+    assert len(rows.read(Path("results/tiny.csv"))) == 11
+
+
+def test_a_search_that_was_stopped_in_its_last_trial_goes_on(write, pretended, capsys):
+    path = write(search={"model.lr": {"low": 0.001, "high": 0.1}}, trials=1)
+    pretended.extend([["an earlier run"]] * 30)  # so that the next is stopped
+    assert study([str(path)]) == 130
+    (stopped,) = pretended[30:]
+    pretended.clear()
+    assert study([str(path)]) == 0
+    assert pretended == [stopped]
+    assert "still running" not in capsys.readouterr().out
+
+
+def test_a_search_tries_again_what_failed(write, pretended, monkeypatch, capsys):
+    path = write(search={"model.lr": {"low": 0.001, "high": 0.1}}, trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "run_task", lambda task, *_: rows.head(task) | {"failed": "no reason", "marks": ""})
+        assert study([str(path)]) == 1
+    assert study([str(path)]) == 1
+    assert pretended == []
+    assert study([str(path), "--retry"]) == 0
+    assert len(pretended) == 2
+    assert [row.get("failed", "") for row in rows.read(Path("results/tiny.csv"))] == ["", ""]
+
+
+@pytest.mark.parametrize("axis", ["data.seed", "model.settings"])
+def test_an_axis_may_be_called_as_a_column_is(write, pretended, axis):
+    path = write(grid={axis: [3, 4], "data.x.p": [1], "model.p": [2]})
+    assert Study.read(path).axes == [axis, "data.x.p", "model.p"]
+    assert study([str(path)]) == 0
+    assert study([str(path)]) == 0
+    assert len(pretended) == 2
+    found = rows.read(Path("results/tiny.csv"))
+    assert [(row[axis], row["seed"]) for row in found] == [(f"{axis} 3", "0"), (f"{axis} 4", "0")]
 
 
 # The report
@@ -575,6 +661,9 @@ def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
     single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, found))
     half = 100 * stats.norm.ppf(0.975) * ((0.9 * 0.1 + 0.7 * 0.3) / 10_000) ** 0.5
     assert f"+20.00 ± {half:.2f} (one pair)" in single
+    fewer = [row | {"images": "100"} for row in found]
+    single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, fewer))
+    assert f"+20.00 ± {10 * half:.2f} (one pair)" in single
     # Of one pair of anything else nothing can be said, but for what all runs have alike.
     for row in found:
         row |= {"nll": 0.5 - 0.1 * row["accuracy"], "parameters": 10 * row["accuracy"]}

@@ -15,7 +15,7 @@ import yaml
 
 from bnn_lightning.files import shown
 from bnn_lightning.settings import UsageError
-from bnn_lightning.studies.checks import check_file
+from bnn_lightning.studies.checks import RESERVED, check_file
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,7 @@ class Study:
         try:
             found = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise UsageError(f"study {path} cannot be read: {reason}.") from error
+            raise UsageError(f"study {path} cannot be read: {_reason(error)}.") from error
         try:
             check_file(found, set(cls.__dataclass_fields__) - {"path"})
             settings: dict[str, Any] = {
@@ -185,11 +184,11 @@ class Study:
         """Titles of the columns that name a cell."""
         if self.search:
             return list(self.search)
-        return [_title(axis, values) for axis, values in self.grid.items()] or ["cell"]
+        return [self._title(axis) for axis in self.grid] or ["cell"]
 
     def all_cells(self) -> Iterator[Cell]:
         """Every cell of the grid in its order, then the others; of a search, none."""
-        axes = [[(_title(axis, values), *one) for one in _values(axis, values)] for axis, values in self.grid.items()]
+        axes = [[(self._title(axis), *one) for one in self._values(axis)] for axis in self.grid]
         for chosen in product(*axes) if axes else ():
             flags: dict[str, Any] = dict(self.set)
             for _, _, more in chosen:
@@ -200,7 +199,20 @@ class Study:
 
     def cell_of(self, values: Mapping[str, Any]) -> Cell:
         """The cell of a search that has these values for its flags."""
-        return Cell({name: f"{value}" for name, value in values.items()}, {**self.set, **values}, self.seeds[:1])
+        return Cell({name: as_word(value) for name, value in values.items()}, {**self.set, **values}, self.seeds[:1])
+
+    def _title(self, axis: str) -> str:
+        """The name of an axis; of a flag its last word, where that is nothing else's."""
+        short = axis.split(".")[-1]
+        others = [other.split(".")[-1] for other in self.grid if other != axis]
+        return axis if isinstance(self.grid[axis], dict) or short in (*RESERVED, *others) else short
+
+    def _values(self, axis: str) -> list[tuple[str, dict[str, Any]]]:
+        """What each value of an axis is called, and its flags."""
+        values = self.grid[axis]
+        if isinstance(values, dict):
+            return [(str(name), flags or {}) for name, flags in values.items()]
+        return [(f"{self._title(axis)} {value}", {axis: value}) for value in values]
 
     def _cell(self, axes: Mapping[str, str], settings: Mapping[str, Any]) -> Cell:
         flags = {name: value for name, value in settings.items() if name != "seeds"}
@@ -222,22 +234,21 @@ class Study:
     @cached_property
     def base_settings(self) -> Any:
         """The base as it was when it was first asked for; a study whose base changes meanwhile is another study."""
-        return yaml.safe_load(self.base_file.read_text())
+        try:
+            return yaml.safe_load(self.base_file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"base {self.base_file} cannot be read: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def as_words(flags: Mapping[str, Any]) -> list[str]:
     """Flags as they are typed."""
-    words = []
-    for name, value in flags.items():
-        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    return words
+    return [word for name, value in flags.items() for word in (f"--{name}", as_word(value))]
 
 
-def _title(axis: str, values: Any) -> str:
-    return axis if isinstance(values, dict) else axis.split(".")[-1]
-
-
-def _values(axis: str, values: Any) -> list[tuple[str, dict[str, Any]]]:
-    if isinstance(values, dict):
-        return [(str(name), flags or {}) for name, flags in values.items()]
-    return [(f"{_title(axis, values)} {value}", {axis: value}) for value in values]
+def as_word(value: Any) -> str:
+    """A flag's value as it is typed."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -13,6 +13,8 @@ _KINDS: dict[str, tuple[type, str]] = {
     "trials": _NUMBER,
 }
 
+RESERVED = ("seed", "settings")  # columns that every row has
+
 
 def check_file(found: Any, known: Collection[str]) -> None:
     """Raises ValueError, in a sentence, where what was read from a file is no study."""
@@ -30,6 +32,8 @@ def check_file(found: Any, known: Collection[str]) -> None:
         if not isinstance(values, list):
             _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
             _check_flags(values, axis)
+            if axis in RESERVED:
+                raise ValueError(f"an axis must not be called {axis}, which is a column of every row.")
     _check_flags(found.get("cells", {}), "cells")
     for name, space in found.get("search", {}).items():
         _check_space(name, space)
@@ -62,8 +66,8 @@ def _check_flags(named: dict[Any, Any], where: str) -> None:
 
 def _check_seeds(seeds: Any, name: str) -> None:
     whole = isinstance(seeds, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    if not (whole and seeds):
-        raise ValueError(f"{name} must be a list of whole numbers such as [0, 1, 2], got {seeds!r}.")
+    if not (whole and seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name} must be a list of different whole numbers such as [0, 1, 2], got {seeds!r}.")
 
 
 def _check_space(name: str, space: Any) -> None:

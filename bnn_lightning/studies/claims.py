@@ -10,7 +10,6 @@ from bnn_lightning.studies.columns import FIXED, heading
 from bnn_lightning.studies.lines import Line
 
 _OF_TEST_IMAGES = {"accuracy", "one_accuracy", "mean_accuracy", "kept_accuracy"}
-_IMAGES = 10_000  # of a test set, whose sampling error is all there is to go by where there is one run
 
 
 def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> str:
@@ -18,11 +17,14 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     column = claim.get("column", study.score)
     title, scale, digits = heading(column)
     higher, than = (_selected(claim[side], lines, column) for side in ("higher", "than"))
-    pairs = [(scale * higher[key], scale * than[key]) for key in higher if key in than]
-    if not pairs:
+    rows = [(higher[key], than[key]) for key in higher if key in than]
+    if not rows:
         return f"{claim['says']} Not run yet."
+    pairs = [(scale * float(one[column]), scale * float(other[column])) for one, other in rows]
     mean = statistics.mean(one - other for one, other in pairs)
-    half = _half_width(pairs, column)
+    # Rows did not always say how many images were tested; the test sets of the sources have 10,000.
+    images = min(int(row.get("images") or 10_000) for row in rows[0])
+    half = _half_width(pairs, column, images)
     within = claim.get("within")
     what = f"{_named(claim['higher'])} - {_named(claim['than'])}, {title}: {mean:+,.{digits}f}"
     what += f" ± {half:,.{digits}f} ({_counted(len(pairs))})" if 0 < half < math.inf else f" ({_counted(len(pairs))})"
@@ -34,8 +36,8 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     return f"{claim['says']} **{found}**: {what}."
 
 
-def _selected(wanted: Any, lines: Sequence[Line], column: str) -> dict[tuple[str, ...], float]:
-    """Values of the cells that a claim names, by what else tells them apart and seed."""
+def _selected(wanted: Any, lines: Sequence[Line], column: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    """Rows of the cells that a claim names, by what else tells them apart and seed."""
     found = {}
     for line in lines:
         if not line.cell.is_among(wanted):
@@ -44,11 +46,11 @@ def _selected(wanted: Any, lines: Sequence[Line], column: str) -> dict[tuple[str
         rest = [value for axis, value in line.cell.axes.items() if axis not in named]
         for row in line.found:
             if row.get(column) not in (None, ""):
-                found[(*rest, str(row["seed"]))] = float(row[column])
+                found[(*rest, str(row["seed"]))] = row
     return found
 
 
-def _half_width(pairs: Sequence[tuple[float, float]], column: str) -> float:
+def _half_width(pairs: Sequence[tuple[float, float]], column: str, images: int) -> float:
     """Half of the 95 % interval of the mean difference.
 
     By Student's t over pairs; of a single pair of test accuracies, in percent, by the sampling error of the images; of
@@ -60,7 +62,7 @@ def _half_width(pairs: Sequence[tuple[float, float]], column: str) -> float:
         differences = [one - other for one, other in pairs]
         return student_t(len(pairs) - 1) * statistics.stdev(differences) / math.sqrt(len(pairs))
     if column in _OF_TEST_IMAGES:
-        return 1.96 * math.sqrt(sum(value * (100 - value) for value in pairs[0]) / _IMAGES)
+        return 1.96 * math.sqrt(sum(value * (100 - value) for value in pairs[0]) / images)
     return math.inf
 
 

@@ -128,12 +128,29 @@ class Queue:
             return False
 
     def ask(self, spaces: Spaces) -> Trial:
-        """A trial of a search: one whose process was lost, or else a new one."""
-        for lost in self.give_up_lost(retake=False):
-            self.study.enqueue_trial(lost.params)
+        """A trial of a search: the next that waits, or else a new one."""
         trial = self.study.ask(dict(spaces))
         self._mark(trial)
         return trial
+
+    def put_in(self, values: Mapping[str, Any]) -> None:
+        """Has a search try these values next."""
+        self.study.enqueue_trial(dict(values))
+
+    def take_up_lost(self, retake: bool) -> None:
+        """Has a search try again what a process that is gone was at."""
+        for lost in self.give_up_lost(retake):
+            if lost.params:
+                self.put_in(lost.params)
+
+    def drop(self, trial: Trial) -> None:
+        """Forgets a trial, of which nothing is learnt."""
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def keys_at_work(self) -> set[str]:
+        """Of the runs that are at work."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial.user_attrs["key"] for trial in running if "key" in trial.user_attrs}
 
     def _mark(self, trial: Trial) -> None:
         """Says who has it."""

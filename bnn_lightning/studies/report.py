@@ -134,7 +134,7 @@ def _beside(study: Study, line: Line, column: str) -> list[str]:
 
 def _search_report(study: Study, found: Sequence[Mapping[str, Any]]) -> str:
     """The best trials of a search, by validation NLL."""
-    present = [row for row in found if rows.task_of(study, row).key == rows.key_of(study, row)]
+    present = [row for row in found if rows.trial_of(study, row) is not None]
     ranked = sorted((row for row in present if not row.get("failed")), key=rows.value_of)
     shown_columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
     heads = [*study.axes, *(COLUMNS[column][0] for column in shown_columns), ""]

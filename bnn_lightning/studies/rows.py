@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.classifier import BayesianClassifier
@@ -18,7 +17,7 @@ from bnn_lightning.files import write_rows
 from bnn_lightning.layers import plain
 from bnn_lightning.networks import multiply_adds
 from bnn_lightning.runs import Run
-from bnn_lightning.studies.base import Study, Task
+from bnn_lightning.studies.base import Study, Task, as_word
 
 Row = dict[str, Any]
 
@@ -40,7 +39,7 @@ def of_run(task: Task, run: Run) -> Row:
     epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
     mine = epochs[found["training"]["epoch"] - 1]
     ways = list(found["predictions"])
-    row = {"data": found["data"], "epochs": len(epochs), "predicted by": ways[0]}
+    row = {"data": found["data"], "images": found["images"], "epochs": len(epochs), "predicted by": ways[0]}
     for way, measured in found["predictions"].items():
         one = "one_" if way != ways[0] and way.startswith("1 ") else None
         start = "" if way == ways[0] else _WAYS.get(way, one)
@@ -90,10 +89,20 @@ def name_of(study: Study, row: Mapping[str, Any]) -> str:
     return ", ".join(row[axis] for axis in study.axes if row.get(axis))
 
 
-def task_of(study: Study, row: Mapping[str, Any]) -> Task:
-    """The run of a search that a row would be of, with the study's present settings."""
-    values = {axis: yaml.safe_load(row[axis]) for axis in study.axes}
-    return study.task(study.cell_of(values), int(row["seed"]))
+def trial_of(study: Study, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values of the flags that a search has tried in a row; None for a row of other settings."""
+    try:
+        values = {name: _value(row.get(name), space) for name, space in study.search.items()}
+    except ValueError:
+        return None
+    return values if study.task(study.cell_of(values), int(row["seed"])).key == key_of(study, row) else None
+
+
+def _value(text: str | None, space: Any) -> Any:
+    """The value of a flag that a row has as it is typed; raises ValueError where a search does not go there."""
+    if isinstance(space, list):
+        return space[[as_word(choice) for choice in space].index(text or "")]
+    return json.loads(text or "")
 
 
 def value_of(row: Mapping[str, Any]) -> float:

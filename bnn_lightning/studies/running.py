@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ class Runner:
     def run(self, only: str = "*", retry: bool = False, retake: bool = False) -> int:
         """Runs what is left; gives how many runs of the study have failed."""
         with self.queue.at_work():
-            asked = self._search() if self.study.search else self._work_off(only, retry, retake)
+            asked = self._search(retry, retake) if self.study.search else self._work_off(only, retry, retake)
         self._write()
         failed = {key: row["failed"] for key, row in self._rows().items() if key in asked and row.get("failed")}
         for key, reason in failed.items():
@@ -78,26 +80,51 @@ class Runner:
             self._finish(trial, tasks[trial.user_attrs["key"]], tasks)
         return tasks
 
-    def _search(self) -> Collection[str]:
+    def _search(self, retry: bool, retake: bool) -> Collection[str]:
         """Runs a search; gives the keys of its trials."""
         spaces = {name: _space(space) for name, space in self.study.search.items()}
         with locked(self.logs / f"{self.study.name}.lock"):
-            for key, row in self._of_this_search().items():
-                if key not in self.queue.rows() and not row.get("failed"):
-                    values = rows.task_of(self.study, row).cell.flags
-                    self.queue.add(key, row, {name: _encoded(values[name], spaces[name]) for name in spaces}, spaces)
-        while len(self._of_this_search()) + len(self.queue.hosts()) < self.study.trials:
+            for key, (values, row) in self._tried().items():
+                encoded = {name: _encoded(values[name], spaces[name]) for name in spaces}
+                if not row.get("failed") and key not in self.queue.rows():
+                    self.queue.add(key, row, encoded, spaces)
+                elif row.get("failed") and retry:
+                    self._again.add(key)
+                    self.queue.put_in(encoded)
+        while True:
+            self.queue.take_up_lost(retake)
+            done = {key for key, (_, row) in self._tried().items() if not _is_left(row, key in self._again)}
+            if len(done) + len(self.queue.hosts()) >= self._wanted:
+                return self._tried()
             trial = self.queue.ask(spaces)
-            values = {name: _decoded(trial.params[name], spaces[name]) for name in spaces}
-            cell = self.study.cell_of(values)
-            task = self.study.task(cell, cell.seeds[0])
-            trial.set_user_attr("key", task.key)
-            self._finish(trial, task, {})
-        return self._of_this_search()
+            task = self._trial({name: _decoded(trial.params[name], spaces[name]) for name in spaces})
+            taken = done | self.queue.keys_at_work()
+            if task.key not in taken:
+                trial.set_user_attr("key", task.key)
+                self._finish(trial, task, {})
+                continue
+            # What has been drawn before is not run again; where there is an end to what can be drawn, another is.
+            self.queue.drop(trial)
+            every = _every(self.study.search)
+            others = [values for values in every if self._trial(values).key not in taken]
+            if others:
+                self.queue.put_in({name: _encoded(others[0][name], spaces[name]) for name in spaces})
+            elif every:
+                return self._tried()
 
-    def _of_this_search(self) -> dict[str, rows.Row]:
-        """The rows that were made with the study's present settings."""
-        return {key: row for key, row in self._rows().items() if rows.task_of(self.study, row).key == key}
+    @property
+    def _wanted(self) -> int:
+        """How many trials a search is to have; all, where it could have no more."""
+        return min(self.study.trials, len(_every(self.study.search)) or self.study.trials)
+
+    def _trial(self, values: Mapping[str, Any]) -> Task:
+        cell = self.study.cell_of(values)
+        return self.study.task(cell, cell.seeds[0])
+
+    def _tried(self) -> dict[str, tuple[dict[str, Any], rows.Row]]:
+        """What the search has tried with the study's present settings: values and row, by key."""
+        tried = ((key, rows.trial_of(self.study, row), row) for key, row in self._rows().items())
+        return {key: (values, row) for key, values, row in tried if values is not None}
 
     def _finish(self, trial: Trial, task: Task, tasks: Mapping[str, Task]) -> None:
         if Study.read(self.study.path).base_settings != self.study.base_settings:
@@ -116,9 +143,7 @@ class Runner:
         elapsed = time.monotonic() - start
         self._beyond.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
         line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(elapsed)}"
-        count = (
-            f"{len(tasks) - len(left)}/{len(tasks)}" if tasks else f"{len(self._of_this_search())}/{self.study.trials}"
-        )
+        count = f"{len(tasks) - len(left)}/{len(tasks)}" if tasks else f"{len(self._tried())}/{self._wanted}"
         self.say(f"[{count}] {line}{self._estimate(tasks, found, left)}")
 
     def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, rows.Row], left: Collection[str]) -> str:
@@ -277,6 +302,18 @@ def _space(space: Any) -> BaseDistribution:
         return CategoricalDistribution([json.dumps(choice) for choice in space])
     kind = IntDistribution if all(isinstance(space[end], int) for end in ("low", "high")) else FloatDistribution
     return kind(space["low"], space["high"], log=bool(space.get("log")))
+
+
+def _every(search: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All that a search can draw; nothing where there is no end to it, or none that it could come to."""
+    choices = []
+    for space in search.values():
+        if isinstance(space, dict) and isinstance(_space(space), FloatDistribution):
+            return []
+        choices.append(space if isinstance(space, list) else range(space["low"], space["high"] + 1))
+    if math.prod(map(len, choices)) > 10_000:
+        return []
+    return [dict(zip(search, chosen, strict=True)) for chosen in product(*choices)]
 
 
 def _decoded(value: Any, space: BaseDistribution) -> Any:
