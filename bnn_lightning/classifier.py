@@ -141,7 +141,10 @@ class BayesianClassifier(LightningModule):
             (train_samples, val_samples, test_samples) if self.is_bayesian else (1, 1, members)
         )
         self.draws = draws_of(self.network, draws)
-        self.test_samples = -(-self.test_samples // members) * members  # equally many of each
+        # Equally many of each member.
+        self.val_samples, self.test_samples = (
+            -(-samples // members) * members for samples in (self.val_samples, self.test_samples)
+        )
         self.predict_chunk, self.test_seed, self.members = predict_chunk, test_seed, members
         self.num_train = 0
         """N, the number of distinct training examples; 0 before training or loading."""

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import signal
 import sys
 import traceback
@@ -57,14 +58,30 @@ from bnn_lightning.files import InUseError, UnwritableError, require_space, show
 from bnn_lightning.layers import sigma_over_prior
 from bnn_lightning.memory import keep_freed_memory
 from bnn_lightning.metrics import Estimate
-from bnn_lightning.parser import VERBS, ParseError, Parser, configs_first, one_sentence, shorten_help, value_of
+from bnn_lightning.parser import (
+    SAMPLING,
+    VERBS,
+    ParseError,
+    Parser,
+    configs_first,
+    one_sentence,
+    shorten_help,
+    value_of,
+)
 from bnn_lightning.pictures import draw_tests
 from bnn_lightning.posteriors import THRESHOLD
 from bnn_lightning.progress import TrainingSummary
 from bnn_lightning.runs import Run
 from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord, WholeFiles
 from bnn_lightning.schedules import Plateau
-from bnn_lightning.settings import UsageError, check_length, check_precision, fit_network_to_data, refuse_nulls
+from bnn_lightning.settings import (
+    UsageError,
+    check_length,
+    check_limit,
+    check_precision,
+    fit_network_to_data,
+    refuse_nulls,
+)
 from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
 from bnn_lightning.verbs import VerbTrainer
 
@@ -178,8 +195,11 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
-        seed = (self.config.get(words[0]) or Namespace()).get("seed_everything")
-        if isinstance(seed, int) and not 0 <= seed < 2**32:
+        verb = self.config.get(words[0]) or Namespace()
+        seed = verb.get("seed_everything")
+        if seed is True:
+            verb.seed_everything = _drawn_seed()
+        elif isinstance(seed, int) and not 0 <= seed < 2**32:
             raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
 
     def _parse_ckpt_path(self) -> None:
@@ -229,6 +249,7 @@ class CommandLine(LightningCLI):
                 fit_network_to_data(config)
         if self.subcommand == "fit":
             check_length(config)
+        check_limit(config.trainer, str(self.subcommand))
         check_precision(config.trainer, is_bayesian=config.model.method is not None)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
@@ -340,7 +361,8 @@ class CommandLine(LightningCLI):
     ) -> None:
         if self.checkpoint:
             self._check_resume(datamodule, ckpt_path)
-        if isinstance(model.lr_schedule, Plateau) and getattr(datamodule, "val_split", None) == 0:
+        watched = datamodule.selection if isinstance(datamodule, ImageData) else None
+        if isinstance(model.lr_schedule, Plateau) and watched is not None and len(watched) == 0:
             raise UsageError("--model.lr_schedule Plateau needs a hold-out to watch; set --data.val_split above 0.")
         if ckpt_path:
             model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
@@ -445,6 +467,8 @@ class CommandLine(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         reports.show_evaluation(self.console, results)
+        if self.config.test.trainer.fast_dev_run:
+            return
         stem = Path(ckpt_path).stem
         name = f"test_{results['data'].lower()}_{stem}"
         if model.draws != draws_of(model.network):
@@ -460,7 +484,8 @@ class CommandLine(LightningCLI):
 
     def _calibrated_with_other_samples(self, model: BayesianClassifier) -> int | None:
         """How many samples the calibration was fitted with, where that is not how many there are now."""
-        then = self.checkpoint[KEY]["config"]["model"].get("test_samples")
+        then = self.checkpoint[KEY]["config"]["model"].get("test_samples") or model.test_samples
+        then = -(-then // model.members) * model.members
         return None if model.draws == "mean" or then == model.test_samples else then
 
     def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str, way: str) -> list[Path]:
@@ -508,6 +533,8 @@ class CommandLine(LightningCLI):
         removed: float | list[float] | None,
     ) -> None:
         shares = PRUNING_SHARES if removed is None else [removed] if isinstance(removed, float | int) else removed
+        if not shares:
+            raise UsageError("--removed must be a share of the weights, or several, got none.")
         rows = pruning_sweep(model.network, self._loaded(model, datamodule), shares)
         name = f"pruning_{self._description()['name'].lower()}_{Path(ckpt_path).stem}"
         reports.show_pruning(self.console, rows)
@@ -558,7 +585,8 @@ class CommandLine(LightningCLI):
         if not isinstance(datamodule, ImageData):
             datamodule.prepare_data()
             datamodule.setup("test")
-        return datamodule.test_dataloader()
+        loaders = datamodule.test_dataloader()
+        return loaders[0] if isinstance(loaders, list) else loaders  # the others are not of the test images
 
     def _results(self, predictions: dict[str, dict[str, Estimate]], ckpt_path: str, images: int) -> dict[str, Any]:
         """What was measured in each way of predicting, in plain values."""
@@ -582,13 +610,16 @@ class CommandLine(LightningCLI):
         found = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in (batches[0] if batches else ())}
         count = len(found["entropy"]) if found else 0
         names = datamodule.predict_names() if isinstance(datamodule, ImageData) else [str(i) for i in range(count)]
+        names = names[:count]  # of --trainer.limit_predict_batches
         calibration = model.calibration.get(model.draws)
         classes = self._description()["class_names"]
         rows = decisions(found, names, classes, calibration, target_risk, alpha) if found else []
         unreadable = datamodule.unreadable if isinstance(datamodule, ImageData) else {}
         rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
-        path = reports.write_predictions(self.run.logs, rows)
-        self._print(f"{count:,} predictions written to {shown(path)}")
+        if self.config.predict.trainer.fast_dev_run:
+            self._print(f"{count:,} predictions, which are not written")
+        else:
+            self._print(f"{count:,} predictions written to {shown(reports.write_predictions(self.run.logs, rows))}")
         self._print(in_words(calibration, target_risk, alpha))
         if calibration is not None and (samples := self._calibrated_with_other_samples(model)):
             self._print(f"That was found with {samples} samples, not with {model.test_samples}.")
@@ -607,10 +638,21 @@ class CommandLine(LightningCLI):
         if file.exists():
             raise UsageError(f"--output {shown(file)} is there already; name another file.")
         others = [read_checkpoint(path) for path in members]
+        files = [Path(path).resolve() for path in (ckpt_path, *members)]
+        for path, other in zip(("", *members), (self.checkpoint, *others), strict=True):
+            what = f"--members {path}" if path else f"--ckpt_path {ckpt_path}"
+            if path and files.count(Path(path).resolve()) > 1:
+                raise UsageError(f"{what} is there twice; an ensemble is of different networks.")
+            if (config := other[KEY].get("config")) is None:
+                raise UsageError(f"{what} was saved from Python and holds no config to compare.")
+            if config["model"].get("members", 1) > 1:
+                raise UsageError(f"{what} is an ensemble; name the checkpoints of its networks.")
         for path, other in zip(members, others, strict=True):
             if difference := first_difference(self.checkpoint[KEY], other[KEY]):
                 raise UsageError(f"--members {path} differs from --ckpt_path in {difference}; only the seed may.")
         joined = joined_checkpoint([self.checkpoint, *others])
+        now = self._record()["config"]["model"]
+        joined[KEY]["config"]["model"] |= {name: now[name] for name in SAMPLING if name in now}
         model = BayesianClassifier.of_checkpoint(joined)
         model.trainer = self.trainer
         calibrate_on: Any = getattr(datamodule, "calibration_dataloader", list)()
@@ -632,24 +674,24 @@ class CommandLine(LightningCLI):
                     f"checkpoint may have been trained on; test on --data {description['name']}, or use bnn predict."
                 )
             self.datamodule.prepare_like(description, labelled)
-            if self.subcommand in ("validate", "ensemble"):
-                self._refuse_another_split()
+            self._refuse_another_split()
         stages: dict[Any, str] = {"prune": "test", "export": "test", "ensemble": "fit"}
         if self.subcommand == "predict" and description is not None:
             self.datamodule.predicts_test_images = not self.data_is_given
         self.datamodule.setup(stages.get(self.subcommand, self.subcommand))
 
     def _refuse_another_split(self) -> None:
-        """On another split the hold-out has images that the checkpoint was trained on."""
+        """On another split the hold-out, or the test set, has images that the checkpoint was trained on."""
         then = self.checkpoint[KEY]["config"]["data"]
         now = self.config[self.subcommand].data
-        if now.class_path != then["class_path"]:
+        if now.class_path != then["class_path"] or self.subcommand == "predict":
             return
-        for name in ("seed", "val_split", "train_subset"):
+        of_holdout = self.subcommand in ("validate", "ensemble")
+        for name in ("seed", "val_split", "train_subset") if of_holdout else ("seed",):
             if now.init_args[name] != then["init_args"][name]:
                 raise UsageError(
                     f"--data.{name} must be the checkpoint's, {then['init_args'][name]}, got {now.init_args[name]}; "
-                    "on another split the hold-out has training images."
+                    f"on another split the {'hold-out' if of_holdout else 'test set'} has training images."
                 )
 
     def _description(self) -> dict[str, Any]:
@@ -715,6 +757,15 @@ def main(args: list[str] | None = None) -> int:
         print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
         return 128 + signum  # as the shell has it
     return 0
+
+
+def _drawn_seed() -> int:
+    """A seed that nobody chose; the one that the first process has drawn, in the others that Lightning starts."""
+    if "LOCAL_RANK" not in os.environ:
+        return secrets.randbelow(2**32)
+    if "PL_GLOBAL_SEED" not in os.environ:
+        raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
+    return int(os.environ["PL_GLOBAL_SEED"])
 
 
 def _verb(args: list[str] | None) -> str:

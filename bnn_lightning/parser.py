@@ -39,7 +39,7 @@ _TRAINER_ARGUMENTS = {
 }
 
 # How a checkpoint's network is sampled, which is still a choice.
-_SAMPLING = ("val_samples", "test_samples", "draws", "predict_chunk", "test_seed")
+SAMPLING = ("val_samples", "test_samples", "draws", "predict_chunk", "test_seed")
 
 VERBS = {
     "fit": "Train a network; with --ckpt_path alone, go on where a checkpoint stopped.",
@@ -145,7 +145,7 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
         elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
             vars(action)["hidden"] = True
         # A checkpoint brings its model: only how it is sampled is still a choice.
-        if verb != "fit" and part == "model" and name not in _SAMPLING:
+        if verb != "fit" and part == "model" and name not in SAMPLING:
             vars(action)["hidden"] = True
         # These mean nothing to a network that is yet to be trained; members comes with the checkpoint of an ensemble,
         # and what lets a fault through is named by the error.

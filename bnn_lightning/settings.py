@@ -45,8 +45,17 @@ def check_length(config: Namespace) -> None:
         raise UsageError(
             f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
         )
+    if (batches := trainer.accumulate_grad_batches) is not None and batches < 1:
+        raise UsageError(f"--trainer.accumulate_grad_batches must be 1 or more, got {batches}.")
     if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
         raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
+
+
+def check_limit(trainer: Namespace, verb: str) -> None:
+    """Nothing can be said about no images."""
+    name = f"limit_{'val' if verb == 'validate' else verb}_batches"
+    if trainer.get(name) == 0:
+        raise UsageError(f"--trainer.{name} must be above 0, got 0.")
 
 
 def check_precision(trainer: Namespace, is_bayesian: bool) -> None:
@@ -70,9 +79,14 @@ def fit_network_to_data(config: Namespace) -> None:
     arguments = signature(network).parameters
     # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
     size = getattr(network, "image_size", None)
-    if "image_size" in arguments and not isinstance(size, int):
-        size = arguments["image_size"].default
     given = data.get("init_args") or Namespace()
+    if "image_size" in arguments:
+        default, asked = arguments["image_size"].default, config.model.network.init_args.get("image_size")
+        if asked != default and given.get("image_size") not in (None, asked):
+            raise ValueError(
+                f"image_size must be one for network and data, got {asked} and {given.image_size}; give one of them."
+            )
+        size = asked if isinstance(asked, int) else size
     if isinstance(size, int) and "image_size" in given:
         if given.image_size is None:
             given.image_size = size

@@ -457,6 +457,27 @@ def test_validate_refuses_another_split_and_none(run, capsys):
         ("fit --config {config} --trainer.accelerator foo", "--trainer: "),
         ("fit --config {config} --trainer.precision foo", "--trainer.precision must be one of "),
         ("fit --config {config} --trainer.max_steps 1", "--trainer.max_epochs sets a run's length"),
+        (
+            "fit --config {config} --trainer.accumulate_grad_batches 0",
+            "accumulate_grad_batches must be 1 or more, got 0.",
+        ),
+        (
+            "test --ckpt_path {run}/last.ckpt --trainer.limit_test_batches 0",
+            "limit_test_batches must be above 0, got 0.",
+        ),
+        (
+            "validate --ckpt_path {run}/last.ckpt --trainer.limit_val_batches 0",
+            "limit_val_batches must be above 0, got 0.",
+        ),
+        (
+            "test --ckpt_path {run}/last.ckpt --data.seed 5",
+            "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has training images.",
+        ),
+        ("prune --ckpt_path {run}/last.ckpt --removed []", "--removed must be a share of the weights, or several"),
+        (
+            "ensemble --ckpt_path {run}/best.ckpt --members [{run}/best.ckpt]",
+            "best.ckpt is there twice; an ensemble is of different networks.",
+        ),
         ("fit --config {config} --model.kl_weight.start -1", "--model.kl_weight.start must be whole epochs"),
         (
             "fit --config {config} --model.lr_schedule Plateau --model.lr_schedule.factor 2",
@@ -479,6 +500,44 @@ def test_our_network_on_a_users_own_data():
     assert main(["fit", *words, "--data", "test_cli.OwnData"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "parameters"),
+    [
+        ("", "2,683,210"),
+        ("--model.network.image_size 28", "2,395,210"),
+        ("--data.image_size 28", "2,395,210"),
+        ("--model.network.image_size 28 --data.image_size 28", "2,395,210"),
+    ],
+)
+def test_the_size_of_images_is_that_of_the_network(words, parameters, capsys):
+    given = ["fit", "--model.network", "MLP", *SMALL, "--trainer.fast_dev_run", "true"]
+    assert main([*given, *words.split()]) == 0
+    assert f"{parameters} parameters" in said(capsys)
+
+
+def test_two_sizes_of_images_are_refused(capsys):
+    words = ["--model.network", "MLP", "--model.network.image_size", "28", *SMALL, "--data.image_size", "20"]
+    assert main(["fit", *words]) == 2
+    assert "image_size must be one for network and data, got 28 and 20; give one of them." in said(capsys)
+
+
+def test_a_seed_that_nobody_chose(monkeypatch, capsys):
+    words = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true", "--seed_everything", "true"]
+
+    def seed():
+        assert main(words) == 0
+        return int(re.search(r"seed (\d+)", said(capsys))[1])
+
+    first = seed()
+    assert seed() != first
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as another process of a run has it, beside the first one's seed
+    monkeypatch.setenv("PL_GLOBAL_SEED", "77")
+    assert seed() == 77
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    assert main(words) == 2
+    assert "--seed_everything must be a number where torchrun starts several processes, got true." in said(capsys)
+
+
 class SizedNetwork(nn.Sequential):
     def __init__(self, image_size: int = 28, in_channels: int = 1, num_classes: int = 10):
         super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
@@ -493,6 +552,20 @@ def test_a_users_network_is_given_the_size_of_the_images():
 def test_fast_dev_run_leaves_nothing_behind():
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]) == 0
     assert list(Path().iterdir()) == []
+
+
+def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
+    before = sorted(Path().rglob("*"))
+    for verb in ("test", "predict"):
+        assert main([verb, "--ckpt_path", str(run / "last.ckpt"), "--trainer.fast_dev_run", "true"]) == 0
+    assert "500 predictions, which are not written" in said(capsys)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_predictions_of_some_batches(run):
+    words = ["--data.eval_batch_size", "50", "--trainer.limit_predict_batches", "2"]
+    assert main(["predict", "--ckpt_path", str(run / "last.ckpt"), *words]) == 0
+    assert len(table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))) == 100
 
 
 def test_nothing_but_the_run_on_the_screen():
@@ -566,6 +639,14 @@ def test_prune_sweeps_over_shares(run, capsys):
     rows = table(logs / "pruning_mnist5k_last.csv")
     assert [(float(row["removed"]), int(row["kept"])) for row in rows] == [(0.0, 61_470), (0.9, 6_147)]
     assert Image.open(logs / "pruning_mnist5k_last.png").size[0] > 400
+
+
+def test_prune_is_of_the_test_images_whatever_else_is_tested(run):
+    found = []
+    for words in ([], ["--data.corruptions", "true", "--data.ood", "[RenderedLetters]"]):
+        assert main(["prune", "--ckpt_path", str(run / "last.ckpt"), "--removed", "0", *words]) == 0
+        found.append(table(Path("lightning_logs/lenet_lrt/version_0/pruning_mnist5k_last.csv")))
+    assert found[0] == found[1]
 
 
 def test_init_from_the_twin_and_its_mistakes(sparse, capsys):
@@ -784,13 +865,16 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     assert main(["fit", *config, "--seed_everything", "1"]) == 0
     second = "checkpoints/lenet_lrt/version_1/best.ckpt"
-    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 0
+    words = ["--model.test_samples", "5", "--model.val_samples", "3"]
+    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]", *words]) == 0
     capsys.readouterr()
     joined = str(run / "ensemble.ckpt")
     assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 2
     assert f"--output {joined} is there already; name another file." in said(capsys)
-    assert main(["test", "--ckpt_path", joined, "--model.test_samples", "6"]) == 0
-    assert "6 weight draws, 2 networks" in said(capsys)
+    assert main(["test", "--ckpt_path", joined]) == 0  # with 5 samples, which are 3 of each network
+    text = said(capsys)
+    assert "6 weight draws, 2 networks" in text
+    assert "calibrated with" not in text
     found = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
     assert found["temperature"] is not None
     elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
@@ -803,8 +887,10 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     model.network.members[0].load_state_dict(BayesianClassifier.from_checkpoint(second).network.state_dict())
     torch.testing.assert_close(model.sampler(2, "mean")(x)[0], model.sampler(2, "mean")(x)[1])
     assert main(["validate", "--ckpt_path", joined]) == 0
+    assert "4 local draws" in said(capsys)
     assert main(["predict", "--ckpt_path", joined]) == 0
-    capsys.readouterr()
+    assert main(["ensemble", "--ckpt_path", second, "--members", f"[{joined}]", "--output", "new.ckpt"]) == 2
+    assert f"--members {joined} is an ensemble; name the checkpoints of its networks." in said(capsys)
     other = ["--model.method.prior_sigma", "0.3", "--name", "other"]
     assert main(["fit", *config, *other]) == 0
     words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]

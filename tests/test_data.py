@@ -315,6 +315,14 @@ def test_svhn(tmp_path):
     np.testing.assert_array_equal(data.test.pixels[3].permute(1, 2, 0).numpy(), pixels[..., 3])
 
 
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200), b"x" * 500])
+def test_a_damaged_file_of_svhn_is_named(tmp_path, content):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}_32x32.mat").write_bytes(content)
+    with pytest.raises(ValueError, match=r"train_32x32\.mat is not a file of SVHN \(.*\); fetch it again\.$"):
+        SVHN(str(tmp_path)).setup("fit")
+
+
 def test_notmnist_removes_repeats_before_its_split(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (100, 28, 28))
@@ -626,6 +634,14 @@ def test_image_folder_labels_follow_the_checkpoint(tmp_path):
         ValueError, match="ImageFolder has the classes cat, dog, but the checkpoint was trained on pets with"
     ):
         ImageFolder(str(tmp_path)).prepare_like(description | {"class_names": ["ant", "bee"]})
+
+
+def test_image_folder_never_trains_on_test_pictures(tmp_path):
+    folders(tmp_path, ["test", "Train"])
+    data = ImageFolder(str(tmp_path), image_size=8)
+    assert data.class_names == ("cat", "dog")
+    with pytest.raises(DataNotFoundError, match=r"found no train pictures: looked for .* in .*/train/CLASS, with"):
+        data.setup("fit")
 
 
 def test_image_folder_that_is_not_there(tmp_path):

@@ -41,7 +41,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        folder = self._folder("train")
+        folder = self._any_folder
         if not folder.is_dir():
             return ()
         classes = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -49,7 +49,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def native_channels(self) -> int:  # type: ignore[override]
-        for file in _pictures(self._folder("train")):
+        for file in _pictures(self._any_folder):
             try:
                 with _opened(file) as picture:
                     if picture.mode not in ("1", "L", "LA", "I", "I;16", "F"):
@@ -98,10 +98,13 @@ class ImageFolder(ImageData):
         return not any((self.root / part).is_dir() for part in ("train", "test"))
 
     def _folder(self, part: str) -> Path:
-        if self._split_by_hand:
-            return self.root
-        # Class names can be read off the test folders where there are no others.
-        return self.root / (part if (self.root / part).is_dir() else "test" if part == "train" else part)
+        return self.root if self._split_by_hand else self.root / part
+
+    @property
+    def _any_folder(self) -> Path:
+        """That of the training pictures; to read class names off, that of test will do where there is no other."""
+        train = self._folder("train")
+        return train if train.is_dir() else self._folder("test")
 
     def _labelled(self, part: str) -> tuple[list[Path], Tensor]:
         folder = self._folder(part)

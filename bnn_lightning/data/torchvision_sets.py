@@ -209,6 +209,10 @@ class SVHN(_Published):
         path = self.root / f"{split}_32x32.mat"
         if not path.is_file():
             self._download(path.name, self.root, path.is_file, lambda into: datasets.SVHN(into, split, download=True))
-        content = loadmat(path)
-        pixels = torch.from_numpy(np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)))
-        return Images(pixels, torch.from_numpy(content["y"].astype(np.int64)).flatten() % 10)  # 0 is stored as 10
+        try:
+            content = loadmat(path)
+            pixels = torch.from_numpy(np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)))
+            labels = torch.from_numpy(content["y"].astype(np.int64)).flatten() % 10  # 0 is stored as 10
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path} is not a file of SVHN ({error}); fetch it again.") from None
+        return Images(pixels, labels)
