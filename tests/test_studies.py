@@ -634,6 +634,19 @@ def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_pat
     assert "Published: a paper." in text
 
 
+def test_a_deterministic_network_is_compared_by_its_weights(write):
+    claims = [{"says": "a beats b.", "higher": "a", "than": "b", "column": "mean_accuracy"}]
+    one = Study.read(write(cells=REPORTED["cells"], claims=claims, score="mean_accuracy"))
+    found = [
+        row_of(one, "a", 0, accuracy=0.9) | {"predicted by": "deterministic"},
+        row_of(one, "b", 0, accuracy=0.7, mean_accuracy=0.6) | {"predicted by": "25 weight draws"},
+    ]
+    lines = lines_of(one, found)
+    assert [line.values("mean_accuracy") for line in lines] == [[0.9], [0.6], [], []]
+    assert [line.values("one_accuracy") for line in lines] == [[0.9], [], [], []]
+    assert "+30.00" in verdict(one, claims[0], lines)
+
+
 def test_claims_are_settled_by_paired_differences(reported, tmp_path):
     text, lines = report(reported, tmp_path / "results")
     told = [line for line in text.splitlines() if line.startswith("- ")]
@@ -661,7 +674,7 @@ def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
     single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, found))
     half = 100 * stats.norm.ppf(0.975) * ((0.9 * 0.1 + 0.7 * 0.3) / 10_000) ** 0.5
     assert f"+20.00 ± {half:.2f} (one pair)" in single
-    fewer = [row | {"images": "100"} for row in found]
+    fewer = [row | {"test_images": "100"} for row in found]
     single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, fewer))
     assert f"+20.00 ± {10 * half:.2f} (one pair)" in single
     # Of one pair of anything else nothing can be said, but for what all runs have alike.

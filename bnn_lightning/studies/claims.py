@@ -23,7 +23,7 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     pairs = [(scale * float(one[column]), scale * float(other[column])) for one, other in rows]
     mean = statistics.mean(one - other for one, other in pairs)
     # Rows did not always say how many images were tested; the test sets of the sources have 10,000.
-    images = min(int(row.get("images") or 10_000) for row in rows[0])
+    images = min(int(row.get("test_images") or 10_000) for row in rows[0])
     half = _half_width(pairs, column, images)
     within = claim.get("within")
     what = f"{_named(claim['higher'])} - {_named(claim['than'])}, {title}: {mean:+,.{digits}f}"

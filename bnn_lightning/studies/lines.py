@@ -34,7 +34,7 @@ class Line:
 
 def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
     """A line for each cell of the study, from rows that were made with its present settings."""
-    by_key = {rows.key_of(study, row): row for row in found}
+    by_key = {rows.key_of(study, row): _completed(row) for row in found}
     lines = []
     for cell in study.all_cells():
         mine = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
@@ -47,6 +47,14 @@ def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
             states.append("not run yet" if missing == len(mine) else f"{missing} of {len(mine)} seeds not run yet")
         lines.append(Line(cell, done, "; ".join(states)))
     return lines
+
+
+def _completed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A deterministic network predicts by its weights, and any number of samples are that again."""
+    if row.get("predicted by") != "deterministic":
+        return row
+    same = {f"{start}{name}": row.get(name) for start in ("one_", "mean_") for name in rows.MEASURES}
+    return {**row, **same}
 
 
 def written(line: Line, column: str) -> str:

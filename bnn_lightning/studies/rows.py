@@ -22,7 +22,7 @@ from bnn_lightning.studies.base import Study, Task, as_word
 Row = dict[str, Any]
 
 # What a row has of each way of predicting, and what its columns there begin with.
-_MEASURES = ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled")
+MEASURES = ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled")
 _WAYS = {"mean weights": "mean_", "kept weights": "kept_"}
 
 
@@ -39,12 +39,12 @@ def of_run(task: Task, run: Run) -> Row:
     epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
     mine = epochs[found["training"]["epoch"] - 1]
     ways = list(found["predictions"])
-    row = {"data": found["data"], "images": found["images"], "epochs": len(epochs), "predicted by": ways[0]}
+    row = {"data": found["data"], "test_images": found["images"], "epochs": len(epochs), "predicted by": ways[0]}
     for way, measured in found["predictions"].items():
         one = "one_" if way != ways[0] and way.startswith("1 ") else None
         start = "" if way == ways[0] else _WAYS.get(way, one)
         if start is not None:
-            row |= {f"{start}{name}": measured[name] for name in _MEASURES if name in measured}
+            row |= {f"{start}{name}": measured[name] for name in MEASURES if name in measured}
     row |= {f"{part}_{name}": mine.get(f"{part}/{name}") for part in ("val", "train") for name in ("accuracy", "nll")}
     row |= {name: found["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
     row |= {"sigma_over_prior": found.get("sigma_over_prior"), "temperature": found["temperature"]}
