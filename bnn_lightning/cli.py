@@ -747,8 +747,7 @@ def main(args: list[str] | None = None) -> int:
         # Whoever was reading, such as head, has seen enough; there is nowhere left to say anything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ParseError, UsageError) as error:
-        sentence = one_sentence(str(error), _verb(args)) if isinstance(error, ParseError) else str(error)
-        print(f"bnn: error: {sentence}", file=sys.stderr)
+        print(f"bnn: error: {_sentence(error, args)}", file=sys.stderr)
         return 2
     except (StoppedError, KeyboardInterrupt) as error:
         signum = error.signum if isinstance(error, StoppedError) else signal.SIGINT
@@ -757,6 +756,33 @@ def main(args: list[str] | None = None) -> int:
         print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
         return 128 + signum  # as the shell has it
     return 0
+
+
+class _AcceptedError(Exception):
+    """Network and data module could be built."""
+
+
+class _Check(CommandLine):
+    """Goes no further than that."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        raise _AcceptedError
+
+
+def refusal(args: list[str]) -> str:
+    """The sentence that ``bnn`` would refuse ``args`` with before it reads any image or writes anything; often none."""
+    _silence_the_libraries()
+    try:
+        _Check(args)
+    except _AcceptedError:
+        return ""
+    except (ParseError, UsageError) as error:
+        return _sentence(error, args)
+    raise AssertionError("a trainer was built")
+
+
+def _sentence(error: ParseError | UsageError, args: list[str] | None) -> str:
+    return one_sentence(str(error), _verb(args)) if isinstance(error, ParseError) else str(error)
 
 
 def _drawn_seed() -> int:

@@ -29,6 +29,7 @@ from bnn_lightning.studies.rankings import kendall
 from bnn_lightning.studies.report import report, write_report
 from bnn_lightning.studies.running import Runner
 
+STUDIES = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.yaml"))
 BASE = {
     "model": {"network": "LeNet300100", "method": "BBB", "val_samples": 1, "test_samples": 2},
     "data": {"class_path": "MNIST", "init_args": {"batch_size": 32}},
@@ -145,6 +146,15 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
 def test_a_file_that_is_none_is_refused_in_a_sentence(write, settings, message):
     with pytest.raises(UsageError, match=rf"^study .*tiny\.yaml: .*{message}"):
         Study.read(write(**settings))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert study([str(path), "--dry_run"]) == 0
+    assert "bnn fit --config " in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_base_that_is_edited_while_its_study_runs_stops_it(write, tmp_path, monkeypatch, capsys):
@@ -372,10 +382,11 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
 
     assert study([str(path), "--dry_run"]) == 0
     assert capsys.readouterr().out == "3 of 3 runs have their row, 1 of them failed: --retry runs those again.\n"
-    assert study([str(path), "--dry_run", "--retry"]) == 0
-    first, last = capsys.readouterr().out.splitlines()
+    assert study([str(path), "--dry_run", "--retry"]) == 1
+    first, counted, last = capsys.readouterr().out.splitlines()
     assert first.startswith("[1] bnn fit --config base.yaml --model.network Nope ")
-    assert last == "2 of 3 runs have their row."
+    assert counted == "2 of 3 runs have their row."
+    assert last.startswith("will fail: wrong: --model.network does not know Nope; it can be AlexNet, ")
 
     # What failed is run again when that is asked for; a cell that was added since, too.
     text = path.read_text().replace("Nope", "LeNet300100").replace("cells:\n", "cells:\n  new: {seeds: [4]}\n")

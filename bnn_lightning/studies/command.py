@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
     )
-    found.add_argument("--dry_run", action="store_true", help="only print what would be run, as commands")
+    found.add_argument(
+        "--dry_run", action="store_true", help="only print what would be run, as commands, and which would be refused"
+    )
     found.add_argument(
         "--report", action="store_true", help="run nothing; write table, means and figure of what is there"
     )
@@ -50,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
 def study(words: list[str]) -> int:
     """Runs ``bnn study``; gives its exit code.
 
-    It is 0 when all went well, 1 where a cell has failed, 2 after one sentence about what was asked, 130 when stopped.
+    It is 0 when all went well; 1 where a cell has failed or, in a dry run, would; 2 after one sentence about what was
+    asked; 130 when stopped.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -58,7 +61,7 @@ def study(words: list[str]) -> int:
         failed = 0
         for one in [Study.read(file) for file in asked.files]:
             if asked.dry_run:
-                dry_run(one, Path(asked.results), asked.only, asked.retry, _say)
+                failed += dry_run(one, Path(asked.results), asked.only, asked.retry, _say)
             elif asked.report:
                 _say(write_report(one, Path(asked.results)))
             else:

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from bnn_lightning.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
-from bnn_lightning.cli import main
+from bnn_lightning.cli import main, refusal
 from bnn_lightning.files import locked, shown
 from bnn_lightning.runs import CHECKPOINTS, Run
 from bnn_lightning.settings import UsageError
@@ -172,11 +172,11 @@ class Runner:
             rows.write(self.file, self.study, self._rows().values())
 
 
-def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[str], None]) -> None:
-    """Says what a study would run, as commands."""
+def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[str], None]) -> int:
+    """Says what a study would run, as commands; gives how many of its cells would be refused."""
     if study.search:
         say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
-        return
+        return 0
     tasks = _tasks(study, only)
     found = {rows.key_of(study, row): row for row in rows.read(results / f"{study.name}.csv")}
     left = [task for key, task in tasks.items() if _is_left(found.get(key), retry)]
@@ -188,6 +188,12 @@ def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[
         failed = sum(bool(found[key].get("failed")) for key in tasks if key in found)
         again = f", {failed} of them failed: --retry runs those again" if failed and not retry else ""
         say(f"{len(tasks) - len(left)} of {len(tasks)} runs have their row{again}.")
+    refused = {
+        cell: reason for cell, fit in {task.cell.name: task.fit for task in left}.items() if (reason := refusal(fit))
+    }
+    for cell, reason in refused.items():
+        say(f"will fail: {cell}: {reason}")
+    return len(refused)
 
 
 def _tasks(study: Study, only: str) -> dict[str, Task]:
