@@ -250,7 +250,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             check_length(config)
         check_limit(config.trainer, str(self.subcommand))
-        check_precision(config.trainer, is_bayesian=config.model.method is not None)
+        check_precision(config.trainer, config.model.method)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.subcommand}, got {config.trainer.devices}.")

@@ -58,7 +58,7 @@ def check_limit(trainer: Namespace, verb: str) -> None:
         raise UsageError(f"--trainer.{name} must be above 0, got 0.")
 
 
-def check_precision(trainer: Namespace, is_bayesian: bool) -> None:
+def check_precision(trainer: Namespace, method: Namespace | None) -> None:
     """Refuses what Lightning would change in silence, and what would stop sigma from being learnt."""
     precision = str(trainer.precision)
     cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
@@ -66,7 +66,9 @@ def check_precision(trainer: Namespace, is_bayesian: bool) -> None:
         raise UsageError(
             f"--trainer.precision {precision} needs a GPU: no CPU computes in fp16; bf16-mixed is its like there."
         )
-    if is_bayesian and precision in ("16-true", "bf16-true"):
+    # Dropout with a fixed rate learns no noise.
+    learns_noise = method is not None and getattr(_class_of(method), "objective", None) != "likelihood"
+    if learns_noise and precision in ("16-true", "bf16-true"):
         raise UsageError(
             f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
             "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."

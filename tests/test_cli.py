@@ -549,6 +549,12 @@ def test_a_users_network_is_given_the_size_of_the_images():
     assert main([*words, "--data.image_size", "20"]) == 0
 
 
+@pytest.mark.parametrize("method", ["null", "MCDropout"])
+def test_half_precision_where_no_noise_is_learnt(method):
+    words = ["--model.method", method, "--trainer.precision", "bf16-true", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+
+
 def test_fast_dev_run_leaves_nothing_behind():
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]) == 0
     assert list(Path().iterdir()) == []
