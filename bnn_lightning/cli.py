@@ -687,10 +687,12 @@ class CommandLine(LightningCLI):
         if now.class_path != then["class_path"] or self.subcommand == "predict":
             return
         of_holdout = self.subcommand in ("validate", "ensemble")
-        for name in ("seed", "val_split", "train_subset") if of_holdout else ("seed",):
-            if now.init_args[name] != then["init_args"][name]:
+        own = ("seed",) if self.datamodule.splits_test_by_seed else ()
+        for name in ("seed", "val_split", "train_subset") if of_holdout else own:
+            asked, known = now.init_args.get(name), then["init_args"].get(name)
+            if asked != known:
                 raise UsageError(
-                    f"--data.{name} must be the checkpoint's, {then['init_args'][name]}, got {now.init_args[name]}; "
+                    f"--data.{name} must be the checkpoint's, {known}, got {asked}; "
                     f"on another split the {'hold-out' if of_holdout else 'test set'} has training images."
                 )
 

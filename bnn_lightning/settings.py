@@ -53,7 +53,7 @@ def check_length(config: Namespace) -> None:
 
 def check_limit(trainer: Namespace, verb: str) -> None:
     """Nothing can be said about no images."""
-    name = f"limit_{'val' if verb == 'validate' else verb}_batches"
+    name = f"limit_{ {'validate': 'val', 'fit': 'train'}.get(verb, verb) }_batches"
     if trainer.get(name) == 0:
         raise UsageError(f"--trainer.{name} must be above 0, got 0.")
 

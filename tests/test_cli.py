@@ -461,6 +461,7 @@ def test_validate_refuses_another_split_and_none(run, capsys):
             "fit --config {config} --trainer.accumulate_grad_batches 0",
             "accumulate_grad_batches must be 1 or more, got 0.",
         ),
+        ("fit --config {config} --trainer.limit_train_batches 0", "limit_train_batches must be above 0, got 0."),
         (
             "test --ckpt_path {run}/last.ckpt --trainer.limit_test_batches 0",
             "limit_test_batches must be above 0, got 0.",
@@ -468,10 +469,6 @@ def test_validate_refuses_another_split_and_none(run, capsys):
         (
             "validate --ckpt_path {run}/last.ckpt --trainer.limit_val_batches 0",
             "limit_val_batches must be above 0, got 0.",
-        ),
-        (
-            "test --ckpt_path {run}/last.ckpt --data.seed 5",
-            "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has training images.",
         ),
         ("prune --ckpt_path {run}/last.ckpt --removed []", "--removed must be a share of the weights, or several"),
         (
@@ -566,6 +563,23 @@ def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
         assert main([verb, "--ckpt_path", str(run / "last.ckpt"), "--trainer.fast_dev_run", "true"]) == 0
     assert "500 predictions, which are not written" in said(capsys)
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_test_set_that_is_split_by_seed_is_the_checkpoints(run, capsys):
+    for label in range(10):
+        for number in range(10):
+            file = Path(f"photos/{label}/{number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 25 * label + number).save(file)
+    words = ["--data", "ImageFolder", "--data.root", "photos", "--trainer.max_epochs", "1", "--name", "photos"]
+    assert main(["fit", "--model.network", "LeNet", *words]) == 0
+    last = ["test", "--ckpt_path", "checkpoints/photos/version_0/last.ckpt", "--data.seed"]
+    assert main([*last, "0"]) == 0
+    capsys.readouterr()
+    assert main([*last, "5"]) == 2
+    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has tra" in said(capsys)
+    # A set with test images of its own has them whatever the seed.
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 0
 
 
 def test_predictions_of_some_batches(run):

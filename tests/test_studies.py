@@ -118,6 +118,7 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
             r"cells: a: seeds must be a list of different whole numbers such as .* got \['x'\]",
         ),
         ({"grid": GRID, "seeds": [1, 1]}, r"seeds must be a list of different whole numbers .* got \[1, 1\]"),
+        ({"search": {"model.lr": ["1", 1]}, "trials": 1}, r"search: model\.lr has 1 twice\."),
         ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is a column of every row\."),
         ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
         ({"grid": GRID, "columns": [1]}, r"a column must be text, got 1\."),
@@ -552,6 +553,30 @@ def test_a_search_has_as_many_trials_as_it_is_to_have(write, pretended, capsys):
     assert len(rows.read(Path("results/tiny.csv"))) == 11
 
 
+def test_a_search_whose_space_changes_takes_its_rows_over(write, pretended):
+    path = write(search={"model.lr": {"low": 0.01, "high": 1}, "model.method": ["BBB", "LRT"]}, trials=4)
+    assert study([str(path)]) == 0
+    found = rows.read(Path("results/tiny.csv"))
+    middle = sorted(float(row["model.lr"]) for row in found)[2]
+    text = path.read_text().replace("low: 0.01", f"low: {middle}").replace("- LRT", "- LRT\n  - Flipout")
+    path.write_text(text)
+    assert study([str(path)]) == 0
+    assert len(pretended) == 6  # the two below the new range count no longer
+    assert len(rows.read(Path("results/tiny.csv"))) == 6
+
+
+def test_what_a_living_machine_begins_is_not_retaken(write, queue):
+    spaces = {"model.lr": FloatDistribution(0.001, 0.1)}
+    here, there = queue("here"), queue("there")
+    with here.at_work(), there.at_work():
+        before = there.ask(spaces)
+        here.take_up_lost(retake=True)
+        later = there.ask(spaces)  # what was retaken, or another
+        here.take_up_lost(retake=False)
+        assert here.hosts() == there.hosts() != []
+        assert later.number != before.number
+
+
 def test_a_search_that_was_stopped_in_its_last_trial_goes_on(write, pretended, capsys):
     path = write(search={"model.lr": {"low": 0.001, "high": 0.1}}, trials=1)
     pretended.extend([["an earlier run"]] * 30)  # so that the next is stopped
@@ -602,7 +627,7 @@ REPORTED = {
     "source": "a paper",
     "columns": ["elbo_per_n", "median_accuracy", "range_accuracy", "sparsity"],
     "published": {"accuracy": {"a": 97.5, "b": 98, "d": 99}},
-    "rankings": ["accuracy", "elbo_per_n"],
+    "rankings": ["accuracy", "elbo_per_n", "nll"],
     "claims": [
         {"says": "a beats b.", "higher": "a", "than": "b"},
         {"says": "b beats a.", "higher": "b", "than": "a"},
@@ -614,8 +639,10 @@ REPORTED = {
 @pytest.fixture
 def reported(write, tmp_path):
     one = Study.read(write(**REPORTED))
-    found = [row_of(one, "a", seed, accuracy=value, elbo_per_n=-3) for seed, value in enumerate((0.97, 0.98, 0.985))]
-    found += [row_of(one, "b", seed, accuracy=value) for seed, value in enumerate((0.91, 0.93, 0.92))]
+    found = [
+        row_of(one, "a", seed, accuracy=value, elbo_per_n=-3, nll=0.2) for seed, value in enumerate((0.97, 0.98, 0.985))
+    ]
+    found += [row_of(one, "b", seed, accuracy=value, nll=0.1) for seed, value in enumerate((0.91, 0.93, 0.92))]
     found[0]["marks"] = "tempered, posterior not converged"
     found.append(row_of(one, "c", 0, accuracy="", failed="loss is not finite"))
     found.append(row_of(one, "d", 0, accuracy=0.1) | {"settings": "of before"})
@@ -632,9 +659,10 @@ def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_pat
     assert lines["a"][1:6] == ["3", f"{mean:.2f} ± {deviation:.2f}", "97.5", f"{mean - 97.5:+.2f}", "-3.000"]
     assert lines["a"][6:8] == ["98.00", "97.00 to 98.50"]
     assert lines["a"][8] == "tempered, posterior not converged |"
-    assert "- By accuracy, % (Kendall's tau with the published order -1.00): a 97.83; b 92.00." in text
-    assert "- Published, accuracy, %: b 98.00; a 97.50." in text
+    assert "- By accuracy, % (Kendall's tau with the published accuracy, % -1.00): a 97.83; b 92.00." in text
+    assert "- Published accuracy, %: b 98.00; a 97.50." in text
     assert "- By elbo/N: a -3.000." in text
+    assert "- By NLL (Kendall's tau with the published accuracy, % +1.00): b 0.1000; a 0.2000." in text  # best first
     assert lines["c"][1] == ""
     assert "1 failed: loss is not finite; 2 of 3 seeds not run yet" in lines["c"][-1]
     assert lines["d"][3] == "99"

@@ -48,6 +48,8 @@ class ImageData(LightningDataModule):
     native_size: int | None = None
     is_one_set: bool = True
     """Whether the name says which images these are; not so for a user's own folders."""
+    splits_test_by_seed: bool = False
+    """Whether which images are test images is decided by ``seed``."""
     training_images_of: str | None = None
     """The name of a data set whose training set holds these images: a checkpoint trained there is not tested here."""
 

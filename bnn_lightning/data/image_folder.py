@@ -94,6 +94,10 @@ class ImageFolder(ImageData):
         super().prepare_like(description, labelled)
 
     @property
+    def splits_test_by_seed(self) -> bool:  # type: ignore[override]
+        return self._split_by_hand
+
+    @property
     def _split_by_hand(self) -> bool:
         return not any((self.root / part).is_dir() for part in ("train", "test"))
 

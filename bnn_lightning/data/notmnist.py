@@ -33,6 +33,7 @@ class NotMNIST(ImageData):
     removed, then a seeded, stratified fifth is the test set. As images from elsewhere (``ood``) it is used whole.
     """
 
+    splits_test_by_seed = True
     class_names = tuple("ABCDEFGHIJ")
     native_size = 28
 
@@ -144,6 +145,7 @@ class RenderedLetters(ImageData):
     Easier to tell from digits than notMNIST and of far less variety: results are not to be compared with those.
     """
 
+    splits_test_by_seed = True
     class_names = tuple("ABCDEFGHIJ")
     native_size = 28
     variants = 8

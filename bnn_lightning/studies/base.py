@@ -160,6 +160,10 @@ class Study:
         names = [cell.name for cell in self.all_cells()]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"there are two cells called {sorted(twice)[0]}.")
+        for name, space in self.search.items():
+            typed = [as_word(choice) for choice in space] if isinstance(space, list) else []
+            if twice := {one for one in typed if typed.count(one) > 1}:
+                raise ValueError(f"search: {name} has {sorted(twice)[0]} twice.")
         if self.search:
             return
         for claim in self.claims:
@@ -178,6 +182,11 @@ class Study:
     @property
     def base_file(self) -> Path:
         return self.path.parent / self.base
+
+    @property
+    def space(self) -> str:
+        """A digest of what a search can draw."""
+        return _digest(self.search)
 
     @property
     def axes(self) -> list[str]:
@@ -228,16 +237,23 @@ class Study:
 
     def task(self, cell: Cell, seed: int) -> Task:
         asked = [self.base_settings, cell.flags, self.test, self.checkpoint]
-        settings = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, settings)
+        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, _digest(asked))
 
     @cached_property
     def base_settings(self) -> Any:
         """The base as it was when it was first asked for; a study whose base changes meanwhile is another study."""
+        return self.read_base()
+
+    def read_base(self) -> Any:
+        """The base as it is now."""
         try:
             return yaml.safe_load(self.base_file.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"base {self.base_file} cannot be read: {_reason(error)}.") from error
+
+
+def _digest(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "trials": _NUMBER,
 }
 
-RESERVED = ("seed", "settings")  # columns that every row has
+RESERVED = ("seed", "settings", "failed", "command")  # columns that are read back from every row
 
 
 def check_file(found: Any, known: Collection[str]) -> None:

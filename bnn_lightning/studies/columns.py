@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "sparsity_by_layer": ("removed by layer, %", 1, 1),
 }
 TEXTS = {"sparsity_by_layer"}
+LOWER_IS_BETTER = ("nll", "brier", "ece", "_scaled", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds")
 # What every run of a cell has alike.
 FIXED = {"parameters", "multiply_adds"}
 # What a column of seeds can be told by, beside mean and standard deviation.

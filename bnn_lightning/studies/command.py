@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
     )
     found.add_argument(
-        "--dry_run", action="store_true", help="only print what would be run, as commands, and which would be refused"
+        "--dry_run",
+        action="store_true",
+        help="run nothing; print what has no row yet, as commands, and which cells of a grid would be refused at once",
     )
     found.add_argument(
         "--report", action="store_true", help="run nothing; write table, means and figure of what is there"

@@ -5,24 +5,31 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from bnn_lightning.studies.base import Study
-from bnn_lightning.studies.columns import heading
+from bnn_lightning.studies.columns import LOWER_IS_BETTER, heading, key_of_column
 from bnn_lightning.studies.lines import Line
 
 
 def rankings(study: Study, lines: Sequence[Line]) -> list[str]:
-    """A sentence for each column that the study ranks its cells by, and one for the published figures among them."""
+    """A sentence for each column that the study ranks its cells by, and one for each that is published."""
+    theirs = {column: _published(study, column, lines) for column in study.published}
     told = []
-    ours = {column: _means(column, lines) for column in study.rankings}
-    theirs = {column: _published(study, column, lines) for column in study.rankings if column in study.published}
-    for column, values in ours.items():
-        agreement = [
-            f"Kendall's tau with the published order {kendall(values, figures):+.2f}"
-            for figures in theirs.values()
-            if len(values.keys() & figures.keys()) > 1
-        ]
-        told.append(_ordered(f"By {heading(column)[0]}", values, column, agreement))
-    told += [_ordered(f"Published, {heading(column)[0]}", figures, column, []) for column, figures in theirs.items()]
+    for column in study.rankings:
+        ours = _means(column, lines)
+        agreement = []
+        for of, figures in theirs.items():
+            if len(ours.keys() & figures.keys()) > 1:
+                tau = kendall(_better(ours, column), _better(figures, of))
+                agreement.append(f"Kendall's tau with the published {heading(of)[0]} {tau:+.2f}")
+        told.append(_ordered(f"By {heading(column)[0]}", ours, column, agreement))
+    if study.rankings:
+        told += [_ordered(f"Published {heading(column)[0]}", figures, column, []) for column, figures in theirs.items()]
     return [one for one in told if one]
+
+
+def _better(values: Mapping[str, float], column: str) -> dict[str, float]:
+    """Numbers that are higher where a column is better."""
+    sign = -1 if key_of_column(column).endswith(LOWER_IS_BETTER) else 1
+    return {name: sign * value for name, value in values.items()}
 
 
 def kendall(some: Mapping[str, float], others: Mapping[str, float]) -> float:
@@ -50,6 +57,7 @@ def _ordered(start: str, values: Mapping[str, float], column: str, remarks: Sequ
     if not values:
         return ""
     digits = heading(column)[2]
-    ordered = sorted(values, key=lambda name: -values[name])
+    better = _better(values, column)
+    ordered = sorted(values, key=lambda name: -better[name])
     remark = f" ({', '.join(remarks)})" if remarks else ""
     return f"{start}{remark}: {'; '.join(f'{name} {values[name]:.{digits}f}' for name in ordered)}."

@@ -102,7 +102,10 @@ def _value(text: str | None, space: Any) -> Any:
     """The value of a flag that a row has as it is typed; raises ValueError where a search does not go there."""
     if isinstance(space, list):
         return space[[as_word(choice) for choice in space].index(text or "")]
-    return json.loads(text or "")
+    value = json.loads(text or "")
+    if not isinstance(value, int | float) or not space["low"] <= value <= space["high"]:
+        raise ValueError
+    return value
 
 
 def value_of(row: Mapping[str, Any]) -> float:

@@ -51,7 +51,9 @@ class Runner:
         """What had failed and is run again."""
         self._beyond: list[float] = []
         """Seconds of each run so far that were not its epochs': data, calibration, test."""
-        self.queue = Queue(study.name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
+        # What a search can draw is fixed in a storage: another space is another study there, which takes the rows over.
+        name = f"{study.name}-{study.space}" if study.search else study.name
+        self.queue = Queue(name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
 
     def run(self, only: str = "*", retry: bool = False, retake: bool = False) -> int:
         """Runs what is left; gives how many runs of the study have failed."""
@@ -91,8 +93,9 @@ class Runner:
                 elif row.get("failed") and retry:
                     self._again.add(key)
                     self.queue.put_in(encoded)
+        self.queue.take_up_lost(retake)  # of other machines what they had begun by now, and not what they begin later
         while True:
-            self.queue.take_up_lost(retake)
+            self.queue.take_up_lost(retake=False)
             done = {key for key, (_, row) in self._tried().items() if not _is_left(row, key in self._again)}
             if len(done) + len(self.queue.hosts()) >= self._wanted:
                 return self._tried()
@@ -127,7 +130,7 @@ class Runner:
         return {key: (values, row) for key, values, row in tried if values is not None}
 
     def _finish(self, trial: Trial, task: Task, tasks: Mapping[str, Task]) -> None:
-        if Study.read(self.study.path).base_settings != self.study.base_settings:
+        if self.study.read_base() != self.study.base_settings:
             raise UsageError(
                 f"{shown(self.study.base_file)} has changed while {shown(self.study.path)} ran, and rows of both would "
                 "be mixed up; the same command runs it as it is now."
@@ -173,7 +176,7 @@ class Runner:
 
 
 def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[str], None]) -> int:
-    """Says what a study would run, as commands; gives how many of its cells would be refused."""
+    """Says what has no row yet, as commands; gives how many cells would be refused before an image is read."""
     if study.search:
         say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
         return 0
