@@ -89,7 +89,7 @@ DOORS = {
     "settings": (set(), {"torch", "lightning", "jsonargparse"}),
     "studies": (
         {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "progress", "runs", "settings"},
-        {"torch", "optuna", "yaml"},
+        {"torch", "torchmetrics", "optuna", "yaml"},
     ),
     "cli": (
         {"settings", "data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}

@@ -2,7 +2,9 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+
+import torch
+from torchmetrics.functional import kendall_rank_corrcoef
 
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.columns import LOWER_IS_BETTER, heading, key_of_column
@@ -33,13 +35,10 @@ def _better(values: Mapping[str, float], column: str) -> dict[str, float]:
 
 
 def kendall(some: Mapping[str, float], others: Mapping[str, float]) -> float:
-    """Kendall's tau: of all pairs of names, the share in the same order less the share in the opposite one.
-
-    A pair that is tied in either is in no order (tau a).
-    """
-    pairs = list(combinations(some.keys() & others.keys(), 2))
-    products = [(some[one] - some[other]) * (others[one] - others[other]) for one, other in pairs]
-    return sum((product > 0) - (product < 0) for product in products) / len(pairs)
+    """Kendall's tau b of the names that both have: 1 in the same order, -1 in the opposite one; nan of ties alone."""
+    names = sorted(some.keys() & others.keys())
+    values = (torch.tensor([found[name] for name in names], dtype=torch.float64) for found in (some, others))
+    return float(kendall_rank_corrcoef(*values, variant="b"))
 
 
 def _means(column: str, lines: Sequence[Line]) -> dict[str, float]:
