@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torchmetrics.functional import kendall_rank_corrcoef
@@ -37,8 +38,9 @@ def _better(values: Mapping[str, float], column: str) -> dict[str, float]:
 def kendall(some: Mapping[str, float], others: Mapping[str, float]) -> float:
     """Kendall's tau b of the names that both have: 1 in the same order, -1 in the opposite one; nan of ties alone."""
     names = sorted(some.keys() & others.keys())
-    values = (torch.tensor([found[name] for name in names], dtype=torch.float64) for found in (some, others))
-    return float(kendall_rank_corrcoef(*values, variant="b"))
+    mine, theirs = (torch.tensor([found[name] for name in names], dtype=torch.float64) for found in (some, others))
+    tau: Any = kendall_rank_corrcoef(mine, theirs, variant="b")
+    return float(tau)
 
 
 def _means(column: str, lines: Sequence[Line]) -> dict[str, float]:
