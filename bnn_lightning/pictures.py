@@ -1,16 +1,19 @@
-"""Draws what a test saw, as PNG files beside its tables."""
+"""Draws what a test saw and what a network has left, as PNG files beside the tables."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning import figures
 from bnn_lightning.calibration import scaled
 from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.data import ImageData
+from bnn_lightning.sparsity import masks
 
 _ANGLES = range(0, 181, 15)
 
@@ -56,6 +59,29 @@ def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: 
         logits = _logits(model, data, torch.stack(pixels)).unbind(1)
         figures.by_class(path("uncertainty"), list(zip(captions, pixels, logits, strict=True)), classes)
     return written
+
+
+def draw_kept_weights(path: Path, network: nn.Module, data: Mapping[str, Any]) -> list[Path]:
+    """Writes the first linear layer's kept weights over the images that are flattened into it, where there is one.
+
+    ``data`` has the images' ``channels`` and ``image_size``, where they are known.
+    """
+    for key, mask in masks(network).items():
+        op: Any = network.get_submodule(key.removesuffix(".weight")).op
+        if mask.dim() != 2:
+            continue
+        channels = op.in_channels
+        if channels == op.in_features:  # no convolution before it: it reads the images, or hidden units
+            channels = data.get("channels", 1)
+            if op.in_features != channels * data.get("image_size", 0) ** 2:
+                return []
+        side = math.isqrt(op.in_features // channels)
+        if channels * side * side != op.in_features:
+            return []
+        title = f"{key.removesuffix('.weight')}: weights kept for each input ({channels} x {side} x {side})"
+        figures.kept_weights(path, mask, (channels, side, side), title)
+        return [path]
+    return []
 
 
 def _typical(entropy: Tensor) -> int:

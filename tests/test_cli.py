@@ -23,11 +23,11 @@ from bnn_lightning import BayesianClassifier, LeNet, Sampler, log_predictive
 from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
+from bnn_lightning.cli.parser import names_of, one_sentence
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.evaluation import OOD_SCORES
 from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
-from bnn_lightning.parser import names_of, one_sentence
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -99,7 +99,7 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
         monkeypatch.delenv(name)
     quick = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]
     called = []
-    monkeypatch.setattr("bnn_lightning.cli.keep_freed_memory", lambda: called.append(1) or True)
+    monkeypatch.setattr("bnn_lightning.cli.preparation.keep_freed_memory", lambda: called.append(1) or True)
     assert main(quick) == 0
     assert said(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
     assert main([*quick, "--keep_memory", "false"]) == 0

@@ -11,7 +11,7 @@ import speed
 import uncertainty
 
 import results
-from bnn_lightning.parser import VERBS
+from bnn_lightning.cli.parser import VERBS
 from bnn_lightning.studies.base import Study
 
 ROOT = Path(__file__).parent.parent

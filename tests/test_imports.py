@@ -80,22 +80,18 @@ DOORS = {
     "callbacks": ({"files", "layers"}, {"torch", "lightning"}),
     "saving": ({"callbacks", "checkpoints", "files", "schedules"}, {"lightning"}),
     "boards": ({"figures", "layers", "posteriors"}, {"torch", "lightning"}),
-    "verbs": ({"posteriors"}, {"lightning"}),
     "runs": ({"files"}, set()),
     "ensembles": ({"checkpoints"}, set()),
-    "pictures": ({"calibration", "classifier", "data", "figures"}, {"torch", "torchvision"}),
+    "pictures": ({"calibration", "classifier", "data", "figures", "sparsity"}, {"torch", "torchvision"}),
     "reports": ({"evaluation", "files", "metrics", "progress", "sparsity"}, {"rich"}),
-    "parser": ({"data", "methods", "networks", "posteriors", "schedules"}, {"jsonargparse", "lightning"}),
-    "settings": (set(), {"torch", "lightning", "jsonargparse"}),
     "studies": (
-        {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "progress", "runs", "settings"},
+        {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "progress", "runs"},
         {"torch", "torchmetrics", "optuna", "yaml"},
     ),
     "cli": (
-        {"settings", "data", "classifier", "callbacks", "checkpoints", "reports", "runs", "parser", "schedules"}
-        | {"sparsity", "export", "figures", "posteriors"}
-        | {"files", "progress", "saving"}
-        | {"boards", "verbs", "draws", "memory", "layers", "metrics", "decisions", "ensembles", "pictures"},
+        {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "methods", "networks", "schedules"}
+        | {"sparsity", "export", "figures", "posteriors", "files", "progress", "saving"}
+        | {"boards", "draws", "memory", "layers", "metrics", "decisions", "ensembles", "pictures"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
 }

@@ -23,9 +23,9 @@ from bnn_lightning import (
     methods,
     multiply_adds,
 )
+from bnn_lightning.cli.parser import names_of
 from bnn_lightning.methods import Method
 from bnn_lightning.networks import Network
-from bnn_lightning.parser import names_of
 
 # Weights, biases, and batch norm's scales and shifts (T5.1); Bayesian networks have two numbers for each of the first.
 COUNTS = [

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import yaml
 
+from bnn_lightning.cli import UsageError
 from bnn_lightning.files import shown
-from bnn_lightning.settings import UsageError
 from bnn_lightning.studies.checks import RESERVED, check_file
 
 

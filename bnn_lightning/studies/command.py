@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bnn_lightning.cli import UsageError
 from bnn_lightning.files import UnwritableError
-from bnn_lightning.settings import UsageError
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import write_report
 from bnn_lightning.studies.running import Runner, StudyInterruptedError, dry_run

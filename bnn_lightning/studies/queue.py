@@ -21,8 +21,8 @@ from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from bnn_lightning.cli import UsageError
 from bnn_lightning.files import InUseError, locked
-from bnn_lightning.settings import UsageError
 from bnn_lightning.studies.rows import value_of
 
 Spaces = Mapping[str, BaseDistribution]

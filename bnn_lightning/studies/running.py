@@ -19,10 +19,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from bnn_lightning.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
-from bnn_lightning.cli import main, refusal
+from bnn_lightning.cli import UsageError, main, refusal
 from bnn_lightning.files import locked, shown
 from bnn_lightning.runs import CHECKPOINTS, Run
-from bnn_lightning.settings import UsageError
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue

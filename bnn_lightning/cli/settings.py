@@ -9,9 +9,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import instantiate_class
 
-
-class UsageError(Exception):
-    """The command line is not one that can be run; the message says why, in a sentence, to the person who typed it."""
+from bnn_lightning.cli.errors import UsageError
 
 
 def _class_of(part: Namespace) -> type:
