@@ -87,7 +87,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {one}" for one in verdicts))
     if ordered := rankings(study, lines):
-        parts.append("\n".join(f"- {one}" for one in ordered))
+        parts += ["Places of the cells, 1 for the best:", _markdown(ordered)]
     used = sum(len(line.found) for line in lines)
     others = len([row for row in found if not row.get("failed")]) - used
     facts = [f"`bnn study {shown(study.path)}`: {used} runs"]
@@ -118,8 +118,13 @@ def _table(study: Study, lines: Sequence[Line]) -> str:
             if column in study.published:
                 cells += _beside(study, line, column)
         body.append([*cells, line.marks])
-    table = [[*heads, ""], ["---"] * (len(heads) + 1), *body]
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+    return _markdown([[*heads, ""], *body])
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its head."""
+    head, *body = table
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
 
 
 def _beside(study: Study, line: Line, column: str) -> list[str]:
@@ -145,6 +150,6 @@ def _search_report(study: Study, found: Sequence[Mapping[str, Any]]) -> str:
             _, scale, digits = COLUMNS[column]
             cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")
         body.append([*cells, row.get("marks") or ""])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *body])
+    table = _markdown([heads, *body])
     count = f"The best {min(10, len(ranked))} of {len(ranked)} trials by validation NLL; {study.trials} are asked for."
     return f"## {study.title}\n\n{study.about.strip()}\n\n{table}\n\n{count}\n"
