@@ -86,7 +86,7 @@ DOORS = {
     "reports": ({"evaluation", "files", "metrics", "progress", "sparsity"}, {"rich"}),
     "studies": (
         {"checkpoints", "classifier", "cli", "figures", "files", "layers", "networks", "progress", "runs"},
-        {"torch", "torchmetrics", "optuna", "yaml"},
+        {"torch", "torchmetrics", "optuna", "scipy", "yaml"},
     ),
     "cli": (
         {"data", "classifier", "callbacks", "checkpoints", "reports", "runs", "methods", "networks", "schedules"}

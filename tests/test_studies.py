@@ -21,7 +21,7 @@ from bnn_lightning import figures
 from bnn_lightning.cli import UsageError
 from bnn_lightning.studies import rows, running, study
 from bnn_lightning.studies.base import Study
-from bnn_lightning.studies.claims import student_t, verdict
+from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import heading
 from bnn_lightning.studies.lines import Line, lines_of, written
 from bnn_lightning.studies.queue import Queue
@@ -726,11 +726,6 @@ def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
     two = {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}
     assert "**Not settled**" in verdict(one, two | {"column": "nll"}, lines_of(one, found))
     assert "**Confirmed**" in verdict(one, two | {"column": "parameters"}, lines_of(one, found))
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 10, 30])
-def test_student_t(degrees):
-    assert student_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-9)
 
 
 def test_kendall_is_scipys():

@@ -189,7 +189,7 @@ def _unpickle_arrays(content: bytes, path: Path) -> dict[bytes, Any]:
 
 
 class SVHN(_Published):
-    """99,289 house numbers, 32x32 RGB (Netzer et al. 2011). Needs scipy, which its file format asks for."""
+    """99,289 house numbers, 32x32 RGB (Netzer et al. 2011)."""
 
     class_names = _DIGITS
     native_channels = 3
@@ -202,10 +202,8 @@ class SVHN(_Published):
         return self._load("test")
 
     def _load(self, split: str) -> Images:
-        try:
-            from scipy.io import loadmat
-        except ImportError:
-            raise ModuleNotFoundError("SVHN is stored as .mat files, which need scipy: pip install scipy") from None
+        from scipy.io import loadmat  # here, because no other data set need wait for it
+
         path = self.root / f"{split}_32x32.mat"
         if not path.is_file():
             self._download(path.name, self.root, path.is_file, lambda into: datasets.SVHN(into, split, download=True))

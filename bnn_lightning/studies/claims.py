@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy.special import stdtrit
+
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.columns import FIXED, heading
 from bnn_lightning.studies.lines import Line
@@ -60,31 +62,10 @@ def _half_width(pairs: Sequence[tuple[float, float]], column: str, images: int) 
         return 0.0
     if len(pairs) > 1:
         differences = [one - other for one, other in pairs]
-        return student_t(len(pairs) - 1) * statistics.stdev(differences) / math.sqrt(len(pairs))
+        return float(stdtrit(len(pairs) - 1, 0.975)) * statistics.stdev(differences) / math.sqrt(len(pairs))
     if column in _OF_TEST_IMAGES:
         return 1.96 * math.sqrt(sum(value * (100 - value) for value in pairs[0]) / images)
     return math.inf
-
-
-def student_t(degrees: int) -> float:
-    """The 97.5 % point of Student's t, by bisection of its distribution function (Abramowitz & Stegun 26.7.3-4)."""
-
-    def within(t: float) -> float:
-        angle = math.atan2(t, math.sqrt(degrees))
-        cosine, sine = math.cos(angle), math.sin(angle)
-        term = total = cosine if degrees % 2 else 1.0
-        for k in range(3 if degrees % 2 else 2, degrees - 1, 2):
-            term *= cosine**2 * (k - 1) / k
-            total += term
-        if degrees % 2 == 0:
-            return sine * total
-        return 2 / math.pi * (angle + (sine * total if degrees > 1 else 0.0))
-
-    low, high = 1.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
-    return high
 
 
 def _named(wanted: Any) -> str:
