@@ -412,6 +412,21 @@ def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
     assert said(capsys) == "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data.help", "MNIST"], "--data.batch_size"),
+        (["--data.help=MNIST"], "--data.batch_size"),
+        (["--print_config"], "ckpt_path: null"),
+    ],
+)
+def test_help_needs_no_checkpoint(words, told, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["test", *words])
+    assert left.value.code == 0
+    assert told in capsys.readouterr().out
+
+
 def test_one_sentence_of_an_unknown_message():
     assert one_sentence("something went\n  wrong.") == "something went wrong."
 

@@ -26,7 +26,9 @@ def blocks(language):
 def test_python_blocks_run():
     names = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+        own = {}  # each can be copied alone
+        exec(compile(block, "README.md", "exec"), own)
+        names |= own
     assert names["probabilities"].shape == (500, 10)
     assert names["probabilities"].sum(-1).allclose(names["probabilities"].new_ones(500))
     accuracy = (names["probabilities"].argmax(-1) == names["labels"]).float().mean()

@@ -25,7 +25,7 @@ PARTS: dict[str, type] = {
     "data": ImageData,
 }
 
-# Of the Trainer's 40 arguments, those that help shows; the others work just as well.
+# Of the Trainer's 41 arguments, those that help shows.
 _TRAINER_ARGUMENTS = {
     "max_epochs": "Epochs to train.",
     "accelerator": "One of cpu, gpu, mps and others, or auto.",
@@ -57,7 +57,7 @@ _HELP = {
     "ckpt_path": "A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
     "data": "The images.",
     "seed_everything": "Seed of initial weights and noise; true draws one.",
-    "config": "A config file; what comes later on the command line wins.",
+    "config": "A config file; flags win over it, and later files over earlier ones.",
     "help": "Show this help.",
 }
 
@@ -126,8 +126,8 @@ def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
     parser.description = VERBS[verb]
     parser.epilog = (
         f"Names are those listed, or the class path of your own. The settings of a part: bnn {verb} --data.help MNIST, "
-        f"--model.method.help LRT. Every other argument of lightning.pytorch.Trainer works as --trainer.NAME; "
-        f"--print_config shows all values."
+        f"--model.method.help LRT. Other arguments of lightning.pytorch.Trainer go as --trainer.NAME, but for "
+        f"max_steps and max_time: a run is whole epochs. --print_config shows all values."
     )
     for action in parser._actions:
         part, _, name = action.dest.rpartition(".")

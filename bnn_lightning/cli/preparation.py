@@ -118,7 +118,7 @@ class PreparedCLI(LightningCLI):
                 # The run's folders are where the checkpoint lies; not where a stranger's file would have them.
                 config = config | {"trainer": config["trainer"] | {"default_root_dir": None}}
             words[1:1] = ["--config", yaml.safe_dump(config)]
-        elif words[0] in self.subcommands() and words[0] != "fit" and not {"-h", "--help"} & set(words):
+        elif words[0] in self.subcommands() and words[0] != "fit" and not any(map(_asks_for_help, words)):
             raise UsageError(
                 f"--ckpt_path is missing: bnn {words[0]} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
@@ -292,6 +292,10 @@ class PreparedCLI(LightningCLI):
                     f"--data.{name} must be the checkpoint's, {known}, got {asked}; "
                     f"on another split the {'hold-out' if of_holdout else 'test set'} has training images."
                 )
+
+
+def _asks_for_help(word: str) -> bool:
+    return word == "-h" or word.partition("=")[0].endswith(("--help", ".help", "--print_config"))
 
 
 def _drawn_seed() -> int:
