@@ -105,6 +105,7 @@ class EpochBar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(leave=True)
+        self._texts: dict[str, int | str | float | dict[str, float]] = {}
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # Lightning counts from 0
@@ -112,9 +113,14 @@ class EpochBar(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
+        return self._texts
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Read once an epoch: Lightning asks after every batch, where a look makes the program wait for the device.
         shown = {"nll": "train/nll", "val nll": "val/nll", "val acc": "val/accuracy"}
         values = trainer.callback_metrics
-        return {name: f"{values[key].item():.4f}" for name, key in shown.items() if key in values}
+        self._texts = {name: f"{values[key].item():.4f}" for name, key in shown.items() if key in values}
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class TrainingStoppedError(RuntimeError):

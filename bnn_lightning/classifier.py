@@ -31,7 +31,7 @@ from bnn_lightning.metrics import validation_metrics
 from bnn_lightning.networks import Network
 from bnn_lightning.norms import refuse_second_runs
 from bnn_lightning.objective import elbo, variational_loss
-from bnn_lightning.posteriors import SPREADS
+from bnn_lightning.posteriors import SPREADS, at_least_float32
 from bnn_lightning.predictive import log_predictive, summary
 from bnn_lightning.progress import EpochSums, TrainingSummary
 from bnn_lightning.randomness import mixed, random_states, set_random_states
@@ -56,8 +56,8 @@ class BayesianClassifier(LightningModule):
         rho_lr_factor: the learning rate of rho, log_alpha or log_sigma over that of the other parameters. Adam moves
             rho by at most lr a step, so that a short run ends before sigma has found its value; 10 closes that gap.
         kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
-        loss_form: nll + KL/N (per_datum), or N times that (total). Adam's epsilon is 1e-8/N and 1e-8, so that both give
-            the same steps. Mixed precision needs per_datum.
+        loss_form: nll + KL/N (per_datum), or N times that (total). Adam's epsilon is 1e-8/N and 1e-8 (without a KL 1e-8
+            and 1e-8 N), so that both give the same steps. 16-mixed needs per_datum.
         train_samples: weight samples in a training step.
         val_samples: weight samples in validation.
         test_samples: weight samples in test and predict.
@@ -223,10 +223,15 @@ class BayesianClassifier(LightningModule):
         groups: list[dict[str, Any]] = [{"params": others}]
         if spreads:
             groups.append({"params": spreads, "lr": self.lr * self.rho_lr_factor})
-        # Adam's steps are those of the total form, whose gradients are N times as large, when epsilon shrinks too.
-        eps = 1e-8 / self.num_train if self.loss_form == "per_datum" and self.objective != "likelihood" else 1e-8
-        # Lightning unscales fp16 gradients itself before clipping, which fused steps do not allow.
-        fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+        # In the total form gradients are N times as large: Adam's steps are the same when epsilon is so too.
+        eps = 1e-8
+        if self.objective != "likelihood" and self.loss_form == "per_datum":
+            eps /= self.num_train
+        if self.objective == "likelihood" and self.loss_form == "total":
+            eps *= self.num_train
+        # In mixed precision Lightning clips no gradients of fused steps, and unscales those of fp16 itself.
+        clips = self.trainer.precision == "bf16-mixed" and self.trainer.gradient_clip_val
+        fused = self.trainer.precision != "16-mixed" and not clips and self.device.type in ("cpu", "cuda")
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused)
@@ -299,7 +304,7 @@ class BayesianClassifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
         logits = torch.stack([self(x) for _ in range(self.train_samples)])
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(self.train_samples))
+        nll = F.cross_entropy(_precise(logits.flatten(0, 1)), labels.repeat(self.train_samples))
         divergence = kl(self.network)
         weight = self._kl_weight_now(batch_idx)
         loss = variational_loss(nll, divergence, self.num_train, weight)
@@ -371,7 +376,7 @@ class BayesianClassifier(LightningModule):
         x, labels = batch
         logits = self._val_sampler(channels_last(x), batch_idx)
         self.val_metrics.update(log_predictive(logits), labels)
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.repeat(len(logits)))
+        nll = F.cross_entropy(_precise(logits.flatten(0, 1)), labels.repeat(len(logits)))
         self.val_expected_nll.update(nll, len(labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -393,7 +398,7 @@ class BayesianClassifier(LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         x, labels = channels_last(batch[0]), batch[1]
-        logits = self._sampler(x, batch_idx).float()
+        logits = _precise(self._sampler(x, batch_idx))
         found = summary(logits) | {"labels": labels}
         if dataloader_idx == 0:
             found["logits"] = logits.transpose(0, 1)
@@ -478,3 +483,8 @@ class BayesianClassifier(LightningModule):
             self.num_train = self.summary.num_train
         calibration = checkpoint[KEY].get("calibration") or {}
         self.calibration = {way: Calibration(**record) for way, record in calibration.items()}
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Half precision is too coarse for probabilities."""
+    return logits.to(at_least_float32(logits))

@@ -9,6 +9,11 @@ from torch import Tensor
 from bnn_lightning.calibration import CONFIDENCE_LEVEL, Calibration, scaled
 
 
+def names_of_classes(known: Sequence[str], count: int) -> list[str]:
+    """A name for each of ``count`` outputs; numbers stand for those that are not known."""
+    return [*known[:count], *map(str, range(len(known), count))]
+
+
 def decisions(
     found: Mapping[str, Tensor],
     names: Sequence[str],
@@ -27,7 +32,7 @@ def decisions(
     Args:
         found: of the images, the tensors of :func:`bnn_lightning.predictive.summary`.
         names: what identifies each image to a person.
-        classes: their names; without any, numbers stand for them.
+        classes: their names, as far as they are known.
         calibration: of the way that the samples were drawn in.
         target_risk: see :meth:`Calibration.accept_rule`.
         alpha: see :meth:`Calibration.set_threshold`.
@@ -35,7 +40,7 @@ def decisions(
     log_probs = found["log_probs"].double()
     probs = log_probs.exp()
     confidence, predicted = probs.max(-1)
-    named = [classes[label] if classes else str(label) for label in range(probs.shape[-1])]
+    named = names_of_classes(classes, probs.shape[-1])
     rows = []
     for index, (name, label) in enumerate(zip(names, predicted.tolist(), strict=True)):
         row: dict[str, Any] = {"file": name, "class": label, "name": named[label]}

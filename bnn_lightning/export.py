@@ -141,8 +141,8 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
         value = layer.weight.new_zeros(units) if layer.bias is None else layer.bias.detach().clone()
         for module in between:
             value = module(value) if isinstance(module, _ELEMENTWISE) else value
-        if _grows_with_zeros(after) or any(_grows_with_zeros(module) for module in between):
-            constant &= value == 0  # at the edges another constant would not be one
+        if _bends_constants(after) or any(_bends_constants(module) for module in between):
+            constant &= value == 0  # another constant would not stay one
         if constant.any():
             folded = (outgoing[:, constant].double().sum(2) * value[constant].double()).sum(1)
             bias = after.weight.new_zeros(len(folded)) if after.bias is None else after.bias
@@ -171,13 +171,14 @@ def _keep_columns(layer: Any, kept: Tensor) -> None:
         layer.in_channels = layer.weight.shape[1]
 
 
-def _grows_with_zeros(module: Any) -> bool:
-    """Whether a module sets zeros around its input, so that a constant is none at the edges."""
+def _bends_constants(module: Any) -> bool:
+    """Whether a constant but 0 comes out as another: zeros set around it, or pooling that divides by another number."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         padded = module.padding == "same" or (not isinstance(module.padding, str) and any(module.padding))
         return padded and module.padding_mode == "zeros"
     if isinstance(module, nn.AvgPool1d | nn.AvgPool2d):
-        return any(module.padding) if isinstance(module.padding, tuple) else module.padding > 0
+        padded = any(module.padding) if isinstance(module.padding, tuple) else module.padding > 0
+        return padded or getattr(module, "divisor_override", None) is not None
     return False
 
 

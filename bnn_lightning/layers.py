@@ -355,7 +355,7 @@ def sigma_over_prior(net: nn.Module) -> float | None:
     for _, posterior in posteriors(net):
         if getattr(posterior, "prior_sigma", None) is not None and posterior.prior is None:
             ratio = posterior.variance.detach().sqrt() / posterior.prior_sigma
-            total, count = total + ratio.double().sum().item(), count + ratio.numel()
+            total, count = total + ratio.cpu().double().sum().item(), count + ratio.numel()
     return total / count if count else None
 
 

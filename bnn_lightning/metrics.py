@@ -19,6 +19,7 @@ from torchmetrics.functional.classification import (
 BINS = 15
 COVERAGES = (80, 90, 95)
 RESAMPLES = 100
+_SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
 
 
 class ExampleMean(Metric):
@@ -30,11 +31,11 @@ class ExampleMean(Metric):
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
         self.function = function
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=_SUM), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, log_probs: Tensor, labels: Tensor) -> None:
-        self.total += self.function(log_probs, labels).double().sum()
+        self.total += self.function(log_probs, labels).sum(dtype=_SUM)
         self.count += labels.numel()
 
     def compute(self) -> Tensor:
@@ -43,7 +44,10 @@ class ExampleMean(Metric):
 
 def validation_metrics() -> MetricCollection:
     """Accuracy and NLL."""
-    return MetricCollection({"accuracy": ExampleMean(correct), "nll": ExampleMean(negative_log_likelihood)})
+    # Torchmetrics would take two metrics for one for good where their first batch came to the same number.
+    return MetricCollection(
+        {"accuracy": ExampleMean(correct), "nll": ExampleMean(negative_log_likelihood)}, compute_groups=False
+    )
 
 
 def correct(log_probs: Tensor, labels: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
+        self.signum = None
         if threading.current_thread() is threading.main_thread():  # no other one can have handlers
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -104,6 +105,7 @@ class Checkpoints(Checkpoint):
         self.folder = trainer.strategy.broadcast(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._due = self._stops = False
         if trainer.is_global_zero:
             for name in ("best.ckpt", "last.ckpt"):
                 remove_unfinished(self.folder, name)

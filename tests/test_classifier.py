@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
@@ -123,6 +123,31 @@ def test_total_and_per_datum_form_take_the_same_steps():
         assert eps == (1e-8 if form == "total" else 1e-8 / 400)
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "eps"), [("per_datum", 1e-8), ("total", 4e-6)])
+def test_forms_of_the_loss_take_the_same_steps_without_a_kl(form, eps):
+    assert fit(tiny(loss_form=form)).optimizers[0].param_groups[0]["eps"] == pytest.approx(eps, rel=1e-12)
+
+
+def test_gradients_are_clipped_in_mixed_precision():
+    for clip in (None, 0.5):
+        trainer = fit(tiny(LRT()), precision="bf16-mixed", gradient_clip_val=clip)
+        assert trainer.optimizers[0].defaults["fused"] == (clip is None)
+
+
+def test_double_precision_is_double_throughout():
+    seen = []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+            seen.append(outputs["loss"].dtype)
+
+    model = tiny(LRT())
+    trainer = fit(model, precision="64-true", callbacks=[Losses()])
+    assert set(seen) == {torch.float64}
+    trainer.test(model, digits(), verbose=False)
+    assert next(iter(model.tested.values()))["log_probs"].dtype == torch.float64
 
 
 def test_rho_has_a_learning_rate_of_its_own():

@@ -24,6 +24,7 @@ from bnn_lightning.calibration import Calibration
 from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.cli.parser import names_of, one_sentence
+from bnn_lightning.cli.preparation import _gives_data
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.evaluation import OOD_SCORES
 from bnn_lightning.methods import Method
@@ -357,6 +358,32 @@ def test_a_checkpoint_is_not_tested_on_images_it_was_trained_on(run, capsys):
     assert main(["predict", "--ckpt_path", "other.ckpt"]) == 0
 
 
+def test_a_hold_out_that_has_the_training_images_is_refused(run, capsys):
+    assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data", "MNIST", "--data.root", "mnist"]) == 2
+    assert "--data must be the checkpoint's, MNIST5k, got MNIST, whose hold-out has its training images." in said(
+        capsys
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("predict --data.eval_batch_size 64", False),
+        ("predict --data.root photos", True),
+        ("predict --data.init_args.root=photos", True),
+        ("predict --data=MNIST", True),
+        ("predict --config trainer.yaml", False),
+        ("predict --config=data.yaml", True),
+        ("predict -c data.yaml", True),
+        ("predict --config nowhere.yaml", True),
+    ],
+)
+def test_what_says_which_images_are_predicted(words, given):
+    Path("trainer.yaml").write_text("trainer: {accelerator: cpu}")
+    Path("data.yaml").write_text("data: MNIST")
+    assert _gives_data(words.split()) == given
+
+
 def test_a_checkpoint_is_not_tested_on_other_classes(run, capsys):
     rows = torch.randint(0, 256, (50, 28, 28)).numpy()
     write_idx(Path("data/notMNIST/t10k-images-idx3-ubyte"), rows)
@@ -475,6 +502,14 @@ def test_validate_refuses_another_split_and_none(run, capsys):
         (
             "fit --config {config} --trainer.accumulate_grad_batches 0",
             "accumulate_grad_batches must be 1 or more, got 0.",
+        ),
+        (
+            "fit --config {config} --trainer.overfit_batches 4",
+            "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few.",
+        ),
+        (
+            "fit --config {config} --trainer.precision 16-mixed --model.loss_form total",
+            "--model.loss_form must be per_datum with --trainer.precision 16-mixed, whose numbers end at 65,504",
         ),
         ("fit --config {config} --trainer.limit_train_batches 0", "limit_train_batches must be above 0, got 0."),
         (

@@ -539,11 +539,15 @@ def test_hidden_and_empty_folders_are_no_classes(tmp_path):
     assert ImageFolder(str(tmp_path)).class_names == ("cat", "dog")
 
 
-def test_sixteen_bit_pictures_keep_their_range(tmp_path):
+@pytest.mark.parametrize(("mode", "file"), [("I;16", "ramp.png"), ("I;16B", "ramp.tif")])
+def test_sixteen_bit_pictures_keep_their_range(tmp_path, mode, file):
     ramp = np.repeat(np.linspace(0, 65535, 16).astype(np.uint16)[None], 16, 0)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        Image.fromarray(ramp).save(tmp_path / name / "ramp.png")
+        stored = ramp.astype("<u2" if mode == "I;16" else ">u2")
+        Image.frombytes(mode, (16, 16), stored.tobytes()).save(tmp_path / name / file)
+        with Image.open(tmp_path / name / file) as saved:
+            assert saved.mode == mode
     data = ImageFolder(str(tmp_path), image_size=16, val_split=0)
     data.setup("fit")
     assert data.in_channels == 1

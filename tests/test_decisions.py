@@ -48,6 +48,9 @@ def test_without_a_calibration_there_are_no_decisions():
         "epistemic",
     }
     assert rows[0]["name"] == str(rows[0]["class"])
+    rows = decisions(found, list("abcde"), ("first",), None, 0.01, 0.05)  # of a network with more outputs than classes
+    assert {row["name"] for row in rows} <= {"first", "1", "2"}
+    assert {row["name"] for row in rows} - {"first"}
     assert rows[0]["confidence"] == round(found["log_probs"][0].max().exp().item(), 6)
     assert "holds no calibration" in in_words(None, 0.01, 0.05)
 

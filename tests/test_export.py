@@ -74,6 +74,12 @@ NETWORKS = {
         ),
         (3, 1, 12, 12),
     ),
+    "average_pooling_by_another_number": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.Sigmoid(), nn.AvgPool2d(2, divisor_override=1), nn.Flatten(), nn.Linear(72, 3)
+        ),
+        (3, 1, 8, 8),
+    ),
     "groups": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(128, 3)

@@ -312,6 +312,38 @@ def test_lrt_gradients_are_finite_on_blank_images():
         assert torch.isfinite(gradient).all()
 
 
+def test_variances_below_zero_are_zero():
+    # What convolutions by Winograd's algorithm leave of 0 beside bright pixels.
+    mean = torch.arange(16.0)
+    variance = torch.tensor([-1e-7, 0.25]).repeat(8)
+
+    def drawn(variance):
+        return with_noise(mean, variance)
+
+    def of_one(variance):
+        return torch.vmap(drawn, randomness="different")(variance.unsqueeze(0)).squeeze(0)
+
+    for draw in (drawn, of_one, torch.compile(drawn, backend="eager", fullgraph=True)):
+        v = variance.clone().requires_grad_()
+        y = draw(v)
+        torch.testing.assert_close(y[::2], mean[::2], rtol=0, atol=1e-6)  # sqrt(eps) = 1e-8 is left
+        assert (y[1::2] != mean[1::2]).all()
+        y.sum().backward()
+        assert (v.grad[::2] == 0).all()
+        assert (v.grad[1::2] != 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off
+@each_method
+def test_noise_is_finite_where_convolutions_round_below_zero(name):
+    layer = BayesianLayer(nn.Conv2d(16, 32, 3, padding=1, bias=False), METHODS[name][0])
+    torch.manual_seed(0)
+    x = torch.zeros(32, 16, 32, 32)
+    x[..., :10, :10] = 3 * torch.randn(32, 16, 10, 10)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.isfinite(layer(x)).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @each_method
 def test_autocast_keeps_variances_and_kl_in_float32(name, dtype):
@@ -372,6 +404,9 @@ def test_lrt_gradients_vary_less_than_bbb():
 
 def test_priors_dict_of_the_reference():
     # T2.12
+    assert hash(LRT(rho_init=[-5, 0.1], mu_init=[0, 0.1])) == hash(LRT(rho_init=(-5, 0.1), mu_init=(0, 0.1)))
+    with pytest.raises(ValueError, match=r"^rho_init must be \(mean, std\) with std >= 0, .* got -5\.$"):
+        LRT(rho_init=-5)
     assert BBB.from_priors(None) == BBB(prior_mu=0.0, prior_sigma=0.1, mu_init=(0.0, 0.1), rho_init=(-3.0, 0.1))
     given = {"prior_sigma": 0.3, "posterior_rho_initial": (-5, 0.2)}
     assert LRT.from_priors(given) == LRT(prior_sigma=0.3, mu_init=(0.0, 0.1), rho_init=(-5, 0.2))

@@ -77,6 +77,18 @@ def test_validation_metrics_in_unequal_batches():
         assert value.item() == pytest.approx(expected[name], rel=1e-4), name
 
 
+def test_metrics_stay_two_after_a_first_batch_of_the_same_number():
+    log_probs = torch.full((8, 10), -30.0)
+    log_probs[:, 0] = -1.0
+    metrics = validation_metrics()
+    metrics.update(log_probs, torch.zeros(8, dtype=torch.long))
+    assert metrics.compute()["accuracy"] == metrics.compute()["nll"] == 1
+    metrics.reset()
+    metrics.update(log_probs, torch.ones(8, dtype=torch.long))
+    assert metrics.compute()["accuracy"] == 0
+    assert metrics.compute()["nll"] == 30
+
+
 def test_risk_does_not_depend_on_the_order_of_equally_confident_images():
     confidence = torch.tensor([0.9, 0.5, 0.5, 0.5, 0.2])
     correct = torch.tensor([True, False, True, True, False])

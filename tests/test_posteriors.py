@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnn_lightning.posteriors import (
     HIERARCHICAL,
@@ -265,6 +266,22 @@ def test_bounded_stops_outwards_only():
         assert y.grad.abs().tolist() == passes
     inside = torch.tensor([0.2, 0.7], dtype=F64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: bounded(z, 0.0, 1.0), (inside,))
+
+
+def test_bounds_are_made_on_the_device():
+    # A number that is copied to a GPU would have the program wait for it, in every step.
+    class Copies(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen += "copy" in str(function)
+            return function(*args, **kwargs or {})
+
+    with Copies() as copies:
+        bounded(torch.zeros(3, device="meta"), -8.0, 8.0)
+        assert copies.seen == 0
+        torch.zeros(()).to("meta")
+        assert copies.seen == 1
 
 
 @pytest.mark.parametrize("parametrisation", ["log_alpha", "log_sigma2", "log_sigma"])

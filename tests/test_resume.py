@@ -24,7 +24,7 @@ from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_c
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.randomness import random_states, set_random_states
-from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, WholeFiles
+from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
 from bnn_lightning.schedules import LinearDecay, LinearWarmup, Plateau
 
 ROOT = Path(__file__).parent.parent
@@ -370,6 +370,14 @@ def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone
     assert differences(alone, outcome(Path(), NAME)) == []
     assert main(["fit", "--ckpt_path", LAST]) == 2
     assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
+
+
+def test_a_wish_to_stop_is_of_one_run():
+    request = StopRequest()
+    request.signum = signal.SIGINT
+    request.listen()
+    request.stop_listening()
+    assert request.signum is None
 
 
 @pytest.mark.parametrize(("signum", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])

@@ -3,6 +3,8 @@
 import os
 import secrets
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,14 @@ from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.cli.arguments import VerbTrainer
 from bnn_lightning.cli.errors import UsageError, user_errors
 from bnn_lightning.cli.parser import VERBS, Parser, configs_first, shorten_help, value_of
-from bnn_lightning.cli.settings import check_length, check_limit, check_precision, fit_network_to_data, refuse_nulls
+from bnn_lightning.cli.settings import (
+    check_length,
+    check_limit,
+    check_precision,
+    class_of,
+    fit_network_to_data,
+    refuse_nulls,
+)
 from bnn_lightning.data import ImageData
 from bnn_lightning.files import UnwritableError, require_space
 from bnn_lightning.memory import keep_freed_memory
@@ -101,7 +110,7 @@ class PreparedCLI(LightningCLI):
         words = list(sys.argv[1:] if args is None else args) or ["--help"]
         path = value_of("--ckpt_path", words)
         # Without any data it is the checkpoint's own test set that is predicted.
-        self.data_is_given = any(word.startswith(("--data", "--config")) or word == "-c" for word in words)
+        self.data_is_given = _gives_data(words)
         if words[0] in self.subcommands() and path is not None:
             try:
                 self.checkpoint = read_checkpoint(path)
@@ -160,7 +169,7 @@ class PreparedCLI(LightningCLI):
         if self.subcommand == "fit":
             check_length(config)
         check_limit(config.trainer, str(self.subcommand))
-        check_precision(config.trainer, config.model.method)
+        check_precision(config.trainer, config.model)
         if self.subcommand in ("predict", "ensemble"):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.subcommand}, got {config.trainer.devices}.")
@@ -281,9 +290,15 @@ class PreparedCLI(LightningCLI):
         """On another split the hold-out, or the test set, has images that the checkpoint was trained on."""
         then = self.checkpoint[KEY]["config"]["data"]
         now = self.config[self.subcommand].data
+        of_holdout = self.subcommand in ("validate", "ensemble")
+        trained_on = class_of(Namespace(**then))
+        if of_holdout and getattr(trained_on, "training_images_of", None) == self.datamodule.name:
+            raise UsageError(
+                f"--data must be the checkpoint's, {trained_on.__name__}, got {self.datamodule.name}, "
+                "whose hold-out has its training images."
+            )
         if now.class_path != then["class_path"] or self.subcommand == "predict":
             return
-        of_holdout = self.subcommand in ("validate", "ensemble")
         own = ("seed",) if self.datamodule.splits_test_by_seed else ()
         for name in ("seed", "val_split", "train_subset") if of_holdout else own:
             asked, known = now.init_args.get(name), then["init_args"].get(name)
@@ -296,6 +311,19 @@ class PreparedCLI(LightningCLI):
 
 def _asks_for_help(word: str) -> bool:
     return word == "-h" or word.partition("=")[0].endswith(("--help", ".help", "--print_config"))
+
+
+def _gives_data(words: Sequence[str]) -> bool:
+    """Whether a command line says which images, and not only how they are served."""
+    names = {word.partition("=")[0].replace(".init_args", "") for word in words}
+    if names & {"--data", "--data.class_path", "--data.root"}:
+        return True
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    files += [after for word, after in pairwise(words) if word in ("-c", "--config")]
+    try:
+        return any("data" in (yaml.safe_load(Path(file).read_text()) or {}) for file in files)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return True  # the parser says what is wrong with it
 
 
 def _drawn_seed() -> int:

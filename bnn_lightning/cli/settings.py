@@ -10,9 +10,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import instantiate_class
 
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.data import ImageData
 
 
-def _class_of(part: Namespace) -> type:
+def class_of(part: Namespace) -> type:
+    """The class that a part of a config names."""
     module, name = part.class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
 
@@ -29,7 +31,7 @@ def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
         if value is None and hint is not Any and type(None) not in get_args(hint):
             raise UsageError(f"--{key} must not be null; leave it out for its default.")
         if isinstance(value, Namespace) and "class_path" in value:
-            refuse_nulls(value.get("init_args") or Namespace(), _class_of(value), key)
+            refuse_nulls(value.get("init_args") or Namespace(), class_of(value), key)
 
 
 def check_length(config: Namespace) -> None:
@@ -42,6 +44,10 @@ def check_length(config: Namespace) -> None:
     if trainer.max_epochs is not None and trainer.max_epochs < 1:
         raise UsageError(
             f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
+        )
+    if trainer.overfit_batches and issubclass(class_of(config.data), ImageData):
+        raise UsageError(
+            "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few."
         )
     if (batches := trainer.accumulate_grad_batches) is not None and batches < 1:
         raise UsageError(f"--trainer.accumulate_grad_batches must be 1 or more, got {batches}.")
@@ -56,16 +62,21 @@ def check_limit(trainer: Namespace, verb: str) -> None:
         raise UsageError(f"--trainer.{name} must be above 0, got 0.")
 
 
-def check_precision(trainer: Namespace, method: Namespace | None) -> None:
-    """Refuses what Lightning would change in silence, and what would stop sigma from being learnt."""
+def check_precision(trainer: Namespace, model: Namespace) -> None:
+    """Refuses what Lightning would change in silence, what overflows, and what would stop sigma from being learnt."""
     precision = str(trainer.precision)
+    if precision in ("16", "16-mixed") and model.loss_form == "total":
+        raise UsageError(
+            f"--model.loss_form must be per_datum with --trainer.precision {precision}, whose numbers end at 65,504, "
+            "got total."
+        )
     cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
     if precision in ("16", "16-mixed") and cpu:
         raise UsageError(
             f"--trainer.precision {precision} needs a GPU: no CPU computes in fp16; bf16-mixed is its like there."
         )
     # Dropout with a fixed rate learns no noise.
-    learns_noise = method is not None and getattr(_class_of(method), "objective", None) != "likelihood"
+    learns_noise = model.method is not None and getattr(class_of(model.method), "objective", None) != "likelihood"
     if learns_noise and precision in ("16-true", "bf16-true"):
         raise UsageError(
             f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
@@ -75,7 +86,7 @@ def check_precision(trainer: Namespace, method: Namespace | None) -> None:
 
 def fit_network_to_data(config: Namespace) -> None:
     """Gives the network the data's channels and classes, and the images the size that the network is made for."""
-    network, data = _class_of(config.model.network), config.data
+    network, data = class_of(config.model.network), config.data
     arguments = signature(network).parameters
     # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
     size = getattr(network, "image_size", None)

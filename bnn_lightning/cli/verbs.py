@@ -21,7 +21,7 @@ from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.parser import SAMPLING
 from bnn_lightning.cli.preparation import PreparedCLI
 from bnn_lightning.data import ImageData
-from bnn_lightning.decisions import decisions, in_words
+from bnn_lightning.decisions import decisions, in_words, names_of_classes
 from bnn_lightning.draws import Draws, draws_of
 from bnn_lightning.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
@@ -180,8 +180,8 @@ class CommandLine(PreparedCLI):
 
     def _test_figures(self, model: BayesianClassifier, data: ImageData, name: str, way: str) -> list[Path]:
         """Draws what test saw, as PNG files and on TensorBoard's page of images."""
-        numbers = range(model.tested[data.name or "test"]["log_probs"].shape[-1])
-        classes = self._description()["class_names"] or [str(number) for number in numbers]
+        outputs = model.tested[data.name or "test"]["log_probs"].shape[-1]
+        classes = names_of_classes(self._description()["class_names"], outputs)
         drawn = draw_tests(self.run.logs / name, model, data, classes, way)
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

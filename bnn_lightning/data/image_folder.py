@@ -52,7 +52,7 @@ class ImageFolder(ImageData):
         for file in _pictures(self._any_folder):
             try:
                 with _opened(file) as picture:
-                    if picture.mode not in ("1", "L", "LA", "I", "I;16", "F"):
+                    if picture.mode not in ("1", "L", "LA", "I", "F") and not picture.mode.startswith("I;16"):
                         return 3
             except Exception:
                 continue  # reading it for real says what is wrong

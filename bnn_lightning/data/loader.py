@@ -152,11 +152,11 @@ class BatchLoader:
         return full + (rest > (1 if self.sampler.shuffle and full else 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.sampler.order()
+        order = self.sampler.order().to(self.images.labels.device)
         first, self._first = self._first, 0
         for step in range(first, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            batch = self.images[index.to(self.images.labels.device)]
+            batch = self.images[index]
             pixels, labels = batch.pixels, batch.labels
             if self.crop_padding or self.flip:
                 pixels = self._augmented(pixels, self.sampler.generator(step))
@@ -171,7 +171,7 @@ class BatchLoader:
             pixels = _random_crop(pixels, self.crop_padding, generator)
         if self.flip:
             mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.bool)
-            pixels = torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
+            pixels = torch.where(mirrored.to(pixels.device, non_blocking=True), pixels.flip(3), pixels)
         return pixels
 
     def state_dict(self) -> dict[str, int]:
@@ -197,6 +197,7 @@ class BatchLoader:
 def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = pixels.shape
     windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # (..., top, left, height, width)
-    top, left = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
+    corners = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
+    top, left = corners.to(pixels.device, non_blocking=True)
     which = torch.arange(batch, device=pixels.device)
-    return windows[which, :, top.to(pixels.device), left.to(pixels.device)]
+    return windows[which, :, top, left]

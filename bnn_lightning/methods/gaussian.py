@@ -63,7 +63,11 @@ class GaussianMethod(Method):
             value = getattr(self, name)
             if value is None and name == "mu_init":
                 continue
-            if value is None or len(value) != 2 or not all(map(math.isfinite, value)) or value[1] < 0:
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)  # a method tells draws apart, and must have a hash for that
+            pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int | float) for part in value)
+            if not pair or not all(map(math.isfinite, value)) or value[1] < 0:
                 raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1), got {value}.")
 
     @classmethod

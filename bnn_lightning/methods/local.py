@@ -59,11 +59,12 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     """Mean + sqrt(variance + eps) * zeta, zeta ~ N(0, 1), in the dtype of ``mean``: local reparameterisation.
 
     eps is 1e-16: without it, a patch of zeros under a layer without bias has v = 0 and the gradient of the square root
-    is infinite.
+    is infinite. A convolution by Winograd's algorithm or by Fourier transforms makes -1e-7 of such a 0: below 0 the
+    variance counts as 0, and has no gradient.
     """
     precise = mean.to(variance.dtype)
     if torch.compiler.is_compiling():
-        y = precise + (variance + _EPS).sqrt() * standard_normal_like(variance)  # fused by who compiles
+        y = precise + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)  # fused by who compiles
     else:
         # Drawn here, one number tells vmap whether noise differs between its examples; it adds nothing to the noise.
         token = torch.rand((), device=mean.device)
@@ -90,8 +91,9 @@ class _AddNoise(torch.autograd.Function):
             for x, dim in zip((mean, variance), in_dims, strict=False)
         )
         zeta = torch.randn_like(mean[0]).expand_as(mean) if in_dims[2] is None else torch.randn_like(mean)
-        std = (variance + _EPS).sqrt()
-        found = (torch.addcmul(mean, std, zeta), zeta / (2 * std)) if with_derivative else (mean + std * zeta,)
+        std = (variance.clamp_min(0) + _EPS).sqrt()
+        y = torch.addcmul(mean, std, zeta)
+        found = (y, (zeta / (2 * std)).masked_fill(variance < 0, 0)) if with_derivative else (y,)
         return found, (0,) * len(found)
 
     @staticmethod
@@ -110,11 +112,11 @@ def _in_blocks(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Te
     found = [torch.empty_like(mean) for _ in range(1 + with_derivative)]
     size = _BLOCK if mean.device.type == "cpu" else max(1, mean.numel())
     for m, v, y, *derivative in zip(*(x.split(size) for x in (mean, variance, *found)), strict=True):
-        double_std = (4 * v).add_(4 * _EPS).sqrt_()
+        double_std = (4 * v).clamp_min_(0).add_(4 * _EPS).sqrt_()
         zeta = derivative[0].normal_() if with_derivative else torch.randn_like(m)
         torch.addcmul(m, double_std, zeta, value=0.5, out=y)
         if with_derivative:
-            zeta.div_(double_std)
+            zeta.div_(double_std).masked_fill_(v < 0, 0)
     return found
 
 
@@ -129,8 +131,9 @@ def _with_philox(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[
 def _in_quarters(mean: Tensor, variance: Tensor, key: Tensor, with_derivative: bool) -> list[Tensor]:
     """One loop, whose step takes a number from each quarter."""
     means = mean.view(4, -1)
-    stds = [(v + _EPS).sqrt() for v in variance.view(4, -1)]
+    variances = variance.view(4, -1)
+    stds = [(v.clamp_min(0) + _EPS).sqrt() for v in variances]
     zetas = philox_quarters(means.shape[1], key)
     y = [m + std * zeta for m, std, zeta in zip(means, stds, zetas, strict=True)]
-    derivative = [zeta / (2 * std) for std, zeta in zip(stds, zetas, strict=True)]
+    derivative = [torch.where(v < 0, 0, zeta / (2 * std)) for v, std, zeta in zip(variances, stds, zetas, strict=True)]
     return [torch.cat(parts) for parts in (y, derivative)[: 1 + with_derivative]]

@@ -3,7 +3,7 @@
 Every posterior is an ``nn.Module`` with ``mean``, ``variance``, ``sample()``, ``kl()`` and ``log_alpha()``.
 """
 
-from bnn_lightning.posteriors.base import SPREADS, THRESHOLD, Point, Posterior
+from bnn_lightning.posteriors.base import SPREADS, THRESHOLD, Point, Posterior, at_least_float32
 from bnn_lightning.posteriors.dropout import (
     HIERARCHICAL,
     KINGMA,
@@ -40,6 +40,7 @@ __all__ = [
     "Posterior",
     "Prior",
     "ScaleMixture",
+    "at_least_float32",
     "bounded",
     "gaussian_kl",
     "hierarchical_kl",

@@ -91,7 +91,9 @@ def bounded(x: Tensor, low: float, high: float | Tensor) -> Tensor:
 
     A plain clamp has no gradient at its bounds, so a parameter that starts or arrives there never moves again.
     """
-    return _Bounded.apply(x, torch.as_tensor(low, dtype=x.dtype, device=x.device), torch.as_tensor(high).to(x))
+    # A number becomes a tensor on its device: one that is copied there would have the program wait for the device.
+    bounds = (bound.to(x) if isinstance(bound, Tensor) else x.new_full((), bound) for bound in (low, high))
+    return _Bounded.apply(x, *bounds)
 
 
 KINGMA = Divergence(kingma_kl, valid_to=0.0)
