@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -701,6 +702,9 @@ def test_claims_are_settled_by_paired_differences(reported, tmp_path):
     )
     assert told[1].startswith("- b beats a. **Contradicted**: ")
     assert told[2] == "- c beats d. Not run yet."
+    others = [replace(line, found=[row | {"seed": "7"} for row in line.found]) for line in lines[1:]]
+    told = verdict(reported, {"says": "a beats b.", "higher": "a", "than": "b"}, [lines[0], *others])
+    assert told == "a beats b. No two runs of a seed to compare."
     near = {"says": "On a par.", "higher": "a", "than": "b"}
     assert "**Contradicted**" in verdict(reported, near | {"within": 1}, lines)
     assert "**Confirmed**" in verdict(reported, near | {"within": 20}, lines)

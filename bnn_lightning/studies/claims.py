@@ -21,7 +21,7 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     higher, than = (_selected(claim[side], lines, column) for side in ("higher", "than"))
     rows = [(higher[key], than[key]) for key in higher if key in than]
     if not rows:
-        return f"{claim['says']} Not run yet."
+        return f"{claim['says']} {'No two runs of a seed to compare' if higher and than else 'Not run yet'}."
     pairs = [(scale * float(one[column]), scale * float(other[column])) for one, other in rows]
     mean = statistics.mean(one - other for one, other in pairs)
     # Rows did not always say how many images were tested; the test sets of the sources have 10,000.
