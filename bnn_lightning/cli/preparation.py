@@ -291,10 +291,9 @@ class PreparedCLI(LightningCLI):
         then = self.checkpoint[KEY]["config"]["data"]
         now = self.config[self.subcommand].data
         of_holdout = self.subcommand in ("validate", "ensemble")
-        trained_on = class_of(Namespace(**then))
-        if of_holdout and getattr(trained_on, "training_images_of", None) == self.datamodule.name:
+        if of_holdout and getattr(class_of(Namespace(**then)), "training_images_of", None) == self.datamodule.name:
             raise UsageError(
-                f"--data must be the checkpoint's, {trained_on.__name__}, got {self.datamodule.name}, "
+                f"--data must be the checkpoint's, {then['class_path'].split('.')[-1]}, got {self.datamodule.name}, "
                 "whose hold-out has its training images."
             )
         if now.class_path != then["class_path"] or self.subcommand == "predict":
