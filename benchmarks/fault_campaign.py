@@ -30,8 +30,10 @@ import torch
 from rows import add, read, show
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bnn_lightning import calibration, classifier, cli, files
-from bnn_lightning.checkpoints import read_checkpoint
+from bnn_lightning import cli, files
+from bnn_lightning.likelihoods.categorical import calibration
+from bnn_lightning.training import module
+from bnn_lightning.training.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 NAME = "run"
@@ -75,8 +77,8 @@ def half_written(descriptor: int) -> None:
 
 # Where a kill is planted, and among how many calls of a whole run.
 PLACES: dict[str, tuple[int, Callable[[int], None]]] = {
-    "in a step": (39, lambda call: plant(classifier.BayesianClassifier, "training_step", call)),
-    "in a validation": (3, lambda call: plant(classifier.BayesianClassifier, "validation_step", call)),
+    "in a step": (39, lambda call: plant(module.BayesianClassifier, "training_step", call)),
+    "in a validation": (3, lambda call: plant(module.BayesianClassifier, "validation_step", call)),
     "in the calibration": (4, lambda call: plant(calibration.Calibration, "fit", call)),
     "file half written": (24, lambda call: plant(files.os, "fsync", call, half_written)),
     "file not yet in place": (12, lambda call: plant(files.os, "replace", call, lambda *_: None)),

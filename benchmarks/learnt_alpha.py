@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from bnn_lightning import BayesianClassifier, HierarchicalB, LeNet300100, Sparse, VariationalB
+from bnn_lightning.compression.sparsity import masks, overall_sparsity
+from bnn_lightning.core.conversion import plain
 from bnn_lightning.data import MNIST
-from bnn_lightning.layers import plain
-from bnn_lightning.schedules import Constant, LinearWarmup
-from bnn_lightning.sparsity import masks, overall_sparsity
+from bnn_lightning.inference.kl_weights import Constant, LinearWarmup
 
 
 def accuracy(network, data):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rows import add, read, show_means
 
-from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.runs import Run
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from bnn_lightning.training.runs import Run
 
 COLUMNS = [
     ("train/loss", "loss", 1, 3),

@@ -39,8 +39,8 @@ from bnn_lightning import (
     keep_freed_memory,
     kl,
 )
-from bnn_lightning.layers import bayesian_layers
-from bnn_lightning.memory import channels_last
+from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.whole_network import bayesian_layers
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "speed.json"

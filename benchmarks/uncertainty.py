@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rows import add, read, show_means
 
-from bnn_lightning.checkpoints import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.runs import Run
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from bnn_lightning.training.runs import Run
 
 ELSEWHERE = {"MNIST": ("NotMNIST", "FashionMNIST"), "FashionMNIST": ("NotMNIST", "MNIST")}
 WAYS = {"mean weights": "mean", "local draws": "local"}

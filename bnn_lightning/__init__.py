@@ -1,6 +1,5 @@
 """Bayesian convolutional networks by variational inference, in PyTorch and Lightning."""
 
-from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.compat import (
     BBB_LRT_Conv2d,
     BBB_LRT_Linear,
@@ -10,11 +9,10 @@ from bnn_lightning.compat import (
     ModuleWrapper,
     load_reference_state_dict,
 )
-from bnn_lightning.draws import Ensemble, Sampler, sample_logits
-from bnn_lightning.export import load_dense
-from bnn_lightning.layers import BayesianLayer, bayesianize, kl, sampling
-from bnn_lightning.memory import keep_freed_memory
-from bnn_lightning.methods import (
+from bnn_lightning.core.conversion import bayesianize
+from bnn_lightning.core.kernels.memory import keep_freed_memory
+from bnn_lightning.core.layers import BayesianLayer
+from bnn_lightning.core.methods import (
     BBB,
     LRT,
     Flipout,
@@ -27,6 +25,20 @@ from bnn_lightning.methods import (
     Sparse,
     VariationalA,
     VariationalB,
+)
+from bnn_lightning.core.objective import elbo, variational_loss
+from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
+from bnn_lightning.core.whole_network import kl, sampling
+from bnn_lightning.deployment.pt2 import load_dense
+from bnn_lightning.evaluation.sampler import Ensemble, Sampler, sample_logits
+from bnn_lightning.likelihoods.categorical.predictive import (
+    covariances,
+    expected_entropy,
+    log_predictive,
+    mutual_information,
+    predictive_entropy,
+    probabilities,
+    variances,
 )
 from bnn_lightning.networks import (
     MLP,
@@ -41,17 +53,7 @@ from bnn_lightning.networks import (
     ThreeConvThreeFC,
     multiply_adds,
 )
-from bnn_lightning.objective import elbo, variational_loss
-from bnn_lightning.posteriors import LearntScale, ScaleMixture
-from bnn_lightning.predictive import (
-    covariances,
-    expected_entropy,
-    log_predictive,
-    mutual_information,
-    predictive_entropy,
-    probabilities,
-    variances,
-)
+from bnn_lightning.training.module import BayesianClassifier
 
 __version__ = "0.1.0"
 

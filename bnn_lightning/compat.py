@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnn_lightning.layers import BayesianLayer, kl
-from bnn_lightning.methods import BBB, LRT, GaussianMethod
+from bnn_lightning.core.layers import BayesianLayer
+from bnn_lightning.core.methods import BBB, LRT, GaussianMethod
+from bnn_lightning.core.whole_network import kl
 
 Priors = Mapping[str, Any]
 
@@ -59,7 +60,7 @@ class BBBLinear(BayesianLayer):
 
     Args:
         in_features, out_features, bias: as in ``nn.Linear``.
-        priors: see :meth:`bnn_lightning.methods.GaussianMethod.from_priors`; None takes the documented defaults.
+        priors: see :meth:`bnn_lightning.core.methods.GaussianMethod.from_priors`; None takes the documented defaults.
     """
 
     family: type[GaussianMethod] = BBB
@@ -73,7 +74,7 @@ class BBBConv2d(BayesianLayer):
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, bias, groups: as in ``nn.Conv2d``.
-        priors: see :meth:`bnn_lightning.methods.GaussianMethod.from_priors`; None takes the documented defaults.
+        priors: see :meth:`bnn_lightning.core.methods.GaussianMethod.from_priors`; None takes the documented defaults.
 
     Raises:
         TypeError: for ``strides``, which older examples write for ``stride``.

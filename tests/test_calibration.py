@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnn_lightning.calibration import Calibration, binomial_upper_bound, fit_temperature, scaled
+from bnn_lightning.likelihoods.categorical.calibration import Calibration, binomial_upper_bound, fit_temperature, scaled
 
 N = 5_000
 

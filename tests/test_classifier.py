@@ -19,13 +19,14 @@ from bnn_lightning import (
     kl,
     sampling,
 )
-from bnn_lightning.boards import hyper_parameters
-from bnn_lightning.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
-from bnn_lightning.checkpoints import KEY, CheckpointError, check_format, epochs_done, read_checkpoint
 from bnn_lightning.data import MNIST5k
-from bnn_lightning.progress import TrainingSummary
-from bnn_lightning.saving import Checkpoints
-from bnn_lightning.schedules import Blundell, LinearDecay, LinearWarmup, Plateau
+from bnn_lightning.inference.kl_weights import Blundell, LinearWarmup
+from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
+from bnn_lightning.reporting.tensorboard import hyper_parameters
+from bnn_lightning.training.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
+from bnn_lightning.training.checkpoints import KEY, CheckpointError, check_format, epochs_done, read_checkpoint
+from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.training.saving import Checkpoints
 
 
 def digits(**settings):
@@ -472,7 +473,7 @@ def test_hyper_parameters_are_what_trains_a_network():
     config = {
         "seed_everything": 3,
         "model": {
-            "network": {"class_path": "bnn_lightning.networks.LeNet", "init_args": {"num_classes": 10}},
+            "network": {"class_path": "bnn_lightning.networks.study_nets.LeNet", "init_args": {"num_classes": 10}},
             "method": {"class_path": "LRT", "init_args": {"prior_sigma": 0.1, "rho_init": [-5.0, 0.1], "prior": None}},
             "lr": 0.001,
             "draws": "mean",

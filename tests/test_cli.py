@@ -20,15 +20,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning import BayesianClassifier, LeNet, Sampler, log_predictive
-from bnn_lightning.calibration import Calibration
-from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.cli.parser import names_of, one_sentence
 from bnn_lightning.cli.preparation import _gives_data
+from bnn_lightning.core.methods import Method
 from bnn_lightning.data import MNIST5k
-from bnn_lightning.evaluation import OOD_SCORES
-from bnn_lightning.methods import Method
+from bnn_lightning.evaluation.suite import OOD_SCORES
+from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.networks import Network
+from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, without_training_state
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -111,7 +111,9 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
 def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.compile", "true"]) == 0
     last = "checkpoints/lenet_lrt/version_0/last.ckpt"
-    monkeypatch.setattr("bnn_lightning.classifier.check_compiler", lambda device: pytest.fail("compiled to predict"))
+    monkeypatch.setattr(
+        "bnn_lightning.training.module.check_compiler", lambda device: pytest.fail("compiled to predict")
+    )
     assert main(["predict", "--ckpt_path", last, "--model.compile", "false"]) == 0
 
 

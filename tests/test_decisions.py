@@ -1,8 +1,8 @@
 import torch
 
-from bnn_lightning.calibration import Calibration, scaled
-from bnn_lightning.decisions import decisions, in_words
-from bnn_lightning.predictive import summary
+from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
+from bnn_lightning.likelihoods.categorical.decisions import decisions, in_words
+from bnn_lightning.likelihoods.categorical.predictive import summary
 
 CLASSES = ("cat", "dog", "owl")
 

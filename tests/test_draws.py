@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, LRT, Ensemble, Flipout, MCDropout, Sampler, VariationalB, bayesianize, mutual_information
-from bnn_lightning.draws import draws_of, sample_logits
-from bnn_lightning.layers import posteriors
+from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.evaluation.sampler import draws_of, sample_logits
 
 WIDE = (-1.0, 0.1)
 X = torch.randn(6, 2, 5, 5, generator=torch.Generator().manual_seed(1))
@@ -157,7 +157,7 @@ def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again(monkeypatch):
     kept = Sampler(net, 6, chunk=18)
     expected = kept(X)
     assert len(kept._drawn) == 6
-    monkeypatch.setattr("bnn_lightning.draws._KEPT", 1000)
+    monkeypatch.setattr("bnn_lightning.evaluation.sampler._KEPT", 1000)
     sampler = Sampler(net, 6, chunk=18)
     torch.testing.assert_close(sampler(X), expected)
     torch.testing.assert_close(sampler(X), expected)
@@ -195,7 +195,9 @@ def test_a_network_that_cannot_be_vectorised_is_computed_draw_by_draw():
 def test_large_weights_are_stacked_a_few_at_a_time(monkeypatch):
     net = network(LRT(rho_init=WIDE))
     expected = Sampler(net, 7, chunk=1000)(X)
-    monkeypatch.setattr("bnn_lightning.draws._KEPT", 2 * 4 * sum(part.mean.numel() for _, part in posteriors(net)))
+    monkeypatch.setattr(
+        "bnn_lightning.evaluation.sampler._KEPT", 2 * 4 * sum(part.mean.numel() for _, part in posteriors(net))
+    )
     sampler = Sampler(net, 7, chunk=1000)
     stacked = []
     original = torch.stack

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from bnn_lightning.calibration import Calibration, scaled
-from bnn_lightning.evaluation import OOD_SCORES, evaluate, ood_score
-from bnn_lightning.metrics import scores
-from bnn_lightning.predictive import log_predictive, summary
+from bnn_lightning.evaluation.suite import OOD_SCORES, evaluate, ood_score
+from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
+from bnn_lightning.likelihoods.categorical.predictive import log_predictive, summary
+from bnn_lightning.likelihoods.categorical.scores import scores
 
 DRAWS, IMAGES, CLASSES = 8, 400, 5
 

@@ -10,9 +10,11 @@ from torch import nn
 from torchvision.models import resnet18
 
 from bnn_lightning import LRT, LeNet5Caffe, LeNet300100, ThreeConvThreeFC, bayesianize
-from bnn_lightning.export import Select, export_dense, latencies, load_dense, pruning_sweep, shrink, write_dense
-from bnn_lightning.layers import kl, sampling
-from bnn_lightning.sparsity import masks_without
+from bnn_lightning.compression.pruning import export_dense, latencies, pruning_sweep
+from bnn_lightning.compression.shrink import Select, shrink
+from bnn_lightning.compression.sparsity import masks_without
+from bnn_lightning.core.whole_network import kl, sampling
+from bnn_lightning.deployment.pt2 import load_dense, write_dense
 
 
 def thinned(net, kept=0.05):

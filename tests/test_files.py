@@ -15,13 +15,13 @@ import torch
 from conftest import write_idx
 from matplotlib.figure import Figure
 
-from bnn_lightning import figures
-from bnn_lightning.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.data.downloads import fetch
 from bnn_lightning.files import InUseError, UnwritableError, locked, remove_unfinished, require_space, write_whole
-from bnn_lightning.reports import free_name, write_predictions
-from bnn_lightning.runs import Run
+from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.results import free_name, write_predictions
+from bnn_lightning.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
+from bnn_lightning.training.runs import Run
 
 ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
@@ -266,7 +266,7 @@ def together(code, count):
 def test_runs_that_start_at_once_have_folders_of_their_own():
     code = """
 from pathlib import Path
-from bnn_lightning.runs import Run
+from bnn_lightning.training.runs import Run
 
 for _ in range(20):
     print(Run.reserve(Path(), "run").version)

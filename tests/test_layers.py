@@ -6,7 +6,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LearntScale, LeNet, Sparse, bayesianize, kl, sampling
-from bnn_lightning.layers import load_plain_state_dict, plain, posteriors, sigma_over_prior
+from bnn_lightning.core.conversion import load_plain_state_dict, plain
+from bnn_lightning.core.whole_network import posteriors, sigma_over_prior
 
 
 def small():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning.layers import BayesianLayer, kl, sampling
-from bnn_lightning.methods import (
+from bnn_lightning.core.kernels.local_noise import with_noise
+from bnn_lightning.core.layers import BayesianLayer
+from bnn_lightning.core.methods import (
     BBB,
     LRT,
     Flipout,
@@ -24,8 +25,8 @@ from bnn_lightning.methods import (
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.methods.local import with_noise
-from bnn_lightning.posteriors import SPREADS, LearntScale, ScaleMixture
+from bnn_lightning.core.posteriors import SPREADS, LearntScale, ScaleMixture
+from bnn_lightning.core.whole_network import kl, sampling
 
 F64 = torch.float64
 

@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from bnn_lightning.metrics import (
+from bnn_lightning.evaluation.metrics import as_ranks, estimates, ood_scores, resample, validation_metrics
+from bnn_lightning.likelihoods.categorical.scores import (
     adaptive_calibration_error,
-    as_ranks,
     calibration_error,
-    estimates,
-    ood_scores,
-    resample,
     risk_coverage,
     scores,
-    validation_metrics,
 )
 
 

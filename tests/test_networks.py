@@ -20,11 +20,11 @@ from bnn_lightning import (
     VariationalA,
     bayesianize,
     kl,
-    methods,
     multiply_adds,
 )
 from bnn_lightning.cli.parser import names_of
-from bnn_lightning.methods import Method
+from bnn_lightning.core import methods
+from bnn_lightning.core.methods import Method
 from bnn_lightning.networks import Network
 
 # Weights, biases, and batch norm's scales and shifts (T5.1); Bayesian networks have two numbers for each of the first.

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, LRT, Flipout, GaussianS, Sparse, ThreeConvThreeFC, bayesianize, kl
-from bnn_lightning.compiling import check_compiler, compiling
-from bnn_lightning.layers import bayesian_layers
-from bnn_lightning.memory import channels_last, is_channels_last, keep_freed_memory
-from bnn_lightning.methods import local
-from bnn_lightning.noise import new_key, philox, philox_normal, philox_words, standard_normal_like
-from bnn_lightning.posteriors.gaussian import softplus
+from bnn_lightning.core.kernels import local_noise as local
+from bnn_lightning.core.kernels.compiling import check_compiler, compiling
+from bnn_lightning.core.kernels.memory import channels_last, is_channels_last, keep_freed_memory
+from bnn_lightning.core.kernels.noise import new_key, philox, philox_normal, philox_words, standard_normal_like
+from bnn_lightning.core.kernels.softplus import softplus
+from bnn_lightning.core.whole_network import bayesian_layers
 
 COUNT = 1_000_000
 

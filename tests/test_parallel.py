@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim import SGD
 
 from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, HierarchicalA, Sparse, sampling
-from bnn_lightning.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.data import MNIST5k
-from bnn_lightning.saving import Checkpoints, WholeFiles
+from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
+from bnn_lightning.training.saving import Checkpoints, WholeFiles
 
 ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bnn_lightning.posteriors import (
+from bnn_lightning.core.posteriors import (
     HIERARCHICAL,
     KINGMA,
     LOG_UNIFORM,

@@ -13,7 +13,7 @@ from bnn_lightning import (
     probabilities,
     variances,
 )
-from bnn_lightning.predictive import summary
+from bnn_lightning.likelihoods.categorical.predictive import summary
 
 # T3.9: four samples of one image, three classes.
 LOGITS = torch.tensor([[2, 0, -1], [1, 1, 0], [0, 2, 0], [3, -1, 0]], dtype=torch.float64).unsqueeze(1)

@@ -19,13 +19,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
-from bnn_lightning.callbacks import FiniteGuard, TrainingStoppedError
-from bnn_lightning.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
+from bnn_lightning.inference.kl_weights import LinearWarmup
+from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
 from bnn_lightning.randomness import random_states, set_random_states
-from bnn_lightning.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
-from bnn_lightning.schedules import LinearDecay, LinearWarmup, Plateau
+from bnn_lightning.training.callbacks import FiniteGuard, TrainingStoppedError
+from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
+from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
 
 ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
@@ -401,14 +402,14 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, a
 
 SLOW_STEPS = """
 import time
-from bnn_lightning.classifier import BayesianClassifier
+from bnn_lightning.training.module import BayesianClassifier
 step = BayesianClassifier.training_step
 BayesianClassifier.training_step = lambda self, *args: time.sleep(0.1) or step(self, *args)
 """
 
 
 def test_the_second_ctrl_c_stops_at_once():
-    never = "import time\nfrom bnn_lightning.classifier import BayesianClassifier\n"
+    never = "import time\nfrom bnn_lightning.training.module import BayesianClassifier\n"
     never += "BayesianClassifier.training_step = lambda self, batch, batch_idx: time.sleep(600)"
     process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], never)
     while not Path(LAST).is_file():
@@ -454,7 +455,7 @@ def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys)
 
 def test_a_run_is_trained_by_one_process_at_a_time(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
-    holds = f"from bnn_lightning.runs import Run\nwith Run.of_checkpoint({LAST!r}).locked():\n"
+    holds = f"from bnn_lightning.training.runs import Run\nwith Run.of_checkpoint({LAST!r}).locked():\n"
     holds += "    print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", f"import sys\n{holds}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

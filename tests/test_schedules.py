@@ -2,15 +2,8 @@ from itertools import pairwise
 
 import pytest
 
-from bnn_lightning.schedules import (
-    Blundell,
-    Constant,
-    LinearDecay,
-    LinearWarmup,
-    Soenderby,
-    Standard,
-    kl_weight,
-)
+from bnn_lightning.inference.kl_weights import Blundell, Constant, LinearWarmup, Soenderby, Standard, kl_weight
+from bnn_lightning.inference.learning_rates import LinearDecay
 
 
 @pytest.mark.parametrize("steps", [1, 7, 188, 5000])

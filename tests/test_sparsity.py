@@ -5,8 +5,16 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, LRT, HierarchicalB, LeNet300100, Sparse, bayesianize
-from bnn_lightning.layers import plain, posteriors
-from bnn_lightning.sparsity import by_layer, compression, masks, masks_without, overall_sparsity, weight_log_alphas
+from bnn_lightning.compression.sparsity import (
+    by_layer,
+    compression,
+    masks,
+    masks_without,
+    overall_sparsity,
+    weight_log_alphas,
+)
+from bnn_lightning.core.conversion import plain
+from bnn_lightning.core.whole_network import posteriors
 
 
 def sparse_net():

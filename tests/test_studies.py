@@ -18,8 +18,8 @@ import yaml
 from optuna.distributions import FloatDistribution
 from scipy import stats
 
-from bnn_lightning import figures
 from bnn_lightning.cli import UsageError
+from bnn_lightning.reporting import figures
 from bnn_lightning.studies import rows, running, study
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 
-from bnn_lightning.posteriors import THRESHOLD
+from bnn_lightning.core.posteriors import THRESHOLD
 
 
 class VerbTrainer(Trainer):

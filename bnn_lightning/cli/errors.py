@@ -10,9 +10,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import bnn_lightning
-from bnn_lightning.callbacks import TrainingStoppedError
 from bnn_lightning.data import DataNotFoundError
 from bnn_lightning.files import UnwritableError
+from bnn_lightning.training.callbacks import TrainingStoppedError
 
 
 class UsageError(Exception):

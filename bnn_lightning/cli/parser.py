@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
+from bnn_lightning.core.methods import Method
+from bnn_lightning.core.posteriors import Prior
 from bnn_lightning.data import ImageData
-from bnn_lightning.methods import Method
+from bnn_lightning.inference.kl_weights import KLWeight
+from bnn_lightning.inference.learning_rates import LRSchedule
 from bnn_lightning.networks import Network
-from bnn_lightning.posteriors import Prior
-from bnn_lightning.schedules import KLWeight, LRSchedule
 
 # What is chosen by name, and the class that all names of a kind belong to.
 PARTS: dict[str, type] = {

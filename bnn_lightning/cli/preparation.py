@@ -21,10 +21,6 @@ from rich.console import Console
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
-from bnn_lightning.boards import CurveLayout, HyperParameters, PosteriorBoard
-from bnn_lightning.callbacks import CollapseGuard, EpochBar, EpochReport, FiniteGuard
-from bnn_lightning.checkpoints import KEY, CheckpointError, read_checkpoint
-from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.cli.arguments import VerbTrainer
 from bnn_lightning.cli.errors import UsageError, user_errors
 from bnn_lightning.cli.parser import VERBS, Parser, configs_first, shorten_help, value_of
@@ -36,11 +32,15 @@ from bnn_lightning.cli.settings import (
     fit_network_to_data,
     refuse_nulls,
 )
+from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import ImageData
 from bnn_lightning.files import UnwritableError, require_space
-from bnn_lightning.memory import keep_freed_memory
-from bnn_lightning.runs import Run
-from bnn_lightning.saving import Calibrate, Checkpoints, RunRecord, WholeFiles
+from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
+from bnn_lightning.training.callbacks import CollapseGuard, EpochBar, EpochReport, FiniteGuard
+from bnn_lightning.training.checkpoints import KEY, CheckpointError, read_checkpoint
+from bnn_lightning.training.module import BayesianClassifier
+from bnn_lightning.training.runs import Run
+from bnn_lightning.training.saving import Calibrate, Checkpoints, RunRecord, WholeFiles
 
 
 class PreparedCLI(LightningCLI):

@@ -14,26 +14,27 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from bnn_lightning import figures, reports
-from bnn_lightning.checkpoints import KEY, check_format, epochs_done, read_checkpoint, write_checkpoint
-from bnn_lightning.classifier import BayesianClassifier
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.parser import SAMPLING
 from bnn_lightning.cli.preparation import PreparedCLI
+from bnn_lightning.compression.pruning import PRUNING_SHARES, export_dense, pruning_sweep
+from bnn_lightning.compression.sparsity import by_layer, compression, masks, masks_without
+from bnn_lightning.core.posteriors import THRESHOLD
+from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import ImageData
-from bnn_lightning.decisions import decisions, in_words, names_of_classes
-from bnn_lightning.draws import Draws, draws_of
-from bnn_lightning.ensembles import first_difference, joined_checkpoint
-from bnn_lightning.export import PRUNING_SHARES, export_dense, pruning_sweep
+from bnn_lightning.evaluation.metrics import Estimate
+from bnn_lightning.evaluation.sampler import Draws, draws_of
 from bnn_lightning.files import InUseError, UnwritableError, shown
-from bnn_lightning.layers import sigma_over_prior
-from bnn_lightning.metrics import Estimate
-from bnn_lightning.pictures import draw_kept_weights, draw_tests
-from bnn_lightning.posteriors import THRESHOLD
-from bnn_lightning.progress import TrainingSummary
-from bnn_lightning.saving import RunInterruptedError
-from bnn_lightning.schedules import Plateau
-from bnn_lightning.sparsity import by_layer, compression, masks, masks_without
+from bnn_lightning.inference.learning_rates import Plateau
+from bnn_lightning.likelihoods.categorical.decisions import decisions, in_words, names_of_classes
+from bnn_lightning.reporting import figures
+from bnn_lightning.reporting import tables as reports
+from bnn_lightning.reporting.test_figures import draw_kept_weights, draw_tests
+from bnn_lightning.training.checkpoints import KEY, check_format, epochs_done, read_checkpoint, write_checkpoint
+from bnn_lightning.training.ensembles import first_difference, joined_checkpoint
+from bnn_lightning.training.module import BayesianClassifier
+from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.training.saving import RunInterruptedError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_lightning import figures
-from bnn_lightning.figures.studies import Dot, Panel
 from bnn_lightning.files import shown, write_rows, write_whole
-from bnn_lightning.progress import NOT_CONVERGED
+from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.figures.studies import Dot, Panel
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
 from bnn_lightning.studies.lines import Line, lines_of, spread, written
 from bnn_lightning.studies.rankings import rankings
+from bnn_lightning.training.progress import NOT_CONVERGED
 
 
 def write_report(study: Study, folder: Path) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from bnn_lightning.checkpoints import KEY, read_checkpoint
-from bnn_lightning.classifier import BayesianClassifier
+from bnn_lightning.core.conversion import plain
 from bnn_lightning.files import write_rows
-from bnn_lightning.layers import plain
 from bnn_lightning.networks import multiply_adds
-from bnn_lightning.runs import Run
 from bnn_lightning.studies.base import Study, Task, as_word
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from bnn_lightning.training.module import BayesianClassifier
+from bnn_lightning.training.runs import Run
 
 Row = dict[str, Any]
 

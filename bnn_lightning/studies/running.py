@@ -18,13 +18,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from bnn_lightning.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
 from bnn_lightning.cli import UsageError, main, refusal
 from bnn_lightning.files import locked, shown
-from bnn_lightning.runs import CHECKPOINTS, Run
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue
+from bnn_lightning.training.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
+from bnn_lightning.training.runs import CHECKPOINTS, Run
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 

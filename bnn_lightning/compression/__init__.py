@@ -1,0 +1,1 @@
+"""Weights that carry no signal: which, how many, and smaller networks without them."""

@@ -1,0 +1,1 @@
+"""What exists for speed alone, each beside the plain formula that it replaces."""

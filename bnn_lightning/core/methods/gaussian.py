@@ -1,0 +1,175 @@
+"""Methods with a Gaussian posterior over every weight: Bayes by backprop, Flipout, local reparameterisation."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from bnn_lightning.core.kernels.local_noise import with_noise
+from bnn_lightning.core.kernels.noise import standard_normal_like
+from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.ops.base import Op
+from bnn_lightning.core.posteriors import Gaussian, Posterior, Prior, ScaleMixture
+from bnn_lightning.core.posteriors.moments import moments
+
+_PRIORS_DICT = {
+    "prior_mu": "prior_mu",
+    "prior_sigma": "prior_sigma",
+    "posterior_mu_initial": "mu_init",
+    "posterior_rho_initial": "rho_init",
+}
+
+
+_MIN_MOPED_SIGMA = 1e-6  # where a trained weight is 0
+
+
+@dataclass(frozen=True)
+class GaussianMethod(Method):
+    """What BBB, Flipout and LRT share: q(w) = N(mu, softplus(rho)^2) against a prior N(prior_mu, prior_sigma^2).
+
+    Args:
+        prior_sigma: standard deviation (not variance) of the prior over each weight and bias.
+        prior_mu: mean of the prior.
+        mu_init: mean and std of the normal that initial means are drawn from; null keeps the layer's own values, so
+            that a trained network gives its weights as means.
+        rho_init: mean and std of the normal that initial rho are drawn from; sigma(-5) = 0.0067, sigma(-3) = 0.0486.
+        prior: another prior, ScaleMixture or LearntScale; null is the normal one of prior_mu and prior_sigma.
+        moped_delta: sigma starts at moped_delta * |w| and the prior is N(w, prior_sigma^2) for a layer's own values w,
+            as in MOPED (Krishnan et al. 2020, arXiv:1906.05323); 0 is without; null is 0, or 0.1 where init_from
+            brings trained values and the prior is the normal one.
+    """
+
+    prior_sigma: float = 0.1
+    prior_mu: float = 0.0
+    mu_init: tuple[float, float] | None = None
+    rho_init: tuple[float, float] = (-5.0, 0.1)
+    prior: Prior | None = None
+    moped_delta: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.prior_sigma) and self.prior_sigma > 0):
+            raise ValueError(f"prior_sigma must be a positive standard deviation such as 0.1, got {self.prior_sigma}.")
+        if not math.isfinite(self.prior_mu):
+            raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
+        if self.moped_delta is not None and not (math.isfinite(self.moped_delta) and self.moped_delta >= 0):
+            raise ValueError(f"moped_delta must be a number from 0 up, got {self.moped_delta}.")
+        if self.moped_delta and self.prior is not None:
+            raise ValueError(
+                f"moped_delta must be 0 with {type(self.prior).__name__}, which has no mean for each weight, "
+                f"got {self.moped_delta}."
+            )
+        for name in ("mu_init", "rho_init"):
+            value = getattr(self, name)
+            if value is None and name == "mu_init":
+                continue
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)  # a method tells draws apart, and must have a hash for that
+            pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int | float) for part in value)
+            if not pair or not all(map(math.isfinite, value)) or value[1] < 0:
+                raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1), got {value}.")
+
+    @classmethod
+    def from_priors(cls, priors: Mapping[str, Any] | None) -> Self:
+        """The method that a ``priors`` dict of PyTorch-BayesianCNN describes, with that dict's documented defaults.
+
+        Keys: ``prior_mu`` (0), ``prior_sigma`` (0.1), ``posterior_mu_initial`` ((0, 0.1)), ``posterior_rho_initial``
+        ((-3, 0.1)).
+
+        Raises:
+            ValueError: for any other key.
+        """
+        given = dict(priors or {})
+        unknown = sorted(set(given) - set(_PRIORS_DICT))
+        if unknown:
+            raise ValueError(f"priors has the unknown key {unknown[0]!r}; known keys: {', '.join(_PRIORS_DICT)}.")
+        settings: dict[str, Any] = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
+        return cls(**settings | {_PRIORS_DICT[key]: value for key, value in given.items()})
+
+    def weight(self, init: Tensor, op: Op | None = None) -> Gaussian:
+        init = init.detach()
+        mu = init.clone() if self.mu_init is None else torch.empty_like(init).normal_(*self.mu_init)
+        if self.moped_delta:
+            sigma = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA)
+            return Gaussian(mu, sigma.expm1().log(), mu.clone(), self.prior_sigma, self.prior)
+        rho = torch.empty_like(init).normal_(*self.rho_init)
+        return Gaussian(mu, rho, self.prior_mu, self.prior_sigma, self.prior)
+
+    def bias(self, init: Tensor) -> Gaussian:
+        return self.weight(init)
+
+    def pretrained(self) -> Self:
+        delta = 0.1 if self.prior is None else 0.0
+        return replace(self, mu_init=None, moped_delta=delta if self.moped_delta is None else self.moped_delta)
+
+
+@dataclass(frozen=True)
+class BBB(GaussianMethod):
+    """Bayes by backprop: one draw w = mu + sigma * eps for the whole batch, y = op(x, w).
+
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. S samples need S forward passes.
+    """
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        return op(x, weight.sample(), None if bias is None else bias.sample())
+
+
+@dataclass(frozen=True)
+class Flipout(GaussianMethod):
+    """Flipout: one draw for the batch whose signs each example flips, so that examples have weights of their own.
+
+    y_n = op(x_n, mu) + op(x_n * s_n, sigma * eps) * r_n + b_n with signs s_n over input channels and r_n over outputs,
+    and biases b_n drawn for each example. Wen et al. 2018 (arXiv:1803.04386), eq. 4. Signs are the same all over an
+    image: each example's output is that of one weight draw, correlated across space as BBB's. Two examples are
+    uncorrelated.
+    """
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        mean = op(x, weight.mean, None)
+        perturbation = op(x * _signs(op, x), weight.sample() - weight.mean, None)
+        y = torch.addcmul(mean, perturbation, _signs(op, perturbation))
+        if bias is None:
+            return y
+        shape = op.example_shape(y)
+        centre, std = op.over_outputs(bias.mean).expand(shape), op.over_outputs(bias.variance.sqrt()).expand(shape)
+        return y + torch.addcmul(centre, std, standard_normal_like(centre)).to(y.dtype)
+
+
+@dataclass(frozen=True)
+class LRT(GaussianMethod):
+    """Local reparameterisation: noise on the outputs, with the mean and variance that random weights would give them.
+
+    y = m + sqrt(v + eps) * zeta with m = op(x, mean of w, mean of b), v = op(x^2, variance of w, variance of b) and
+    zeta ~ N(0, 1) of y's shape. Kingma et al. 2015 (arXiv:1506.02557), section 2.3; for convolutions Shridhar et al.
+    2018 (arXiv:1806.05978). Every example has noise of its own, so gradients vary less than under BBB.
+
+    Exact for linear layers. For convolutions the marginals are exact, but weights shared across space make outputs
+    correlated and LRT draws them independently: weight draws and local draws are two different predictives.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.prior, ScaleMixture):
+            raise ValueError(
+                "prior must be the normal one or LearntScale for LRT, which draws no weights that a ScaleMixture could "
+                f"be evaluated at, got {self.prior}; use BBB or Flipout."
+            )
+
+    @property
+    def examples_are_independent(self) -> bool:
+        return True
+
+    def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
+        return with_noise(*self.moments(op, x, weight, bias))
+
+    def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor]:
+        return moments(op, x, weight, bias)
+
+
+def _signs(op: Op, x: Tensor) -> Tensor:
+    """-1 or 1 for each example and channel of ``x``."""
+    # Integers and not the sign of a uniform number, which can be 0.
+    return torch.randint(0, 2, op.example_shape(x), device=x.device).to(x.dtype).mul_(2).sub_(1)

@@ -1,0 +1,125 @@
+"""Weights under multiplicative noise of variance alpha, fixed or learnt."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bnn_lightning.core.kernels.bounded import bounded
+from bnn_lightning.core.kernels.elementwise import at_least_float32
+from bnn_lightning.core.kernels.noise import standard_normal_like
+from bnn_lightning.core.posteriors.base import shape_text
+from bnn_lightning.core.posteriors.divergences import Divergence
+
+Parametrisation = Literal["log_alpha", "log_sigma2", "log_sigma"]
+_LOG_ALPHA = (-8.0, 8.0)  # of multiplicative noise: from 2 % of the signal to 54 times
+
+
+class FixedAlpha(nn.Module):
+    """The variance alpha of multiplicative noise, as a setting."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+    def log(self) -> Tensor:
+        return self.value.log()
+
+    def kl(self) -> Tensor:
+        return self.value.new_zeros((), dtype=at_least_float32(self.value))
+
+
+class LearntAlpha(nn.Module):
+    """The variance alpha of multiplicative noise as a parameter: its logarithm, or (log_sigma) half of that.
+
+    The noise has mean 1, so that its variance is alpha: log_alpha and log_sigma2 are the same.
+
+    Args:
+        log_alpha: initial values, a number for each alpha.
+        parametrisation: what is learnt; it names the parameter.
+        divergence: the KL of each alpha.
+    """
+
+    def __init__(self, log_alpha: Tensor, parametrisation: Parametrisation, divergence: Divergence):
+        super().__init__()
+        self.parametrisation, self.divergence = parametrisation, divergence
+        self.factor = 2.0 if parametrisation == "log_sigma" else 1.0
+        self.register_parameter(parametrisation, nn.Parameter(log_alpha / self.factor))
+
+    def log(self) -> Tensor:
+        """Log alpha, within its bounds."""
+        value = getattr(self, self.parametrisation) * self.factor
+        low, high = _LOG_ALPHA
+        return bounded(value, low, min(high, self.divergence.valid_to))
+
+    def forward(self) -> Tensor:
+        return self.log().exp()
+
+    def kl(self) -> Tensor:
+        log_alpha = self.log()
+        return self.divergence.function(log_alpha.to(at_least_float32(log_alpha)).neg().exp()).sum()
+
+
+def unchanged(values: Tensor) -> Tensor:
+    """For alphas whose shape broadcasts to the weights as it is."""
+    return values
+
+
+class Multiplicative(nn.Module):
+    """w = mu * z with noise z of mean 1 and variance alpha.
+
+    Args:
+        mu: the weights.
+        alpha: the variances, a tensor with a number for each noise that has a variance of its own.
+        over_weights: spreads a tensor of alpha's shape over the weights.
+        shared: weights with one alpha have one z too; otherwise each weight has its own, and pays its own KL.
+        bernoulli: z is 0 or 1 + alpha, dropout that keeps with probability 1 / (1 + alpha); otherwise z is Gaussian.
+    """
+
+    def __init__(
+        self,
+        mu: Tensor,
+        alpha: FixedAlpha | LearntAlpha,
+        over_weights: Callable[[Tensor], Tensor],
+        shared: bool,
+        bernoulli: bool = False,
+    ):
+        super().__init__()
+        self.mu = nn.Parameter(mu)
+        self.alpha = alpha
+        self.over_weights, self.shared, self.bernoulli = over_weights, shared, bernoulli
+        self.kl_count = 1 if shared else mu.numel() / alpha().numel()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.mu
+
+    @property
+    def variance(self) -> Tensor:
+        return self.over_weights(self.alpha()) * self.mu.square()
+
+    def noise(self, alpha: Tensor) -> Tensor:
+        """Independent draws of z, one for each element of ``alpha``, which has been spread over what they multiply."""
+        if self.bernoulli:
+            return (torch.rand_like(alpha) * (1 + alpha) < 1) * (1 + alpha)
+        return torch.addcmul(torch.ones_like(alpha), alpha.sqrt(), standard_normal_like(alpha))
+
+    def sample(self) -> Tensor:
+        if self.shared:
+            return self.mu * self.over_weights(self.noise(self.alpha()))
+        return self.mu * self.noise(self.over_weights(self.alpha()).expand_as(self.mu))
+
+    def log_alpha(self) -> Tensor:
+        return self.over_weights(self.alpha.log()).expand_as(self.mu)
+
+    def kl(self) -> Tensor:
+        return self.alpha.kl() * self.kl_count
+
+    def extra_repr(self) -> str:
+        return f"{shape_text(self.mu)}, {'shared' if self.shared else 'independent'} noise"

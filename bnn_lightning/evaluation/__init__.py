@@ -1,0 +1,1 @@
+"""Samples of a network's outputs, and what they are worth."""

@@ -1,0 +1,113 @@
+"""Metrics that need not know what a label is: means over examples, OOD detection, bootstrap errors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_specificity_at_sensitivity,
+)
+
+from bnn_lightning.likelihoods.categorical.scores import correct, negative_log_likelihood
+
+RESAMPLES = 100
+_SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
+
+
+class ExampleMean(Metric):
+    """The mean over all examples of a function of log-probabilities and labels that gives one number an example."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+        self.add_state("total", torch.zeros((), dtype=_SUM), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, log_probs: Tensor, labels: Tensor) -> None:
+        self.total += self.function(log_probs, labels).sum(dtype=_SUM)
+        self.count += labels.numel()
+
+    def compute(self) -> Tensor:
+        return (self.total / self.count).float()
+
+
+def validation_metrics() -> MetricCollection:
+    """Accuracy and NLL."""
+    # Torchmetrics would take two metrics for one for good where their first batch came to the same number.
+    return MetricCollection(
+        {"accuracy": ExampleMean(correct), "nll": ExampleMean(negative_log_likelihood)}, compute_groups=False
+    )
+
+
+def ood_scores(inside: Tensor, outside: Tensor) -> dict[str, float]:
+    """How well a score tells images from elsewhere, which should score higher, from those like the training images.
+
+    AUROC (ties count half), AUPR (average precision) and FPR95, the share of the inside images that is flagged by the
+    threshold that flags 95 % of the outside ones. Images from elsewhere are the positives.
+    """
+    ranks = torch.cat(as_ranks(inside, outside))
+    is_outside = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).long()
+    specificity, _ = binary_specificity_at_sensitivity(ranks, is_outside, 0.95)
+    return {
+        "auroc": binary_auroc(ranks, is_outside).item(),
+        "aupr": binary_average_precision(ranks, is_outside).item(),
+        "fpr95": 1 - specificity.item(),
+    }
+
+
+def as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores as ranks in [0, 1], equal ones with equal ranks, which changes no result of :func:`ood_scores`.
+
+    torchmetrics would put scores beyond that range through a sigmoid, which rounds them together.
+    """
+    distinct, ranks = torch.cat([inside, outside]).unique(return_inverse=True)
+    ranks = ranks.double() / max(1, len(distinct) - 1)
+    return ranks[: len(inside)], ranks[len(inside) :]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with its two standard errors.
+
+    ``image_error`` is that of the images, which are a sample; ``draw_error`` that of the weight draws. Both by
+    bootstrap; None where it was not measured, or nothing was drawn.
+    """
+
+    value: float
+    image_error: float | None = None
+    draw_error: float | None = None
+
+
+def estimates(
+    values: Mapping[str, float],
+    on_images: Callable[[torch.Generator], Mapping[str, float]],
+    on_draws: Callable[[torch.Generator], Mapping[str, float]] | None = None,
+) -> dict[str, Estimate]:
+    """``values`` with the standard deviations of the same functions over bootstrap samples.
+
+    Args:
+        values: measured once on everything.
+        on_images: the same measured on a bootstrap sample of the images.
+        on_draws: the same measured on all images with a bootstrap sample of the draws.
+    """
+
+    def spread(measure: Callable[[torch.Generator], Mapping[str, float]]) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        rows = [measure(generator) for _ in range(RESAMPLES)]
+        return {name: torch.tensor([row[name] for row in rows]).double().std().item() for name in values}
+
+    of_images = spread(on_images)
+    of_draws = {} if on_draws is None else spread(on_draws)
+    return {name: Estimate(value, of_images[name], of_draws.get(name)) for name, value in values.items()}
+
+
+def resample(count: int, generator: torch.Generator) -> Tensor:
+    """Indices of a bootstrap sample: as many as there are, some missing and others repeated."""
+    return torch.randint(count, (count,), generator=generator)

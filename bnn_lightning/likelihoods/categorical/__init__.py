@@ -1,0 +1,1 @@
+"""Class labels: softmax outputs, their uncertainties, scores, calibration and decisions."""

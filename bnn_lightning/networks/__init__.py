@@ -1,0 +1,22 @@
+"""The architectures, each written once in plain ``torch.nn`` layers; bayesianize makes them random."""
+
+from bnn_lightning.networks.base import Activation, Network, multiply_adds
+from bnn_lightning.networks.classics import MLP, AlexNet, ThreeConvThreeFC
+from bnn_lightning.networks.lenet import LeNet, LeNet5Caffe, LeNet300100
+from bnn_lightning.networks.study_nets import BaseCNN, BatchNormMLP, CIFARNet, SKNet
+
+__all__ = [
+    "MLP",
+    "Activation",
+    "AlexNet",
+    "BaseCNN",
+    "BatchNormMLP",
+    "CIFARNet",
+    "LeNet",
+    "LeNet5Caffe",
+    "LeNet300100",
+    "Network",
+    "SKNet",
+    "ThreeConvThreeFC",
+    "multiply_adds",
+]

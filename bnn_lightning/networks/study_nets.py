@@ -1,0 +1,145 @@
+"""The networks of the published ablation studies: BaseCNN, SKNet, BatchNormMLP and CIFARNet."""
+
+import math
+from typing import Any, Literal
+
+from torch import nn
+
+from bnn_lightning.networks.base import Activation, Network
+
+
+class BaseCNN(Network):
+    """BASE of an ablation study, for 28x28 images: LeNet5Caffe without activations after its convolutions.
+
+    431,080 parameters with one channel. ``batch_norm`` stands after both convolutions and after fc1; ``dropout`` with
+    rate 1/2 before fc2 (hidden) or, as the study has it, on what fc2 gives (logits).
+    """
+
+    image_size = 28
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        activation: Activation = "relu",
+        batch_norm: bool = False,
+        dropout: Literal["none", "hidden", "logits"] = "none",
+    ):
+        if dropout not in ("none", "hidden", "logits"):
+            raise ValueError(f"dropout must be none, hidden or logits, got {dropout!r}.")
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, 20, 5),  # 24
+            bn1=batch_norm and nn.BatchNorm2d(20),
+            pool1=nn.MaxPool2d(2),  # 12
+            conv2=nn.Conv2d(20, 50, 5),  # 8
+            bn2=batch_norm and nn.BatchNorm2d(50),
+            pool2=nn.MaxPool2d(2),  # 4
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(50 * 4 * 4, 500),
+            bn3=batch_norm and nn.BatchNorm1d(500),
+            act3=None,
+            dropout_hidden=dropout == "hidden" and nn.Dropout(),
+            fc2=nn.Linear(500, num_classes),
+            dropout_logits=dropout == "logits" and nn.Dropout(),
+        )
+
+
+class SKNet(Network):
+    """SK of the same study, for 28x28 images: two 3x3 convolutions where BASE has one of 5x5, then batch norm.
+
+    644,560 parameters at scale 1 with one channel; ``scale`` is of the convolutions' widths, the study has 0.2 to 2.
+    """
+
+    image_size = 28
+
+    def __init__(
+        self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu", scale: float = 1.0
+    ):
+        if not 1 <= 20 * scale < math.inf:
+            raise ValueError(f"scale must be a factor of the width such as 0.5, at least 1/20, got {scale}.")
+        first, second = int(20 * scale), int(50 * scale)
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, first, 3),  # 26
+            bn1=nn.BatchNorm2d(first),
+            act1=None,
+            conv2=nn.Conv2d(first, first, 3),  # 24
+            bn2=nn.BatchNorm2d(first),
+            pool2=nn.MaxPool2d(2),  # 12
+            act2=None,
+            conv3=nn.Conv2d(first, second, 3),  # 10
+            bn3=nn.BatchNorm2d(second),
+            pool3=nn.MaxPool2d(2),  # 5
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * 5 * 5, 500),
+            bn4=nn.BatchNorm1d(500),
+            act4=None,
+            fc2=nn.Linear(500, num_classes),
+        )
+
+
+class BatchNormMLP(Network):
+    """The 784-100-100-10 perceptron of a question about batch norm, for 28x28 images; 90,010 parameters with it.
+
+    ``batch_norm`` is none, separate, or shared, where one module normalises both hidden layers: a fault that training
+    refuses unless it is told to let it through. He-normal weights, eps 1e-3.
+    """
+
+    image_size = 28
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        activation: Activation = "relu",
+        batch_norm: Literal["none", "separate", "shared"] = "separate",
+    ):
+        if batch_norm not in ("none", "separate", "shared"):
+            raise ValueError(f"batch_norm must be none, separate or shared, got {batch_norm!r}.")
+        first = nn.BatchNorm1d(100, eps=1e-3)
+        second = first if batch_norm == "shared" else nn.BatchNorm1d(100, eps=1e-3)
+        super().__init__(
+            activation,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(in_channels * 28 * 28, 100),
+            bn1=batch_norm != "none" and first,
+            act1=None,
+            fc2=nn.Linear(100, 100),
+            bn2=batch_norm != "none" and second,
+            act2=None,
+            fc3=nn.Linear(100, num_classes),
+        )
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+class CIFARNet(Network):
+    """The network of a study of the dropout family on CIFAR-10, 32x32; 438,730 parameters at scale 1.
+
+    Two convolutions with stride 2, and three linear layers with no activation between them. ``scale`` widens all but
+    the last: the study has 1, 1.5 and 2.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, num_classes: int = 10, activation: Activation = "softplus", scale: float = 1.0
+    ):
+        if not 1 <= 32 * scale < math.inf:
+            raise ValueError(f"scale must be a factor of the width such as 1.5, at least 1/32, got {scale}.")
+        first, second, hidden = int(32 * scale), int(64 * scale), int(128 * scale)
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, first, 3, stride=2),  # 15
+            act1=None,
+            conv2=nn.Conv2d(first, second, 3, stride=2),  # 7
+            act2=None,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * 7 * 7, hidden),
+            fc2=nn.Linear(hidden, hidden),
+            fc3=nn.Linear(hidden, num_classes),
+        )
+        linear: Any = (self.fc1, self.fc2, self.fc3)
+        for layer in linear:
+            # No activation follows, so there is no slope of 1/2 to make up for: He-normal weights would start far off.
+            layer.reset_parameters()

@@ -1,0 +1,74 @@
+"""What a posterior looks like: each layer's weights against their prior, and the first layer's filters."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+
+def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
+    """The density of one draw of each weight tensor, of its means, and of the normal prior where it has one.
+
+    Args:
+        named: names and posteriors, as :func:`bnn_lightning.core.layers.posteriors` gives them.
+    """
+    shown = [(name, posterior) for name, posterior in named if name.endswith("weight")]
+    with torch.random.fork_rng([]):
+        draws = [posterior.sample().detach().float().flatten().cpu() for _, posterior in shown]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (name, posterior), drawn in zip(axes, shown, draws, strict=False):
+        mean = posterior.mean.detach().float().flatten().cpu()
+        sigma = posterior.variance.detach().float().expand_as(posterior.mean).flatten().cpu().sqrt()
+        reach = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
+        axis.hist(drawn, 80, (-reach, reach), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw")
+        axis.hist(mean, 80, (-reach, reach), density=True, color="black", histtype="step", label="means")
+        prior_sigma = getattr(posterior, "prior_sigma", None)
+        if getattr(posterior, "prior", None) is None and prior_sigma is not None and posterior.prior_mu.numel() == 1:
+            x = torch.linspace(-reach, reach, 200)
+            prior = torch.distributions.Normal(float(posterior.prior_mu), float(prior_sigma))
+            axis.plot(x, prior.log_prob(x).exp(), color="#e08a3c", label="prior")
+        axis.set_title(f"{name}: median sigma {sigma.median():.2g}", fontsize=9)
+        axis.set_yticks([])
+    for axis in axes[len(shown) :]:
+        axis.axis("off")
+    axes[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def first_layer(name: str, weight: Any) -> Figure | None:
+    """Mean and sigma of every filter of a convolution; None for other layers.
+
+    Args:
+        name: of the layer's weight.
+        weight: the posterior of a weight ``(out, in, height, width)``; of several input channels the mean is shown.
+    """
+    if weight.mean.dim() != 4:
+        return None
+    mean = weight.mean.detach().float().mean(1).cpu()
+    sigma = weight.variance.detach().float().expand_as(weight.mean).sqrt().mean(1).cpu()
+    columns = min(16, len(mean))
+    rows = math.ceil(len(mean) / columns)
+    figure = Figure(figsize=(0.75 * columns + 1.5, 0.85 * rows * 2 + 0.9), layout="constrained")
+    halves: Any = figure.subfigures(2, 1)
+    for part, (title, filters, limits, colours) in zip(
+        halves,
+        (
+            ("mean", mean, (-mean.abs().max().item(), mean.abs().max().item()), "RdBu_r"),
+            ("sigma", sigma, (0.0, sigma.max().item()), "viridis"),
+        ),
+        strict=True,
+    ):
+        axes = part.subplots(rows, columns, squeeze=False).flatten()
+        part.suptitle(f"{name}: {title} of each filter", fontsize=9)
+        low, high = limits
+        for axis, values in zip(axes, filters, strict=False):
+            shown = axis.imshow(values, cmap=colours, vmin=low, vmax=high)
+        for axis in axes:
+            axis.axis("off")
+        part.colorbar(shown, ax=list(axes), shrink=0.9)
+    return figure

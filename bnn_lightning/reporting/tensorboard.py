@@ -1,0 +1,116 @@
+"""What a training run shows in TensorBoard beside its curves: their layout, the posterior, the hyper-parameters."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from bnn_lightning.core.posteriors import Point
+from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.reporting import figures
+
+
+class CurveLayout(Callback):
+    """TensorBoard's "Custom scalars" page: training and validation curves in one chart each, and the schedules."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = ["nll", "accuracy"]
+        schedules = {"learning rate": ["Multiline", ["lr"]]}
+        if getattr(pl_module, "objective", "likelihood") != "likelihood":
+            names += ["elbo_per_n", "kl_per_n"]
+            schedules["KL weight"] = ["Multiline", ["train/kl_weight"]]
+        if getattr(pl_module, "removes_weights", False):
+            schedules["sparsity"] = ["Multiline", ["train/sparsity"]]
+        curves = {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars({"training and validation": curves, "schedules": schedules})
+
+
+class PosteriorBoard(Callback):
+    """TensorBoard's pictures of the posterior: histograms of each layer's sigma, |mu| / sigma and log alpha, posterior
+    against prior, and the first layer's filters.
+
+    Args:
+        every_n_epochs: how often; and always after the last epoch.
+    """
+
+    def __init__(self, every_n_epochs: int = 5):
+        self.every_n_epochs = every_n_epochs
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not boards or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
+            return
+        named = [(name, part) for name, part in posteriors(pl_module.network) if not isinstance(part, Point)]  # type: ignore[arg-type]
+        if not named:
+            return
+        with torch.no_grad():
+            step = trainer.global_step - 1  # that of the epoch's curves
+            for board in boards:
+                for name, part in named:
+                    sigma = part.variance.expand_as(part.mean).sqrt()
+                    values = {"sigma": sigma, "mu_over_sigma": part.mean.abs() / sigma, "log_alpha": part.log_alpha()}
+                    for what, value in values.items():
+                        finite = value[value.isfinite()]
+                        if len(finite):
+                            board.add_histogram(f"{what}/{name}", finite, step)
+                board.add_figure("posterior and prior", figures.posterior_and_prior(named), step)
+                filters = figures.first_layer(*named[0])
+                if filters is not None:
+                    board.add_figure("first layer", filters, step)
+
+
+class HyperParameters(Callback):
+    """TensorBoard's page of hyper-parameters: a run's settings beside what its last epoch came to.
+
+    Args:
+        config: the resolved config.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self.config = config
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        wanted = ("val/nll", "val/accuracy", "train/nll", "train/kl_per_n", "train/elbo_per_n")
+        reached = {f"hp/{name}": trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and reached:
+                logger.log_hyperparams(hyper_parameters(self.config), reached)
+
+
+# What is no part of how a network is trained.
+_NOT_TRAINING = {"root", "eval_batch_size", "ood", "corruptions", "val_samples", "test_samples", "draws"} | {
+    "predict_chunk",
+    "test_seed",
+    "members",
+}
+
+
+def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart, in one level of plain values: model, data, seed, epochs, precision."""
+    found: dict[str, Any] = {"seed": config["seed_everything"]}
+
+    def put(name: str, value: Any) -> None:
+        if isinstance(value, dict) and "class_path" in value:
+            found[name] = value["class_path"].split(".")[-1]
+            value = value.get("init_args", {})
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                put(f"{name}.{key}", inner)
+        elif value is not None:
+            found[name] = value if isinstance(value, bool | int | float | str) else str(value)
+
+    data = {"data": config["data"]["class_path"].split(".")[-1]} | (config["data"].get("init_args") or {})
+    data["data seed"] = data.pop("seed", None)
+    length = {"epochs": config["trainer"]["max_epochs"], "precision": config["trainer"]["precision"]}
+    for name, value in (config["model"] | data | length).items():
+        if name not in _NOT_TRAINING:
+            put(name, value)
+    return found

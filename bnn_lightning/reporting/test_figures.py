@@ -1,0 +1,96 @@
+"""Draws what a test saw and what a network has left, as PNG files beside the tables."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tvf
+
+from bnn_lightning.compression.sparsity import masks
+from bnn_lightning.data import ImageData
+from bnn_lightning.likelihoods.categorical.calibration import scaled
+from bnn_lightning.reporting import figures
+from bnn_lightning.training.module import BayesianClassifier
+
+_ANGLES = range(0, 181, 15)
+
+
+def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
+    """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
+
+    ``name`` is what its way of predicting is called, such as "25 weight draws".
+
+    Reliability, risk against coverage, most and least certain images, an image that turns; where there are images from
+    elsewhere also histograms of their scores, and the parts of uncertainty by class for one of them and one test image.
+    """
+    names = list(data.test_sets)
+    found = model.tested[names[0]]
+    images = data.test_sets[names[0]]
+    written: list[Path] = []
+
+    def path(name: str) -> Path:
+        written.append(stem.with_name(f"{stem.name}_{name}.png"))
+        return written[-1]
+
+    log_probs = {"as predicted": found["log_probs"]}
+    calibration = model.calibration.get(model.draws)
+    if calibration is not None:
+        at = f"at temperature {calibration.temperature:.2f}"
+        log_probs[at] = scaled(found["log_probs"], calibration.temperature)
+    figures.reliability(path("reliability"), log_probs, found["labels"])
+    others = {key.removeprefix("log_probs_").replace("_", " "): found[key] for key in found if key[:10] == "log_probs_"}
+    figures.risk_coverage_curve(path("risk_coverage"), {name: found["log_probs"]} | others, found["labels"])
+    figures.extremes(path("extremes"), found, images.pixels, classes)
+    shown = _typical(found["entropy"])
+    turned = torch.stack([tvf.rotate(images.pixels[shown], float(angle)) for angle in _ANGLES])
+    figures.turning(path("turning"), list(_ANGLES), turned, _logits(model, data, turned), classes)
+    outside = {other.removeprefix("ood/"): model.tested[other] for other in names if other.startswith("ood/")}
+    if outside:
+        figures.score_histograms(path("ood"), (names[0], found), outside)
+        captions = [f"{names[0]}\ntest image {shown}, a {classes[int(found['labels'][shown])]}"]
+        pixels = [images.pixels[shown]]
+        for other, seen in outside.items():
+            chosen = _typical(seen["entropy"])
+            captions.append(f"{other}\nimage {chosen}")
+            pixels.append(data.test_sets[f"ood/{other}"].pixels[chosen])
+        logits = _logits(model, data, torch.stack(pixels)).unbind(1)
+        figures.by_class(path("uncertainty"), list(zip(captions, pixels, logits, strict=True)), classes)
+    return written
+
+
+def draw_kept_weights(path: Path, network: nn.Module, data: Mapping[str, Any]) -> list[Path]:
+    """Writes the first linear layer's kept weights over the images that are flattened into it, where there is one.
+
+    ``data`` has the images' ``channels`` and ``image_size``, where they are known.
+    """
+    for key, mask in masks(network).items():
+        op: Any = network.get_submodule(key.removesuffix(".weight")).op
+        if mask.dim() != 2:
+            continue
+        channels = op.in_channels
+        if channels == op.in_features:  # no convolution before it: it reads the images, or hidden units
+            channels = data.get("channels", 1)
+            if op.in_features != channels * data.get("image_size", 0) ** 2:
+                return []
+        side = math.isqrt(op.in_features // channels)
+        if channels * side * side != op.in_features:
+            return []
+        title = f"{key.removesuffix('.weight')}: weights kept for each input ({channels} x {side} x {side})"
+        figures.kept_weights(path, mask, (channels, side, side), title)
+        return [path]
+    return []
+
+
+def _typical(entropy: Tensor) -> int:
+    """The image of median entropy: neither the best nor the worst case."""
+    return int(entropy.argsort(stable=True)[len(entropy) // 2])
+
+
+def _logits(model: BayesianClassifier, data: ImageData, pixels: Tensor) -> Tensor:
+    """Logits ``(samples, images, classes)`` of uint8 images, prepared as test prepares them."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+    x = (pixels / 255 - mean) / std
+    return model.sampler(model.test_samples)(x.to(model.device)).float().cpu()

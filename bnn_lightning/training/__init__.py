@@ -1,0 +1,1 @@
+"""The LightningModule, its runs and its checkpoints."""
