@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.helpers import write_idx
+
 settings.register_profile("thorough", settings(max_examples=3000))  # 30 times the default, for tests/test_fuzzing.py
 
 
@@ -18,13 +20,6 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     """For tests of the command line, which works where it stands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNN_DATA", raising=False)
-
-
-def write_idx(path, array):
-    """An IDX file, written by numpy alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture

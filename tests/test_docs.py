@@ -2,7 +2,6 @@
 
 import re
 import sys
-from pathlib import Path
 
 import fault_campaign
 import pytest
@@ -13,8 +12,8 @@ import uncertainty
 import results
 from bnn_lightning.cli.parser import VERBS
 from bnn_lightning.studies.base import Study
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 

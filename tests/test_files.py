@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_idx
 from matplotlib.figure import Figure
 
 from bnn_lightning.cli import main
@@ -22,8 +21,8 @@ from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.results import free_name, write_predictions
 from bnn_lightning.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from bnn_lightning.training.runs import Run
+from tests.helpers import ROOT, write_idx
 
-ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--trainer.max_epochs", "2"]
 LAST = "checkpoints/lenet_lrt/version_0/last.ckpt"

@@ -24,8 +24,8 @@ from bnn_lightning.data import ImageFolder
 from bnn_lightning.data.idx import read_idx, read_labelled
 from bnn_lightning.data.notmnist import read_letters
 from bnn_lightning.training.checkpoints import KEY, CheckpointError, read_checkpoint
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 EACH = {"idx": 150, "tar": 60, "image": 100, "checkpoint": 30, "config": 12}  # inputs by default
 
 

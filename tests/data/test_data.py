@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_idx
 from PIL import Image
 
 from bnn_lightning.data import (
@@ -31,6 +30,7 @@ from bnn_lightning.data.corruptions import KINDS, SEVERITIES, corrupted
 from bnn_lightning.data.idx import read_idx, read_labelled
 from bnn_lightning.data.loader import EpochSampler
 from bnn_lightning.data.notmnist import letter_fonts, read_letters
+from tests.helpers import write_idx
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,9 @@ from bnn_lightning.studies.queue import Queue
 from bnn_lightning.studies.rankings import kendall
 from bnn_lightning.studies.report import report, write_report
 from bnn_lightning.studies.running import Runner
+from tests.helpers import ROOT
 
-STUDIES = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.yaml"))
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 BASE = {
     "model": {"network": "LeNet300100", "method": "BBB", "val_samples": 1, "test_samples": 2},
     "data": {"class_path": "MNIST", "init_args": {"batch_size": 32}},

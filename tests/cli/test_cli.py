@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_idx
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -29,8 +28,8 @@ from bnn_lightning.evaluation.suite import OOD_SCORES
 from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, without_training_state
+from tests.helpers import ROOT, write_idx
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600"]
@@ -273,8 +272,8 @@ class OwnData(LightningDataModule):
 
 
 def test_a_users_own_network_and_data_by_class_path(capsys):
-    own = ["--model.network", "test_cli.OwnNetwork", "--model.network.width", "7", "--model.method", "LRT"]
-    assert main(["fit", *own, "--data", "test_cli.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
+    own = ["--model.network", f"{__name__}.OwnNetwork", "--model.network.width", "7", "--model.method", "LRT"]
+    assert main(["fit", *own, "--data", f"{__name__}.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
     assert main(["test", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]) == 0
     assert "OwnData, 40 images:" in said(capsys)
 
@@ -546,7 +545,7 @@ def test_mistakes_with_checkpoints_and_trainers(words, sentence, run, capsys):
 
 def test_our_network_on_a_users_own_data():
     words = ["--model.network", "MLP", "--model.network.image_size", "28", "--trainer.fast_dev_run", "true"]
-    assert main(["fit", *words, "--data", "test_cli.OwnData"]) == 0
+    assert main(["fit", *words, "--data", f"{__name__}.OwnData"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -593,7 +592,7 @@ class SizedNetwork(nn.Sequential):
 
 
 def test_a_users_network_is_given_the_size_of_the_images():
-    words = ["fit", "--model.network", "test_cli.SizedNetwork", *SMALL, "--trainer.fast_dev_run", "true"]
+    words = ["fit", "--model.network", f"{__name__}.SizedNetwork", *SMALL, "--trainer.fast_dev_run", "true"]
     assert main(words) == 0
     assert main([*words, "--data.image_size", "20"]) == 0
 

@@ -16,8 +16,8 @@ from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, HierarchicalA, 
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.training.saving import Checkpoints, WholeFiles
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--trainer.max_epochs", "1"]
 METHODS = [BBB(), LRT(), Flipout(), Sparse(), HierarchicalA()]

@@ -27,8 +27,8 @@ from bnn_lightning.randomness import random_states, set_random_states
 from bnn_lightning.training.callbacks import FiniteGuard, TrainingStoppedError
 from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
 from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--data.batch_size", "100"]  # 5 steps an epoch
 NAME = "lenet_lrt"
