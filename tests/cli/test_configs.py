@@ -1,0 +1,87 @@
+"""Config files, and the flags that win over them."""
+
+import re
+
+import pytest
+import yaml
+
+from bnn_lightning.cli import main
+from bnn_lightning.cli.parser import names_of
+from bnn_lightning.core.methods import Method
+from bnn_lightning.networks import Network
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, said
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+pytestmark = ON_THE_COMMAND_LINE
+
+
+def test_flags_win_over_a_config_wherever_they_stand(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--name", "mine", "--model.lr=0.5", "--config", LENET, "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["name"], config["model"]["lr"]) == ("mine", 0.5)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs(config):
+    assert main(["fit", "--config", str(config), *SMALL, "--trainer.fast_dev_run", "true"]) == 0
+
+
+def test_configs_cover_networks_and_methods():
+    names = {
+        f"{net}_{method}"
+        for net in ("lenet", "alexnet", "3conv3fc", "mlp")
+        for method in ("bbb", "lrt", "deterministic")
+    }
+    names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
+    names |= {"basecnn_deterministic", "batchnormmlp_deterministic"}
+    words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
+    names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
+    assert {path.stem for path in CONFIGS} == names
+    for path in CONFIGS:
+        assert yaml.safe_load(path.read_text())["name"] == path.stem
+
+
+def test_each_part_switches_by_one_word():
+    for words in (["--model.network", "MLP"], ["--model.method", "BBB"], ["--model.method", "null"]):
+        assert main(["fit", "--config", LENET, *SMALL, *words, "--trainer.fast_dev_run", "true"]) == 0
+
+
+def test_print_config(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", LENET, "--model.method.prior_sigma", "0.3", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["method"]["init_args"]["prior_sigma"] == 0.3
+    assert config["data"]["class_path"] == "bnn_lightning.data.MNIST"
+
+
+def test_names_never_clash_with_torchvisions():
+    import torchvision.models  # noqa: F401  has an AlexNet of its own
+
+    assert names_of(Network) == NETWORKS.split(", ")
+    words = ["--model.network", "AlexNet", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+
+
+NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters"),
+    [
+        ("", "2,683,210"),
+        ("--model.network.image_size 28", "2,395,210"),
+        ("--data.image_size 28", "2,395,210"),
+        ("--model.network.image_size 28 --data.image_size 28", "2,395,210"),
+    ],
+)
+def test_the_size_of_images_is_that_of_the_network(words, parameters, capsys):
+    given = ["fit", "--model.network", "MLP", *SMALL, "--trainer.fast_dev_run", "true"]
+    assert main([*given, *words.split()]) == 0
+    assert f"{parameters} parameters" in said(capsys)
+
+
+def test_two_sizes_of_images_are_refused(capsys):
+    words = ["--model.network", "MLP", "--model.network.image_size", "28", *SMALL, "--data.image_size", "20"]
+    assert main(["fit", *words]) == 2
+    assert "image_size must be one for network and data, got 28 and 20; give one of them." in said(capsys)

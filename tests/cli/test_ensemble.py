@@ -1,0 +1,59 @@
+"""``bnn ensemble``: several checkpoints become one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnn_lightning import BayesianClassifier, Sampler
+from bnn_lightning.cli import main
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
+
+pytestmark = ON_THE_COMMAND_LINE
+
+
+def test_an_ensemble_of_checkpoints(run, capsys):
+    config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
+    assert main(["fit", *config, "--seed_everything", "1"]) == 0
+    second = "checkpoints/lenet_lrt/version_1/best.ckpt"
+    words = ["--model.test_samples", "5", "--model.val_samples", "3"]
+    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]", *words]) == 0
+    capsys.readouterr()
+    joined = str(run / "ensemble.ckpt")
+    assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 2
+    assert f"--output {joined} is there already; name another file." in said(capsys)
+    assert main(["test", "--ckpt_path", joined]) == 0  # with 5 samples, which are 3 of each network
+    text = said(capsys)
+    assert "6 weight draws, 2 networks" in text
+    assert "calibrated with" not in text
+    found = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
+    assert found["temperature"] is not None
+    elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
+    assert found["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
+    model = BayesianClassifier.from_checkpoint(joined)
+    x = torch.randn(4, 1, 32, 32)
+    logits = model.sampler(6)(x)
+    first = BayesianClassifier.from_checkpoint(run / "best.ckpt")
+    torch.testing.assert_close(logits[:3], Sampler(first.network, 3)(x), rtol=1e-4, atol=1e-5)
+    model.network.members[0].load_state_dict(BayesianClassifier.from_checkpoint(second).network.state_dict())
+    torch.testing.assert_close(model.sampler(2, "mean")(x)[0], model.sampler(2, "mean")(x)[1])
+    assert main(["validate", "--ckpt_path", joined]) == 0
+    assert "4 local draws" in said(capsys)
+    assert main(["predict", "--ckpt_path", joined]) == 0
+    assert main(["ensemble", "--ckpt_path", second, "--members", f"[{joined}]", "--output", "new.ckpt"]) == 2
+    assert f"--members {joined} is an ensemble; name the checkpoints of its networks." in said(capsys)
+    other = ["--model.method.prior_sigma", "0.3", "--name", "other"]
+    assert main(["fit", *config, *other]) == 0
+    words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]
+    assert main([*words, "[checkpoints/other/version_0/best.ckpt]", "--output", "new.ckpt"]) == 2
+    assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in said(capsys)
+    assert main([*words, "[nowhere.ckpt]", "--output", "new.ckpt"]) == 2
+    assert "there is no file nowhere.ckpt." in said(capsys)
+    assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2
+    assert "holds no training state" in said(capsys)
+    assert main(["prune", "--ckpt_path", joined]) == 2
+    assert "--ckpt_path is of an ensemble; name the checkpoint of one of its networks." in said(capsys)
+    assert main(["fit", *config, "--model.members", "2", "--name", "both"]) == 2
+    assert "--model.members must be 1 to train or call a network, got 2" in said(capsys)

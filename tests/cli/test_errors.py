@@ -1,0 +1,209 @@
+"""Mistakes: one sentence each, which names the flag and the cure."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnn_lightning.cli import main
+from bnn_lightning.cli.parser import names_of, one_sentence
+from bnn_lightning.networks import Network
+from bnn_lightning.training.checkpoints import read_checkpoint, without_training_state
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
+
+pytestmark = ON_THE_COMMAND_LINE
+NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
+# ruff: noqa: E501
+MISTAKES = [
+    ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
+    ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'."),
+    ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', 'sigmoid', got tanh."),
+    ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Sparse, VariationalA, VariationalB, or the class path of your own."),
+    ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
+    ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
+    ("--model.method.sigma 1", "--model.method.sigma is not a setting; bnn fit --model.method.help NAME lists those of NAME."),
+    ("--model.lr abc", "--model.lr must be a number, got abc."),
+    ("--model.lr -1", "--model.lr must be a positive number, got -1.0."),
+    ("--model.kl_weight -1", "--model.kl_weight must be a number from 0 up, or a schedule, got -1.0."),
+    ("--data.batch_size x", "--data.batch_size must be a whole number, got x."),
+    ("--data.val_split 2", "--data.val_split must be from 0 to below 1, such as 0.2, got 2.0."),
+    ("--data.image_size 28", "--data.image_size must be 32 for LeNet, got 28; leave it out, and images are resized."),
+    ("--data.train_subset 9999", "--data.train_subset must lie within the 4000 training images, got 9999."),
+    ("--trainer.max_epochs x", "--trainer.max_epochs must be a whole number, got x."),
+    ("--trainer.max_epochs -1", "--trainer.max_epochs must be 1 or more, for schedules need its length, got -1."),
+    (
+        "--trainer.precision 16-mixed --trainer.accelerator cpu",
+        "--trainer.precision 16-mixed needs a GPU: no CPU computes in fp16; bf16-mixed is its like there.",
+    ),
+    (
+        "--trainer.precision bf16-true",
+        "--trainer.precision bf16-true is too coarse for rho: at -5 its next number is 0.004 or more away, and Adam moves "
+        "it by 0.001 a step; bf16-mixed keeps parameters in float32.",
+    ),
+    ("--model.lr null", "--model.lr must be a number, got None."),
+    ("--model.kl_weight.length null", "--model.kl_weight.length must not be null; leave it out for its default."),
+    ("--data.batch_size null", "--data.batch_size must not be null; leave it out for its default."),
+    ("--model.network os.system", f"--model.network must be the name of a Network, such as {', '.join(names_of(Network))}, got os.system."),
+    ("--seed_everything -1", "--seed_everything must be from 0 to 4294967295, got -1."),
+    ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, capsys):
+    assert main(["fit", "--config", LENET, *SMALL, *words.split()]) == 2
+    assert said(capsys) == f"bnn: error: {sentence}\n"
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "fitt",
+            "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'ensemble', 'prune', 'export')",
+        ),
+        ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
+        ("fit --config nowhere.yaml", "--config: File does not exist"),
+        ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
+        ("test --ckpt_path nowhere.ckpt", "--ckpt_path: there is no file nowhere.ckpt."),
+    ],
+)
+def test_other_mistakes(words, sentence, capsys):
+    assert main(words.split()) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.foo", "3"]) == 2
+    assert said(capsys) == "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
+
+
+def test_one_sentence_of_an_unknown_message():
+    assert one_sentence("something went\n  wrong.") == "something went wrong."
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("fit --ckpt_path small.ckpt --trainer.max_epochs 9", "small.ckpt holds no training state: it can be tested"),
+        ("fit --config {run}/last.ckpt", "--config must be a YAML file, got one that is not text."),
+        (
+            "test --ckpt_path {run}/last.ckpt --model.network AlexNet",
+            "does not fit the network or method of the command",
+        ),
+        ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
+        ("fit --config {config} --trainer.accelerator foo", "--trainer: "),
+        ("fit --config {config} --trainer.precision foo", "--trainer.precision must be one of "),
+        ("fit --config {config} --trainer.max_steps 1", "--trainer.max_epochs sets a run's length"),
+        (
+            "fit --config {config} --trainer.accumulate_grad_batches 0",
+            "accumulate_grad_batches must be 1 or more, got 0.",
+        ),
+        (
+            "fit --config {config} --trainer.overfit_batches 4",
+            "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few.",
+        ),
+        (
+            "fit --config {config} --trainer.precision 16-mixed --model.loss_form total",
+            "--model.loss_form must be per_datum with --trainer.precision 16-mixed, whose numbers end at 65,504",
+        ),
+        ("fit --config {config} --trainer.limit_train_batches 0", "limit_train_batches must be above 0, got 0."),
+        (
+            "test --ckpt_path {run}/last.ckpt --trainer.limit_test_batches 0",
+            "limit_test_batches must be above 0, got 0.",
+        ),
+        (
+            "validate --ckpt_path {run}/last.ckpt --trainer.limit_val_batches 0",
+            "limit_val_batches must be above 0, got 0.",
+        ),
+        ("prune --ckpt_path {run}/last.ckpt --removed []", "--removed must be a share of the weights, or several"),
+        (
+            "ensemble --ckpt_path {run}/best.ckpt --members [{run}/best.ckpt]",
+            "best.ckpt is there twice; an ensemble is of different networks.",
+        ),
+        ("fit --config {config} --model.kl_weight.start -1", "--model.kl_weight.start must be whole epochs"),
+        (
+            "fit --config {config} --model.lr_schedule Plateau --model.lr_schedule.factor 2",
+            "--model.lr_schedule.factor must be between 0 and 1, got 2.0.",
+        ),
+        ("fit --config {config} --model.lr_schedule Plateau --data.val_split 0", "Plateau needs a hold-out to watch"),
+    ],
+)
+def test_mistakes_with_checkpoints_and_trainers(words, sentence, run, capsys):
+    torch.save(without_training_state(read_checkpoint(run / "last.ckpt")), "small.ckpt")
+    words = words.format(run=run, config=f"{LENET} {' '.join(SMALL)}").split()
+    assert main(words) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("export --ckpt_path {twin} --removed 0.5", "--ckpt_path is of a network whose weights have no signal"),
+        ("prune --ckpt_path {twin}", "--ckpt_path is of a network whose weights have no signal"),
+        ("prune --ckpt_path {lrt} --removed [0.5,2]", "--removed must be a share of the weights from 0 to 1, got 2.0."),
+        ("prune --ckpt_path {lrt} --removed half", "--removed does not take half; bnn prune --help says what it is."),
+        (
+            "export --ckpt_path {lrt}",
+            "--removed is missing: this method drives no weights to zero by itself; bnn prune",
+        ),
+        ("export --ckpt_path {lrt} --removed 2", "--removed must be a share of the weights from 0 to 1, got 2.0."),
+        ("export --ckpt_path {sparse} --format foo", "--format must be one of 'dense', got foo."),
+        ("fit --config {config} --model.method.prior ScaleMixture", "--model.method.prior must be the normal one or"),
+        ("fit --config {config} --model.method.prior Mixture", "--model.method.prior does not know Mixture; did you"),
+        (
+            "fit --config {config} --model.method VariationalA --model.method.p 0.7",
+            "--model.method.p must be at most 0.5 for VariationalA, whose alpha ends at 1, got 0.7.",
+        ),
+        (
+            "fit --config {config} --model.method MCDropout --model.method.p 1",
+            "--model.method.p must be a dropout rate",
+        ),
+        (
+            "fit --config {config} --model.method Sparse --model.method.prune_in_training true "
+            "--model.method.parametrisation log_alpha",
+            "--model.method.prune_in_training must be false for multiplicative noise",
+        ),
+        ("fit --config {config} --model.network CIFARNet --model.network.scale 0", "--model.network.scale must be a"),
+    ],
+)
+def test_mistakes_with_methods_and_export(words, sentence, run, sparse, capsys):
+    paths = {"twin": "checkpoints/twin/version_0/last.ckpt", "lrt": run / "last.ckpt", "sparse": sparse}
+    words = words.format(config=f"{LENET} {' '.join(SMALL)}", **paths).split()
+    assert main(words) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "test --ckpt_path {run}/best.ckpt --model.draws median",
+            "--model.draws must be one of 'weights', 'local', 'mean', got median.",
+        ),
+        (
+            "test --ckpt_path {run}/best.ckpt --data.ood+=MNIST5k",
+            "--data.ood must be images from elsewhere, got MNIST5k",
+        ),
+        ("test --ckpt_path {run}/best.ckpt --data.ood+=NotMNIST", "NotMNIST was not found: looked for notMNIST_small"),
+        ("predict --ckpt_path {run}/best.ckpt --alpha 1.5", "--alpha must be a rate between 0 and 1"),
+        ("predict --ckpt_path {run}/best.ckpt --target_risk 0", "--target_risk must be a rate between 0 and 1"),
+        ("test --ckpt_path {run}/best.ckpt --model.predict_chunk 0", "--model.predict_chunk must be 1 or more, got 0."),
+    ],
+)
+def test_mistakes_with_uncertainty(words, sentence, run, capsys, monkeypatch):
+    def no_internet(*args, **kwargs):
+        raise OSError("no internet")
+
+    monkeypatch.setattr("bnn_lightning.data.notmnist.download_url", no_internet)
+    assert main(words.format(run=run).split()) == 2
+    text = said(capsys)
+    assert sentence in text
+    assert text.count("\n") == 1

@@ -1,0 +1,149 @@
+"""``bnn test``: its numbers and files, and the images on which it would measure nothing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bnn_lightning.cli import main
+from bnn_lightning.evaluation.suite import OOD_SCORES
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from tests.helpers import ON_THE_COMMAND_LINE, said, table, write_idx
+
+pytestmark = ON_THE_COMMAND_LINE
+
+
+def test_a_checkpoint_alone_can_be_tested(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    out = said(capsys)
+    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
+    assert results["images"] == 1000
+    assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights"]
+    assert "posterior not converged" in results["marks"]
+    assert results["training"]["num_train"] == 480
+    assert "Note: posterior not converged." in out
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.csv"))
+    assert float(rows[0]["accuracy"]) == results["predictions"]["25 weight draws"]["accuracy"]
+    assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
+
+
+def test_flags_win_over_the_checkpoint(run, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
+    out = said(capsys)
+    assert "50 weight draws" in out
+    assert "calibrated with 25 samples" in out
+
+
+def test_testing_twice_gives_the_same_numbers(run, capsys):
+    for _ in range(2):
+        assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    texts = [(logs / f"test_mnist5k_best{ending}.json").read_text() for ending in ("", "_1")]
+    assert texts[0] == texts[1]
+
+
+def test_a_checkpoint_is_not_tested_on_images_it_was_trained_on(run, capsys):
+    checkpoint = read_checkpoint(run / "best.ckpt")
+    checkpoint[KEY]["data"]["name"] = "MNIST"
+    torch.save(checkpoint, "other.ckpt")
+    assert main(["test", "--ckpt_path", "other.ckpt"]) == 2
+    assert "its images are MNIST training images, which this checkpoint may have been trained on" in said(capsys)
+    assert main(["predict", "--ckpt_path", "other.ckpt"]) == 0
+
+
+def test_a_checkpoint_is_not_tested_on_other_classes(run, capsys):
+    rows = torch.randint(0, 256, (50, 28, 28)).numpy()
+    write_idx(Path("data/notMNIST/t10k-images-idx3-ubyte"), rows)
+    write_idx(Path("data/notMNIST/t10k-labels-idx1-ubyte"), torch.arange(50).numpy() % 10)
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 2
+    assert "NotMNIST has the classes A, B, ... J, but the checkpoint was trained on MNIST5k with 0, 1, ... 9" in said(
+        capsys
+    )
+    assert main(["predict", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 0
+
+
+def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
+    before = sorted(Path().rglob("*"))
+    for verb in ("test", "predict"):
+        assert main([verb, "--ckpt_path", str(run / "last.ckpt"), "--trainer.fast_dev_run", "true"]) == 0
+    assert "500 predictions, which are not written" in said(capsys)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_test_set_that_is_split_by_seed_is_the_checkpoints(run, capsys):
+    for label in range(10):
+        for number in range(10):
+            file = Path(f"photos/{label}/{number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 25 * label + number).save(file)
+    words = ["--data", "ImageFolder", "--data.root", "photos", "--trainer.max_epochs", "1", "--name", "photos"]
+    assert main(["fit", "--model.network", "LeNet", *words]) == 0
+    last = ["test", "--ckpt_path", "checkpoints/photos/version_0/last.ckpt", "--data.seed"]
+    assert main([*last, "0"]) == 0
+    capsys.readouterr()
+    assert main([*last, "5"]) == 2
+    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has tra" in said(capsys)
+    # A set with test images of its own has them whatever the seed.
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 0
+
+
+def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
+    assert main(["test", "--ckpt_path", str(sparse)]) == 0
+    out = said(capsys)
+    assert "Kept are the weights with log alpha below 3:" in out
+    assert re.search(r"\nfc1 +235,200 ", out)
+    assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
+    logs = Path("lightning_logs/sparse/version_0")
+    found = json.loads((logs / "test_mnist5k_last.json").read_text())
+    assert list(found["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights", "kept weights"]
+    assert found["sparsity"]["kept"] == sum(layer["kept"] for layer in found["sparsity"]["layers"])
+    assert found["sparsity"]["compression"] == pytest.approx(266_200 / found["sparsity"]["kept"])
+    rows = table(logs / "sparsity_last.csv")
+    assert [row["layer"] for row in rows] == ["fc1", "fc2", "fc3", "all"]
+    assert int(rows[3]["kept"]) == found["sparsity"]["kept"]
+    assert Image.open(logs / "kept_weights_last.png").size[0] > 400
+    tags = EventAccumulator(str(logs)).Reload().Tags()["scalars"]
+    assert "train/sparsity" in tags
+
+
+def test_test_with_images_from_elsewhere_and_corruptions(run, capsys):
+    words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0
+    out = said(capsys)
+    for title in ("AURC", "ECE at temperature", "risk at 95 % coverage", "± images", "± draws"):
+        assert title in out
+    assert "Told from RenderedLetters:" in out
+    assert "letters rendered from fonts, not notMNIST" in out
+    assert re.search(r"\nocclusion +nll +\d", out)
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    results = json.loads((logs / "test_mnist5k_best.json").read_text())
+    assert set(results["ood"]["RenderedLetters"]) == set(OOD_SCORES)
+    assert results["corruptions"]["noise"].keys() == {"1", "2", "3", "4", "5"}
+    ood = table(logs / "test_mnist5k_best_ood.csv")
+    assert float(ood[0]["auroc"]) == results["ood"]["RenderedLetters"]["entropy"]["auroc"]["value"]
+    assert len(table(logs / "test_mnist5k_best_corruptions.csv")) == 26
+    row = table(logs / "test_mnist5k_best.csv")[0]
+    assert float(row["nll_draw_error"]) == results["errors"]["3 weight draws"]["nll"]["draws"]
+    assert float(row["nll_scaled"]) == results["predictions"]["3 weight draws"]["nll_scaled"]
+    figures = ("reliability", "risk_coverage", "extremes", "turning", "ood", "uncertainty")
+    for name in figures:
+        with Image.open(logs / f"test_mnist5k_best_{name}.png") as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("L").getcolors(256)) > 20  # something is drawn
+    events = EventAccumulator(str(logs)).Reload().Tags()
+    assert {f"test_mnist5k_best_{name}" for name in figures} <= set(events["images"])
+    wanted = {"test/aurc", "test/nll_scaled", "ood_RenderedLetters/entropy_auroc", "corruption_noise/nll_5"}
+    assert wanted <= set(events["scalars"])
+
+
+@pytest.mark.parametrize("draws", ["local", "mean"])
+def test_other_ways_of_drawing_samples(run, draws, capsys):
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
+    assert {"local": "25 local draws", "mean": "mean weights"}[draws] in said(capsys)
+    logs = Path("lightning_logs/lenet_lrt/version_0")
+    assert (logs / f"test_mnist5k_best_{draws}.json").is_file()
+    assert not (logs / "test_mnist5k_best.json").exists()
