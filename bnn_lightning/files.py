@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, room for them, and locks between processes."""
+"""Atomic file writes, checks of free disk space, and locks between processes."""
 
 import csv
 import errno
@@ -14,29 +14,35 @@ from filelock import FileLock, Timeout
 
 
 class UnwritableError(OSError):
-    """A file cannot be written; the message says which and why. What was there before is as it was."""
+    """A file cannot be written; the message says which and why. An earlier version of the file is unchanged."""
 
 
 class InUseError(RuntimeError):
-    """Another process is at work where only one can be."""
+    """Another process uses a folder that only one process may use at a time."""
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Puts ``content`` in the place of the file ``path`` at once, and makes its folder.
+def atomic_write(path: Path, content: bytes | memoryview) -> None:
+    """Replaces the file ``path`` by ``content`` in one step, and creates its folder if necessary.
 
-    It is written to a file beside it, which moves to its place when all of it is on the disk: until then the old file
-    stays, whatever happens to the process or the machine.
+    The content goes to a temporary file in the same folder, which is renamed to ``path`` once all of it is on the disk.
+    Until then the old file remains, even if the process is killed or the machine loses power.
 
     Raises:
         UnwritableError: when the disk is full, the folder read-only, and so on.
     """
-    with whole(path) as unfinished:
+    with atomic_path(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives the place to write the file to that is put in the place of ``path`` when the ``with`` ends."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file to write; when the ``with`` block ends, that file replaces ``path``.
+
+    When the block raises, ``path`` is unchanged and the temporary file is removed.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,33 +59,38 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV file, written by :func:`write_whole`."""
-    lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, columns)
+    """Writes a CSV file with a header row, atomically (see :func:`atomic_write`).
+
+    Raises:
+        UnwritableError: when the file cannot be written.
+        ValueError: when a row has a key that is not among ``columns``.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, lines.getvalue().encode())
+    atomic_write(path, text.getvalue().encode())
 
 
-def shown(path: Path) -> str:
-    """A path as short as it can be typed from here."""
-    here, there = Path.cwd(), path.resolve()
-    return str(there.relative_to(here) if there.is_relative_to(here) else path)
+def relative_to_cwd(path: Path) -> str:
+    """The path relative to the current folder if it lies below it, otherwise ``path`` as it is."""
+    here, absolute = Path.cwd(), path.resolve()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def remove_unfinished(folder: Path, name: str) -> None:
-    """Removes what processes that were killed in :func:`write_whole` have left of the file ``name`` of ``folder``."""
+    """Deletes the temporary files that processes killed in :func:`atomic_write` have left of ``folder/name``."""
     for file in folder.glob(f".{name}.*"):
         file.unlink(missing_ok=True)
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Makes sure that ``needed`` bytes fit where ``folder`` is, or will be.
+    """Checks that the disk of ``folder``, which need not exist yet, has ``needed`` bytes free.
 
     Raises:
-        UnwritableError: when they do not.
+        UnwritableError: when it has fewer.
     """
-    existing = next(place for place in (folder, *folder.resolve().parents) if place.is_dir())
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UnwritableError(f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed.")
@@ -87,11 +98,13 @@ def require_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def locked(file: Path, wait: bool = True) -> Iterator[None]:
-    """Keeps other processes (and threads) that ask for the same lock file out; the system frees it when one dies.
+    """Holds the lock ``file`` during the ``with`` block, against other processes and threads.
+
+    The operating system releases the lock of a process that dies.
 
     Raises:
-        InUseError: when another has it and ``wait`` is false.
-        UnwritableError: when the lock file cannot be made.
+        InUseError: when another process holds the lock and ``wait`` is false.
+        UnwritableError: when the lock file cannot be created.
     """
     lock = FileLock(file, timeout=-1 if wait else 0)
     try:
@@ -108,14 +121,18 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the folder's new entry last through a loss of power; Windows has no such call for folders."""
+    """Flushes a folder's list of files to the disk, so that a rename survives a power loss; impossible on Windows."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # some networks' folders have no such thing
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # some network file systems cannot
             raise
     finally:
         os.close(descriptor)
+
+
+# TODO(wording): names before the renaming; removed when every caller is renamed.
+write_whole, whole, shown = atomic_write, atomic_path, relative_to_cwd

@@ -1,4 +1,4 @@
-"""The states of the random generators that a training run draws from, in plain values that a checkpoint can hold."""
+"""Seeds combined from several numbers; saving and restoring the states of all random generators of a training run."""
 
 import random
 from typing import Any
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def mixed(*numbers: int) -> int:
-    """A seed made of several numbers; below 2^32, for torch's generator on the CPU looks at no more bits than that."""
+def combined_seed(*numbers: int) -> int:
+    """One seed from several numbers; below 2^32, because torch's CPU generator ignores higher bits of a seed."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number) % 2**32
@@ -17,7 +17,10 @@ def mixed(*numbers: int) -> int:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's generators, and of that of ``device``, as tensors and numbers."""
+    """The states of Python's, numpy's and torch's generators, and of the generator of ``device`` if it has its own.
+
+    They are tensors and plain numbers, so that a checkpoint can hold them.
+    """
     python_version, python_state, python_gauss = random.getstate()
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     states = {
@@ -31,7 +34,10 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Goes on from what :func:`random_states` gave; the state of a device goes into one of the same kind only."""
+    """Restores the states that :func:`random_states` returned.
+
+    The state of a CUDA or MPS generator is restored only where ``device`` is such a device too.
+    """
     torch.set_rng_state(states["torch"].cpu())
     version, state, gauss = states["python"]
     random.setstate((version, tuple(state.tolist()), gauss))
@@ -44,3 +50,7 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 def _device_module(device: torch.device) -> Any:
     return torch.cuda if device.type == "cuda" else torch.mps
+
+
+# TODO(wording): the name before the renaming; removed when every caller is renamed.
+mixed = combined_seed

@@ -1,4 +1,4 @@
-"""Image data: one DataModule for each source, all of them images in memory served by the batch."""
+"""Image data: one LightningDataModule per source; all of them hold images in memory and serve batches."""
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData
 from bnn_lightning.data.image_folder import ImageFolder

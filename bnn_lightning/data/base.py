@@ -1,4 +1,4 @@
-"""The DataModule behind every image source: hold-out, sizes, normalisation, loaders."""
+"""ImageData, the base class of all image sources: hold-out, sizes, normalisation, loaders."""
 
 import os
 from abc import abstractmethod
@@ -10,19 +10,19 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from bnn_lightning.data.corruptions import IMAGES, KINDS, SEVERITIES, corrupted
+from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrupted
 from bnn_lightning.data.loader import BatchLoader, EpochSampler, Images
 
 
 class DataNotFoundError(FileNotFoundError):
-    """A data set is not where it was looked for; the message says what, where, and what works instead."""
+    """A data set was not found; the message says what is missing, where it was looked for, and what works instead."""
 
 
 class ImageData(LightningDataModule):
-    """Images in memory, with a hold-out from the training set: seeded, stratified, disjoint, never the test set.
+    """Images in memory, with a hold-out taken from the training images: seeded, stratified, never from the test set.
 
-    The hold-out is halved. The selection half is what validation uses (best checkpoint, plateau); the calibration half
-    selects nothing, so that temperatures and thresholds can be fitted on it.
+    The hold-out is halved. Validation runs on the selection half (best checkpoint, plateau schedule). The calibration
+    half is used neither for training nor for model selection, so that temperatures and thresholds can be fitted on it.
 
     Args:
         root: the folder of the data; null means the folder in the environment variable BNN_DATA, else data/.
@@ -31,27 +31,30 @@ class ImageData(LightningDataModule):
         val_split: share of the training images that is held out, 0 for none.
         train_subset: use only these training images, in file order: the first n, or [start, stop].
         image_size: resize to this many pixels a side; null means what the network wants, else the images' own size.
-        channels: convert to 1 (grey) or 3 (RGB) channels; null leaves them as they are.
+        channels: convert to 1 (grey) or 3 (RGB) channels; null converts nothing.
         normalize: give each channel mean 0 and standard deviation 1 over the training images; false leaves values in
             [0, 1], where a black pixel is 0 and adds neither signal nor noise.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
-        ood: other images, such as [NotMNIST, FashionMNIST], prepared as these are: test says how well uncertainty
-            tells them from the test images.
+        ood: other images, such as [NotMNIST, FashionMNIST], resized and normalised in the same way: test measures how
+            well uncertainty separates them from the test images.
         resident: whether training images are kept on the device.
         corruptions: whether test also measures 2,000 test images under five corruptions of five severities.
         seed: of the hold-out and of the order of training batches.
+
+    Raises:
+        ValueError: when an argument is out of range; the message names it.
     """
 
     class_names: tuple[str, ...] = ()
     native_channels: int = 1
     native_size: int | None = None
-    is_one_set: bool = True
-    """Whether the name says which images these are; not so for a user's own folders."""
+    name_identifies_images: bool = True
+    """Whether the class name alone says which images these are; false for folders of a user's own pictures."""
     splits_test_by_seed: bool = False
-    """Whether which images are test images is decided by ``seed``."""
+    """Whether ``seed`` decides which images are test images, because the source has no test set of its own."""
     training_images_of: str | None = None
-    """The name of a data set whose training set holds these images: a checkpoint trained there is not tested here."""
+    """The data set whose training set contains these images; a checkpoint trained on it must not be tested on them."""
 
     def __init__(
         self,
@@ -88,29 +91,32 @@ class ImageData(LightningDataModule):
         self.root = Path(root or os.environ.get("BNN_DATA") or "data")
         self.root_is_given = root is not None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_split, self.train_subset = val_split, _as_range(train_subset)
+        self.val_split, self.train_subset = val_split, _start_and_stop(train_subset)
         self.image_size, self.channels = image_size, channels
         self.normalize = normalize
         self.mean: list[float] = []
         self.std: list[float] = []
-        """Of each channel over the training images, 255 being 1: what every image is normalised with; or 0 and 1."""
+        """``mean`` and ``std`` of each channel normalise all images, on a scale where 255 is 1; empty before setup.
+
+        They are computed over the training images, or are 0 and 1 where ``normalize`` is false.
+        """
         self.crop_padding, self.flip = crop_padding, flip
         self.ood, self.corruptions = list(ood or []), corruptions
         self.resident = resident
         self.seed = seed
         self.notes: list[str] = []
-        """What must stand beside every result, such as "unofficial pixels"."""
+        """Remarks that every result is reported with, such as "unofficial pixels"."""
         self.unreadable: dict[Path, str] = {}
-        """Files that were left out, with the reason."""
+        """Files that could not be read and were left out, each with the reason."""
         self.train: Images | None = None
         self.selection: Images | None = None
         self.calibration: Images | None = None
         self.test: Images | None = None
         self.test_sets: dict[str, Images] = {}
-        """What test runs on: the test images under this source's name, then ``ood/NAME``, then ``KIND/SEVERITY``."""
+        """The sets that test runs on: the test images by this source's name, then ``ood/NAME``, ``KIND/SEVERITY``."""
         self.predict: Images | None = None
         self.predicts_test_images = False
-        """Whether ``predict`` runs on the test images, whatever else a source would take."""
+        """Whether ``predict`` runs on the test images instead of those of ``load_predict``."""
 
     @abstractmethod
     def load_train(self) -> Images:
@@ -121,19 +127,19 @@ class ImageData(LightningDataModule):
         """The test images."""
 
     def load_holdout(self) -> Images | None:
-        """A hold-out of the source's own; None has it taken from the training images by ``val_split``."""
+        """The source's own validation images; None where the hold-out is to be split off the training images."""
         return None
 
     def load_predict(self) -> Images:
-        """What ``predict`` runs on: the test images, unless a source knows better."""
+        """The images that ``predict`` runs on: the test images, unless a subclass has others."""
         return self.load_test()
 
     def load_ood(self) -> Images:
-        """What stands for images from elsewhere beside another source's: the test images, or all that nothing saw."""
+        """The images that this source supplies when it is another's out-of-distribution set: its test images."""
         return self.load_test()
 
     def predict_names(self) -> list[str]:
-        """What identifies each image of ``load_predict`` to a person."""
+        """A readable name for each image of ``load_predict``, such as its file; call ``setup("predict")`` first."""
         if self.predict is None:
             raise RuntimeError("predict_names() needs setup('predict') before it.")
         return [f"test/{index}" for index in range(len(self.predict))]
@@ -148,8 +154,8 @@ class ImageData(LightningDataModule):
 
     @property
     def num_train(self) -> int:
-        """N: the distinct images trained on, after subset and hold-out."""
-        return len(_ready(self.train, "fit"))
+        """N, the number of distinct training images after subset and hold-out; call ``setup("fit")`` first."""
+        return len(_after_setup(self.train, "fit"))
 
     def setup(self, stage: str | None = None) -> None:
         if stage in ("fit", "validate", None) and self.train is None:
@@ -162,20 +168,20 @@ class ImageData(LightningDataModule):
         if not self.mean and not self.normalize:
             self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
         if not self.mean:
-            # Test images are normalised with the training images' constants, so those are needed here too.
+            # Test images are normalised with the mean and std of the training images, which are computed here.
             if self.train is None:
                 self._setup_train()
-            self.mean, stds = _ready(self.train, "fit").mean_and_std()
-            self.std = [std or 1.0 for std in stds]  # a channel that never changes has nothing to scale
+            self.mean, stds = _after_setup(self.train, "fit").mean_and_std()
+            self.std = [std or 1.0 for std in stds]  # a constant channel must not be divided by 0
         if stage in ("test", None) and len(self.test_sets) == 1:
-            self._add_test_sets(_ready(self.test, "test"))
+            self._add_test_sets(_after_setup(self.test, "test"))
 
     def _add_test_sets(self, test: Images) -> None:
         for other in self.ood:
-            if self.is_one_set and other.is_one_set and not other.root_is_given:
+            if self.name_identifies_images and other.name_identifies_images and not other.root_is_given:
                 other.root = self.root
             same_name = self.name in (other.name, other.training_images_of) or other.name == self.training_images_of
-            if same_name and (self.is_one_set or self.root.resolve() == other.root.resolve()):
+            if same_name and (self.name_identifies_images or self.root.resolve() == other.root.resolve()):
                 raise ValueError(f"ood must be images from elsewhere, got {other.name} for tests on {self.name}.")
             other.prepare_like(self.describe(), labelled=False)
             name, number = f"ood/{other.name}", 2
@@ -184,21 +190,21 @@ class ImageData(LightningDataModule):
             self.test_sets[name] = other._converted(other.load_ood())
             self.notes += [note for note in other.notes if note not in self.notes]
         if self.corruptions:
-            chosen, _ = stratified_split(test.labels, min(1, IMAGES / len(test)), seed=0)
-            clean = test[chosen]
+            sample, _ = stratified_split(test.labels, min(1, NUM_IMAGES / len(test)), seed=0)
+            clean = test[sample]
             self.test_sets["clean/0"] = clean
             for kind in KINDS:
                 for severity in SEVERITIES:
-                    worse = Images(corrupted(clean.pixels, kind, severity), clean.labels)
-                    self.test_sets[f"{kind}/{severity}"] = worse
+                    pixels = corrupted(clean.pixels, kind, severity)
+                    self.test_sets[f"{kind}/{severity}"] = Images(pixels, clean.labels)
 
     def _setup_train(self) -> None:
         images = self.load_train()
         if self.train_subset is not None:
-            chosen = slice(*self.train_subset)
-            if chosen.stop > len(images):
-                raise ValueError(f"train_subset must lie within the {len(images)} training images, got {chosen.stop}.")
-            images = images[chosen]
+            subset = slice(*self.train_subset)
+            if subset.stop > len(images):
+                raise ValueError(f"train_subset must lie within the {len(images)} training images, got {subset.stop}.")
+            images = images[subset]
         holdout = self.load_holdout()
         if holdout is None:
             held_out, train = stratified_split(images.labels, self.val_split, self.seed)
@@ -216,7 +222,7 @@ class ImageData(LightningDataModule):
         return images.converted(self.in_channels, size)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data, in plain values: enough to prepare any other images the same way."""
+        """What a checkpoint stores about the data, in plain values: enough to prepare other images the same way."""
         return {
             "name": self.name,
             "class_names": list(self.class_names),
@@ -228,39 +234,39 @@ class ImageData(LightningDataModule):
         }
 
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
-        """Prepares these images as those of ``description`` were (see :meth:`describe`), so that a network knows them.
+        """Takes over image size, channels and normalisation from ``description``, which :meth:`describe` returned.
 
         Raises:
             ValueError: when ``labelled`` and the classes are not the same: labels would mean different things.
         """
         if labelled and list(self.class_names) != description["class_names"]:
             raise ValueError(
-                f"{self.name} has the classes {_few(self.class_names)}, but the checkpoint was trained on "
-                f"{description['name']} with {_few(description['class_names'])}: its labels would mean nothing. "
+                f"{self.name} has the classes {_abridged(self.class_names)}, but the checkpoint was trained on "
+                f"{description['name']} with {_abridged(description['class_names'])}: its labels would mean nothing. "
                 "`bnn predict` needs no labels."
             )
         self.image_size, self.channels = description["image_size"], description["channels"]
         self.mean, self.std = description["mean"], description["std"]
 
     def train_dataloader(self) -> BatchLoader:
-        return self._loader(_ready(self.train, "fit"), train=True)
+        return self._loader(_after_setup(self.train, "fit"), train=True)
 
     def val_dataloader(self) -> BatchLoader | list:
-        selection = _ready(self.selection, "fit")
+        selection = _after_setup(self.selection, "fit")
         return self._loader(selection) if len(selection) else []
 
     def calibration_dataloader(self) -> BatchLoader:
-        """The half of the hold-out that selected nothing."""
-        return self._loader(_ready(self.calibration, "fit"))
+        """Serves the calibration half of the hold-out (unused for training and model selection)."""
+        return self._loader(_after_setup(self.calibration, "fit"))
 
     def test_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The test images' loader; where there is more to test on, a list with that of each of ``test_sets``."""
-        _ready(self.test, "test")
+        """The loader of the test images; where there are several ``test_sets``, a list with the loader of each."""
+        _after_setup(self.test, "test")
         loaders = [self._loader(images) for images in self.test_sets.values()]
         return loaders if len(loaders) > 1 else loaders[0]
 
     def predict_dataloader(self) -> BatchLoader:
-        return self._loader(_ready(self.predict, "predict"))
+        return self._loader(_after_setup(self.predict, "predict"))
 
     def _loader(self, images: Images, train: bool = False) -> BatchLoader:
         trainer = self.trainer
@@ -276,9 +282,15 @@ class ImageData(LightningDataModule):
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Two disjoint index lists in rising order: ``round(share * n)`` examples, and the rest.
+    """Splits examples at random into two parts in which each class has the same share, to within one example.
 
-    Every class gives its share to within one example.
+    Args:
+        labels: ``(n,)``.
+        share: of the examples that go into the first part, from 0 to 1.
+        seed: of the random choice.
+
+    Returns:
+        Two disjoint index tensors in rising order: ``round(share * n)`` examples, and the others.
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator)
@@ -291,7 +303,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
-def _as_range(subset: int | list[int] | None) -> tuple[int, int] | None:
+def _start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:
     if subset is None:
         return None
     start, stop = (0, subset) if isinstance(subset, int) else (subset if len(subset) == 2 else (0, 0))
@@ -300,11 +312,11 @@ def _as_range(subset: int | list[int] | None) -> tuple[int, int] | None:
     return start, stop
 
 
-def _ready(images: Images | None, stage: str) -> Images:
+def _after_setup(images: Images | None, stage: str) -> Images:
     if images is None:
         raise RuntimeError(f"setup({stage!r}) must run before this.")
     return images
 
 
-def _few(names: Sequence[str]) -> str:
+def _abridged(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]}, ... {names[-1]}"

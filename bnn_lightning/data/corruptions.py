@@ -1,7 +1,7 @@
-"""Test images made worse in five ways and five degrees: rotation, noise, blur, contrast, occlusion.
+"""Corrupted test images: rotation, noise, blur, contrast and occlusion, each in five severities.
 
-After Hendrycks & Dietterich 2019 (arXiv:1903.12261), computed here; severities suit small images and are those below,
-not the published ones. Randomness is seeded, so that every network sees the same pixels.
+After Hendrycks & Dietterich 2019 (arXiv:1903.12261), but computed here, with severities that suit small images instead
+of the published ones. Randomness is seeded, so that every network sees the same pixels.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,20 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 SEVERITIES = (1, 2, 3, 4, 5)
-IMAGES = 2_000
-"""Corrupted images are made of this many test images, the same for every network."""
+NUM_IMAGES = 2_000
+"""How many test images are corrupted; the same ones for every network."""
 
 
 def corrupted(pixels: Tensor, kind: str, severity: int) -> Tensor:
-    """``pixels``, uint8 ``(images, channels, height, width)``, after the corruption ``kind`` at a severity from 1 to 5.
+    """A corrupted copy of ``pixels``, uint8 ``(images, channels, height, width)``.
+
+    Args:
+        pixels: the clean images.
+        kind: a key of ``KINDS``.
+        severity: from 1, the mildest, to 5.
 
     Raises:
-        ValueError: for another kind or severity.
+        ValueError: when there is no such kind or severity.
     """
     if kind not in KINDS or severity not in SEVERITIES:
         raise ValueError(f"corruption must be one of {', '.join(KINDS)} from 1 to 5, got {kind!r} at {severity}.")
@@ -27,37 +32,37 @@ def corrupted(pixels: Tensor, kind: str, severity: int) -> Tensor:
 
 
 def rotation(pixels: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """By 15 degrees a step, every second image to the right; corners that come in are black."""
-    turned = torch.empty_like(pixels)
+    """Rotates by 15 degrees per severity, every second image in the opposite direction; empty corners are black."""
+    rotated = torch.empty_like(pixels)
     for start, direction in ((0, 1), (1, -1)):
         bilinear = tvf.InterpolationMode.BILINEAR
-        turned[start::2] = tvf.rotate(pixels[start::2], direction * 15.0 * severity, bilinear)
-    return turned
+        rotated[start::2] = tvf.rotate(pixels[start::2], direction * 15.0 * severity, bilinear)
+    return rotated
 
 
 def noise(pixels: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Gaussian, with a standard deviation of 0.1 a step where white is 1."""
-    added = torch.randn(pixels.shape, generator=generator) * (25.5 * severity)
-    return _eight_bits(pixels + added)
+    """Adds Gaussian noise with a standard deviation of 0.1 per severity, on a scale where white is 1."""
+    change = torch.randn(pixels.shape, generator=generator) * (25.5 * severity)
+    return _to_uint8(pixels + change)
 
 
 def blur(pixels: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Gaussian, with a standard deviation of 1/64 of the image's side a step."""
+    """Blurs with a Gaussian whose standard deviation is 1/64 of the image's side per severity."""
     sigma = severity * pixels.shape[-1] / 64
     side = 2 * round(3 * sigma) + 1
-    side = min(side, 2 * ((pixels.shape[-1] - 1) // 2) + 1)  # the image is mirrored at its edge, once
+    side = min(side, 2 * ((pixels.shape[-1] - 1) // 2) + 1)  # torch mirrors the image at its edges, at most once
     return tvf.gaussian_blur(pixels, [side, side], [sigma, sigma])
 
 
 def contrast(pixels: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """What differs from the image's mean shrinks to 0.7, 0.5, 0.3, 0.2, 0.1."""
-    kept = (0.7, 0.5, 0.3, 0.2, 0.1)[severity - 1]
+    """Scales the differences from the image's mean by 0.7, 0.5, 0.3, 0.2 or 0.1."""
+    factor = (0.7, 0.5, 0.3, 0.2, 0.1)[severity - 1]
     mean = pixels.float().mean((1, 2, 3), keepdim=True)
-    return _eight_bits(mean + kept * (pixels - mean))
+    return _to_uint8(mean + factor * (pixels - mean))
 
 
 def occlusion(pixels: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """A grey square, its side a tenth of the image's larger with each step from two tenths, at a random place."""
+    """Covers a random place with a grey square: its side is 2/10 of the image's at severity 1, 6/10 at 5."""
     height, width = pixels.shape[2:]
     side = [max(1, round(length * (severity + 1) / 10)) for length in (height, width)]
     covered = pixels.clone()
@@ -68,7 +73,7 @@ def occlusion(pixels: Tensor, severity: int, generator: torch.Generator) -> Tens
     return covered
 
 
-def _eight_bits(values: Tensor) -> Tensor:
+def _to_uint8(values: Tensor) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Downloads into a folder that other processes read from, or download into, at the same time."""
+"""Downloads data sets safely while other processes read from, or download into, the same folder."""
 
 import os
 import shutil
@@ -11,10 +11,19 @@ from bnn_lightning.files import locked
 
 
 def fetch(root: Path, name: str, is_there: Callable[[], bool], download: Callable[[str], Any]) -> None:
-    """Has ``download(folder)`` bring files that belong below ``root``, unless by now they are there.
+    """Downloads files into ``root`` by ``download(folder)``, unless another process has done so meanwhile.
 
-    One process does so at a time, in a folder of its own, from where whole files move to their places: a download that
-    is killed leaves nothing that another process would take for the data.
+    One process downloads at a time, into a temporary folder, from which complete files are moved into ``root``: an
+    interrupted download leaves nothing that another process could mistake for the data.
+
+    Args:
+        root: the folder of the data; the files keep their relative paths.
+        name: of the data set, used for the lock file and the temporary folder.
+        is_there: whether the files are in ``root``.
+        download: downloads them into the folder that it is given.
+
+    Raises:
+        UnwritableError: when the lock file cannot be created.
     """
     with locked(root / f".{name}.lock"):
         for unfinished in root.glob(f".{name}.unfinished*"):
@@ -25,8 +34,8 @@ def fetch(root: Path, name: str, is_there: Callable[[], bool], download: Callabl
         try:
             download(str(folder))
             for file in [path for path in folder.rglob("*") if path.is_file()]:
-                place = root / file.relative_to(folder)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, place)
+                target = root / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
         finally:
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Reads IDX files, the format of MNIST and its relatives, plain or gzip'd."""
+"""Reads IDX files, the format of MNIST and similar data sets, plain or gzipped."""
 
 import gzip
 import math
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from bnn_lightning.data.loader import Images
 
-_MAX_BYTES = 2**30  # the largest published set in this format has 0.64e9; a small gzip file can hold any number
+_MAX_BYTES = 2**30  # the largest published set has 0.64e9 bytes; a small gzip file could otherwise fill the memory
 
 
 def read_labelled(images: Path, labels: Path, size: int, num_classes: int) -> Images:
     """The grey images of one IDX file, ``size`` x ``size`` pixels, with the labels of another.
 
     Raises:
-        ValueError: naming the file, when one of them is not such a file, or when they do not fit together.
+        ValueError: when a file cannot be read, is no such IDX file, or the two do not fit together; it names the file.
     """
     pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
@@ -36,7 +36,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """The uint8 tensor in an IDX file of ``dimensions`` dimensions (3 for images, 1 for labels).
 
     Raises:
-        ValueError: naming the file, when it is not such a file, is cut short or holds nothing.
+        ValueError: when the file cannot be read, is no such IDX file, is cut short or empty; it names the file.
     """
     try:
         with path.open("rb") as file, gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as content:
@@ -53,12 +53,12 @@ def _read(file: Any, path: Path, dimensions: int) -> Tensor:
         raise ValueError(
             f"{path} must be an IDX file of unsigned bytes with {dimensions} dimensions; its header is not."
         )
-    shape = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
+    shape = [int.from_bytes(header[offset : offset + 4], "big") for offset in range(4, len(header), 4)]
     count = math.prod(shape)
     if not 0 < count <= _MAX_BYTES:
         raise ValueError(f"{path} must hold from 1 to {_MAX_BYTES:,} bytes, its header says {shape}.")
     content = file.read(count + 1)
     if len(content) != count:
-        found = "more" if len(content) > count else f"{len(content)}"
-        raise ValueError(f"{path} must hold {count} bytes for shape {shape}, got {found}.")
+        length = "more" if len(content) > count else f"{len(content)}"
+        raise ValueError(f"{path} must hold {count} bytes for shape {shape}, got {length}.")
     return torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(shape)

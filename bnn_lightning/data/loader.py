@@ -1,4 +1,4 @@
-"""Images in memory, served by the batch: one gather, one normalisation, no Python per image."""
+"""Images in memory, and the loader that serves them as batches without any Python code per image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,18 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from bnn_lightning.randomness import mixed
+from bnn_lightning.randomness import combined_seed
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels ``(n, channels, height, width)`` as uint8 and labels ``(n,)`` as int64; -1 where a label is not known.
+    """Images with their labels; ``images[index]`` selects some of them.
 
     Args:
-        stored: the pixels.
-        labels: theirs.
-        rows: which of ``stored`` these images are, for pixels that lie in a file: they are read when they are asked
-            for, and a part of the images is a part of the rows. None for pixels in memory, all of which these are.
+        stored: pixels ``(n, channels, height, width)`` as uint8.
+        labels: ``(images,)`` as int64; -1 where a label is not known.
+        rows: ``(images,)``, indices into ``stored``, for pixels that are mapped from a file: only the pixels that are
+            used are read, and indexing selects rows instead of copying pixels. None where all of ``stored`` is meant.
+
+    Raises:
+        ValueError: when the pixels have another type or shape, or the labels another length.
     """
 
     stored: Tensor
@@ -45,10 +48,15 @@ class Images:
 
     @property
     def pixels(self) -> Tensor:
+        """``(images, channels, height, width)`` as uint8; copied where ``rows`` is given."""
         return self.stored if self.rows is None else self.stored[self.rows]
 
     def converted(self, channels: int, size: int) -> "Images":
-        """The same images with 1 or 3 ``channels`` and ``size`` x ``size`` pixels (bilinear, antialiased)."""
+        """The same images with 1 or 3 ``channels`` and ``size`` x ``size`` pixels (bilinear, antialiased).
+
+        Raises:
+            ValueError: for any other number of channels.
+        """
         if tuple(self.stored.shape[1:]) == (channels, size, size):
             return self
         pixels = self.pixels
@@ -64,7 +72,8 @@ class Images:
         return Images(pixels.contiguous(), self.labels)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel over all pixels, in units where 255 is 1."""
+        """Mean and standard deviation of each channel over all pixels, on a scale where 255 is 1."""
+        # A histogram per channel gives exact float64 results and needs no float copy of the images.
         levels = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(self.stored.shape[1], 256, dtype=torch.int64)
         for index in torch.arange(len(self)).split(4096):
@@ -80,10 +89,17 @@ class Images:
 
 
 class EpochSampler:
-    """The order of an epoch, a function of (seed, epoch) alone, and this process's share of it.
+    """The order of the examples in an epoch, which depends on seed and epoch only, and this process's share of it.
 
-    Lightning calls ``set_epoch``. With several processes each takes every ``world_size``-th example; in training the
-    shares are cut to equal length, so that every step sees the same number of examples on every process.
+    Lightning calls ``set_epoch``. With several processes, each takes every ``world_size``-th example. In training the
+    shares are cut to equal length, so that in every step all processes have the same number of examples.
+
+    Args:
+        length: number of examples.
+        shuffle: whether the order is random, as in training.
+        seed: of the random order.
+        rank: number of this process.
+        world_size: number of processes.
     """
 
     def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1):
@@ -95,15 +111,16 @@ class EpochSampler:
         self.epoch = epoch
 
     def order(self) -> Tensor:
+        """Indices of this process's examples, int64, in the order of the current epoch."""
         if not self.shuffle:
             return torch.arange(self.rank, self.length, self.world_size)
-        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(combined_seed(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator)[self.rank :: self.world_size]
         return order[: self.length // self.world_size]
 
     def generator(self, step: int) -> torch.Generator:
-        """What augmentation draws from in a step: of its own, so that an epoch can begin in its middle."""
-        return torch.Generator().manual_seed(mixed(self.seed + 1, self.epoch, step, self.rank))
+        """The random generator for the augmentation of one step; each has its own, so that an epoch can be resumed."""
+        return torch.Generator().manual_seed(combined_seed(self.seed + 1, self.epoch, step, self.rank))
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -114,17 +131,17 @@ class EpochSampler:
 class BatchLoader:
     """Iterates over ``(images, labels)``: normalised float32 ``(batch, channels, height, width)``, int64 ``(batch,)``.
 
-    ``state_dict()`` says how far an epoch has come; after ``load_state_dict()`` the next pass begins there.
+    ``state_dict()`` holds the position within the epoch; after ``load_state_dict()`` the next pass begins there.
 
     Args:
-        images: what is served.
+        images: to serve.
         batch_size: images in a batch; the last batch may be smaller. A last training batch of one image is left out,
             because batch norm cannot be computed from it.
-        mean, std: of each channel, in units where 255 is 1.
-        sampler: the order.
+        mean, std: of each channel, on a scale where 255 is 1.
+        sampler: gives the order of the images.
         crop_padding: in training, pad by this many black pixels and crop back to the size at a random place.
         flip: in training, mirror left to right with probability 1/2.
-        device: where batches are wanted: they go there as uint8 and are normalised there.
+        device: the device of the batches: they are copied to it as uint8 and normalised there.
     """
 
     def __init__(
@@ -139,9 +156,10 @@ class BatchLoader:
         device: torch.device | str = "cpu",
     ):
         self.images, self.batch_size, self.sampler = images, batch_size, sampler
-        self.batch_sampler = None  # Lightning asks every loader that has a sampler for this
+        self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
         self.crop_padding, self.flip = crop_padding, flip
-        self._served, self._first = 0, 0  # batches of the current pass; where the next pass begins
+        self._served = 0  # batches of the current pass
+        self._first = 0  # the batch that the next pass begins with
         self.device = torch.device(device)
         self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1).to(self.device)
         self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
@@ -178,26 +196,28 @@ class BatchLoader:
         return {"batches": self._served} | self._division()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begins the next pass where the one of ``state`` was.
+        """Makes the next pass begin where the pass that saved ``state`` had come to.
 
         Raises:
-            ValueError: when its epoch was divided into batches in another way.
+            ValueError: when that epoch was divided into batches differently, so that its position has no counterpart.
         """
-        for name, now in self._division().items():
-            if state[name] != now:
+        for name, value in self._division().items():
+            if state[name] != value:
                 raise ValueError(
-                    f"{name} must be {state[name]} to go on within an epoch, got {now}; between epochs it can change."
+                    f"{name} must be {state[name]} to go on within an epoch, got {value}; between epochs it can change."
                 )
         self._first = state["batches"]
 
     def _division(self) -> dict[str, int]:
+        """The numbers that decide how an epoch is divided into batches."""
         return {"batch_size": self.batch_size, "processes": self.sampler.world_size, "images": self.sampler.length}
 
 
 def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Pads with black pixels and cuts a window of the old size at a random place of each image."""
     batch, _, height, width = pixels.shape
     windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # (..., top, left, height, width)
     corners = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
     top, left = corners.to(pixels.device, non_blocking=True)
-    which = torch.arange(batch, device=pixels.device)
-    return windows[which, :, top, left]
+    image = torch.arange(batch, device=pixels.device)
+    return windows[image, :, top, left]

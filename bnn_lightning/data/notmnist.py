@@ -1,4 +1,4 @@
-"""notMNIST: letters A to J from many fonts; and a stand-in for it, rendered from the fonts at hand."""
+"""NotMNIST: letters A to J from many fonts; and RenderedLetters, a substitute drawn from matplotlib's fonts."""
 
 import gzip
 import io
@@ -21,16 +21,17 @@ from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
 
 _URL = "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz"
-_MAX_BYTES = 100_000  # of a picture of 28x28 pixels; the real ones have a few hundred
+_MAX_BYTES = 100_000  # limit for one PNG file of 28x28 pixels; the real files have a few hundred bytes
 
 
 class NotMNIST(ImageData):
-    """Letters A-J from many fonts, 28x28 grey (Bulatov 2011), found in ``root/notMNIST``.
+    """Letters A-J from many fonts, 28x28 grey (Bulatov 2011), read from ``root/notMNIST``.
 
-    Either the original archive ``notMNIST_small.tar.gz`` (any ``notMNIST_small*.tar.gz``, of PNG files LETTER/NAME.png;
-    downloaded where nothing is found) or IDX files in MNIST's format, which come first. The archive is read as it is
-    and never unpacked; pictures that cannot be read are left out and counted. The set has no split: exact repeats are
-    removed, then a seeded, stratified fifth is the test set. As images from elsewhere (``ood``) it is used whole.
+    The folder holds IDX files in MNIST's format or, if there are none, the original archive ``notMNIST_small.tar.gz``
+    (any ``notMNIST_small*.tar.gz`` with PNG files LETTER/NAME.png), which is downloaded if it is missing too. The
+    archive is read without unpacking it; pictures that cannot be read are left out and counted. The data set comes
+    without a test set: exact duplicates are removed, then a seeded, stratified fifth becomes the test set. As an
+    out-of-distribution set (``ood``) all of it is used.
     """
 
     splits_test_by_seed = True
@@ -53,7 +54,7 @@ class NotMNIST(ImageData):
             for suffix in ("", ".gz"):
                 paths = [folder / f"{name}{suffix}" for name in names]
                 if all(path.is_file() for path in paths):
-                    return _without_repeats(read_labelled(paths[0], paths[1], self.native_size, self.num_classes))
+                    return _without_duplicates(read_labelled(paths[0], paths[1], self.native_size, self.num_classes))
         archives = sorted(folders[0].glob("notMNIST_small*.tar.gz"))
         archive = archives[0] if archives else self._download(folders[0], names)
         images, self.unreadable = read_letters(archive)
@@ -61,7 +62,7 @@ class NotMNIST(ImageData):
             note = f"{len(self.unreadable)} unreadable files of {archive.name} left out"
             warnings.warn(f"{note}, such as {next(iter(self.unreadable))}.", stacklevel=2)
             self.notes = list(dict.fromkeys([*self.notes, note]))
-        return _without_repeats(images)
+        return _without_duplicates(images)
 
     @staticmethod
     def _download(folder: Path, names: tuple[str, str]) -> Path:
@@ -82,17 +83,18 @@ class NotMNIST(ImageData):
 
 
 def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
-    """The 28x28 pictures LETTER/NAME.png in a gzip'd tar archive, sorted by name, and those that cannot be read.
+    """Reads the 28x28 pictures LETTER/NAME.png from a .tar.gz archive without unpacking it to the disk.
 
-    Nothing is written: members are read from the archive one by one.
+    Returns:
+        The readable pictures, sorted by name, and the reason for each one that cannot be read.
 
     Raises:
-        ValueError: when it is no whole gzip'd tar archive, or has no such pictures, or a member that could do harm if
-            it were unpacked (a link, a device, a path that leaves the folder).
+        ValueError: when the file is not a complete .tar.gz archive, has no such pictures, or has a member that would be
+            dangerous to unpack (a link, a device, a path that leaves the folder).
     """
     pixels, labels, unreadable = {}, {}, {}
     try:
-        with gzip.open(archive) as content, tarfile.open(fileobj=content, mode="r:") as members:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as members:
             for member in members:
                 parts = Path(member.name).parts
                 if member.isdir():
@@ -105,16 +107,17 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
                     unreadable[Path(member.name)] = f"it has {member.size:,} bytes"
                     continue
                 file: Any = members.extractfile(member)
-                picture = file.read()
+                content = file.read()
                 try:
-                    pixels[member.name] = _letter(picture)
+                    pixels[member.name] = _read_png(content)
                     labels[member.name] = ord(parts[-2]) - ord("A")
                 except UnidentifiedImageError:
                     unreadable[Path(member.name)] = "it is no PNG picture"
                 except Exception as error:  # a damaged picture can raise nearly anything
                     unreadable[Path(member.name)] = str(error) or type(error).__name__
-            # tarfile takes a damaged member for the end, after which there should be zeros; gzip's checksum comes last.
-            while rest := content.read(2**20):
+            # tarfile takes a damaged header for the end of the archive, but after a real end there are only zeros.
+            # Reading on to the end of the file also makes gzip verify its checksum.
+            while rest := stream.read(2**20):
                 if rest.count(0) != len(rest):
                     raise tarfile.ReadError(f"damaged after {len(pixels)} pictures")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -126,23 +129,23 @@ def read_letters(archive: Path) -> tuple[Images, dict[Path, str]]:
     return Images(stacked, torch.tensor([labels[name] for name in names])), unreadable
 
 
-def _letter(content: bytes) -> np.ndarray:
+def _read_png(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
         if picture.size != (28, 28):
             raise ValueError(f"it has {picture.size[0]}x{picture.size[1]} pixels, not 28x28")
         return np.array(picture.convert("L"))
 
 
-def _without_repeats(images: Images) -> Images:
-    _, first = np.unique(images.pixels.flatten(1).numpy(), axis=0, return_index=True)
-    return images[torch.from_numpy(np.sort(first))]
+def _without_duplicates(images: Images) -> Images:
+    _, first_index = np.unique(images.pixels.flatten(1).numpy(), axis=0, return_index=True)
+    return images[torch.from_numpy(np.sort(first_index))]
 
 
 class RenderedLetters(ImageData):
-    """Letters A-J drawn from the fonts that matplotlib ships: images from elsewhere where notMNIST is out of reach.
+    """Letters A-J drawn with the fonts that matplotlib ships: out-of-distribution images without a download.
 
-    White on black, 28x28, each letter of each font eight times, turned, scaled and shifted a little; always the same.
-    Easier to tell from digits than notMNIST and of far less variety: results are not to be compared with those.
+    White on black, 28x28, eight slightly rotated, scaled and shifted versions of each letter of each font, always the
+    same. They vary less than notMNIST and are easier to tell from digits: results are not comparable with those on it.
     """
 
     splits_test_by_seed = True
@@ -179,16 +182,17 @@ class RenderedLetters(ImageData):
 
 
 def letter_fonts() -> list[Path]:
-    """The font files of matplotlib that have the letters of the alphabet in their usual places."""
+    """The font files of matplotlib in which letters look like letters, sorted by path."""
     package = find_spec("matplotlib")  # finds the folder without importing the package
     folders = [] if package is None else list(package.submodule_search_locations or [])
     files = sorted(file for folder in folders for file in Path(folder, "mpl-data", "fonts", "ttf").glob("*.ttf"))
-    # Fonts of mathematical symbols have other signs, or none, where letters are.
+    # Fonts of mathematical symbols have other signs, or none, at the codes of letters.
     symbols = re.compile("cm(sy|ex|mi)|STIX(NonUni|Siz)|DejaVu(Sans|Serif)Display|LastResort")
     return [file for file in files if not symbols.match(file.name)]
 
 
 def _rendered_letter(letter: str, font: ImageFont.FreeTypeFont, generator: np.random.Generator) -> np.ndarray:
+    """A letter, randomly rotated, scaled and shifted: uint8 ``(28, 28)``; drawn at four times that size."""
     canvas = Image.new("L", (112, 112))
     ImageDraw.Draw(canvas).text((56, 56), letter, fill=255, font=font, anchor="mm")
     angle, scale = generator.uniform(-12, 12), generator.uniform(0.85, 1.1)
@@ -196,5 +200,5 @@ def _rendered_letter(letter: str, font: ImageFont.FreeTypeFont, generator: np.ra
     cos, sin = np.cos(np.radians(angle)) / scale, np.sin(np.radians(angle)) / scale
     centre = 56 + shift
     matrix = (cos, sin, 56 - cos * centre[0] - sin * centre[1], -sin, cos, 56 + sin * centre[0] - cos * centre[1])
-    turned = canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.array(turned.resize((28, 28), Image.Resampling.BOX))
+    transformed = canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.array(transformed.resize((28, 28), Image.Resampling.BOX))

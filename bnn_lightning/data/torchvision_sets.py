@@ -1,4 +1,4 @@
-"""The sets that torchvision can download: the MNIST family, CIFAR, SVHN. Read from the root where they are there."""
+"""The data sets that torchvision can download (MNIST family, CIFAR, SVHN), read from local files where they exist."""
 
 import hashlib
 import io
@@ -20,13 +20,15 @@ from bnn_lightning.data.loader import Images
 _DIGITS = tuple("0123456789")
 
 
-class _Published(ImageData):
+class _Downloadable(ImageData):
+    """A data set that torchvision can download."""
+
     def _download(
         self, looked_for: str, folder: Path, is_there: Callable[[], bool], download: Callable[[str], Any]
     ) -> None:
         try:
             fetch(self.root, type(self).__name__, is_there, download)
-        except (OSError, RuntimeError) as error:  # torchvision reports failed downloads and bad checksums as either
+        except (OSError, RuntimeError) as error:  # torchvision raises either for failed downloads and wrong checksums
             reason = str(error).splitlines()[0].rstrip(".")
             raise DataNotFoundError(
                 f"{self.name} was not found: looked for {looked_for} in {folder}, and downloading failed ({reason}). "
@@ -35,7 +37,7 @@ class _Published(ImageData):
             ) from None
 
 
-class MNIST(_Published):
+class MNIST(_Downloadable):
     """70,000 handwritten digits, 28x28 grey (LeCun et al. 1998)."""
 
     class_names = _DIGITS
@@ -80,10 +82,10 @@ def _plain_or_gz(path: Path) -> Path:
     return path if path.is_file() else path.with_name(f"{path.name}.gz")
 
 
-class CIFAR10(_Published):
-    """60,000 photographs of ten kinds, 32x32 RGB (Krizhevsky 2009).
+class CIFAR10(_Downloadable):
+    """60,000 photographs of ten classes, 32x32 RGB (Krizhevsky 2009).
 
-    Files with other checksums than the published ones are read too, with a warning and the note "unofficial pixels".
+    Files whose checksum is not the published one are read too, with a warning and the note "unofficial pixels".
     """
 
     class_names: tuple[str, ...] = (
@@ -127,9 +129,9 @@ class CIFAR10(_Published):
                     f"{folder / name} is not the published file: results carry the note 'unofficial pixels'.",
                     stacklevel=2,
                 )
-            of_file = self._images(_unpickle_arrays(content, folder / name), folder / name)
-            pixels.append(of_file.pixels)
-            labels.append(of_file.labels)
+            images = self._images(_unpickle_arrays(content, folder / name), folder / name)
+            pixels.append(images.pixels)
+            labels.append(images.labels)
         return Images(torch.cat(pixels), torch.cat(labels))
 
     def _images(self, batch: Any, path: Path) -> Images:
@@ -155,7 +157,7 @@ wolf woman worm
 
 
 class CIFAR100(CIFAR10):
-    """60,000 photographs of a hundred kinds, 32x32 RGB (Krizhevsky 2009)."""
+    """60,000 photographs of a hundred classes, 32x32 RGB (Krizhevsky 2009)."""
 
     class_names = tuple(_CIFAR100_CLASSES.split())
     _dataset = datasets.CIFAR100
@@ -163,7 +165,7 @@ class CIFAR100(CIFAR10):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """CIFAR's files are pickles. A pickle can name any function to call; this one may only name what builds arrays."""
+    """Loads CIFAR's files, which are pickles, safely: only the functions that build numpy arrays may be called."""
 
     allowed = frozenset(
         {
@@ -188,7 +190,7 @@ def _unpickle_arrays(content: bytes, path: Path) -> dict[bytes, Any]:
         raise ValueError(f"{path} is not a CIFAR batch ({error}); fetch it again.") from None
 
 
-class SVHN(_Published):
+class SVHN(_Downloadable):
     """99,289 house numbers, 32x32 RGB (Netzer et al. 2011)."""
 
     class_names = _DIGITS
@@ -202,7 +204,7 @@ class SVHN(_Published):
         return self._load("test")
 
     def _load(self, split: str) -> Images:
-        from scipy.io import loadmat  # here, because no other data set need wait for it
+        from scipy.io import loadmat  # imported here, because it is slow and only this data set needs it
 
         path = self.root / f"{split}_32x32.mat"
         if not path.is_file():
