@@ -1,4 +1,4 @@
-"""The architectures, each written once in plain ``torch.nn`` layers; bayesianize makes them random."""
+"""Network architectures in plain, deterministic ``torch.nn`` layers; ``bayesianize`` makes them Bayesian."""
 
 from bnn_lightning.networks.base import Activation, Network, multiply_adds
 from bnn_lightning.networks.classics import MLP, AlexNet, ThreeConvThreeFC

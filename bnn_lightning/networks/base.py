@@ -1,11 +1,11 @@
-"""What every network is: a chain of named plain layers, deterministic as it stands, Bayesian by bayesianize.
+"""Network, the base class of the architectures: a chain of named layers; and the number of multiplications.
 
-Max pooling stands before the activation: with an activation that never decreases the result is the same number, and
-there are four times fewer activations to compute.
+Max pooling comes before the activation: for a non-decreasing activation the result is the same, and there are four
+times fewer activations to compute.
 
-Initial weights are torch's own with relu and He-normal with softplus, whose slope of 1/2 at zero lets the signal fade
-in deep networks. Measured with 3Conv3FC under BBB on 12,000 MNIST digits, test accuracy after 3 epochs: relu 96.4 %
-(He 94.4 %); softplus 89.8 % with He, 11 % with torch's own.
+Initial weights are torch's defaults with relu and He-normal with softplus, whose slope of 1/2 at zero shrinks the
+signal in deep networks. Measured with 3Conv3FC under BBB on 12,000 MNIST digits, test accuracy after 3 epochs: relu
+96.4 % (He 94.4 %); softplus 89.8 % with He, 11 % with torch's defaults.
 """
 
 from abc import ABCMeta
@@ -20,7 +20,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid}
 
 
 class _AnyModule(ABCMeta):
-    """Lets every ``nn.Module`` class pass for a Network, so that a user's own needs no base class of ours."""
+    """Makes every ``nn.Module`` count as a Network in type checks, so that users' networks need no other base."""
 
     def __subclasscheck__(cls, other: type) -> bool:
         return issubclass(other, nn.Module) if cls is Network else super().__subclasscheck__(other)
@@ -32,14 +32,18 @@ class _AnyModule(ABCMeta):
 class Network(nn.Sequential, metaclass=_AnyModule):
     """A chain of named layers from images ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``.
 
-    Deriving from it gives a network a short name on the command line; any other ``nn.Module`` works by its class path.
-    ``image_size`` is the side of the square images that the architecture is made for.
+    A subclass has a short name on the command line; any other ``nn.Module`` works by its class path. ``image_size`` is
+    the side, in pixels, of the square images that the architecture is made for.
     """
 
     image_size = 32
 
     def __init__(self, activation: str, **layers: nn.Module | bool | None):
-        """Layers in their order; a name with the value None is an activation, and one with False is left out."""
+        """Takes the layers in their order; the value None stands for the activation, and False is left out.
+
+        Raises:
+            ValueError: when ``activation`` is not relu, softplus or sigmoid.
+        """
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
         super().__init__()
@@ -52,7 +56,7 @@ class Network(nn.Sequential, metaclass=_AnyModule):
 
 
 def multiply_adds(net: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Multiplications with their additions in convolutions and linear layers for one image ``shape`` (C, H, W)."""
+    """Number of multiply-add operations of all convolutions and linear layers for one image of ``shape`` (C, H, W)."""
     parameter = next(net.parameters())
     image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     was_training = net.training

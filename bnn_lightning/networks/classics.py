@@ -1,4 +1,7 @@
-"""Larger networks of the published comparisons: AlexNet for small images, 3Conv3FC, and an MLP."""
+"""Larger networks from published comparisons: AlexNet for small images, 3Conv3FC, and an MLP.
+
+The number in the comment beside a layer is the height and width of its output.
+"""
 
 from torch import nn
 

@@ -1,4 +1,7 @@
-"""LeNets: LeNet-5 for 32x32 images, Caffe's for 28x28, and the three linear layers of LeNet-300-100."""
+"""The LeNets: LeNet-5 for 32x32 images, Caffe's LeNet-5 for 28x28, and LeNet-300-100.
+
+The number in the comment beside a layer is the height and width of its output.
+"""
 
 from torch import nn
 

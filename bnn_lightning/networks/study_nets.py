@@ -1,4 +1,7 @@
-"""The networks of the published ablation studies: BaseCNN, SKNet, BatchNormMLP and CIFARNet."""
+"""Networks of published ablation studies: BaseCNN, SKNet, BatchNormMLP and CIFARNet.
+
+The number in the comment beside a layer is the height and width of its output.
+"""
 
 import math
 from typing import Any, Literal
@@ -11,8 +14,8 @@ from bnn_lightning.networks.base import Activation, Network
 class BaseCNN(Network):
     """BASE of an ablation study, for 28x28 images: LeNet5Caffe without activations after its convolutions.
 
-    431,080 parameters with one channel. ``batch_norm`` stands after both convolutions and after fc1; ``dropout`` with
-    rate 1/2 before fc2 (hidden) or, as the study has it, on what fc2 gives (logits).
+    431,080 parameters with one channel. ``batch_norm`` adds batch norm after both convolutions and after fc1;
+    ``dropout`` adds dropout of rate 1/2 before fc2 (hidden) or, as in the study, to the output of fc2 (logits).
     """
 
     image_size = 28
@@ -46,9 +49,10 @@ class BaseCNN(Network):
 
 
 class SKNet(Network):
-    """SK of the same study, for 28x28 images: two 3x3 convolutions where BASE has one of 5x5, then batch norm.
+    """SK of the same study as BaseCNN, for 28x28 images: three 3x3 convolutions; batch norm after them and after fc1.
 
-    644,560 parameters at scale 1 with one channel; ``scale`` is of the convolutions' widths, the study has 0.2 to 2.
+    644,560 parameters at scale 1 with one channel; ``scale`` multiplies the widths of the convolutions, in the study by
+    0.2 to 2.
     """
 
     image_size = 28
@@ -80,10 +84,11 @@ class SKNet(Network):
 
 
 class BatchNormMLP(Network):
-    """The 784-100-100-10 perceptron of a question about batch norm, for 28x28 images; 90,010 parameters with it.
+    """The 784-100-100-10 perceptron of a published question about batch norm, for 28x28 images.
 
-    ``batch_norm`` is none, separate, or shared, where one module normalises both hidden layers: a fault that training
-    refuses unless it is told to let it through. He-normal weights, eps 1e-3.
+    90,010 parameters with one channel and separate batch norm. ``batch_norm`` is none, separate, or shared: then one
+    module normalises both hidden layers, which is the mistake that the question is about, and training refuses it
+    unless it is told to allow it. He-normal weights, eps 1e-3.
     """
 
     image_size = 28
@@ -116,10 +121,10 @@ class BatchNormMLP(Network):
 
 
 class CIFARNet(Network):
-    """The network of a study of the dropout family on CIFAR-10, 32x32; 438,730 parameters at scale 1.
+    """The network of a study of dropout methods on CIFAR-10, 32x32; 438,730 parameters at scale 1.
 
-    Two convolutions with stride 2, and three linear layers with no activation between them. ``scale`` widens all but
-    the last: the study has 1, 1.5 and 2.
+    Two convolutions with stride 2, and three linear layers without activations between them. ``scale`` multiplies the
+    widths of all layers but the last, in the study by 1, 1.5 and 2.
     """
 
     def __init__(
@@ -141,5 +146,5 @@ class CIFARNet(Network):
         )
         linear: Any = (self.fc1, self.fc2, self.fc3)
         for layer in linear:
-            # No activation follows, so there is no slope of 1/2 to make up for: He-normal weights would start far off.
+            # He-normal weights compensate for softplus's slope of 1/2; no activation follows these layers.
             layer.reset_parameters()

@@ -43,10 +43,10 @@ def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: 
     figures.reliability(path("reliability"), log_probs, found["labels"])
     others = {key.removeprefix("log_probs_").replace("_", " "): found[key] for key in found if key[:10] == "log_probs_"}
     figures.risk_coverage_curve(path("risk_coverage"), {name: found["log_probs"]} | others, found["labels"])
-    figures.extremes(path("extremes"), found, images.pixels, classes)
+    figures.most_and_least_certain(path("extremes"), found, images.pixels, classes)
     shown = _typical(found["entropy"])
     turned = torch.stack([tvf.rotate(images.pixels[shown], float(angle)) for angle in _ANGLES])
-    figures.turning(path("turning"), list(_ANGLES), turned, _logits(model, data, turned), classes)
+    figures.rotated_image(path("turning"), list(_ANGLES), turned, _logits(model, data, turned), classes)
     outside = {other.removeprefix("ood/"): model.tested[other] for other in names if other.startswith("ood/")}
     if outside:
         figures.score_histograms(path("ood"), (names[0], found), outside)
@@ -57,7 +57,7 @@ def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: 
             captions.append(f"{other}\nimage {chosen}")
             pixels.append(data.test_sets[f"ood/{other}"].pixels[chosen])
         logits = _logits(model, data, torch.stack(pixels)).unbind(1)
-        figures.by_class(path("uncertainty"), list(zip(captions, pixels, logits, strict=True)), classes)
+        figures.class_uncertainty(path("uncertainty"), list(zip(captions, pixels, logits, strict=True)), classes)
     return written
 
 

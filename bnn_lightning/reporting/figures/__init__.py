@@ -1,27 +1,27 @@
-"""Figures, as PNG files."""
+"""Functions that draw figures of uncertainty, posteriors, pruning and studies with matplotlib."""
 
-from bnn_lightning.reporting.figures.posteriors import first_layer, posterior_and_prior
+from bnn_lightning.reporting.figures.posteriors import first_layer_filters, posterior_and_prior
 from bnn_lightning.reporting.figures.studies import compare
 from bnn_lightning.reporting.figures.uncertainty import (
-    by_class,
-    extremes,
+    class_uncertainty,
+    most_and_least_certain,
     reliability,
     risk_coverage_curve,
+    rotated_image,
     score_histograms,
-    turning,
 )
 from bnn_lightning.reporting.figures.weights import kept_weights, pruning_curve
 
 __all__ = [
-    "by_class",
+    "class_uncertainty",
     "compare",
-    "extremes",
-    "first_layer",
+    "first_layer_filters",
     "kept_weights",
+    "most_and_least_certain",
     "posterior_and_prior",
     "pruning_curve",
     "reliability",
     "risk_coverage_curve",
+    "rotated_image",
     "score_histograms",
-    "turning",
 ]

@@ -1,17 +1,17 @@
-"""PNG files."""
+"""Saves figures as PNG files."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bnn_lightning.files import whole
+from bnn_lightning.files import atomic_path
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG, whole or not at all.
+    """Writes a figure as a PNG file, atomically.
 
     Raises:
-        UnwritableError: when it cannot be written.
+        UnwritableError: when the file cannot be written.
     """
-    with whole(path) as unfinished:
+    with atomic_path(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=120)

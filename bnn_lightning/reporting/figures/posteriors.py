@@ -1,4 +1,4 @@
-"""What a posterior looks like: each layer's weights against their prior, and the first layer's filters."""
+"""Figures of a posterior: each layer's weights against their prior, and the first layer's filters."""
 
 import math
 from collections.abc import Iterable
@@ -9,43 +9,43 @@ from matplotlib.figure import Figure
 
 
 def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
-    """The density of one draw of each weight tensor, of its means, and of the normal prior where it has one.
+    """Draws densities for each weight tensor: one posterior sample, the means, and the prior if it is normal.
 
     Args:
-        named: names and posteriors, as :func:`bnn_lightning.core.layers.posteriors` gives them.
+        named: names and posteriors, as :func:`bnn_lightning.core.whole_network.random_tensors` yields them.
     """
-    shown = [(name, posterior) for name, posterior in named if name.endswith("weight")]
+    weights = [(name, posterior) for name, posterior in named if name.endswith("weight")]
     with torch.random.fork_rng([]):
-        draws = [posterior.sample().detach().float().flatten().cpu() for _, posterior in shown]
-    columns = min(3, len(shown))
-    rows = math.ceil(len(shown) / columns)
+        samples = [posterior.sample().detach().float().flatten().cpu() for _, posterior in weights]
+    columns = min(3, len(weights))
+    rows = math.ceil(len(weights) / columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (name, posterior), drawn in zip(axes, shown, draws, strict=False):
+    for axis, (name, posterior), sample in zip(axes, weights, samples, strict=False):
         mean = posterior.mean.detach().float().flatten().cpu()
         sigma = posterior.variance.detach().float().expand_as(posterior.mean).flatten().cpu().sqrt()
-        reach = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
-        axis.hist(drawn, 80, (-reach, reach), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw")
-        axis.hist(mean, 80, (-reach, reach), density=True, color="black", histtype="step", label="means")
+        limit = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
+        axis.hist(sample, 80, (-limit, limit), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw")
+        axis.hist(mean, 80, (-limit, limit), density=True, color="black", histtype="step", label="means")
         prior_sigma = getattr(posterior, "prior_sigma", None)
         if getattr(posterior, "prior", None) is None and prior_sigma is not None and posterior.prior_mu.numel() == 1:
-            x = torch.linspace(-reach, reach, 200)
+            x = torch.linspace(-limit, limit, 200)
             prior = torch.distributions.Normal(float(posterior.prior_mu), float(prior_sigma))
             axis.plot(x, prior.log_prob(x).exp(), color="#e08a3c", label="prior")
         axis.set_title(f"{name}: median sigma {sigma.median():.2g}", fontsize=9)
         axis.set_yticks([])
-    for axis in axes[len(shown) :]:
+    for axis in axes[len(weights) :]:
         axis.axis("off")
     axes[0].legend(fontsize=7, frameon=False)
     return figure
 
 
-def first_layer(name: str, weight: Any) -> Figure | None:
-    """Mean and sigma of every filter of a convolution; None for other layers.
+def first_layer_filters(name: str, weight: Any) -> Figure | None:
+    """Draws mean and sigma of every filter of a convolution; returns None for other layers.
 
     Args:
         name: of the layer's weight.
-        weight: the posterior of a weight ``(out, in, height, width)``; of several input channels the mean is shown.
+        weight: the posterior of a weight ``(out, in, height, width)``; the figure shows the mean over input channels.
     """
     if weight.mean.dim() != 4:
         return None
@@ -67,8 +67,8 @@ def first_layer(name: str, weight: Any) -> Figure | None:
         part.suptitle(f"{name}: {title} of each filter", fontsize=9)
         low, high = limits
         for axis, values in zip(axes, filters, strict=False):
-            shown = axis.imshow(values, cmap=colours, vmin=low, vmax=high)
+            heatmap = axis.imshow(values, cmap=colours, vmin=low, vmax=high)
         for axis in axes:
             axis.axis("off")
-        part.colorbar(shown, ax=list(axes), shrink=0.9)
+        part.colorbar(heatmap, ax=list(axes), shrink=0.9)
     return figure

@@ -1,4 +1,4 @@
-"""The cells of a study beside each other."""
+"""The figure that compares the cells of a study."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Dot(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A column of the figure: what the values are, the runs of each cell, and figures published for some cells."""
+    """A column of the figure: its axis label, the runs of each cell, and published values by the index of the cell."""
 
     label: str
     dots: Sequence[Sequence[Dot]]
@@ -29,14 +29,17 @@ class Panel(NamedTuple):
 
 
 def compare(path: Path, names: Sequence[str], groups: Sequence[str], panels: Sequence[Panel], title: str) -> None:
-    """A line for each cell: a dot for each seed, a bar at their mean, a diamond at the published figure.
+    """Draws a line for each cell: a dot for each seed, a bar at their mean, a diamond at the published value.
 
     Args:
         path: the PNG to write.
         names: of the cells.
-        groups: of each cell; a group stands on one band of grey or white.
-        panels: side by side.
+        groups: the name of each cell's group; groups are told apart by a white or grey background.
+        panels: the columns of the figure, from left to right.
         title: of the figure.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
     figure = Figure(figsize=(6.2 + 3 * (len(panels) - 1), 1.1 + 0.26 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -52,19 +55,19 @@ def compare(path: Path, names: Sequence[str], groups: Sequence[str], panels: Seq
 
 
 def _draw(axis: Axes, panel: Panel, groups: Sequence[str]) -> None:
-    bands = list(dict.fromkeys(groups))
-    for place, (group, dots) in enumerate(zip(groups, panel.dots, strict=True)):
-        if bands.index(group) % 2 and len(bands) < len(groups):
-            axis.axhspan(place - 0.5, place + 0.5, color=_BAND, zorder=0, linewidth=0)
+    distinct = list(dict.fromkeys(groups))
+    for row, (group, dots) in enumerate(zip(groups, panel.dots, strict=True)):
+        if distinct.index(group) % 2 and len(distinct) < len(groups):
+            axis.axhspan(row - 0.5, row + 0.5, color=_BAND, zorder=0, linewidth=0)
         for dot in dots:
             face = _OURS if dot.converged else "white"
-            axis.plot(dot.value, place, "o", color=_OURS, markerfacecolor=face, alpha=0.7, markersize=4.5)
+            axis.plot(dot.value, row, "o", color=_OURS, markerfacecolor=face, alpha=0.7, markersize=4.5)
         if len(dots) > 1:
-            axis.plot([statistics.mean(dot.value for dot in dots)] * 2, [place - 0.3, place + 0.3], color=_OURS, lw=2)
-    for place, figure in panel.published.items():
-        axis.plot(figure, place, "D", color=_THEIRS, markersize=5, markerfacecolor="none")
+            axis.plot([statistics.mean(dot.value for dot in dots)] * 2, [row - 0.3, row + 0.3], color=_OURS, lw=2)
+    for row, value in panel.published.items():
+        axis.plot(value, row, "D", color=_THEIRS, markersize=5, markerfacecolor="none")
     if min((dot.value for dots in panel.dots for dot in dots), default=0) < -10:
-        axis.set_xscale("symlog", linthresh=1)  # a few that are far off would hide what tells the others apart
+        axis.set_xscale("symlog", linthresh=1)  # a few outliers would hide the differences between the others
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel(panel.label, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
@@ -74,14 +77,14 @@ def _draw(axis: Axes, panel: Panel, groups: Sequence[str]) -> None:
 
 
 def _legend(axis: Axes, panels: Sequence[Panel]) -> list[object]:
-    """What needs to be told apart in these panels."""
-    runs = [dots for panel in panels for dots in panel.dots]
+    """Legend entries for the kinds of marks that these panels have."""
+    cells = [dots for panel in panels for dots in panel.dots]
     handles = []
     if any(panel.published for panel in panels):
         handles.append(axis.plot([], [], "D", color=_THEIRS, markerfacecolor="none", lw=0, label="published")[0])
-    if handles or any(len(dots) > 1 for dots in runs):
+    if handles or any(len(dots) > 1 for dots in cells):
         handles.insert(0, axis.plot([], [], "o-", color=_OURS, lw=0, label="ours, a dot a seed")[0])
-    if any(not dot.converged for dots in runs for dot in dots):
+    if any(not dot.converged for dots in cells for dot in dots):
         label = "posterior not converged"
         handles.append(axis.plot([], [], "o", color=_OURS, markerfacecolor="white", lw=0, label=label)[0])
     return list(handles)

@@ -1,4 +1,4 @@
-"""What a network is sure of: uncertainty by class, of sets of images, of a digit that turns; calibration, selection."""
+"""Figures of uncertainty: by class, by set of images, for a rotated image; reliability, risk against coverage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,62 +18,71 @@ from bnn_lightning.likelihoods.categorical.predictive import (
 from bnn_lightning.likelihoods.categorical.scores import BINS, risk_coverage
 from bnn_lightning.reporting.figures.png import save
 
-_ALEATORIC, _EPISTEMIC, _PROBABILITY, _OTHER = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
+_ALEATORIC, _EPISTEMIC, _PROBABILITY, _WRONG = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
 
 
-def by_class(path: Path, shown: Sequence[tuple[str, Tensor, Tensor]], classes: Sequence[str]) -> None:
-    """Probability, aleatoric and epistemic variance of every class, by both methods, for a few images.
+def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], classes: Sequence[str]) -> None:
+    """Draws probability, aleatoric and epistemic variance of every class, by both methods, for a few images.
 
     Args:
         path: the PNG to write.
-        shown: for each image its caption, pixels ``(channels, height, width)`` and logits ``(samples, classes)``.
+        images: for each image its caption, pixels ``(channels, height, width)`` and logits ``(samples, classes)``.
         classes: their names.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
-    figure = Figure(figsize=(11, 2.6 * len(shown) + 0.5), layout="constrained")
-    axes = figure.subplots(len(shown), 3, width_ratios=(0.75, 2, 2), squeeze=False)
-    places = torch.arange(len(classes))
-    for row, (caption, pixels, logits) in zip(axes, shown, strict=True):
-        _picture(row[0], pixels)
+    figure = Figure(figsize=(11, 2.6 * len(images) + 0.5), layout="constrained")
+    axes = figure.subplots(len(images), 3, width_ratios=(0.75, 2, 2), squeeze=False)
+    positions = torch.arange(len(classes))
+    for row, (caption, pixels, logits) in zip(axes, images, strict=True):
+        _draw_image(row[0], pixels)
         row[0].set_title(caption, fontsize=9)
         for axis, transform in zip(row[1:], get_args(Transform), strict=True):
-            split = variances(logits.unsqueeze(1), transform)
+            variance = variances(logits.unsqueeze(1), transform)
             mean = probabilities(logits.unsqueeze(1), transform).mean(0).squeeze(0)
             bars = [
                 ("probability", mean, _PROBABILITY),
-                ("aleatoric variance", split.aleatoric.squeeze(0), _ALEATORIC),
-                ("epistemic variance", split.epistemic.squeeze(0), _EPISTEMIC),
+                ("aleatoric variance", variance.aleatoric.squeeze(0), _ALEATORIC),
+                ("epistemic variance", variance.epistemic.squeeze(0), _EPISTEMIC),
             ]
             for number, (label, values, colour) in enumerate(bars):
-                axis.bar(places + 0.28 * (number - 1), values, 0.26, color=colour, label=label)
-            axis.set_xticks(places, [_short(name) for name in classes], fontsize=8, rotation=_rotation(classes))
+                axis.bar(positions + 0.28 * (number - 1), values, 0.26, color=colour, label=label)
+            axis.set_xticks(positions, [_short(name) for name in classes], fontsize=8, rotation=_tick_angle(classes))
             axis.set(yscale="log", ylim=(1e-6, 1.5))  # epistemic variances are much smaller than aleatoric ones
-            traces = [part.sum().item() for part in split]
+            traces = [part.sum().item() for part in variance]
             axis.set_title(f"{transform}: aleatoric trace {traces[0]:.3g}, epistemic {traces[1]:.2g}", fontsize=9)
     handles, names = axes[0][1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     save(figure, path)
 
 
-def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outside: Mapping[str, Any]) -> None:
-    """Entropy, and where there is any mutual information, of the test images and of each set of images from elsewhere.
+def score_histograms(path: Path, test_set: tuple[str, Mapping[str, Tensor]], ood_sets: Mapping[str, Any]) -> None:
+    """Draws histograms of the test images' scores against those of each out-of-distribution set.
+
+    The scores are predictive entropy and, unless it is zero, mutual information.
 
     Args:
         path: the PNG to write.
-        inside: the test set's name and its tensors ``entropy`` and ``mutual_information``.
-        outside: the same for each other set, by name.
+        test_set: its name and its scores ``entropy`` and ``mutual_information``, each ``(images,)``.
+        ood_sets: the scores of each out-of-distribution set, by name.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
-    name, own = inside
+    name, test_scores = test_set
     labels = {"entropy": "predictive entropy, nats"}
-    if own["mutual_information"].max() > 0:  # one sample has none
+    if test_scores["mutual_information"].max() > 0:  # it is 0 when there is only one sample
         labels["mutual_information"] = "mutual information, nats"
-    figure = Figure(figsize=(5 * len(labels), 2.8 * len(outside) + 0.3), layout="constrained")
-    axes = figure.subplots(len(outside), len(labels), squeeze=False)
-    for row, (other, found) in zip(axes, outside.items(), strict=True):
+    figure = Figure(figsize=(5 * len(labels), 2.8 * len(ood_sets) + 0.3), layout="constrained")
+    axes = figure.subplots(len(ood_sets), len(labels), squeeze=False)
+    for row, (ood_name, ood_scores) in zip(axes, ood_sets.items(), strict=True):
         for axis, (score, label) in zip(row, labels.items(), strict=True):
-            highest = max(own[score].max().item(), found[score].max().item(), 1e-6)
-            for of, values, colour in ((name, own[score], _EPISTEMIC), (other, found[score], _ALEATORIC)):
+            inside, outside = test_scores[score], ood_scores[score]
+            highest = max(inside.max().item(), outside.max().item(), 1e-6)
+            for set_name, values, colour in ((name, inside, _EPISTEMIC), (ood_name, outside, _ALEATORIC)):
                 share = torch.full_like(values, 1 / len(values))
-                axis.hist(values, 50, (0, highest), weights=share, color=colour, alpha=0.6, label=of)
+                axis.hist(values, 50, (0, highest), weights=share, color=colour, alpha=0.6, label=set_name)
             axis.set_yscale("log")
             axis.set_xlabel(label)
             axis.set_ylabel("share of images")
@@ -82,12 +91,15 @@ def score_histograms(path: Path, inside: tuple[str, Mapping[str, Tensor]], outsi
 
 
 def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -> None:
-    """Accuracy against confidence in 15 bins, and how many images are in each.
+    """Draws a reliability diagram: accuracy against confidence in 15 bins, and the number of images in each bin.
 
     Args:
         path: the PNG to write.
         predictives: log-probabilities ``(images, classes)`` by name, such as before and after temperature scaling.
         labels: ``(images,)``.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
     figure = Figure(figsize=(5.2 * len(predictives), 4.6), layout="constrained")
     axes = figure.subplots(2, len(predictives), height_ratios=(3, 1), squeeze=False, sharex=True)
@@ -95,11 +107,11 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
     for column, (name, log_probs) in enumerate(predictives.items()):
         top, bottom = axes[0][column], axes[1][column]
         log_confidence, predicted = log_probs.max(-1)
-        confidence, right = log_confidence.exp().float(), (predicted == labels).float()
+        confidence, correct = log_confidence.exp().float(), (predicted == labels).float()
         bins = torch.bucketize(confidence, edges[1:-1])
         count = bins.bincount(minlength=BINS)
         filled = count > 0
-        accuracy = bins.bincount(right, BINS)[filled] / count[filled]
+        accuracy = bins.bincount(correct, BINS)[filled] / count[filled]
         mean_confidence = bins.bincount(confidence, BINS)[filled] / count[filled]
         top.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
         error = (accuracy * (1 - accuracy) / count[filled]).sqrt()
@@ -112,29 +124,32 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
     save(figure, path)
 
 
-def risk_coverage_curve(path: Path, ways: Mapping[str, Tensor], labels: Tensor) -> None:
-    """The error rate of the predictions that are accepted, against how many are, most confident first.
+def risk_coverage_curve(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -> None:
+    """Draws the error rate of the accepted predictions against their share, the most confident accepted first.
 
     Args:
         path: the PNG to write.
-        ways: log-probabilities ``(images, classes)`` by way of predicting.
+        predictives: log-probabilities ``(images, classes)`` by name, such as "mean weights".
         labels: ``(images,)``.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for name, log_probs in ways.items():
+    axis = figure.add_subplot()
+    for name, log_probs in predictives.items():
         log_confidence, predicted = log_probs.max(-1)
         coverage, risk = risk_coverage(log_confidence, predicted == labels)
-        axes.plot(100 * coverage, 100 * risk, label=f"{name} (AURC {risk.mean():.2e})")
-    axes.set(xlabel="coverage: predictions accepted, %", ylabel="risk: errors among them, %", xlim=(0, 100))
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+        axis.plot(100 * coverage, 100 * risk, label=f"{name} (AURC {risk.mean():.2e})")
+    axis.set(xlabel="coverage: predictions accepted, %", ylabel="risk: errors among them, %", xlim=(0, 100))
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=9)
     save(figure, path)
 
 
-def turning(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor, classes: Sequence[str]) -> None:
-    """An image that turns: its predicted classes, and how unsure the network becomes.
+def rotated_image(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor, classes: Sequence[str]) -> None:
+    """Draws the class probabilities and the uncertainty of an image as it is rotated.
 
     Args:
         path: the PNG to write.
@@ -142,12 +157,15 @@ def turning(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor,
         pixels: ``(angles, channels, height, width)``.
         logits: ``(samples, angles, classes)``.
         classes: their names.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, len(angles), height_ratios=(1, 3, 2))
-    for place, (angle, picture) in enumerate(zip(angles, pixels, strict=True)):
-        axis = figure.add_subplot(grid[0, place])
-        _picture(axis, picture)
+    for column, (angle, image) in enumerate(zip(angles, pixels, strict=True)):
+        axis = figure.add_subplot(grid[0, column])
+        _draw_image(axis, image)
         axis.set_title(f"{angle:g}°", fontsize=8)
     top, bottom = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[2, :])
     probs = probabilities(logits)
@@ -167,37 +185,43 @@ def turning(path: Path, angles: Sequence[float], pixels: Tensor, logits: Tensor,
     save(figure, path)
 
 
-def extremes(path: Path, found: Mapping[str, Tensor], pixels: Tensor, classes: Sequence[str], count: int = 10) -> None:
-    """The images that the network is least and most sure of, with their predicted class, its probability and the label.
+def most_and_least_certain(
+    path: Path, results: Mapping[str, Tensor], pixels: Tensor, classes: Sequence[str], count: int = 10
+) -> None:
+    """Draws the images of highest and lowest entropy, with predicted class, its probability and a differing label.
 
     Args:
         path: the PNG to write.
-        found: ``entropy``, ``log_probs`` and ``labels`` of the images.
-        pixels: ``(images, channels, height, width)``.
+        results: ``entropy`` ``(images,)``, ``log_probs`` ``(images, classes)`` and ``labels``, -1 if unknown.
+        pixels: ``(images, channels, height, width)``, uint8.
         classes: their names.
         count: of images in each of the two rows.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
     """
-    order = found["entropy"].argsort(descending=True, stable=True)
+    order = results["entropy"].argsort(descending=True, stable=True)
     count = min(count, len(order))
     figure = Figure(figsize=(1.15 * count + 0.4, 4.0), layout="constrained")
     rows: Any = figure.subfigures(2, 1)
     titles = ("highest predictive entropy", "lowest predictive entropy")
-    for part, title, chosen in zip(rows, titles, (order[:count], order.flip(0)[:count]), strict=True):
-        part.suptitle(title, fontsize=10)
-        for axis, index in zip(part.subplots(1, count, squeeze=False)[0], chosen.tolist(), strict=True):
-            _picture(axis, pixels[index])
-            log_confidence, predicted = found["log_probs"][index].max(-1)
-            label = int(found["labels"][index])
-            right = label == int(predicted)
+    for row, title, indices in zip(rows, titles, (order[:count], order.flip(0)[:count]), strict=True):
+        row.suptitle(title, fontsize=10)
+        for axis, index in zip(row.subplots(1, count, squeeze=False)[0], indices.tolist(), strict=True):
+            _draw_image(axis, pixels[index])
+            log_confidence, predicted = results["log_probs"][index].max(-1)
+            label = int(results["labels"][index])
+            correct = label == int(predicted)
             text = f"{_short(classes[int(predicted)])}: {100 * log_confidence.exp():.0f} %"
-            text += "" if right or label < 0 else f"\nis {_short(classes[label])}"
-            axis.set_xlabel(f"{text}\nH {found['entropy'][index]:.2g}", fontsize=8, color="black" if right else _OTHER)
+            text += "" if correct or label < 0 else f"\nis {_short(classes[label])}"
+            text += f"\nH {results['entropy'][index]:.2g}"
+            axis.set_xlabel(text, fontsize=8, color="black" if correct else _WRONG)
     save(figure, path)
 
 
-def _picture(axis: Any, pixels: Tensor) -> None:
-    shown = pixels.permute(1, 2, 0).squeeze(-1).cpu()
-    axis.imshow(shown, cmap="gray" if shown.dim() == 2 else None, vmin=0, vmax=255)
+def _draw_image(axis: Any, pixels: Tensor) -> None:
+    image = pixels.permute(1, 2, 0).squeeze(-1).cpu()
+    axis.imshow(image, cmap="gray" if image.dim() == 2 else None, vmin=0, vmax=255)
     axis.set(xticks=[], yticks=[])
 
 
@@ -205,5 +229,5 @@ def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _rotation(classes: Sequence[str]) -> int:
+def _tick_angle(classes: Sequence[str]) -> int:
     return 40 if max(map(len, classes)) > 3 else 0
