@@ -1,6 +1,8 @@
 """What tests of several rooms share: paths, words of the command line, and files that are written or read by hand."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,25 @@ def said(capsys):
     """What has been printed since this was last asked, errors last."""
     captured = capsys.readouterr()
     return captured.out + captured.err
+
+
+class Bomb:
+    """Whoever unpickles it without care runs code."""
+
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def together(code, count):
+    """Runs ``code`` in ``count`` processes that begin it at the same moment; what each has printed."""
+    wait = "import sys, time, pathlib\nprint('ready', flush=True)\n"
+    wait += "while not pathlib.Path('go').exists(): time.sleep(0.001)\n"
+    imports, _, body = code.partition("\n\n")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", f"{imports}\n{wait}{body}"], stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    Path("go").touch()
+    return [process.communicate(timeout=120)[0] for process in processes]

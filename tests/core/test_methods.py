@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import (
     BBB,
     LRT,
     Flipout,
-    GaussianMethod,
     GaussianS,
     GaussianW,
     HierarchicalA,
@@ -29,7 +27,6 @@ from bnn_lightning.core.posteriors import SPREADS, LearntScale, ScaleMixture
 from bnn_lightning.core.whole_network import kl, sampling
 
 F64 = torch.float64
-
 LAYERS = {
     "linear": (lambda: nn.Linear(4, 3), (2, 4)),
     "linear_no_bias": (lambda: nn.Linear(4, 3, bias=False), (2, 4)),
@@ -45,7 +42,6 @@ LAYERS = {
     "conv2d_reflect": (lambda: nn.Conv2d(1, 2, 3, padding=(1, 2), padding_mode="reflect"), (2, 1, 4, 4)),
 }
 CHANNELS = {"linear_flattened": 2}
-
 WIDE = (-1.0, 0.3)
 # Every method with every setting that changes where its noise enters, and what its draws are: one draw of the weights
 # for the batch ("weights") or for each example ("examples"), or noise for each output with what independent weights
@@ -287,53 +283,6 @@ def test_equal_rows_of_a_batch(name):
     assert (y == y[0]).all().item() == (METHODS[name][1] == "weights")
 
 
-def test_lrt_variance_does_not_see_the_mean_of_the_bias():
-    # T2.5: a mean bias in the variance path gives a negative variance, then NaN.
-    plain = nn.Conv2d(1, 2, 3, padding=1)
-    layer = BayesianLayer(plain, LRT(rho_init=(-1.0, 0.1)))
-    x = torch.randn(64, 1, 5, 5)
-    torch.manual_seed(1)
-    before = layer(x)
-    with torch.no_grad():
-        layer.bias.mu.fill_(-100.0)
-    torch.manual_seed(1)
-    after = layer(x)
-    assert torch.isfinite(after).all()
-    torch.testing.assert_close(
-        after - layer.bias.mu.view(1, -1, 1, 1), before - plain.bias.view(1, -1, 1, 1), atol=1e-4, rtol=0
-    )
-
-
-def test_lrt_gradients_are_finite_on_blank_images():
-    # T2.6: without eps the square root's gradient is infinite where the variance is exactly zero.
-    layer = BayesianLayer(nn.Conv2d(1, 2, 3, padding=1, bias=False), LRT())
-    x = torch.zeros(2, 1, 5, 5, requires_grad=True)
-    layer(x).sum().backward()
-    for gradient in (x.grad, layer.weight.mu.grad, layer.weight.rho.grad):
-        assert torch.isfinite(gradient).all()
-
-
-def test_variances_below_zero_are_zero():
-    # What convolutions by Winograd's algorithm leave of 0 beside bright pixels.
-    mean = torch.arange(16.0)
-    variance = torch.tensor([-1e-7, 0.25]).repeat(8)
-
-    def drawn(variance):
-        return with_noise(mean, variance)
-
-    def of_one(variance):
-        return torch.vmap(drawn, randomness="different")(variance.unsqueeze(0)).squeeze(0)
-
-    for draw in (drawn, of_one, torch.compile(drawn, backend="eager", fullgraph=True)):
-        v = variance.clone().requires_grad_()
-        y = draw(v)
-        torch.testing.assert_close(y[::2], mean[::2], rtol=0, atol=1e-6)  # sqrt(eps) = 1e-8 is left
-        assert (y[1::2] != mean[1::2]).all()
-        y.sum().backward()
-        assert (v.grad[::2] == 0).all()
-        assert (v.grad[1::2] != 0).all()
-
-
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off
 @each_method
 def test_noise_is_finite_where_convolutions_round_below_zero(name):
@@ -371,114 +320,3 @@ def test_autocast_keeps_variances_and_kl_in_float32(name, dtype):
     assert torch.isfinite(y.float().square().mean())
     if METHODS[name][1] == "local":
         assert seen[1] == (False, torch.float32, torch.float32)
-
-
-def test_lrt_noise_gradcheck():
-    # T2.13, with the noise held fixed
-    def draw(mean, variance):
-        torch.manual_seed(0)
-        return with_noise(mean, variance)
-
-    mean = torch.randn(5, dtype=F64, requires_grad=True)
-    variance = torch.rand(5, dtype=F64).add(0.1).requires_grad_()
-    noise = draw(torch.zeros(5, dtype=F64), torch.ones(5, dtype=F64))
-    assert torch.autograd.gradcheck(draw, (mean, variance))
-    torch.testing.assert_close(draw(mean, variance), mean + variance.sqrt() * noise)
-
-
-def test_lrt_gradients_vary_less_than_bbb():
-    # T2.10, batch of 128
-    x, labels = torch.randn(128, 20), torch.randint(0, 5, (128,))
-    plain = nn.Linear(20, 5)
-
-    def total_variance(method):
-        layer = BayesianLayer(plain, method(rho_init=(-2.0, 0.0)))
-        gradients = []
-        for _ in range(400):
-            layer.zero_grad()
-            nn.functional.cross_entropy(layer(x), labels).backward()
-            gradients.append(torch.cat([layer.weight.mu.grad.flatten(), layer.weight.rho.grad.flatten()]))
-        return torch.stack(gradients).var(0).sum()
-
-    assert total_variance(LRT) < 0.5 * total_variance(BBB)
-
-
-def test_priors_dict_of_the_reference():
-    # T2.12
-    assert hash(LRT(rho_init=[-5, 0.1], mu_init=[0, 0.1])) == hash(LRT(rho_init=(-5, 0.1), mu_init=(0, 0.1)))
-    with pytest.raises(ValueError, match=r"^rho_init must be \(mean, std\) with std >= 0, .* got -5\.$"):
-        LRT(rho_init=-5)
-    assert BBB.from_priors(None) == BBB(prior_mu=0.0, prior_sigma=0.1, mu_init=(0.0, 0.1), rho_init=(-3.0, 0.1))
-    given = {"prior_sigma": 0.3, "posterior_rho_initial": (-5, 0.2)}
-    assert LRT.from_priors(given) == LRT(prior_sigma=0.3, mu_init=(0.0, 0.1), rho_init=(-5, 0.2))
-    with pytest.raises(ValueError, match=r"^priors has the unknown key 'prior_rho'; known keys: prior_mu, prior_sigma"):
-        LRT.from_priors({"prior_rho": 1})
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"prior_sigma": -0.1}, "prior_sigma must be a positive standard deviation such as 0.1, got -0.1."),
-        ({"prior_sigma": float("nan")}, "prior_sigma must be a positive standard deviation such as 0.1, got nan."),
-        ({"prior_mu": float("inf")}, "prior_mu must be a finite number such as 0, got inf."),
-        ({"rho_init": (1, -1)}, r"rho_init must be (mean, std) with std >= 0, such as (-5, 0.1), got (1, -1)."),
-        ({"mu_init": (1,)}, r"mu_init must be (mean, std) with std >= 0, such as (-5, 0.1), got (1,)."),
-    ],
-)
-def test_bad_settings(settings, message):
-    with pytest.raises(ValueError, match="must be") as error:
-        BBB(**settings)
-    assert str(error.value) == message
-
-
-def test_initial_values():
-    layer = nn.Linear(200, 200)
-    kept = GaussianMethod.weight(BBB(), layer.weight)
-    assert torch.equal(kept.mu, layer.weight)
-    assert kept.mu is not layer.weight
-    drawn = GaussianMethod.weight(BBB(mu_init=(0.5, 0.1)), layer.weight)
-    assert drawn.mu.mean().item() == pytest.approx(0.5, abs=5 * 0.1 / 200)
-    assert drawn.mu.std().item() == pytest.approx(0.1, rel=5 / 200)
-    assert drawn.rho.mean().item() == pytest.approx(-5, abs=5 * 0.1 / 200)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: VariationalB(alpha="outputs"), "alpha must be one of weight, output, layer, got 'outputs'."),
-        (lambda: VariationalA(alpha="pixel"), "alpha must be one of feature, channel, got 'pixel'."),
-        (
-            lambda: Sparse(parametrisation="log_sig2"),
-            "parametrisation must be one of log_alpha, log_sigma2, log_sigma, ",
-        ),
-        (lambda: HierarchicalB(noise_on="b"), "noise_on must be one of W, B, got 'b'."),
-        (lambda: HierarchicalB(p=1e-6), "p must be an initial dropout rate from 0.0004 to 0.9996, got 1e-06."),
-        (lambda: VariationalA(p=0.6), "p must be at most 0.5 for VariationalA, whose alpha ends at 1, got 0.6."),
-        (lambda: Sparse(sigma_init=0.0), "sigma_init must be a positive standard deviation such as 0.0067, got 0.0."),
-        (lambda: MCDropout(p=1.0), "p must be a dropout rate from 0 to below 1, got 1.0."),
-        (lambda: BBB(moped_delta=-1.0), "moped_delta must be a number from 0 up, got -1.0."),
-        (
-            lambda: BBB(moped_delta=0.1, prior=ScaleMixture()),
-            "moped_delta must be 0 with ScaleMixture, which has no mean for each weight, got 0.1.",
-        ),
-        (lambda: LRT(prior=ScaleMixture()), "prior must be the normal one or LearntScale for LRT, which draws no"),
-        (lambda: Sparse(prune_in_training=True, noise_on="B"), "prune_in_training must be false for multiplicative"),
-    ],
-)
-def test_bad_settings_of_the_other_methods(make, message):
-    with pytest.raises(ValueError, match="must be") as error:
-        make()
-    assert str(error.value).startswith(message)
-
-
-def test_moped_needs_the_normal_prior():
-    assert LRT().pretrained().moped_delta == 0.1
-    assert BBB(prior=LearntScale()).pretrained().moped_delta == 0
-    assert Sparse().pretrained() == Sparse()
-
-
-def test_second_derivatives_are_refused_rather_than_wrong():
-    layer = BayesianLayer(nn.Linear(3, 2), LRT())
-    (gradient,) = torch.autograd.grad(layer(torch.randn(4, 3)).square().sum(), layer.weight.rho, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()

@@ -1,66 +1,11 @@
+"""Metrics over batches, detection of images from elsewhere, and bootstrap errors."""
+
 import numpy as np
 import pytest
 import torch
 
 from bnn_lightning.evaluation.metrics import as_ranks, estimates, ood_scores, resample, validation_metrics
-from bnn_lightning.likelihoods.categorical.scores import (
-    adaptive_calibration_error,
-    calibration_error,
-    risk_coverage,
-    scores,
-)
-
-
-def reference(probs, labels):
-    """The metrics by numpy, from their definitions."""
-    n, rows = len(labels), np.arange(len(labels))
-    confidence, predicted = probs.max(1), probs.argmax(1)
-    correct = predicted == labels
-    bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
-    ece = sum(
-        abs(correct[bins == index].mean() - confidence[bins == index].mean()) * (bins == index).mean()
-        for index in np.unique(bins)
-    )
-    rising = np.argsort(confidence)
-    adaptive = sum(
-        abs(correct[part].mean() - confidence[part].mean()) * len(part) / n for part in np.array_split(rising, 15)
-    )
-    wrong = ~correct[rising[::-1]]
-    risk = np.cumsum(wrong) / (rows + 1)
-    return {
-        "accuracy": correct.mean(),
-        "nll": -np.log(probs[rows, labels]).mean(),
-        "brier": ((probs - np.eye(probs.shape[1])[labels]) ** 2).sum(1).mean(),
-        "ece": ece,
-        "adaptive_ece": adaptive,
-        "aurc": risk.mean(),
-        "risk_at_80": wrong[: round(0.8 * n)].mean(),
-        "risk_at_90": wrong[: round(0.9 * n)].mean(),
-        "risk_at_95": wrong[: round(0.95 * n)].mean(),
-    }
-
-
-def predictions(n=500):
-    log_probs = (2 * torch.randn(n, 6, dtype=torch.float64)).log_softmax(-1)
-    return log_probs, torch.where(torch.rand(n) < 0.5, log_probs.argmax(-1), torch.randint(0, 6, (n,)))
-
-
-def test_scores_against_numpy():
-    log_probs, labels = predictions()
-    expected = reference(log_probs.exp().numpy(), labels.numpy())
-    found = scores(log_probs, labels)
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        assert value == pytest.approx(expected[name], rel=1e-6), name
-
-
-def test_shuffled_class_columns_change_every_score_but_the_order_of_classes_does_not():
-    # T3.8, and the fault of a peer: columns that are not the classes that the labels mean.
-    log_probs, labels = predictions()
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    found = scores(log_probs, labels)
-    assert scores(log_probs[:, order], order.argsort()[labels]) == pytest.approx(found, rel=1e-9)
-    assert all(scores(log_probs[:, order], labels)[name] != pytest.approx(found[name], rel=0.01) for name in found)
+from tests.likelihoods.helpers import predictions, reference
 
 
 def test_validation_metrics_in_unequal_batches():
@@ -83,32 +28,6 @@ def test_metrics_stay_two_after_a_first_batch_of_the_same_number():
     metrics.update(log_probs, torch.ones(8, dtype=torch.long))
     assert metrics.compute()["accuracy"] == 0
     assert metrics.compute()["nll"] == 30
-
-
-def test_risk_does_not_depend_on_the_order_of_equally_confident_images():
-    confidence = torch.tensor([0.9, 0.5, 0.5, 0.5, 0.2])
-    correct = torch.tensor([True, False, True, True, False])
-    coverage, risk = risk_coverage(confidence, correct)
-    order = torch.tensor([4, 3, 2, 1, 0])
-    assert torch.equal(risk, risk_coverage(confidence[order], correct[order])[1])
-    assert coverage.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert risk.tolist() == pytest.approx([0, 1 / 6, 2 / 9, 1 / 4, 2 / 5])
-
-
-def test_adaptive_bins_see_what_equal_widths_do_not():
-    # Half a crowded bin is overconfident, half underconfident: their gaps cancel in one bin of equal width.
-    confidence = torch.cat([torch.full((500,), 0.96), torch.full((500,), 0.98)])
-    correct = torch.arange(1000) % 100 < torch.cat([torch.full((500,), 100), torch.full((500,), 94)])
-    logits = torch.stack([confidence.log(), (1 - confidence).log()], -1)
-    assert scores(logits, (~correct).long())["ece"] < 1e-4  # torchmetrics adds 1,000 terms up in float32
-    # The bins of 67 images each miss a whole number of hundreds; the gap is 0.04 in every one but for that.
-    assert adaptive_calibration_error(confidence, correct).item() == pytest.approx(0.04, abs=0.01)
-
-
-def test_a_confidence_of_one_is_in_the_last_bin():
-    confidence = torch.cat([torch.ones(50), torch.full((50,), 0.95)])
-    right = torch.arange(100) % 50 >= torch.cat([torch.full((50,), 5), torch.zeros(50)])
-    assert calibration_error(confidence, right).item() == pytest.approx(0.025, abs=1e-5)  # sums in float32
 
 
 def pairs(inside, outside):

@@ -1,44 +1,29 @@
-"""A run that is stopped at any moment and goes on ends as if nothing had happened."""
+"""A run that is stopped at any moment and goes on ends as if nothing had happened: each setting that has a state."""
 
 import math
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from fault_campaign import differences, outcome
+from fault_campaign import differences
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
-from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
-from bnn_lightning.randomness import random_states, set_random_states
+from bnn_lightning.randomness import random_states
 from bnn_lightning.training.callbacks import FiniteGuard, TrainingStoppedError
 from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
 from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
-from tests.helpers import ROOT
 
-LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
-SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--data.batch_size", "100"]  # 5 steps an epoch
-NAME = "lenet_lrt"
-LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
-BEST = f"checkpoints/{NAME}/version_0/best.ckpt"
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # main() sets filters of its own, which pytest's would undo
-    pytest.mark.usefixtures("in_an_empty_folder"),
-]
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 class KilledError(Exception):
@@ -54,9 +39,6 @@ def test_differences_are_found():
     assert differences(one, {"a": [torch.ones(2), 1], "b": "x"}) == ["/a/1"]
     assert differences(one, {"a": [torch.ones(2)], "b": "x"}) == ["/a"]
     assert differences(one, {"a": [torch.ones(2), 1.0]}) == [""]
-
-
-# The Python interface: each setting that has a state of its own
 
 
 def classifier(method=None, **settings):
@@ -259,18 +241,6 @@ def test_calibration_with_a_users_own_loader(tmp_path):
     assert len(read_checkpoint(tmp_path / "last.ckpt")[KEY]["calibration"]["weights"]["correct"]) == 50
 
 
-def test_random_states_of_all_generators():
-    states = random_states(torch.device("cpu"))
-
-    def draw():
-        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.randn(1).item()
-
-    first = draw()
-    assert draw() != first
-    set_random_states(states, torch.device("cpu"))
-    assert draw() == first
-
-
 def test_random_states_lie_in_a_checkpoint_as_plain_values(tmp_path):
     write_checkpoint({KEY: {"format_version": 1}, "states": random_states(torch.device("cpu"))}, tmp_path / "a.ckpt")
     assert differences(read_checkpoint(tmp_path / "a.ckpt")["states"], random_states(torch.device("cpu"))) == []
@@ -309,168 +279,9 @@ def test_a_classifier_that_was_loaded_and_trained_anew_starts_anew(tmp_path):
     assert again._sums is None
 
 
-# The command line
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What a run of three epochs leaves behind when nothing happens to it."""
-    folder = tmp_path_factory.mktemp("alone")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["fit", "--config", LENET, *SMALL, *EPOCHS]) == 0
-    return outcome(folder, NAME)
-
-
-EPOCHS = ["--trainer.max_epochs", "3", "--save_every_n_steps", "2"]
-
-
-def start(words, before=""):
-    """The command line in a process of its own, with ``before`` run in front of it."""
-    code = f"import sys\n{before}\nfrom bnn_lightning.cli import main\nsys.exit(main())"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-KILL_AT_REPLACE = """
-import os, signal
-calls, replace = [0], os.replace
-def killed(*args):
-    calls[0] += 1
-    if calls[0] == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(*args)
-os.replace = killed
-"""
-
-
-@pytest.mark.parametrize(("call", "steps"), [(3, 2), (5, 4)], ids=["within the first epoch", "after it"])
-def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone, call, steps):
-    # benchmarks/fault_campaign.py does this, and worse, many times over. After the epoch its curves are on the disk
-    # already, and are drawn again.
-    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], KILL_AT_REPLACE.format(call=call))
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    left = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
-    assert left == [".last.ckpt", "last"]
-    assert read_checkpoint(LAST)["global_step"] == steps
-    time.sleep(1)  # TensorBoard takes files in the order of the seconds in their names
-    assert main(["fit", "--ckpt_path", LAST]) == 0
-    assert sorted(path.name for path in Path(LAST).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert differences(alone, outcome(Path(), NAME)) == []
-
-
-def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setattr(BayesianClassifier, "calibrated", lambda *_: (_ for _ in ()).throw(KilledError))
-        with pytest.raises(KilledError):
-            main(["fit", "--config", LENET, *SMALL, *EPOCHS])
-    assert "calibration" not in read_checkpoint(LAST)[KEY]
-    assert main(["fit", "--ckpt_path", LAST]) == 0
-    assert differences(alone, outcome(Path(), NAME)) == []
-    assert main(["fit", "--ckpt_path", LAST]) == 2
-    assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
-
-
 def test_a_wish_to_stop_is_of_one_run():
     request = StopRequest()
     request.signum = signal.SIGINT
     request.listen()
     request.stop_listening()
     assert request.signum is None
-
-
-@pytest.mark.parametrize(("signum", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
-def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, alone, capsys):
-    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS, "--trainer.max_epochs", "3"], SLOW_STEPS)
-    while not Path(LAST).is_file() or read_checkpoint(LAST)["global_step"] < 6:
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signum
-    assert err.startswith(f"bnn: stopped by {name} in epoch 2, step ") or err.startswith(
-        f"bnn: stopped by {name} after"
-    )
-    assert err.endswith(f"Go on with: bnn fit --ckpt_path {LAST}\n")
-    assert "Traceback" not in out + err
-    assert main(["fit", "--ckpt_path", LAST]) == 0
-    assert "Going on after epoch 1, " in capsys.readouterr().out
-    assert differences(alone, outcome(Path(), NAME)) == []
-
-
-SLOW_STEPS = """
-import time
-from bnn_lightning.training.module import BayesianClassifier
-step = BayesianClassifier.training_step
-BayesianClassifier.training_step = lambda self, *args: time.sleep(0.1) or step(self, *args)
-"""
-
-
-def test_the_second_ctrl_c_stops_at_once():
-    never = "import time\nfrom bnn_lightning.training.module import BayesianClassifier\n"
-    never += "BayesianClassifier.training_step = lambda self, batch, batch_idx: time.sleep(600)"
-    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS], never)
-    while not Path(LAST).is_file():
-        time.sleep(0.05)
-        assert process.poll() is None
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == f"bnn: stopped at once. Go on with: bnn fit --ckpt_path {LAST}\n"
-
-
-def test_what_cannot_change_when_a_run_goes_on(capsys):
-    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
-    capsys.readouterr()
-    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
-    Path("c.yaml").write_text(f"ckpt_path: {LAST}\n")
-    in_config = f"--ckpt_path {LAST} stands in a config; it goes on the command line."
-    for words, sentence in (
-        ([*more, "--model.lr", "0.5"], "--model.lr is 0.001 to the end of a run that goes on, got 0.5."),
-        ([*more, "--name", "../x"], "--name must be the name of a folder, without /, got ../x."),
-        (["fit", "--config", LENET, "--config", "c.yaml"], in_config),
-    ):
-        assert main(words) == 2
-        assert capsys.readouterr().err == f"bnn: error: {sentence}\n"
-
-
-def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys):
-    words = ["--model.kl_weight.length", "0", "--model.lr", "0.05"]
-    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "2", *words]) == 0
-    write_checkpoint(read_checkpoint(LAST), Path(BEST))
-    assert main(["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "3"]) == 0
-    kept = Path(LAST).read_bytes()
-    capsys.readouterr()
-    assert main(["fit", "--ckpt_path", BEST, "--trainer.max_epochs", "3"]) == 0
-    assert Path(LAST).read_bytes() == kept
-    assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt/version_1" in capsys.readouterr().out
-    assert epochs_done(read_checkpoint(LAST.replace("version_0", "version_1"))) == 3
-
-
-def test_a_run_is_trained_by_one_process_at_a_time(capsys):
-    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
-    holds = f"from bnn_lightning.training.runs import Run\nwith Run.of_checkpoint({LAST!r}).locked():\n"
-    holds += "    print('held', flush=True); sys.stdin.read()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", f"import sys\n{holds}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "held\n"
-    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
-    assert main(more) == 2
-    assert f"--ckpt_path {LAST}: its run is being trained by another process." in capsys.readouterr().err
-    os.kill(other.pid, signal.SIGKILL)  # who dies holds nothing
-    other.communicate()
-    assert main(more) == 0
-
-
-def test_the_same_seed_gives_the_same_run_in_another_process(alone):
-    process = start(["fit", "--config", LENET, *SMALL, *EPOCHS])
-    process.communicate()
-    assert process.returncode == 0
-    assert differences(alone, outcome(Path(), NAME)) == []

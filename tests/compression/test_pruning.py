@@ -1,0 +1,44 @@
+"""What removing weights costs, and what the smaller network gains."""
+
+import pytest
+import torch
+from torch import nn
+
+from bnn_lightning import LRT, LeNet300100, bayesianize
+from bnn_lightning.compression.pruning import export_dense, latencies, pruning_sweep
+from bnn_lightning.compression.sparsity import masks_without
+from bnn_lightning.core.whole_network import kl, sampling
+
+
+def test_export_measures_the_three_networks(tmp_path):
+    net = bayesianize(LeNet300100(), LRT())
+    loader = [(torch.randn(1, 1, 28, 28), torch.tensor([1]))] * 2  # batches of one image, too
+    keep = masks_without(net, 0.99)
+    rows, difference = export_dense(net, keep, loader, tmp_path / "new" / "net.pt2", {})
+    assert [row["network"] for row in rows] == ["mean weights", "kept weights", "dense"]
+    assert rows[2]["parameters"] < rows[1]["parameters"] == rows[0]["parameters"] == 266_610
+    assert rows[2]["bytes"] == (tmp_path / "new" / "net.pt2").stat().st_size < rows[1]["bytes"]
+    assert rows[2]["accuracy"] == rows[1]["accuracy"]
+    assert difference < 1e-5
+    assert all(row["ms_1"] > 0 and row["ms_batch"] > 0 for row in rows)
+
+
+def test_pruning_sweep():
+    net = bayesianize(LeNet300100(), LRT())
+    x = torch.randn(50, 1, 28, 28)
+    with sampling(net, False), torch.no_grad():
+        labels = net(x).argmax(-1)  # right for the mean weights
+    rows = pruning_sweep(net, [(x, labels)], [0.0, 0.5, 1.0])
+    assert rows[0]["accuracy"] == 1
+    assert [row["kept"] for row in rows] == [266_200, 133_100, 0]
+    ratios = torch.cat([(p.mu.abs() / p.sigma).flatten() for p in (net.fc1.weight, net.fc2.weight, net.fc3.weight)])
+    assert rows[1]["min_signal_to_noise"] == pytest.approx(ratios.median().item(), rel=1e-3)
+    assert rows[2]["min_signal_to_noise"] == float("inf")
+    assert rows[2]["accuracy"] == (labels == net.fc3.bias.mu.argmax()).float().mean().item()
+    assert kl(net) > 0  # still a Bayesian network
+
+
+def test_latencies_tell_a_slow_network_from_a_fast_one():
+    slow = nn.Sequential(*(nn.Linear(300, 300) for _ in range(40)))
+    found = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
+    assert 0 < found["fast"] < found["slow"]

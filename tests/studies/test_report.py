@@ -1,0 +1,167 @@
+"""The report: means, claims, rankings and the figure, from the rows alone."""
+
+import csv
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from bnn_lightning.reporting import figures
+from bnn_lightning.studies import rows
+from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.claims import verdict
+from bnn_lightning.studies.columns import heading
+from bnn_lightning.studies.lines import Line, lines_of, written
+from bnn_lightning.studies.rankings import kendall
+from bnn_lightning.studies.report import report, write_report
+from tests.studies.helpers import GRID, row_of
+
+REPORTED = {
+    "cells": {"a": {"model.lr": 1}, "b": {"model.lr": 2}, "c": {"model.lr": 3}, "d": {"model.lr": 4}},
+    "seeds": [0, 1, 2],
+    "source": "a paper",
+    "columns": ["elbo_per_n", "median_accuracy", "range_accuracy", "sparsity"],
+    "published": {"accuracy": {"a": 97.5, "b": 98, "d": 99}},
+    "rankings": ["accuracy", "elbo_per_n", "nll"],
+    "claims": [
+        {"says": "a beats b.", "higher": "a", "than": "b"},
+        {"says": "b beats a.", "higher": "b", "than": "a"},
+        {"says": "c beats d.", "higher": "c", "than": "d"},
+    ],
+}
+
+
+@pytest.fixture
+def reported(write, tmp_path):
+    one = Study.read(write(**REPORTED))
+    found = [
+        row_of(one, "a", seed, accuracy=value, elbo_per_n=-3, nll=0.2) for seed, value in enumerate((0.97, 0.98, 0.985))
+    ]
+    found += [row_of(one, "b", seed, accuracy=value, nll=0.1) for seed, value in enumerate((0.91, 0.93, 0.92))]
+    found[0]["marks"] = "tempered, posterior not converged"
+    found.append(row_of(one, "c", 0, accuracy="", failed="loss is not finite"))
+    found.append(row_of(one, "d", 0, accuracy=0.1) | {"settings": "of before"})
+    rows.write(tmp_path / "results" / "tiny.csv", one, found)
+    return one
+
+
+def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_path):
+    text, _ = report(reported, tmp_path / "results")
+    table, ranked = text.split("Places of the cells, 1 for the best:\n\n")
+    lines = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in table.splitlines() if "|" in line}
+    accuracies = [97.0, 98.0, 98.5]
+    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
+    assert lines["cell"][:6] == ["| cell", "seeds", "accuracy, %", "published", "difference", "elbo/N"]
+    assert lines["a"][1:6] == ["3", f"{mean:.2f} ± {deviation:.2f}", "97.5", f"{mean - 97.5:+.2f}", "-3.000"]
+    assert lines["a"][6:8] == ["98.00", "97.00 to 98.50"]
+    assert lines["a"][8] == "tempered, posterior not converged |"
+    places = ranked.splitlines()
+    assert places[0] == "| cell | published accuracy, % | accuracy, % | elbo/N | NLL |"
+    assert places[2:5] == [
+        "| b | 1 | 2 |  | 1 |",  # b has no elbo/N, and the lower NLL is the better one
+        "| a | 2 | 1 | 1 | 2 |",
+        "| Kendall's tau with the published accuracy, % |  | -1.00 |  | +1.00 |",
+    ]
+    assert lines["c"][1] == ""
+    assert "1 failed: loss is not finite; 2 of 3 seeds not run yet" in lines["c"][-1]
+    assert lines["d"][3] == "99"
+    assert "not run yet" in lines["d"][-1]
+    assert "sparsity" not in text  # a column that nothing has
+    assert "1 rows of other settings left out" in text
+    assert "6 runs, 6 minutes of training, v, m" in text
+    assert "Published: a paper." in text
+
+
+def test_a_deterministic_network_is_compared_by_its_weights(write):
+    claims = [{"says": "a beats b.", "higher": "a", "than": "b", "column": "mean_accuracy"}]
+    one = Study.read(write(cells=REPORTED["cells"], claims=claims, score="mean_accuracy"))
+    found = [
+        row_of(one, "a", 0, accuracy=0.9) | {"predicted by": "deterministic"},
+        row_of(one, "b", 0, accuracy=0.7, mean_accuracy=0.6) | {"predicted by": "25 weight draws"},
+    ]
+    lines = lines_of(one, found)
+    assert [line.values("mean_accuracy") for line in lines] == [[0.9], [0.6], [], []]
+    assert [line.values("one_accuracy") for line in lines] == [[0.9], [], [], []]
+    assert "+30.00" in verdict(one, claims[0], lines)
+
+
+def test_claims_are_settled_by_paired_differences(reported, tmp_path):
+    text, lines = report(reported, tmp_path / "results")
+    told = [line for line in text.splitlines() if line.startswith("- ")]
+    a, b = (97.0, 98.0, 98.5), (91.0, 93.0, 92.0)
+    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
+    mean = statistics.mean(x - y for x, y in zip(a, b, strict=True))
+    assert told[0] == f"- a beats b. **Confirmed**: a - b, accuracy, %: {mean:+.2f} ± {interval.high - mean:.2f} " + (
+        "(95 %, 3 pairs)."
+    )
+    assert told[1].startswith("- b beats a. **Contradicted**: ")
+    assert told[2] == "- c beats d. Not run yet."
+    others = [replace(line, found=[row | {"seed": "7"} for row in line.found]) for line in lines[1:]]
+    told = verdict(reported, {"says": "a beats b.", "higher": "a", "than": "b"}, [lines[0], *others])
+    assert told == "a beats b. No two runs of a seed to compare."
+    near = {"says": "On a par.", "higher": "a", "than": "b"}
+    assert "**Contradicted**" in verdict(reported, near | {"within": 1}, lines)
+    assert "**Confirmed**" in verdict(reported, near | {"within": 20}, lines)
+    assert "**Not settled**" in verdict(reported, near | {"within": mean}, lines)
+
+
+def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
+    one = Study.read(write(grid=GRID))
+    values = {"BBB, lr 0.1": 0.5, "BBB, lr 1": 0.7, "LRT, lr 0.1": 0.6, "LRT, lr 1": 0.9}
+    found = [row_of(one, name, 0, accuracy=value) for name, value in values.items()]
+    claim = {"says": "LRT.", "higher": {"method": "LRT"}, "than": {"method": "BBB"}}
+    told = verdict(one, claim, lines_of(one, found))
+    assert "LRT - BBB, accuracy, %: +15.00 ± 63.53 (95 %, 2 pairs)" in told  # 12.706 * sqrt(50) / sqrt(2)
+    single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, found))
+    half = 100 * stats.norm.ppf(0.975) * ((0.9 * 0.1 + 0.7 * 0.3) / 10_000) ** 0.5
+    assert f"+20.00 ± {half:.2f} (one pair)" in single
+    fewer = [row | {"test_images": "100"} for row in found]
+    single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, fewer))
+    assert f"+20.00 ± {10 * half:.2f} (one pair)" in single
+    # Of one pair of anything else nothing can be said, but for what all runs have alike.
+    for row in found:
+        row |= {"nll": 0.5 - 0.1 * row["accuracy"], "parameters": 10 * row["accuracy"]}
+    two = {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}
+    assert "**Not settled**" in verdict(one, two | {"column": "nll"}, lines_of(one, found))
+    assert "**Confirmed**" in verdict(one, two | {"column": "parameters"}, lines_of(one, found))
+
+
+def test_kendall_is_scipys():
+    numbers = torch.randn(2, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    some, others = ({str(place): value for place, value in enumerate(row)} for row in numbers)
+    assert kendall(some, others | {"more": 1.0}) == pytest.approx(stats.kendalltau(*numbers).statistic)
+    tied = kendall({"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 2, "c": 3})
+    assert tied == pytest.approx(stats.kendalltau([1, 1, 2], [1, 2, 3]).statistic)
+
+
+def test_columns_are_known(reported):
+    assert heading("range_accuracy")[0] == "accuracy, %: lowest to highest"
+    line = Line(next(reported.all_cells()), [{"sparsity_by_layer": "1-2"}, {"sparsity_by_layer": "3-4"}], "")
+    assert written(line, "sparsity_by_layer") == "1-2; 3-4"
+
+
+def test_means_and_figure_are_written_beside_the_rows(reported, tmp_path):
+    text = write_report(reported, tmp_path / "results")
+    (a, b, *_) = csv.DictReader((tmp_path / "results" / "tiny_means.csv").read_text().splitlines())
+    assert float(a["accuracy mean"]) == statistics.mean((0.97, 0.98, 0.985))
+    assert float(b["accuracy stdev"]) == statistics.stdev((0.91, 0.93, 0.92))
+    assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "results" / "tiny.md").read_text() in text
+
+
+def test_the_figure_has_accuracy_beside_elbo_and_says_what_has_not_converged(reported, tmp_path, monkeypatch):
+    seen = {}
+
+    def compare(path, names, groups, panels, title):
+        seen.update(names=names, groups=groups, panels=panels)
+
+    monkeypatch.setattr(figures, "compare", compare)
+    write_report(reported, tmp_path / "results")
+    accuracy, elbo = seen["panels"]
+    assert (seen["names"], seen["groups"]) == (["a", "b"], ["a", "b"])
+    assert [[dot.converged for dot in dots] for dots in accuracy.dots] == [[False, True, True], [True, True, True]]
+    assert [[dot.value for dot in dots] for dots in elbo.dots] == [[-3, -3, -3], []]
+    assert [dot.value for dot in accuracy.dots[1]] == pytest.approx([91, 93, 92])
+    assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5, 1: 98}, {})

@@ -1,0 +1,148 @@
+"""A study file: its cells, their commands, and the sentence that refuses one."""
+
+from pathlib import Path
+
+import pytest
+
+from bnn_lightning.cli import UsageError
+from bnn_lightning.studies import rows, study
+from bnn_lightning.studies.base import Study
+from tests.helpers import ROOT
+from tests.studies.helpers import GRID
+
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+def test_cells_are_the_product_of_the_axes_then_the_others(write):
+    found = Study.read(write(grid=GRID, cells={"more": {"model.lr": 5, "seeds": [7]}}, set={"model.lr": 9}, seeds=[1]))
+    assert found.axes == ["method", "lr"]
+    cells = list(found.all_cells())
+    assert [cell.name for cell in cells] == ["BBB, lr 0.1", "BBB, lr 1", "LRT, lr 0.1", "LRT, lr 1", "more"]
+    assert [cell.seeds for cell in cells] == [(1,), (1,), (0, 3), (0, 3), (7,)]
+    assert cells[1].flags == {"model.lr": 1, "model.method": "BBB"}
+    assert cells[4].flags == {"model.lr": 5}
+
+
+def test_every_cell_has_a_run_before_any_has_two(write):
+    tasks = Study.read(write(grid=GRID, seeds=[0, 1])).tasks()
+    assert [task.seed for task in tasks] == [0, 0, 0, 0, 1, 1, 3, 3]
+
+
+def test_the_command_is_what_a_person_would_type(write):
+    grid = {"data": {"some": {"data.train_subset": [0, 50], "data.flip": True, "model.method": None}}}
+    task = Study.read(write(grid=grid)).tasks()[0]
+    assert task.command.startswith(
+        "bnn fit --config base.yaml --data.train_subset '[0, 50]' --data.flip true --model.method null "
+        "--seed_everything 0 --name tiny_some_seed0_"
+    )
+
+
+def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
+    def digest(**settings):
+        return Study.read(write(**settings)).tasks()[0].settings
+
+    plain = digest(grid=GRID)
+    assert digest(grid=GRID, title="Another", about="words") == plain
+    others = [digest(grid=GRID, set={"data.flip": True}), digest(grid=GRID, test={"model.test_samples": 3})]
+    others.append(digest(grid=GRID, checkpoint="best"))
+    path = write(grid=GRID)
+    base = tmp_path / "base.yaml"
+    base.write_text(base.read_text().replace("batch_size: 32", "batch_size: 33"))
+    others.append(Study.read(path).tasks()[0].settings)
+    assert len({plain, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": GRID, "sets": {}}, r"knows no sets; it can have about, base, cells, "),
+        ({"base": None, "grid": GRID}, r"base must be text, got None\."),
+        ({"base": "other.yaml", "grid": GRID}, r"base must be a config file, got other\.yaml\."),
+        ({}, r"there must be a grid, cells or both, or else a search\."),
+        ({"grid": GRID, "search": {"model.lr": [1]}}, r"there must be a grid, cells or both, or else a search\."),
+        ({"search": {"model.lr": [1]}}, r"trials must be 1 or more for a search, got 0\."),
+        ({"grid": [1]}, r"grid must be settings by name, got \[1\]\."),
+        ({"grid": {"data": {"MNIST": "MNIST"}}}, r"data: MNIST must be flags with their values, got 'MNIST'\."),
+        ({"grid": {"model.lr": 1}}, r"grid: model\.lr must be a list of values, or names with flags, got 1\."),
+        ({"grid": GRID, "seeds": 3}, r"seeds must be a list, got 3\."),
+        (
+            {"cells": {"a": {"seeds": ["x"]}}},
+            r"cells: a: seeds must be a list of different whole numbers such as .* got \['x'\]",
+        ),
+        ({"grid": GRID, "seeds": [1, 1]}, r"seeds must be a list of different whole numbers .* got \[1, 1\]"),
+        ({"search": {"model.lr": ["1", 1]}, "trials": 1}, r"search: model\.lr has 1 twice\."),
+        ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is a column of every row\."),
+        ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
+        ({"grid": GRID, "columns": [1]}, r"a column must be text, got 1\."),
+        ({"grid": {1: [2]}}, r"an axis of the grid must be text, got 1\."),
+        ({"grid": GRID, "score": ["nll"]}, r"score must be text"),
+        ({"grid": GRID, "rankings": [["nll"]]}, r"rankings must be one of .* got \['nll'\]\."),
+        ({"grid": GRID, "rankings": ["sparsity_by_layer"]}, r"rankings must be one of .* got sparsity_by_layer\."),
+        ({"grid": GRID, "score": "median_nll"}, r"score must be one of accuracy, .* got median_nll\."),
+        ({"grid": GRID, "published": {"accuracy": {"BBB, lr 1": "x"}}}, r"BBB, lr 1 must be a number, got 'x'\."),
+        ({"grid": GRID, "claims": ["a"]}, r"a claim must have higher, says, than, perhaps .* got 'a'\."),
+        ({"grid": GRID, "claims": [{"says": "", "higher": "BBB, lr 1", "than": {"lr": "lr 1"}}]}, r"must compare two"),
+        (
+            {"search": {"model.lr": {"low": "1e-4", "high": 1}}, "trials": 1},
+            r"YAML reads 1e-4 as text, write 0\.0001\.",
+        ),
+        ({"search": {"model.lr": {"low": 0, "high": 1, "log": True}}, "trials": 1}, r"low above 0 for log, got 0\."),
+        ({"grid": GRID, "checkpoint": "first"}, r"checkpoint must be last or best, got first\."),
+        ({"grid": GRID, "cells": {"BBB, lr 1": {}}}, r"there are two cells called BBB, lr 1\."),
+        ({"grid": GRID, "published": {"accuracy": {"BBB": 1}}}, r"published names BBB, which is no cell\."),
+        (
+            {"grid": GRID, "claims": [{"says": "", "higher": {"method": "X"}, "than": {"method": "LRT"}}]},
+            r"is about {'method'",
+        ),
+    ],
+)
+def test_a_file_that_is_none_is_refused_in_a_sentence(write, settings, message):
+    with pytest.raises(UsageError, match=rf"^study .*tiny\.yaml: .*{message}"):
+        Study.read(write(**settings))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert study([str(path), "--dry_run"]) == 0
+    assert "bnn fit --config " in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_cannot_be_read(tmp_path, capsys):
+    assert study([str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err.endswith("none.yaml cannot be read: No such file or directory.\n")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    assert study([str(tmp_path / "list.yaml")]) == 2
+    assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
+    (tmp_path / "base.yaml").write_text("a: [1")
+    (tmp_path / "based.yaml").write_text("title: T\nbase: base.yaml\ncells: {a: {}}")
+    assert study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
+    assert "base.yaml cannot be read: while parsing" in capsys.readouterr().err
+    assert study([]) == 2
+    assert "bnn study --help" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_commands_and_leaves_nothing(write, capsys, tmp_path):
+    path = write(grid=GRID, not_run={"CIFAR-100": "no data"})
+    before = sorted(tmp_path.iterdir())
+    assert study([str(path), "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert lines[5].startswith("[6] bnn fit --config base.yaml --model.method LRT --model.lr 1 --seed_everything 3")
+    assert lines[6] == "not run: CIFAR-100: no data"
+    assert study([str(path), "--dry_run", "--only", "BBB*"]) == 0
+    assert capsys.readouterr().out.count("bnn fit") == 2
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("axis", ["data.seed", "model.settings"])
+def test_an_axis_may_be_called_as_a_column_is(write, pretended, axis):
+    path = write(grid={axis: [3, 4], "data.x.p": [1], "model.p": [2]})
+    assert Study.read(path).axes == [axis, "data.x.p", "model.p"]
+    assert study([str(path)]) == 0
+    assert study([str(path)]) == 0
+    assert len(pretended) == 2
+    found = rows.read(Path("results/tiny.csv"))
+    assert [(row[axis], row["seed"]) for row in found] == [(f"{axis} 3", "0"), (f"{axis} 4", "0")]
