@@ -1,7 +1,7 @@
-"""What share of a training epoch is spent outside forward, backward and the optimiser's step.
+"""Measures the share of a training epoch that is spent outside forward pass, backward pass and optimiser step.
 
-All times are of one run of ``Trainer.fit``, by Lightning's own profiler. What counts as inside is the training step
-(with its few sums for the log), the backward pass and the optimiser; outside are loader, hooks, logging and loops.
+Times are those of Lightning's profiler in one run of ``Trainer.fit``. The training step (with a few sums for the log),
+the backward pass and the optimiser count as inside; the loader, hooks, logging and loops count as outside.
 
     python benchmarks/epoch_overhead.py [--root data] [--epochs 5]
 """
@@ -18,12 +18,12 @@ from lightning.pytorch.profilers import SimpleProfiler
 from bnn_lightning import LRT, BayesianClassifier, LeNet
 from bnn_lightning.data import MNIST
 
-STEP = "[LightningModule]BayesianClassifier.optimizer_step"  # runs forward and backward inside
-OUTSIDE = "[LightningModule]BayesianClassifier.optimizer_zero_grad"
+STEP = "[LightningModule]BayesianClassifier.optimizer_step"  # includes forward and backward
+ZERO_GRAD = "[LightningModule]BayesianClassifier.optimizer_zero_grad"
 
 
 def epoch(data):
-    """Seconds of one epoch, and of forward, backward and step within it."""
+    """Seconds of one epoch, and of its forward passes, backward passes and optimiser steps."""
     profiler = SimpleProfiler()
     quiet = {
         "logger": False,
@@ -34,7 +34,7 @@ def epoch(data):
     trainer = Trainer(max_epochs=1, accelerator="cpu", limit_val_batches=0, profiler=profiler, **quiet)
     trainer.fit(BayesianClassifier(LeNet(), LRT()), data)
     seconds = {name: sum(durations) for name, durations in profiler.recorded_durations.items()}
-    return seconds["run_training_epoch"], seconds[STEP] - seconds[OUTSIDE]
+    return seconds["run_training_epoch"], seconds[STEP] - seconds[ZERO_GRAD]
 
 
 def main():
@@ -47,10 +47,10 @@ def main():
     data = MNIST(arguments.root, image_size=32)
     data.setup("fit")
     times = [epoch(data) for _ in range(arguments.epochs)]
-    shares = sorted(100 * (1 - inside / whole) for whole, inside in times)
+    shares = sorted(100 * (1 - inside / total) for total, inside in times)
     machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
     print(f"LeNet LRT, {data.num_train:,} images, batch 256, {machine}")
-    print(f"epoch: median {statistics.median(whole for whole, _ in times):.2f} s of {len(times)}")
+    print(f"epoch: median {statistics.median(total for total, _ in times):.2f} s of {len(times)}")
     print(f"outside: median {statistics.median(shares):.1f} %, range {shares[0]:.1f} to {shares[-1]:.1f} %")
 
 

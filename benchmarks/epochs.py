@@ -1,4 +1,4 @@
-"""An epoch of LeNet under LRT on 48,000 MNIST images: ours, and a pipeline as it is commonly written."""
+"""Functions that run an epoch of LeNet with LRT on 48,000 MNIST images: by ``bnn fit``, and by a common pipeline."""
 
 import logging
 from collections import OrderedDict
@@ -16,11 +16,12 @@ from bnn_lightning import LRT, BayesianClassifier, LeNet
 from bnn_lightning.data import MNIST
 
 COMMON = "common pipeline"
-TRAINING = 48_000
+NUM_TRAIN = 48_000
 QUIET = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
 def candidates(root):
+    """By name, functions that train one epoch."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return {
         COMMON: common(root),
@@ -30,7 +31,7 @@ def candidates(root):
 
 
 def ours(root, compiled):
-    """One more epoch of ``Trainer.fit`` at each call, with TensorBoard, without validation."""
+    """A function that trains one more epoch by ``Trainer.fit``, with TensorBoard, without validation."""
     data = MNIST(root, image_size=32)
     data.setup("fit")
     classifier = BayesianClassifier(LeNet(), LRT(), compile=compiled)
@@ -43,29 +44,29 @@ def ours(root, compiled):
     return run
 
 
-class OneByOne(Dataset):
-    """Images as torchvision's data sets give them: each goes through PIL and its transforms when it is asked for."""
+class PerImageDataset(Dataset):
+    """Images as torchvision's data sets serve them: one by one through PIL and the transforms."""
 
     def __init__(self, images):
         self.pixels, self.labels = images.pixels[:, 0].numpy(), images.labels.tolist()
         self.transform = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
 
     def __len__(self):
-        return TRAINING
+        return NUM_TRAIN
 
     def __getitem__(self, index):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
 def common(root):
-    """Per-image transforms, a DataLoader, textbook layers, activation before pooling, Adam: plain PyTorch."""
-    loader = DataLoader(OneByOne(MNIST(root).load_train()), batch_size=256, shuffle=True)
+    """A function that trains one epoch in plain PyTorch: per-image transforms, a DataLoader, textbook layers, Adam."""
+    loader = DataLoader(PerImageDataset(MNIST(root).load_train()), batch_size=256, shuffle=True)
     net, divergence = rivals.textbook_lrt(activation_first(LeNet()))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
 
     def run():
         for x, labels in loader:
-            loss = F.cross_entropy(net(x), labels) + divergence() / TRAINING
+            loss = F.cross_entropy(net(x), labels) + divergence() / NUM_TRAIN
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -74,10 +75,10 @@ def common(root):
 
 
 def activation_first(net):
-    """The same chain with each activation before the pooling that follows the convolution."""
+    """LeNet with each activation before the pooling layer instead of after it, as is common."""
     layers = dict(net.named_children())
     names = list(layers)
     for number in ("1", "2"):
-        place = names.index(f"pool{number}")
-        names[place], names[place + 1] = names[place + 1], names[place]
+        pool = names.index(f"pool{number}")
+        names[pool], names[pool + 1] = names[pool + 1], names[pool]
     return torch.nn.Sequential(OrderedDict((name, layers[name]) for name in names))

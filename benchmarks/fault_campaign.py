@@ -1,13 +1,13 @@
-"""Kills training runs with SIGKILL, resumes them, and compares what they end with to a run that was left alone.
+"""Kills training runs with SIGKILL, resumes them, and compares their final files with those of an undisturbed run.
 
     python benchmarks/fault_campaign.py run ROWS.csv [--kills 60] [--seed 0]
     python benchmarks/fault_campaign.py table ROWS.csv
 
-Each run trains a LeNet on MNIST5k for three epochs and saves every few steps. It is killed at a random moment of its
-life, or where a kill does most harm: within a step, within a validation or a calibration, with a file half written,
-written but not yet in its place, or in its place a moment ago. Then it is resumed from last.ckpt until it ends, and one
-in three is killed on the way again. Compared, bit for bit: every entry of best.ckpt and last.ckpt (weights, optimiser,
-schedules, random states, calibration), metrics.csv without its seconds, and the curves as TensorBoard reads them.
+Each run trains a LeNet on MNIST5k for three epochs and saves every few steps. It is killed at a random moment, or where
+a kill could do most harm: within a training step, a validation or a calibration, while a file is half written, before
+it is renamed to its final name, or just after. Then it is resumed from last.ckpt until it finishes; one in three is
+killed again on the way. Compared bit for bit: every entry of best.ckpt and last.ckpt (weights, optimiser, schedules,
+random states, calibration), metrics.csv without its timings, and the curves as TensorBoard reads them.
 """
 
 import argparse
@@ -49,47 +49,55 @@ SCENARIOS = {
 LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
 
 
-def kill_here() -> None:
+def kill_this_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def plant(owner: Any, name: str, call: int, before: Callable[..., None] | None = None) -> None:
-    """Kills this process at the call number ``call`` of ``owner.name``, before it or, by default, after it."""
+def kill_at_call(owner: Any, name: str, call: int, before: Callable[..., None] | None = None) -> None:
+    """Makes this process kill itself at the call number ``call`` of ``owner.name``.
+
+    It does so after the call or, where ``before`` is given, before the call, once ``before`` has run.
+    """
     original, calls = getattr(owner, name), [0]
 
-    def planted(*args: Any, **kwargs: Any) -> Any:
+    def counted(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] == call and before is not None:
             before(*args)
-            kill_here()
+            kill_this_process()
         result = original(*args, **kwargs)
         if calls[0] == call:
-            kill_here()
+            kill_this_process()
         return result
 
-    setattr(owner, name, planted)
+    setattr(owner, name, counted)
 
 
-def half_written(descriptor: int) -> None:
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder is written at once
+def cut_in_half(descriptor: int) -> None:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # folders are synced too, and cannot be cut
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
 
 
-# Where a kill is planted, and among how many calls of a whole run.
-PLACES: dict[str, tuple[int, Callable[[int], None]]] = {
-    "in a step": (39, lambda call: plant(module.BayesianClassifier, "training_step", call)),
-    "in a validation": (3, lambda call: plant(module.BayesianClassifier, "validation_step", call)),
-    "in the calibration": (4, lambda call: plant(calibration.Calibration, "fit", call)),
-    "file half written": (24, lambda call: plant(files.os, "fsync", call, half_written)),
-    "file not yet in place": (12, lambda call: plant(files.os, "replace", call, lambda *_: None)),
-    "file just in place": (12, lambda call: plant(files.os, "replace", call)),
+# The number of calls in an undisturbed run, and what makes a run kill itself at one of them.
+KILL_POINTS: dict[str, tuple[int, Callable[[int], None]]] = {
+    "in a step": (39, lambda call: kill_at_call(module.BayesianClassifier, "training_step", call)),
+    "in a validation": (3, lambda call: kill_at_call(module.BayesianClassifier, "validation_step", call)),
+    "in the calibration": (4, lambda call: kill_at_call(calibration.Calibration, "fit", call)),
+    "file half written": (24, lambda call: kill_at_call(files.os, "fsync", call, cut_in_half)),
+    "file not yet in place": (12, lambda call: kill_at_call(files.os, "replace", call, lambda *_: None)),
+    "file just in place": (12, lambda call: kill_at_call(files.os, "replace", call)),
 }
 
 
-def apart(work: Callable[[], int], log: Path, seconds: float | None = None) -> int | None:
-    """What ``work`` returns in a process of its own, which has all imports behind it; None where it was killed.
+def in_fork(work: Callable[[], int], log: Path, seconds: float | None = None) -> int | None:
+    """Runs ``work`` in a forked process, which need not import anything; gives its exit code, None if it was killed.
 
-    This process itself never computes: threads of torch's would be missing in those that are forked from it.
+    This process itself must not compute with torch, because torch's threads do not survive a fork.
+
+    Args:
+        work: gives the exit code.
+        log: the file for the output of the process.
+        seconds: after which it is killed.
     """
     child = os.fork()
     if child == 0:
@@ -113,111 +121,117 @@ def apart(work: Callable[[], int], log: Path, seconds: float | None = None) -> i
         time.sleep(0.002)
 
 
-def run(folder: Path, words: list[str], planted: tuple[str, int] | None = None, seconds: float | None = None) -> bool:
-    """Trains, killed as planned; whether the run came to its end."""
+def run(folder: Path, words: list[str], kill: tuple[str, int] | None = None, seconds: float | None = None) -> bool:
+    """Runs ``bnn fit``, killed at a kill point and call, or after some seconds; gives whether the run has finished."""
 
     def work() -> int:
         os.chdir(folder)
-        if planted is not None:
-            PLACES[planted[0]][1](planted[1])
+        if kill is not None:
+            point, call = kill
+            KILL_POINTS[point][1](call)
         code = cli.main(["fit", *words])
         sys.stdout.flush()
         return code
 
-    code = apart(work, folder / "log.txt", seconds)
+    code = in_fork(work, folder / "log.txt", seconds)
     if code == 2 and "has finished its 3 epochs" in (folder / "log.txt").read_text():
-        return True  # it was killed when all was done
+        return True  # it had been killed after its last epoch
     if code:
         raise RuntimeError(f"a run ended with an error: {(folder / 'log.txt').read_text()[-2000:]}")
     return code is not None
 
 
-def compared(one: Path, other: Path) -> list[str]:
-    """In which places two runs came to something else."""
-    found = other / "differences.txt"
+def differences_of_runs(undisturbed: Path, resumed: Path) -> list[str]:
+    """The entries in which the files of two runs differ."""
+    file = resumed / "differences.txt"
 
     def work() -> int:
-        found.write_text("\n".join(differences(outcome(one, NAME), outcome(other, NAME))))
+        file.write_text("\n".join(differences(outcome(undisturbed, NAME), outcome(resumed, NAME))))
         return 0
 
-    if apart(work, other / "log.txt") != 0:
-        raise RuntimeError(f"the runs cannot be compared: {(other / 'log.txt').read_text()[-2000:]}")
-    return found.read_text().splitlines()
+    if in_fork(work, resumed / "log.txt") != 0:
+        raise RuntimeError(f"the runs cannot be compared: {(resumed / 'log.txt').read_text()[-2000:]}")
+    return file.read_text().splitlines()
 
 
 def outcome(folder: Path, name: str) -> dict[str, Any]:
-    """All that the first run of this name leaves behind, but times."""
+    """The contents of all files of the first run of this name, except timings."""
     logs, checkpoints = (folder / tree / name / "version_0" for tree in ("lightning_logs", "checkpoints"))
     rows = list(csv.DictReader((logs / "metrics.csv").read_text().splitlines()))
     for row in rows:
         del row["seconds"], row["ms_per_batch"]
     events = EventAccumulator(str(logs)).Reload()
     curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    found: dict[str, Any] = {"rows": rows, "curves": curves}
+    contents: dict[str, Any] = {"rows": rows, "curves": curves}
     for file in sorted(checkpoints.iterdir()):
-        found[file.name] = read_checkpoint(file)
-        del found[file.name]["loops"]  # counts what Lightning has begun, which differs where a run has gone on
-    return found
+        contents[file.name] = read_checkpoint(file)
+        del contents[file.name]["loops"]  # Lightning's counters of begun loops differ in a resumed run
+    return contents
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """The places in which two outcomes are not the same, bit for bit."""
-    if type(one) is not type(other) or (isinstance(one, dict | list | tuple) and len(one) != len(other)):
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """The paths of the entries in which two nested values differ, bit for bit."""
+    if type(first) is not type(second) or (isinstance(first, dict | list | tuple) and len(first) != len(second)):
         return [where]
-    if isinstance(one, dict):
-        missing = [f"{where}/{key}" for key in one.keys() - other.keys()]
-        pairs = {key: (one[key], other[key]) for key in one.keys() & other.keys()}
-        return missing + [place for key, pair in pairs.items() for place in differences(*pair, f"{where}/{key}")]
-    if isinstance(one, list | tuple):
-        pairs = enumerate(zip(one, other, strict=True))
-        return [place for key, pair in pairs for place in differences(*pair, f"{where}/{key}")]
-    if isinstance(one, torch.Tensor):
-        return [] if one.dtype == other.dtype and torch.equal(one, other) else [where]
-    return [] if one == other else [where]
+    if isinstance(first, dict):
+        missing = [f"{where}/{key}" for key in first.keys() - second.keys()]
+        pairs = {key: (first[key], second[key]) for key in first.keys() & second.keys()}
+        return missing + [path for key, pair in pairs.items() for path in differences(*pair, f"{where}/{key}")]
+    if isinstance(first, list | tuple):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [path for key, pair in pairs for path in differences(*pair, f"{where}/{key}")]
+    if isinstance(first, torch.Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
+    return [] if first == second else [where]
 
 
 def campaign(kills: int, seed: int, keep: bool) -> Iterator[dict[str, Any]]:
-    choose = random.Random(seed)
+    """A row for each run that was killed; ``keep`` keeps the folders of runs that differ."""
+    generator = random.Random(seed)
     config = ["--config", str(ROOT / "configs" / "lenet_lrt.yaml"), *COMMON]
     for scenario, flags in SCENARIOS.items():
-        alone = Path(tempfile.mkdtemp())
+        undisturbed = Path(tempfile.mkdtemp())
         start = time.monotonic()
-        run(alone, [*config, *flags])
-        length = time.monotonic() - start
+        run(undisturbed, [*config, *flags])
+        duration = time.monotonic() - start
         for number in range(-(-kills // len(SCENARIOS))):
-            place = ["at a random moment", *PLACES][number % (1 + len(PLACES))]
-            folder, killed = Path(tempfile.mkdtemp()), 0
+            point = ["at a random moment", *KILL_POINTS][number % (1 + len(KILL_POINTS))]
+            folder, times_killed = Path(tempfile.mkdtemp()), 0
             words = [*config, *flags]
             while True:
-                wanted = killed == 0 or (killed < 3 and choose.random() < 1 / 3)
-                planted = (place, choose.randint(1, PLACES[place][0])) if wanted and place in PLACES else None
-                seconds = choose.uniform(0, length) if wanted and place not in PLACES else None
-                if run(folder, words, planted, seconds):
+                kills_it = times_killed == 0 or (times_killed < 3 and generator.random() < 1 / 3)
+                kill, seconds = None, None
+                if kills_it and point in KILL_POINTS:
+                    kill = (point, generator.randint(1, KILL_POINTS[point][0]))
+                elif kills_it:
+                    seconds = generator.uniform(0, duration)
+                if run(folder, words, kill, seconds):
                     break
-                killed += 1
+                times_killed += 1
                 if (folder / LAST).is_file():
                     words = ["--ckpt_path", LAST]
-                else:  # nothing was saved yet: it is started anew
+                else:  # nothing had been saved: start again
                     for tree in ("lightning_logs", "checkpoints"):
                         shutil.rmtree(folder / tree, ignore_errors=True)
-            found = compared(alone, folder)
-            yield {"scenario": scenario, "killed": place, "times": killed, "differences": len(found)}
-            print(f"{scenario}; killed {place}, {killed} times: {', '.join(found[:5]) or 'the same'}", flush=True)
-            if not (found and keep):
+            differing = differences_of_runs(undisturbed, folder)
+            yield {"scenario": scenario, "killed": point, "times": times_killed, "differences": len(differing)}
+            entries = ", ".join(differing[:5]) or "the same"
+            print(f"{scenario}; killed {point}, {times_killed} times: {entries}", flush=True)
+            if not (differing and keep):
                 shutil.rmtree(folder)
-        shutil.rmtree(alone)
+        shutil.rmtree(undisturbed)
 
 
-def table(rows: Path) -> None:
-    by_place: dict[str, list[dict]] = {}
-    for row in read(rows):
-        if row["times"] != "0":  # a random moment can be after the end
-            by_place.setdefault(row["killed"], []).append(row)
-    by_place["all"] = [row for found in by_place.values() for row in found]
+def table(path: Path) -> None:
+    by_point: dict[str, list[dict]] = {}
+    for row in read(path):
+        if row["times"] != "0":  # a random moment can lie after the end of the run
+            by_point.setdefault(row["killed"], []).append(row)
+    by_point["all"] = [row for rows in by_point.values() for row in rows]
     lines = []
-    for place, found in by_place.items():
-        same = sum(row["differences"] == "0" for row in found)
-        lines.append([place, str(len(found)), str(sum(int(row["times"]) for row in found)), str(same)])
+    for point, rows in by_point.items():
+        same = sum(row["differences"] == "0" for row in rows)
+        lines.append([point, str(len(rows)), str(sum(int(row["times"]) for row in rows)), str(same)])
     show("killed", ["runs", "kills", "bit-identical"], lines)
 
 

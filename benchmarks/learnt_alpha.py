@@ -1,4 +1,4 @@
-"""What parametrisation and KL ramp do to learnt dropout rates: LeNet-300-100, 10,000 MNIST images, 12 epochs a run.
+"""Effect of parametrisation and KL ramp on learnt dropout rates: LeNet-300-100, 10,000 MNIST images, 12 epochs a run.
 
     python benchmarks/learnt_alpha.py [--root data]
 
@@ -14,15 +14,15 @@ from lightning.pytorch import Trainer
 
 from bnn_lightning import BayesianClassifier, HierarchicalB, LeNet300100, Sparse, VariationalB
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
-from bnn_lightning.core.conversion import plain
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.data import MNIST
 from bnn_lightning.inference.kl_weights import Constant, LinearWarmup
 
 
 def accuracy(network, data):
     with torch.no_grad():
-        hits = [(network(images).argmax(-1) == labels).float().mean() for images, labels in data.test_dataloader()]
-    return torch.stack(hits).mean().item()
+        batches = [(network(images).argmax(-1) == labels).float().mean() for images, labels in data.test_dataloader()]
+    return torch.stack(batches).mean().item()
 
 
 def run(method, kl_weight, root):
@@ -37,7 +37,7 @@ def run(method, kl_weight, root):
     }
     Trainer(max_epochs=12, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(model, data)
     data.setup("test")
-    means, kept = plain(model.network), plain(model.network, masks(model.network))
+    means, kept = to_plain(model.network), to_plain(model.network, masks(model.network))
     return model.summary, accuracy(means, data), accuracy(kept, data), overall_sparsity(model.network)
 
 

@@ -1,4 +1,4 @@
-"""docs/results.md, with its figures and means in results/: all of it from the rows of the studies.
+"""Writes docs/results.md and, in results/, the figures and means of all studies from their CSV files.
 
 python benchmarks/results.py
 """
@@ -47,8 +47,8 @@ published figure stands beside ours with the difference, whatever it says.
 
 
 def document(root: Path = ROOT) -> str:
-    """The whole document."""
-    with chdir(root):  # paths are told from there
+    """The text of docs/results.md."""
+    with chdir(root):  # the document gives paths relative to it
         return _document(root)
 
 

@@ -1,4 +1,4 @@
-"""One network under each library's Bayesian layers, and the textbook's; each with its sum of KLs."""
+"""A network with the Bayesian layers of other libraries and of the textbook; each function also returns its KL."""
 
 import copy
 from functools import partial
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def replaced(net, conv, linear):
-    """A copy of the chain ``net`` whose layers are ``conv(old)`` and ``linear(old)``."""
+    """A copy of the sequential ``net`` with ``conv(layer)`` and ``linear(layer)`` in place of its layers."""
     net = copy.deepcopy(net)
     for name, layer in list(net.named_children()):
         if isinstance(layer, nn.Conv2d):
@@ -20,7 +20,7 @@ def replaced(net, conv, linear):
 
 
 def rebuilt(net, conv, linear):
-    """The same for layers that take the arguments of torch's."""
+    """The same for layers whose arguments are those of torch's layers."""
     return replaced(
         net,
         lambda old: conv(old.in_channels, old.out_channels, old.kernel_size, stride=old.stride, padding=old.padding),
@@ -31,34 +31,34 @@ def rebuilt(net, conv, linear):
 def torchbnn(net):
     import torchbnn
 
-    made = rebuilt(net, partial(torchbnn.BayesConv2d, 0, 0.1), partial(torchbnn.BayesLinear, 0, 0.1))
+    bayesian = rebuilt(net, partial(torchbnn.BayesConv2d, 0, 0.1), partial(torchbnn.BayesLinear, 0, 0.1))
     loss = torchbnn.BKLLoss(reduction="sum")
-    return made, lambda: loss(made)
+    return bayesian, lambda: loss(bayesian)
 
 
 def bayesian_torch(net, kind="Reparameterization"):
     from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn, get_kl_loss
 
-    made = copy.deepcopy(net)
+    bayesian = copy.deepcopy(net)
     prior = {"prior_mu": 0.0, "prior_sigma": 0.1, "posterior_mu_init": 0.0, "posterior_rho_init": -5.0}
-    dnn_to_bnn(made, prior | {"type": kind, "moped_enable": False, "moped_delta": 0.5})
-    return made, lambda: get_kl_loss(made)
+    dnn_to_bnn(bayesian, prior | {"type": kind, "moped_enable": False, "moped_delta": 0.5})
+    return bayesian, lambda: get_kl_loss(bayesian)
 
 
 def blitz(net):
     from blitz.losses import kl_divergence_from_nn
     from blitz.modules import BayesianConv2d, BayesianLinear
 
-    made = rebuilt(net, BayesianConv2d, BayesianLinear)
-    return made, lambda: kl_divergence_from_nn(made)
+    bayesian = rebuilt(net, BayesianConv2d, BayesianLinear)
+    return bayesian, lambda: kl_divergence_from_nn(bayesian)
 
 
 def torch_uncertainty(net):
     from torch_uncertainty.layers.bayesian import BayesConv2d, BayesLinear
     from torch_uncertainty.losses import KLDiv
 
-    made = rebuilt(net, BayesConv2d, BayesLinear)
-    return made, KLDiv(made)
+    bayesian = rebuilt(net, BayesConv2d, BayesLinear)
+    return bayesian, KLDiv(bayesian)
 
 
 def uq_box(net, kind="reparameterization"):
@@ -68,12 +68,12 @@ def uq_box(net, kind="reparameterization"):
     def conv(*sizes, stride, padding):
         return Conv2dVariational(*sizes, stride[0], padding[0], prior_sigma=0.1, layer_type=kind)
 
-    made = rebuilt(net, conv, partial(LinearVariational, prior_sigma=0.1, layer_type=kind))
-    return made, lambda: get_kl_loss(made)
+    bayesian = rebuilt(net, conv, partial(LinearVariational, prior_sigma=0.1, layer_type=kind))
+    return bayesian, lambda: get_kl_loss(bayesian)
 
 
 class TextbookLRT(nn.Module):
-    """Local reparameterisation as its formula has it: two passes, one draw, no thought given to speed."""
+    """Local reparameterisation written as its formula, without optimisation: two passes, one sample."""
 
     def __init__(self, old):
         super().__init__()
@@ -99,5 +99,5 @@ class TextbookLRT(nn.Module):
 
 
 def textbook_lrt(net):
-    made = replaced(net, TextbookLRT, TextbookLRT)
-    return made, lambda: sum(layer.kl() for layer in made if isinstance(layer, TextbookLRT))
+    bayesian = replaced(net, TextbookLRT, TextbookLRT)
+    return bayesian, lambda: sum(layer.kl() for layer in bayesian if isinstance(layer, TextbookLRT))

@@ -1,4 +1,4 @@
-"""Rows of what was measured: a CSV file that grows, and cells of the tables in the documents."""
+"""Reads and extends CSV files of measurements, and prints them as the tables of the documents."""
 
 import csv
 import statistics
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-def add(rows: Path, row: dict) -> None:
-    """Adds a row; it may have columns that the others have not."""
-    found = read(rows) if rows.exists() else []
-    columns = list(dict.fromkeys(key for one in [*found, row] for key in one))
-    with rows.open("w", newline="") as file:
+def add(path: Path, row: dict) -> None:
+    """Adds a row to the file; it may have columns that the other rows do not have."""
+    rows = [*(read(path) if path.exists() else []), row]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows([*found, row])
+        writer.writerows(rows)
 
 
-def read(rows: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(rows.read_text().splitlines()))
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def cell(texts: Iterable[str], scale: float, digits: int) -> str:
-    """Mean and standard deviation of a column over rows."""
+    """Mean and standard deviation of the values of a column, as the text of a table's cell."""
     values = [scale * float(text) for text in texts if text]
     if not values:
         return "-"
@@ -41,13 +41,17 @@ def show(title: str, columns: list[str], lines: Iterable[list[str]]) -> None:
 def show_means(
     title: str, count: str, by_name: Mapping[str, list[dict[str, str]]], columns: list[tuple[str, str, float, int]]
 ) -> None:
-    """Prints a line for each name: how many rows it has, mean and spread of each column, and the marks of all.
+    """Prints a line for each name: its number of rows, mean and standard deviation of each column, and all marks.
 
-    A column is (key, title, scale, digits).
+    Args:
+        title: heading of the column of names.
+        count: heading of the column of numbers of rows.
+        by_name: the rows of each name.
+        columns: (key, title, scale, digits) of each column.
     """
     lines = []
-    for name, found in by_name.items():
-        cells = [cell([row[key] for row in found], scale, digits) for key, _, scale, digits in columns]
-        marks = "; ".join(dict.fromkeys(row["marks"] for row in found if row["marks"]))
-        lines.append([name, str(len(found)), *cells, marks])
+    for name, rows in by_name.items():
+        cells = [cell([row[key] for row in rows], scale, digits) for key, _, scale, digits in columns]
+        marks = "; ".join(dict.fromkeys(row["marks"] for row in rows if row["marks"]))
+        lines.append([name, str(len(rows)), *cells, marks])
     show(title, [count, *(heading for _, heading, _, _ in columns), ""], lines)

@@ -1,4 +1,4 @@
-"""The figure of how cost grows."""
+"""Draws docs/scaling.png: how time and memory grow with batch, width, threads and samples."""
 
 import matplotlib
 
@@ -9,7 +9,7 @@ METHODS = {"ours, BBB": "BBB", "ours, LRT": "LRT", "ours, LRT, compiled": "LRT, 
 
 
 def draw(results, path):
-    found = results["growth"]["found"]
+    growth = results["growth"]["found"]
     figure, axes = plt.subplots(1, 5, figsize=(16, 3.4), layout="constrained")
     panels = (
         ("batch", "images in a batch (LeNet)"),
@@ -17,14 +17,15 @@ def draw(results, path):
         ("threads", "threads (3Conv3FC)"),
     )
     for axis, (key, label) in zip(axes, panels, strict=False):
-        places = [int(place) for place in found[key]]
+        sizes = [int(size) for size in growth[key]]
         for name, title in METHODS.items():
-            ratios = [one[name]["ratio"] for one in found[key].values()]
-            low = [one[name]["ratio"] - one[name]["low"] for one in found[key].values()]
-            high = [one[name]["high"] - one[name]["ratio"] for one in found[key].values()]
-            axis.errorbar(places, ratios, (low, high), marker="o", markersize=4, capsize=2, label=title)
+            steps = [by_name[name] for by_name in growth[key].values()]
+            ratios = [step["ratio"] for step in steps]
+            low = [step["ratio"] - step["low"] for step in steps]
+            high = [step["high"] - step["ratio"] for step in steps]
+            axis.errorbar(sizes, ratios, (low, high), marker="o", markersize=4, capsize=2, label=title)
         axis.set_xscale("log", base=2)
-        axis.set_xticks(places, [str(place) for place in places])
+        axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
         axis.set(xlabel=label, ylim=(0, None))
         axis.axhline(1, color="0.7", linewidth=1)
@@ -33,8 +34,8 @@ def draw(results, path):
     by_count = results["samples"]["found"]
     samples = [int(count) for count in by_count]
     for draws, title in (("weights", "weight draws"), ("local", "LRT")):
-        seconds = [one[draws]["seconds"] for one in by_count.values()]
-        megabytes = [one[draws]["bytes"] / 1e6 for one in by_count.values()]
+        seconds = [by_draws[draws]["seconds"] for by_draws in by_count.values()]
+        megabytes = [by_draws[draws]["bytes"] / 1e6 for by_draws in by_count.values()]
         axes[3].loglog(samples, seconds, marker="o", markersize=4, label=title)
         axes[4].semilogx(samples, megabytes, marker="o", markersize=4, label=title)
     for axis, label in zip(axes[3:], ("seconds", "added peak memory, MB"), strict=True):

@@ -1,9 +1,9 @@
-"""Means and spreads over seeds of runs that differ in one thing: precision, number of processes.
+"""Means and standard deviations over seeds of runs that differ in one setting: precision, number of processes.
 
     python benchmarks/seeds.py measure ROWS.csv GROUP "NAME:checkpoints/lenet_lrt/version_0/last.ckpt" ...
     python benchmarks/seeds.py table ROWS.csv
 
-``measure`` adds a row for each checkpoint, which it tests on its test set where that has not been done.
+``measure`` adds a row for each checkpoint; it tests the checkpoint first if that has not been done.
 """
 
 import json
@@ -31,21 +31,21 @@ COLUMNS = [
 
 
 def measure(rows: Path, group: str, named: list[str]) -> None:
-    for word in named:
-        name, _, path = word.partition(":")
+    for argument in named:
+        name, _, path = argument.partition(":")
         logs = Run.of_checkpoint(path).logs
         if not list(logs.glob("test_*_last.json")) and main(["test", "--ckpt_path", path]):
             raise SystemExit(f"{path} could not be tested")
         (file,) = logs.glob("test_*_last.json")
-        found, config = json.loads(file.read_text()), read_checkpoint(path)[KEY]["config"]
-        way, *_ = found["predictions"]
+        results, config = json.loads(file.read_text()), read_checkpoint(path)[KEY]["config"]
+        prediction, *_ = results["predictions"]
         epochs = read(logs / "metrics.csv")
-        row = {"group": group, "name": name, "seed": config["seed_everything"], "data": found["data"]}
-        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "marks": ", ".join(found["marks"])}
+        row = {"group": group, "name": name, "seed": config["seed_everything"], "data": results["data"]}
+        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "marks": ", ".join(results["marks"])}
         row |= {key: epochs[-1][key] for key in ("train/loss", "val/nll")}
-        row |= {"elbo_per_n": found["training"]["elbo_per_n"], "prediction": way}
-        row |= {key: found["predictions"][way][key] for key in ("accuracy", "nll", "ece")}
-        row |= {f"mean_{key}": found["predictions"]["mean weights"][key] for key in ("accuracy", "nll")}
+        row |= {"elbo_per_n": results["training"]["elbo_per_n"], "prediction": prediction}
+        row |= {key: results["predictions"][prediction][key] for key in ("accuracy", "nll", "ece")}
+        row |= {f"mean_{key}": results["predictions"]["mean weights"][key] for key in ("accuracy", "nll")}
         add(rows, row | {"seconds": statistics.median(float(epoch["seconds"]) for epoch in epochs)})
 
 

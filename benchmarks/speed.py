@@ -1,8 +1,8 @@
-"""Time and memory of training steps, predictions and epochs: ours, the deterministic twin and other libraries.
+"""Measures time and memory of training steps, predictions and epochs: ours, a deterministic twin, other libraries.
 
-All candidates of a measurement take turns in one process, so that what else the machine does meets them alike. A ratio
-is the median over turns of a candidate's seconds over the twin's in the same turn; beside it stand the quartiles. The
-twin is the same network in plain torch layers, as torch has them: eager, NCHW memory.
+All candidates of a measurement take turns in one process, so that other load on the machine affects them equally. A
+ratio is the median, over turns, of a candidate's seconds divided by the twin's in the same turn; it is given with the
+quartiles. The twin is the same network in plain torch layers with torch's defaults: eager, NCHW memory.
 
     pip install -e '.[bench]'
     python benchmarks/speed.py all --root data      # everything below into results/speed.json, docs/scaling.png
@@ -60,22 +60,23 @@ TWIN = "deterministic twin"
 
 
 def ours(net, method, compiled=False):
-    made = net if method is None else bayesianize(net, method)
-    made.to(memory_format=torch.channels_last)
-    for layer in bayesian_layers(made):
+    """``net`` in channels_last memory, Bayesian unless ``method`` is None."""
+    net = net if method is None else bayesianize(net, method)
+    net.to(memory_format=torch.channels_last)
+    for layer in bayesian_layers(net):
         layer.compiles = compiled
-    return made
+    return net
 
 
 def own_candidates(make):
-    """Name, network, KL and whether images come in channels_last memory."""
-    found = {"our twin, channels_last": (ours(make(), None), None, True)}
+    """By name: network, function that gives its KL or None, and whether images come in channels_last memory."""
+    candidates = {"our twin, channels_last": (ours(make(), None), None, True)}
     for method in (BBB(), Flipout(), LRT()):
         for compiled in (False, True):
             net = ours(make(), method, compiled)
             name = f"ours, {type(method).__name__}{', compiled' if compiled else ''}"
-            found[name] = (net, lambda net=net: kl(net), True)
-    return found
+            candidates[name] = (net, lambda net=net: kl(net), True)
+    return candidates
 
 
 def training_step(net, divergence, x, labels):
@@ -93,12 +94,12 @@ def training_step(net, divergence, x, labels):
 
 
 def take_turns(candidates, turns, warm_up=3):
-    """Seconds of each turn of each candidate; the first call's seconds, which hold what is compiled."""
-    first = {}
+    """Seconds of each turn of each candidate, and seconds of its first call, which includes compilation."""
+    first_call = {}
     for name, run in candidates.items():
         start = time.perf_counter()
         run()
-        first[name] = time.perf_counter() - start
+        first_call[name] = time.perf_counter() - start
         for _ in range(warm_up):
             run()
     seconds = {name: [] for name in candidates}
@@ -107,37 +108,39 @@ def take_turns(candidates, turns, warm_up=3):
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    return seconds, first
+    return seconds, first_call
 
 
 def summarised(seconds, twin=TWIN):
-    found = {}
+    """For each candidate: median seconds, and the quartiles of its ratio to the twin."""
+    summaries = {}
     for name, times in seconds.items():
-        ratios = [mine / other for mine, other in zip(times, seconds[twin], strict=True)]
+        ratios = [time / twin_time for time, twin_time in zip(times, seconds[twin], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        found[name] = {"seconds": statistics.median(times), "ratio": middle, "low": low, "high": high}
-    return found
+        summaries[name] = {"seconds": statistics.median(times), "ratio": middle, "low": low, "high": high}
+    return summaries
 
 
 def step(arguments):
     """A training step: forward, loss with KL, backward, fused Adam; batch 256, 1x32x32."""
-    found = {}
+    by_network = {}
     x, labels = torch.randn(256, 1, 32, 32), torch.randint(0, 10, (256,))
     for name, make in NETWORKS.items():
         candidates = {TWIN: training_step(make(), None, x, labels)}
-        for title, (net, divergence, is_last) in own_candidates(make).items():
-            candidates[title] = training_step(net, divergence, channels_last(x) if is_last else x, labels)
+        for title, (net, divergence, is_channels_last) in own_candidates(make).items():
+            candidates[title] = training_step(net, divergence, channels_last(x) if is_channels_last else x, labels)
         for title, build in PEERS.items():
-            if (made := installed(build, make())) is not None:
-                candidates[title] = training_step(*made, x, labels)
-        seconds, first = take_turns(candidates, arguments.turns * (1 if name == "3Conv3FC" else 3))
-        found[name] = summarised(seconds)
+            if (built := built_if_installed(build, make())) is not None:
+                candidates[title] = training_step(*built, x, labels)
+        seconds, first_call = take_turns(candidates, arguments.turns * (1 if name == "3Conv3FC" else 3))
+        by_network[name] = summarised(seconds)
         for title in candidates:
-            found[name][title]["first_call"] = first[title]
-    return found
+            by_network[name][title]["first_call"] = first_call[title]
+    return by_network
 
 
-def installed(build, net):
+def built_if_installed(build, net):
+    """Another library's network and KL; None if the library is not installed."""
     try:
         return build(net)
     except ImportError as error:
@@ -146,6 +149,7 @@ def installed(build, net):
 
 
 def forwards(net, x, count):
+    """A function that runs ``count`` forward passes."""
     net.eval()
 
     @torch.no_grad()
@@ -157,38 +161,35 @@ def forwards(net, x, count):
 
 
 def predict(arguments):
-    """32 samples for 256 images, in units of 32 forward passes of the twin."""
-    found = {}
+    """32 samples for 256 images, relative to 32 forward passes of the twin."""
+    by_network = {}
     x = torch.randn(256, 1, 32, 32)
     for name, make in NETWORKS.items():
         candidates = {TWIN: forwards(make(), x, 32)}
         for compiled in (False, True):
-            net, mark = ours(make(), LRT(), compiled), ", compiled" if compiled else ""
-            # A new sampler each time, so that drawing the weights counts; test draws them once for all batches.
+            net, suffix = ours(make(), LRT(), compiled), ", compiled" if compiled else ""
+            # A new sampler each time, so that drawing the weights is included; bnn test does that only once.
             if not compiled:
                 candidates["ours, weight draws"] = lambda net=net: Sampler(net, 32, "weights")(channels_last(x))
-                kept = Sampler(net, 32, "weights")
-                candidates["ours, weight draws, later batches"] = lambda kept=kept: kept(channels_last(x))
-            candidates[f"ours, LRT{mark}"] = lambda net=net: Sampler(net, 32, "local")(channels_last(x))
+                sampler = Sampler(net, 32, "weights")
+                candidates["ours, weight draws, later batches"] = lambda sampler=sampler: sampler(channels_last(x))
+            candidates[f"ours, LRT{suffix}"] = lambda net=net: Sampler(net, 32, "local")(channels_last(x))
         for title in ("textbook LRT", "bayesian-torch, Flipout", "lightning-uq-box, Flipout"):
-            if (made := installed(PEERS[title], make())) is not None:
-                candidates[title] = forwards(made[0], x, 32)
-        found[name] = summarised(take_turns(candidates, max(3, arguments.turns // 3), warm_up=0)[0])
-    return found
+            if (built := built_if_installed(PEERS[title], make())) is not None:
+                candidates[title] = forwards(built[0], x, 32)
+        by_network[name] = summarised(take_turns(candidates, max(3, arguments.turns // 3), warm_up=0)[0])
+    return by_network
 
 
 def memory(arguments):
-    """The most bytes that tensors take during a step of 3Conv3FC beyond those before it, as torch counts them."""
+    """Peak bytes of tensors during a training step of 3Conv3FC, above those before it, as torch counts them."""
     names = [TWIN, "our twin, channels_last", "ours, BBB", "ours, LRT", "ours, LRT, compiled", "textbook LRT"]
-    found = {}
-    for name in names:
-        found[name] = {"bytes": int(in_a_process("memory_of_one", name).split()[-1])}
-    for one in found.values():
-        one["ratio"] = one["bytes"] / found[TWIN]["bytes"]
-    return found
+    peaks = {name: int(in_a_process("memory_of_one", name).split()[-1]) for name in names}
+    return {name: {"bytes": peak, "ratio": peak / peaks[TWIN]} for name, peak in peaks.items()}
 
 
 def memory_of_one(_):
+    """Prints the peak bytes of the candidate that the environment names."""
     name = os.environ["BNN_MEASURE"]
     x, labels = torch.randn(256, 1, 32, 32), torch.randint(0, 10, (256,))
     if name == TWIN:
@@ -202,21 +203,22 @@ def memory_of_one(_):
         run()
     with torch.profiler.profile(profile_memory=True) as profiler:
         run()
-    taken = peak = 0
+    allocated = peak = 0
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            taken += event.nbytes()
-            peak = max(peak, taken)
+            allocated += event.nbytes()
+            peak = max(peak, allocated)
     print(peak)
 
 
-def resident(key):
+def resident_bytes(key):
+    """A memory size of this process from /proc, such as VmHWM, the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def epoch(arguments):
-    """LeNet LRT over 48,000 MNIST images: ``bnn fit`` without validation, and a pipeline as it is commonly written."""
+    """LeNet LRT over 48,000 MNIST images: ``bnn fit`` without validation, and a common pipeline in plain PyTorch."""
     import epochs
 
     candidates = epochs.candidates(arguments.root)
@@ -225,7 +227,7 @@ def epoch(arguments):
 
 
 def start(arguments):
-    """Seconds until help is on the screen."""
+    """Seconds until the help text is printed."""
     bnn = str(Path(sys.executable).with_name("bnn"))
     commands = {
         "import lightning.pytorch": [sys.executable, "-c", "import lightning.pytorch"],
@@ -233,17 +235,17 @@ def start(arguments):
         "bnn fit --help": [bnn, "fit", "--help"],
     }
     candidates = {
-        name: lambda words=words: subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
-        for name, words in commands.items()
+        name: lambda command=command: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        for name, command in commands.items()
     }
     return summarised(take_turns(candidates, max(7, arguments.turns // 2), warm_up=1)[0], "import lightning.pytorch")
 
 
 def growth(arguments):
-    """How the cost of a step grows: batch, width, threads."""
-    found = {"batch": {}, "width": {}, "threads": {}}
+    """The cost of a training step against batch size, width and number of threads."""
+    results = {"batch": {}, "width": {}, "threads": {}}
 
-    def against_the_twin(make, batch, channels, turns):
+    def relative_to_twin(make, batch, channels, turns):
         x, labels = torch.randn(batch, channels, 32, 32), torch.randint(0, 10, (batch,))
         candidates = {TWIN: training_step(make(), None, x, labels)}
         for name in ("ours, BBB", "ours, LRT", "ours, LRT, compiled"):
@@ -252,43 +254,45 @@ def growth(arguments):
         return summarised(take_turns(candidates, turns, warm_up=2)[0])
 
     for batch in (64, 256, 1024, 4096):
-        found["batch"][batch] = against_the_twin(LeNet, batch, 1, 9)
+        results["batch"][batch] = relative_to_twin(LeNet, batch, 1, 9)
     for scale in (1, 2, 4):
-        found["width"][scale] = against_the_twin(lambda scale=scale: CIFARNet(scale=scale), 256, 3, 9)
+        results["width"][scale] = relative_to_twin(lambda scale=scale: CIFARNet(scale=scale), 256, 3, 9)
     threads = torch.get_num_threads()
     for count in (1, 2):
         torch.set_num_threads(count)
-        found["threads"][count] = against_the_twin(ThreeConvThreeFC, 256, 1, 7)
+        results["threads"][count] = relative_to_twin(ThreeConvThreeFC, 256, 1, 7)
     torch.set_num_threads(threads)
-    return found
+    return results
 
 
 def samples(_):
-    """Seconds and added peak memory of T samples of 64 images by 3Conv3FC, each in a process of its own."""
-    found = {}
+    """Seconds and added peak memory of T samples for 64 images by 3Conv3FC, each T in a process of its own."""
+    results = {}
     for count in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
         for draws in ("weights", "local"):
             seconds, added = in_a_process("samples_of_one", f"{count} {draws}").split()[-2:]
-            found.setdefault(count, {})[draws] = {"seconds": float(seconds), "bytes": int(added)}
-    return found
+            results.setdefault(count, {})[draws] = {"seconds": float(seconds), "bytes": int(added)}
+    return results
 
 
 def samples_of_one(_):
+    """Prints seconds and added peak bytes for the number and kind of samples that the environment names."""
     count, draws = os.environ["BNN_MEASURE"].split()
     x = channels_last(torch.randn(64, 1, 32, 32))
     net = ours(ThreeConvThreeFC(), LRT())
     with torch.no_grad():
-        net(x)  # has the libraries load what they need
-    before = resident("VmHWM")
+        net(x)  # makes the libraries load and allocate what they need
+    before = resident_bytes("VmHWM")
     begin = time.perf_counter()
     Sampler(net, int(count), draws)(x)
-    print(time.perf_counter() - begin, resident("VmHWM") - before)
+    print(time.perf_counter() - begin, resident_bytes("VmHWM") - before)
 
 
-def in_a_process(measurement, what):
-    environment = os.environ | {"BNN_MEASURE": what}
-    words = [sys.executable, __file__, measurement]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+def in_a_process(measurement, candidate):
+    """What the measurement of one candidate prints in a process of its own."""
+    environment = os.environ | {"BNN_MEASURE": candidate}
+    command = [sys.executable, __file__, measurement]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 MEASUREMENTS = {
@@ -300,10 +304,11 @@ MEASUREMENTS = {
     "start": start,
     "growth": growth,
 }
-ONE = {"memory_of_one": memory_of_one, "samples_of_one": samples_of_one}
+IN_A_PROCESS = {"memory_of_one": memory_of_one, "samples_of_one": samples_of_one}
 
 
-def surroundings():
+def machine():
+    """Processor, threads and versions."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -319,68 +324,71 @@ def surroundings():
 
 def table(results):
     """Prints the tables of docs/performance.md, then that of README.md."""
-    found = {key: record["found"] for key, record in json.loads(results.read_text()).items()}
+    measured = {key: record["found"] for key, record in json.loads(results.read_text()).items()}
 
-    def cell(one):
-        return f"{one['ratio']:.2f} ({one['low']:.2f}-{one['high']:.2f})"
+    def cell(summary):
+        return f"{summary['ratio']:.2f} ({summary['low']:.2f}-{summary['high']:.2f})"
 
     for key, title in (
         ("step", "training step"),
         ("step, default allocator", "training step, default allocator"),
         ("predict", "32 samples of 256 images"),
     ):
-        names = list(dict.fromkeys(name for one in found[key].values() for name in one))
-        lines = [[name, *(cell(one[name]) if name in one else "-" for one in found[key].values())] for name in names]
-        rows.show(title, list(found[key]), lines)
-    lines = [[name, f"{one['bytes'] / 1e6:.0f} MB", f"{one['ratio']:.2f}"] for name, one in found["memory"].items()]
+        networks = measured[key].values()
+        names = list(dict.fromkeys(name for by_name in networks for name in by_name))
+        lines = [[name, *(cell(by_name[name]) if name in by_name else "-" for by_name in networks)] for name in names]
+        rows.show(title, list(measured[key]), lines)
+    peaks = measured["memory"].items()
+    lines = [[name, f"{peak['bytes'] / 1e6:.0f} MB", f"{peak['ratio']:.2f}"] for name, peak in peaks]
     rows.show("added peak memory of a step, 3Conv3FC", ["", "over the twin's"], lines)
     for key, title in (("epoch", "LeNet LRT, 48,000 images"), ("start", "until help is there")):
-        lines = [[name, f"{one['seconds']:.2f} s", cell(one)] for name, one in found[key].items()]
+        lines = [[name, f"{summary['seconds']:.2f} s", cell(summary)] for name, summary in measured[key].items()]
         rows.show(title, ["median", "ratio"], lines)
-    steps, samples = found["step"]["3Conv3FC"], found["predict"]["3Conv3FC"]
+    steps, samples = measured["step"]["3Conv3FC"], measured["predict"]["3Conv3FC"]
     peers = {"BBB": "BBB", "Flipout": "Flipout", "LRT": "textbook LRT"}
     lines = []
     for method, ending in peers.items():
-        others = {name: one["ratio"] for name, one in steps.items() if name.endswith(ending) and "ours" not in name}
-        best = min(others, key=lambda name: others[name])
-        mine = [f"{steps[f'ours, {method}{mark}']['ratio']:.2f}" for mark in ("", ", compiled")]
-        lines.append([f"training step, {method}", *mine, f"{others[best]:.2f} ({best.removesuffix(f', {method}')})"])
-    rest = {name: one["ratio"] for name, one in samples.items() if "ours" not in name and name != TWIN}
-    best = min(rest, key=lambda name: rest[name])
-    local = [f"{samples[f'ours, LRT{mark}']['ratio']:.2f}" for mark in ("", ", compiled")]
-    lines.append(["32 samples, LRT", *local, f"{rest[best]:.2f} ({best})"])
+        ratios = {name: step["ratio"] for name, step in steps.items() if name.endswith(ending) and "ours" not in name}
+        best = min(ratios, key=lambda name: ratios[name])
+        own = [f"{steps[f'ours, {method}{suffix}']['ratio']:.2f}" for suffix in ("", ", compiled")]
+        lines.append([f"training step, {method}", *own, f"{ratios[best]:.2f} ({best.removesuffix(f', {method}')})"])
+    ratios = {name: sample["ratio"] for name, sample in samples.items() if "ours" not in name and name != TWIN}
+    best = min(ratios, key=lambda name: ratios[name])
+    own = [f"{samples[f'ours, LRT{suffix}']['ratio']:.2f}" for suffix in ("", ", compiled")]
+    lines.append(["32 samples, LRT", *own, f"{ratios[best]:.2f} ({best})"])
     lines.append(["32 samples, weight draws", f"{samples['ours, weight draws']['ratio']:.2f}", "", ""])
     rows.show("3Conv3FC, times the deterministic twin", ["ours", "ours, compiled", "fastest other"], lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", choices=["all", "table", "figure", *ONE, *MEASUREMENTS])
+    parser.add_argument("what", nargs="+", choices=["all", "table", "figure", *IN_A_PROCESS, *MEASUREMENTS])
     parser.add_argument("--root", default=None, help="folder of MNIST")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--default_allocator", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    asked = list(MEASUREMENTS) if arguments.what == ["all"] else arguments.what
-    if asked[0] == "table":
+    names = list(MEASUREMENTS) if arguments.what == ["all"] else arguments.what
+    if names[0] == "table":
         table(RESULTS)
-    elif asked[0] in ONE:
-        ONE[asked[0]](arguments)
+    elif names[0] in IN_A_PROCESS:
+        IN_A_PROCESS[names[0]](arguments)
     else:
-        measure(asked, arguments)
+        measure(names, arguments)
 
 
-def measure(asked, arguments):
+def measure(names, arguments):
+    """Runs measurements, adds each to results/speed.json, and draws docs/scaling.png where it is due."""
     tuned = not arguments.default_allocator and keep_freed_memory()
-    for name in [name for name in asked if name != "figure"]:
+    for name in [name for name in names if name != "figure"]:
         begin = time.time()
-        record = {"found": MEASUREMENTS[name](arguments), "seconds": round(time.time() - begin), "on": surroundings()}
+        record = {"found": MEASUREMENTS[name](arguments), "seconds": round(time.time() - begin), "on": machine()}
         key = name if tuned else f"{name}, default allocator"
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(known | {key: record}, indent=1) + "\n")
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps(results | {key: record}, indent=1) + "\n")
         print(f"{key}: {record['seconds']} s", flush=True)
-    if asked in (["figure"], list(MEASUREMENTS)):
+    if names in (["figure"], list(MEASUREMENTS)):
         import scaling
 
         scaling.draw(json.loads(RESULTS.read_text()), ROOT / "docs" / "scaling.png")
