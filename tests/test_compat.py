@@ -44,7 +44,7 @@ def test_documented_default_priors():
 
 
 def test_nested_wrappers_count_their_kl():
-    # T2.7
+    # A sum over direct children alone would leave out the layers of the inner network.
     class Outer(ModuleWrapper):
         def __init__(self):
             super().__init__()

@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_read_gets_its_row_even_alone(run):
 
 
 def test_predictions_do_not_depend_on_the_batches(run):
-    # T3.7
+    # An image is predicted alone: what else is in its batch must not matter.
     words = ["predict", "--ckpt_path", str(run / "best.ckpt")]
     assert main(words) == 0
     assert main([*words, "--data.eval_batch_size", "7"]) == 0

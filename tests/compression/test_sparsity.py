@@ -33,7 +33,7 @@ def weights(net):
 
 
 def test_the_report_of_a_hand_made_network():
-    # T4.7
+    # LeNet-300-100 and its shares are small enough to count by hand.
     net = sparse_net()
     keep = masks(net)
     layers = by_layer(net, keep)
@@ -47,7 +47,7 @@ def test_the_report_of_a_hand_made_network():
 
 
 def test_masked_network_is_the_network_with_those_weights_deleted():
-    # T4.7
+    # The dense layers are written out here: what the masks leave out must not reach the outputs in any other way.
     net = sparse_net()
     keep = masks(net)
     masked = plain(net, keep)

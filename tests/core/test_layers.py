@@ -15,7 +15,7 @@ def small():
 
 
 def test_bayesianize_copies_and_keeps_the_weights_as_means():
-    # T5.2
+    # A Bayesian network that starts from a trained one says the same without noise.
     net = small()
     bayesian = bayesianize(net, LRT())
     assert [type(module) for module in net] == [nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear]
@@ -82,7 +82,7 @@ def test_sampling_is_restored_for_each_layer_even_after_an_error():
 
 
 def test_kl_needs_no_forward_and_is_of_the_current_parameters():
-    # T2.7
+    # A KL that forward passes left behind would be of other parameters, or of none.
     net = bayesianize(small(), BBB())
     before = kl(net)
     with sampling(net, False):

@@ -174,7 +174,8 @@ def assert_moments(draws, mean, covariance):
 @each_layer
 @each_method
 def test_mean_variance_and_covariance_of_the_outputs(name, case):
-    # T2.3, T2.4, T4.2: across outputs, pixels and examples.
+    # The definition of a method is the distribution of its outputs: means, variances, and what is correlated across
+    # outputs, pixels and examples.
     plain, layer, x = build(name, case, F64)
     with torch.no_grad():
         y = torch.vmap(lambda _: layer(x), randomness="different", chunk_size=2000)(torch.arange(20_000)).flatten(1)
@@ -198,7 +199,7 @@ def test_weight_draws_have_the_posteriors_mean_and_variance(name, case):
 @each_layer
 @each_method
 def test_sampling_off_is_the_plain_layer_whatever_train_and_eval(name, case):
-    # T2.8, T4.3
+    # Without noise a method is its means; train() and eval() belong to batch norm and dropout.
     plain, layer, x = build(name, case)
     with sampling(layer, False):
         assert torch.equal(layer(x), plain(x))
@@ -277,7 +278,7 @@ def test_what_methods_say_about_their_noise(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_equal_rows_of_a_batch(name):
-    # T2.4
+    # One draw of the weights for the batch gives equal rows equal outputs; every other kind of noise tells them apart.
     x = torch.randn(1, 4).repeat(8, 1)
     y = build(name, "linear")[1](x)
     assert (y == y[0]).all().item() == (METHODS[name][1] == "weights")
@@ -297,7 +298,7 @@ def test_noise_is_finite_where_convolutions_round_below_zero(name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @each_method
 def test_autocast_keeps_variances_and_kl_in_float32(name, dtype):
-    # T2.9
+    # In half precision small variances are 0, and a sum over many weights loses its digits.
     _, layer, x = build(name, "linear")
     seen = []
 

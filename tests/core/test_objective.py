@@ -16,7 +16,7 @@ def test_elbo_is_minus_the_loss_at_weight_one():
 
 
 def test_total_form_is_n_times_the_per_datum_form():
-    # T1.3, loss and gradients; the total form is written out here.
+    # Loss and gradients; the total form is written out here.
     net = bayesianize(nn.Sequential(nn.Linear(4, 3)).to(F64), BBB())
     x, labels, n = torch.randn(16, 4, dtype=F64), torch.randint(0, 3, (16,)), 480
 
@@ -38,7 +38,7 @@ def test_total_form_is_n_times_the_per_datum_form():
 
 
 def test_four_micro_batches_are_one_batch():
-    # T1.6, with mean weights; the KL enters once in total.
+    # With mean weights, so that no noise differs; the KL enters once in total.
     net = bayesianize(nn.Sequential(nn.Linear(4, 3)).to(F64), BBB())
     x, labels, n = torch.randn(32, 4, dtype=F64), torch.randint(0, 3, (32,)), 480
 

@@ -12,7 +12,7 @@ F64 = torch.float64
 
 
 def test_scale_mixture_oracles():
-    # T2.11: pi = .5, sigma1 = 1, sigma2 = e^-6; a sum of densities in float32 would be 0 at 20.
+    # pi = .5, sigma1 = 1, sigma2 = e^-6; a sum of densities in float32 would be 0 at 20.
     oracles = {0.0: 4.390390, 0.01: -1.500660, 0.5: -1.737086, 3.0: -6.112086, 20.0: -201.612086}
     found = ScaleMixture().log_prob(torch.tensor(list(oracles)))
     torch.testing.assert_close(found, torch.tensor(list(oracles.values())), rtol=1e-6, atol=2e-6)

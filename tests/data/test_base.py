@@ -21,7 +21,7 @@ def test_mnist5k_sizes(digits):
 
 
 def test_parts_are_disjoint_and_stratified(digits):
-    # T1.8: no image stands in two parts, and validation is not a prefix of training.
+    # No image stands in two parts, and validation is not a prefix of training.
     parts = [digits.train, digits.selection, digits.calibration, digits.test]
     rows = [{row.tobytes() for row in part.pixels.flatten(1).numpy()} for part in parts]
     assert sum(map(len, rows)) == len(set().union(*rows))
@@ -42,7 +42,7 @@ def test_stratified_split(share):
 
 
 def test_training_images_are_normalised(digits):
-    # 7.4: catches a missing division by 255 as well as a second one.
+    # Catches a missing division by 255 as well as a second one.
     x = torch.cat([batch for batch, _ in digits.train_dataloader()])
     assert abs(x.mean().item()) < 0.05
     assert abs(x.std().item() - 1) < 0.05

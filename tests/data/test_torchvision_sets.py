@@ -13,7 +13,7 @@ from tests.helpers import Bomb
 
 
 def test_mnist_has_48000_training_images(fake_mnist):
-    # T1.4
+    # The N of the objective, with 20 % held out; all 60,000 would count images that nobody trains on.
     data = MNIST(fake_mnist(train=60_000, test=1))
     data.setup("fit")
     assert data.num_train == 48_000

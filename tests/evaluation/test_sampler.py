@@ -44,14 +44,14 @@ def test_a_weight_draw_is_one_function_of_all_images(method, chunk):
                 f"{name}.{part}": getattr(net[int(name)], part).sample() for name in "05" for part in ("weight", "bias")
             }
         torch.testing.assert_close(logits[number], by_hand(net, weights, X), rtol=1e-4, atol=1e-5)
-    # T3.7: whatever batch an image comes in.
+    # An image's logits do not depend on the batch that it comes in.
     torch.testing.assert_close(sampler(X[4:5]), logits[:, 4:5], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("draws", ["weights", "local"])
 @pytest.mark.parametrize("method", [LRT(rho_init=WIDE), BBB(rho_init=WIDE)], ids=repr)
 def test_draws_differ_and_show_epistemic_uncertainty(method, draws):
-    # T2.8, T3.6; the fault of one draw for all samples would leave no mutual information.
+    # Each sample has noise of its own: one draw for all of them would leave no mutual information.
     for chunk in (1, 1000):
         logits = Sampler(network(method), 5, draws, chunk=chunk)(X)
         assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5

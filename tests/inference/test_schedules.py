@@ -8,7 +8,7 @@ from bnn_lightning.inference.learning_rates import LinearDecay
 
 @pytest.mark.parametrize("steps", [1, 7, 188, 5000])
 def test_blundell_has_mean_one_and_halves_at_each_step(steps):
-    # T1.1
+    # A mean other than 1 over an epoch would temper the posterior. 5,000 steps reach beyond what float64 can halve.
     weights = [Blundell()(0, step, steps, 20) for step in range(steps)]
     assert sum(weights) / steps == pytest.approx(1, abs=1e-12)
     for one, following in pairwise(weights):
@@ -23,7 +23,7 @@ def test_blundell_in_the_scale_of_the_reference():
 
 
 def test_names_and_numbers():
-    # T1.2
+    # A name that is misspelt must not pass for a weight of its own.
     assert kl_weight(1)(0, 0, 188, 20) == kl_weight(1.0)(0, 0, 188, 20) == 1.0
     assert isinstance(kl_weight("Blundell"), Blundell)
     assert kl_weight("Standard")(3, 5, 188, 20) == Standard()(0, 0, 1, 1) == 1.0
@@ -36,7 +36,7 @@ def test_names_and_numbers():
 
 
 def test_five_and_fifteen_epochs_of_warm_up():
-    # T1.5
+    # As published: none for five epochs, then in equal steps to 1 over fifteen.
     ramp = LinearWarmup(start=5, length=15)
     assert [ramp(epoch, 0, 188, 200) for epoch in (4, 5, 12, 19, 20)] == pytest.approx([0, 0, 7 / 15, 14 / 15, 1])
     assert [ramp.settled(epoch, 200) for epoch in (0, 19, 20, 199)] == [False, False, True, True]
@@ -71,7 +71,7 @@ def rates(schedule, lr):
 
 
 def test_learning_rates_of_the_studies():
-    # T1.9: the formulas of the table, written out.
+    # The published formulas, written out, over the whole run of 200 epochs.
     assert rates(LinearDecay(), 1e-3) == pytest.approx([1e-3 * (1 - e / 200) for e in (0, 50, 100, 150, 199)])
     hold = LinearDecay(start=100)
     assert rates(hold, 1e-3) == pytest.approx([1e-3 * min(1, 2 - e / 100) for e in (0, 50, 100, 150, 199)])

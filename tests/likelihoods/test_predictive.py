@@ -15,7 +15,7 @@ from bnn_lightning import (
 )
 from bnn_lightning.likelihoods.categorical.predictive import summary
 
-# T3.9: four samples of one image, three classes.
+# Four samples of one image, three classes; the numbers that they come to are worked out apart from this code.
 LOGITS = torch.tensor([[2, 0, -1], [1, 1, 0], [0, 2, 0], [3, -1, 0]], dtype=torch.float64).unsqueeze(1)
 
 
@@ -46,7 +46,8 @@ def test_oracle_of_the_normalized_form():
 
 @pytest.mark.parametrize("transform", ["softmax", "normalized"])
 def test_identities_of_the_covariances(transform):
-    # T3.1, T3.2, and the diagonals that variances() gives.
+    # Both parts add up to diag(p) - p p^T of the mean p. Each is symmetric and positive semi-definite, with rows that
+    # add up to 0 and the diagonal that variances() gives.
     logits = 3 * torch.randn(9, 6, 5, dtype=torch.float64)
     aleatoric, epistemic = covariances(logits, transform)
     mean = probabilities(logits, transform).mean(0)
@@ -63,7 +64,7 @@ def test_identities_of_the_covariances(transform):
 
 @pytest.mark.parametrize("transform", ["softmax", "normalized"])
 def test_one_sample_has_no_epistemic_uncertainty(transform):
-    # T3.4, T3.5
+    # One sample, which mean weights are too, differs from nothing: all of its uncertainty is aleatoric.
     logits = torch.randn(1, 6, 5, dtype=torch.float64)
     aleatoric, epistemic = covariances(logits, transform)
     probs = probabilities(logits, transform)[0]
@@ -73,7 +74,7 @@ def test_one_sample_has_no_epistemic_uncertainty(transform):
 
 
 def test_every_function_follows_the_order_of_classes_and_treats_images_alone():
-    # T3.7, T3.8
+    # Columns that change places must take their numbers along, and a batch must give what its images give one by one.
     logits = torch.randn(4, 6, 5, dtype=torch.float64)
     order = torch.tensor([2, 0, 4, 1, 3])
     found, turned = summary(logits), summary(logits[..., order])
@@ -104,13 +105,13 @@ def test_against_numpy():
     np.testing.assert_allclose(log_predictive(logits).numpy(), np.log(mean), rtol=1e-5)
     np.testing.assert_allclose(predictive_entropy(logits).numpy(), entropy, rtol=1e-5)
     np.testing.assert_allclose(mutual_information(logits).numpy(), entropy - expected, atol=1e-6)
-    # T3.3
+    # 0 <= mutual information, and entropy <= log K
     assert (mutual_information(logits) >= 0).all()
     assert (predictive_entropy(logits) <= math.log(4) + 1e-6).all()
 
 
 def test_log_mean_exp_gradient_is_the_softmax_over_samples():
-    # 7.2: the maximum inside logsumexp carries no gradient of its own.
+    # The maximum inside logsumexp carries no gradient of its own.
     logits = torch.randn(5, 1, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(log_predictive, logits)
     log_probs = logits.detach().log_softmax(-1).requires_grad_()

@@ -22,7 +22,7 @@ def test_scores_against_numpy():
 
 
 def test_shuffled_class_columns_change_every_score_but_the_order_of_classes_does_not():
-    # T3.8, and the fault of a peer: columns that are not the classes that the labels mean.
+    # A fault that other code has had: columns that are not the classes that the labels mean.
     log_probs, labels = predictions()
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     found = scores(log_probs, labels)

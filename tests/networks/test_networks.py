@@ -27,7 +27,8 @@ from bnn_lightning.core import methods
 from bnn_lightning.core.methods import Method
 from bnn_lightning.networks import Network
 
-# Weights, biases, and batch norm's scales and shifts (T5.1); Bayesian networks have two numbers for each of the first.
+# Weights; biases, with batch norm's scales and shifts. A network whose widths differ from the published one is another
+# network, whatever its name. Bayesian networks have two numbers for each of these.
 COUNTS = [
     (LeNet, {}, 61_470, 236),
     (LeNet, {"in_channels": 3}, 61_770, 236),
@@ -134,7 +135,8 @@ def test_unknown_activation():
         LeNet(activation="tanh")
 
 
-# T2.2: KL of the untouched network, prior N(0, .1^2), means from N(0, .1^2).
+# KL of the untouched network, at rho -5 and at rho -3: prior N(0, .1^2), means from N(0, .1^2). A KL in the wrong
+# direction, or one that leaves parameters out, starts elsewhere.
 START_KL = [
     (LeNet, 166_777, 51_944),
     (AlexNet, 5.839e6, 1.819e6),
@@ -181,7 +183,7 @@ def test_a_scale_too_small_is_refused():
 
 @pytest.mark.parametrize(("alpha", "count"), [("feature", 3136), ("channel", 64)])
 def test_both_placements_between_convolution_and_linear_layer(alpha, count):
-    # T4.8
+    # The noise enters behind the flattening, with an alpha for each feature, or before it, with one for each channel.
     net = bayesianize(CIFARNet(), VariationalA(alpha=alpha))
     assert net.fc1.weight.alpha.log_alpha.numel() == count
     assert net.fc2.weight.alpha.log_alpha.numel() == 128

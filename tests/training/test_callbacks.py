@@ -22,7 +22,7 @@ class Hundred(nn.Sequential):
 
 @pytest.mark.parametrize(("weight", "collapses"), [(1.0, True), (LinearWarmup(start=5, length=15), False)])
 def test_collapse_guard_fires_without_the_ramp(weight, collapses):
-    # T4.9: with the full KL from the first step the weights are erased before they have learnt anything.
+    # With the full KL from the first step the weights are erased before they have learnt anything.
     torch.manual_seed(0)
     model = BayesianClassifier(Hundred(), Sparse(), kl_weight=weight, lr=1e-3)
     data = MNIST5k(image_size=32, train_subset=1000, batch_size=50)

@@ -9,7 +9,7 @@ from tests.training.helpers import digits, fit, tiny
 
 
 def test_total_and_per_datum_form_take_the_same_steps():
-    # 1.5: Adam with epsilon / N undoes the division of the loss by N.
+    # Adam with epsilon / N undoes the division of the loss by N.
     weights = []
     for form in ("per_datum", "total"):
         model = tiny(BBB(), loss_form=form)

@@ -92,7 +92,7 @@ def assert_same_steps(one, other):
 
 @pytest.mark.parametrize("method", METHODS[1:3], ids=lambda method: type(method).__name__)
 def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path, method):
-    # T1.7, by Lightning's Trainer, step for step: N is global, the KL unscaled, and the loader shares an epoch out.
+    # By Lightning's Trainer, step for step: N is global, the KL unscaled, and the loader shares an epoch out.
     (alone,) = steps_of(tmp_path / "one", method, 80)
     ranks = steps_of(tmp_path / "two", method, 40, devices=2)
     for rank in ranks:
@@ -106,14 +106,14 @@ def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path, m
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_four_batches_to_a_step_give_the_gradients_of_one_of_their_size(tmp_path, method):
-    # T1.6: the KL counts once for a step.
+    # The KL counts once for a step, not once for each batch that it is made of.
     (alone,) = steps_of(tmp_path / "one", method, 80)
     (in_parts,) = steps_of(tmp_path / "four", method, 20, accumulate_grad_batches=4)
     assert_same_steps(alone, in_parts)
 
 
 def test_processes_draw_noise_of_their_own():
-    # T1.7
+    # Equal noise in all processes would make a step of two batches no better than a step of one.
     draws = []
     for rank in (0, 1):
         model = BayesianClassifier(network(), BBB())

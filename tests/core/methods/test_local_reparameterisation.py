@@ -12,7 +12,7 @@ F64 = torch.float64
 
 
 def test_lrt_variance_does_not_see_the_mean_of_the_bias():
-    # T2.5: a mean bias in the variance path gives a negative variance, then NaN.
+    # A mean bias in the variance path gives a negative variance, then NaN.
     plain = nn.Conv2d(1, 2, 3, padding=1)
     layer = BayesianLayer(plain, LRT(rho_init=(-1.0, 0.1)))
     x = torch.randn(64, 1, 5, 5)
@@ -29,7 +29,7 @@ def test_lrt_variance_does_not_see_the_mean_of_the_bias():
 
 
 def test_lrt_gradients_are_finite_on_blank_images():
-    # T2.6: without eps the square root's gradient is infinite where the variance is exactly zero.
+    # Without eps the square root's gradient is infinite where the variance is exactly zero.
     layer = BayesianLayer(nn.Conv2d(1, 2, 3, padding=1, bias=False), LRT())
     x = torch.zeros(2, 1, 5, 5, requires_grad=True)
     layer(x).sum().backward()
@@ -59,7 +59,7 @@ def test_variances_below_zero_are_zero():
 
 
 def test_lrt_noise_gradcheck():
-    # T2.13, with the noise held fixed
+    # The backward pass is written by hand; with the noise held fixed it can be checked by differences.
     def draw(mean, variance):
         torch.manual_seed(0)
         return with_noise(mean, variance)
@@ -72,7 +72,7 @@ def test_lrt_noise_gradcheck():
 
 
 def test_lrt_gradients_vary_less_than_bbb():
-    # T2.10, batch of 128
+    # What the local reparameterisation is for, at a batch of 128.
     x, labels = torch.randn(128, 20), torch.randint(0, 5, (128,))
     plain = nn.Linear(20, 5)
 

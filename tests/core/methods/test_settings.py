@@ -18,7 +18,7 @@ from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
 
 
 def test_priors_dict_of_the_reference():
-    # T2.12
+    # PyTorch-BayesianCNN's dictionary of priors: its keys, and its values where there is none.
     assert hash(LRT(rho_init=[-5, 0.1], mu_init=[0, 0.1])) == hash(LRT(rho_init=(-5, 0.1), mu_init=(0, 0.1)))
     with pytest.raises(ValueError, match=r"^rho_init must be \(mean, std\) with std >= 0, .* got -5\.$"):
         LRT(rho_init=-5)

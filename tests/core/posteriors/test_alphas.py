@@ -31,7 +31,7 @@ def inverse_softplus(sigma):
 @pytest.mark.parametrize("start", [-110.0, -40.0, 40.0])
 @pytest.mark.parametrize("parametrisation", ["log_sigma2", "log_sigma"])
 def test_additive_kl_is_finite_at_a_mean_of_zero(parametrisation, start, divergence):
-    # T4.6, beyond log alpha = -100 for the second weight
+    # log theta^2 is infinite at 0, and a clamp's gradient there is NaN. The second weight is beyond log alpha = -100.
     posterior = Additive(torch.tensor([0.0, 0.1, -1e-20]), torch.full((3,), start), parametrisation, divergence)
     value = posterior.kl() + posterior.sample().sum() + posterior.variance.sum()
     value.backward()
@@ -48,7 +48,7 @@ def test_additive_kl_is_finite_at_a_mean_of_zero(parametrisation, start, diverge
 @pytest.mark.parametrize("divergence", [LOG_UNIFORM, HIERARCHICAL, KINGMA])
 @pytest.mark.parametrize("start", [-100.0, 100.0])
 def test_log_alpha_kl_is_finite_far_out(start, divergence):
-    # T4.6
+    # log(1 + exp(-log alpha)) overflows below -88 when it is written as it stands.
     alpha = LearntAlpha(torch.full((2,), start), "log_alpha", divergence)
     posterior = Multiplicative(torch.zeros(2), alpha, unchanged, shared=False)
     (posterior.kl() + posterior.sample().sum()).backward()
@@ -85,7 +85,7 @@ def test_bounds_are_made_on_the_device():
 
 @pytest.mark.parametrize("parametrisation", ["log_alpha", "log_sigma2", "log_sigma"])
 def test_alpha_never_dies_on_its_bound(parametrisation):
-    # T4.5: it starts at the bound of alpha = 1, is pushed past it, and comes back when the gradient turns.
+    # It starts at the bound of alpha = 1, is pushed past it, and comes back when the gradient turns.
     alpha = LearntAlpha(torch.zeros(1), parametrisation, KINGMA)
     (parameter,) = alpha.parameters()
     optimizer = torch.optim.Adam([parameter], lr=0.1)
@@ -117,7 +117,7 @@ def test_additive_alpha_never_dies_on_its_bound():
 
 @pytest.mark.parametrize(("shape", "shared", "times"), [((4, 1), False, 6), ((1, 1), False, 24), ((24,), True, 1)])
 def test_tied_alphas_pay_for_each_weight_and_shared_noise_once(shape, shared, times):
-    # T4.4
+    # Weights that share an alpha have noise of their own, and a KL each; one noise for all of them has one KL.
     alpha = LearntAlpha(torch.full(shape, -1.0, dtype=F64), "log_alpha", LOG_UNIFORM)
     over = (lambda values: values.view(4, 6)) if shared else unchanged
     posterior = Multiplicative(torch.randn(4, 6, dtype=F64), alpha, over, shared)

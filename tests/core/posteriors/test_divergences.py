@@ -10,7 +10,7 @@ from bnn_lightning.core.posteriors import hierarchical_kl, kingma_kl, log_unifor
 
 F64 = torch.float64
 LOG_ALPHAS = [-8.0, -5.0, -3.0, -1.0, 0.0, 1.0, 3.0, 8.0]
-TABLE = {  # T4.1
+TABLE = {  # each KL at LOG_ALPHAS; Kingma's approximation is one for alpha up to 1
     log_uniform_kl: [4.63590, 3.13668, 2.11559, 0.91387, 0.43124, 0.17797, 0.02542, 0.00017],
     hierarchical_kl: [4.00017, 2.50336, 1.52429, 0.65663, 0.34657, 0.15663, 0.02429, 0.00017],
     kingma_kl: [4.24532, 2.73795, 1.69153, 0.49252, 0.0],
@@ -58,7 +58,7 @@ def test_hierarchical_kl_is_the_least_over_prior_variances():
 
 @pytest.mark.parametrize("function", TABLE)
 def test_alpha_kl_gradcheck(function):
-    # T2.13; Kingma's slope at alpha = 1 is the published one.
+    # Some of the gradients are written by hand; Kingma's slope at alpha = 1 is the published one.
     precision = (torch.rand(20, dtype=F64) * 30 + 1).requires_grad_()
     assert torch.autograd.gradcheck(function, (precision,))
     one = torch.ones((), dtype=F64, requires_grad=True)

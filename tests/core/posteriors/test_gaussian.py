@@ -21,7 +21,7 @@ def gaussian(mu, sigma, prior_mu=0.0, prior_sigma=0.1):
 
 
 def test_kl_is_the_known_value_in_the_right_direction():
-    # T2.1: KL(N(.3, .05^2) || N(0, .1^2)); the reverse would be 18.8.
+    # KL(N(.3, .05^2) || N(0, .1^2)); the reverse would be 18.8.
     kl = gaussian(0.3, 0.05).kl().item()
     assert kl == pytest.approx(4.8181471805599445, rel=1e-9)
     assert kl != pytest.approx(18.806852819440053, rel=0.1)
@@ -60,7 +60,7 @@ def test_kl_is_summed_in_float32_for_bfloat16_parameters():
 
 
 def test_kl_gradcheck():
-    # T2.13
+    # Of the formula itself; the pass that forms all gradients at once has a test of its own, by numpy.
     mu, rho = torch.randn(6, dtype=F64, requires_grad=True), (torch.randn(6, dtype=F64) - 2).requires_grad_()
 
     def kl(mu, rho):
@@ -76,7 +76,7 @@ def test_samples_have_the_posterior_moments_and_follow_the_seed():
     torch.manual_seed(7)
     sample = posterior.sample()
     torch.manual_seed(7)
-    assert torch.equal(sample, posterior.sample())  # T2.12
+    assert torch.equal(sample, posterior.sample())
     sigma = math.log1p(math.exp(-3))
     assert sample.mean().item() == pytest.approx(0.3, abs=5 * sigma / math.sqrt(count))
     assert sample.var().item() == pytest.approx(sigma**2, rel=5 * math.sqrt(2 / count))
