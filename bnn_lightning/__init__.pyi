@@ -1,56 +1,100 @@
-from .compat import (
-    BBB_LRT_Conv2d,
-    BBB_LRT_Linear,
-    BBBConv2d,
-    BBBLinear,
-    FlattenLayer,
-    ModuleWrapper,
-    load_reference_state_dict,
-)
-from .core.conversion import bayesianize
-from .core.kernels.memory import keep_freed_memory
-from .core.layers import BayesianLayer
-from .core.methods import (
-    BBB,
-    LRT,
-    Flipout,
-    GaussianS,
-    GaussianW,
-    HierarchicalA,
-    HierarchicalB,
-    MCDropout,
-    Method,
-    Sparse,
-    VariationalA,
-    VariationalB,
-)
-from .core.objective import elbo, variational_loss
-from .core.priors import LearntScale, ScaleMixture
-from .core.whole_network import kl, sampling
-from .deployment.pt2 import load_dense
-from .evaluation.sampler import Ensemble, Sampler, sample_logits
-from .likelihoods.categorical.predictive import (
-    covariances,
-    expected_entropy,
-    log_predictive,
-    mutual_information,
-    predictive_entropy,
-    probabilities,
-    variances,
-)
-from .networks import (
-    MLP,
-    AlexNet,
-    BaseCNN,
-    BatchNormMLP,
-    CIFARNet,
-    LeNet,
-    LeNet5Caffe,
-    LeNet300100,
-    SKNet,
-    ThreeConvThreeFC,
-    multiply_adds,
-)
-from .training.module import BayesianClassifier
+from .compat import BBB_LRT_Conv2d as BBB_LRT_Conv2d
+from .compat import BBB_LRT_Linear as BBB_LRT_Linear
+from .compat import BBBConv2d as BBBConv2d
+from .compat import BBBLinear as BBBLinear
+from .compat import FlattenLayer as FlattenLayer
+from .compat import ModuleWrapper as ModuleWrapper
+from .compat import load_reference_state_dict as load_reference_state_dict
+from .core.conversion import bayesianize as bayesianize
+from .core.conversion import load_plain_state_dict as load_plain_state_dict
+from .core.conversion import to_plain as to_plain
+from .core.kernels.bounded import bounded as bounded
+from .core.kernels.elementwise import at_least_float32 as at_least_float32
+from .core.kernels.local_noise import with_noise as with_noise
+from .core.kernels.memory import keep_freed_memory as keep_freed_memory
+from .core.kernels.noise import standard_normal_like as standard_normal_like
+from .core.layers import BayesianLayer as BayesianLayer
+from .core.methods import BBB as BBB
+from .core.methods import LRT as LRT
+from .core.methods import DropoutOnInputs as DropoutOnInputs
+from .core.methods import DropoutOnWeights as DropoutOnWeights
+from .core.methods import Flipout as Flipout
+from .core.methods import GaussianMethod as GaussianMethod
+from .core.methods import GaussianS as GaussianS
+from .core.methods import GaussianW as GaussianW
+from .core.methods import HierarchicalA as HierarchicalA
+from .core.methods import HierarchicalB as HierarchicalB
+from .core.methods import MCDropout as MCDropout
+from .core.methods import Method as Method
+from .core.methods import Sparse as Sparse
+from .core.methods import VariationalA as VariationalA
+from .core.methods import VariationalB as VariationalB
+from .core.methods import check_words as check_words
+from .core.objective import elbo as elbo
+from .core.objective import variational_loss as variational_loss
+from .core.ops import Op as Op
+from .core.ops import layer_kind as layer_kind
+from .core.ops.base import with_values as with_values
+from .core.posteriors import Additive as Additive
+from .core.posteriors import Divergence as Divergence
+from .core.posteriors import Gaussian as Gaussian
+from .core.posteriors import Multiplicative as Multiplicative
+from .core.posteriors import Point as Point
+from .core.posteriors import Posterior as Posterior
+from .core.posteriors.moments import moments as moments
+from .core.priors import LearntScale as LearntScale
+from .core.priors import Normal as Normal
+from .core.priors import Prior as Prior
+from .core.priors import ScaleMixture as ScaleMixture
+from .core.whole_network import bayesian_layers as bayesian_layers
+from .core.whole_network import describe as describe
+from .core.whole_network import draw as draw
+from .core.whole_network import kl as kl
+from .core.whole_network import random_tensors as random_tensors
+from .core.whole_network import sampling as sampling
+from .deployment.pt2 import load_dense as load_dense
+from .evaluation.sampler import Ensemble as Ensemble
+from .evaluation.sampler import Sampler as Sampler
+from .evaluation.sampler import Sampling as Sampling
+from .evaluation.sampler import sample_logits as sample_logits
+from .inference import Blundell as Blundell
+from .inference import Constant as Constant
+from .inference import Cosine as Cosine
+from .inference import Inference as Inference
+from .inference import KLWeight as KLWeight
+from .inference import LinearDecay as LinearDecay
+from .inference import LinearWarmup as LinearWarmup
+from .inference import LRSchedule as LRSchedule
+from .inference import Plateau as Plateau
+from .inference import Soenderby as Soenderby
+from .inference import Standard as Standard
+from .inference import Step as Step
+from .inference import Terms as Terms
+from .inference import TrainingFacts as TrainingFacts
+from .inference import Variational as Variational
+from .likelihoods import Categorical as Categorical
+from .likelihoods import Likelihood as Likelihood
+from .likelihoods import Uninformed as Uninformed
+from .likelihoods.categorical.predictive import covariances as covariances
+from .likelihoods.categorical.predictive import expected_entropy as expected_entropy
+from .likelihoods.categorical.predictive import log_predictive as log_predictive
+from .likelihoods.categorical.predictive import mutual_information as mutual_information
+from .likelihoods.categorical.predictive import predictive_entropy as predictive_entropy
+from .likelihoods.categorical.predictive import probabilities as probabilities
+from .likelihoods.categorical.predictive import variances as variances
+from .networks import MLP as MLP
+from .networks import AlexNet as AlexNet
+from .networks import BaseCNN as BaseCNN
+from .networks import BatchNormMLP as BatchNormMLP
+from .networks import CIFARNet as CIFARNet
+from .networks import LeNet as LeNet
+from .networks import LeNet5Caffe as LeNet5Caffe
+from .networks import LeNet300100 as LeNet300100
+from .networks import Network as Network
+from .networks import SKNet as SKNet
+from .networks import ThreeConvThreeFC as ThreeConvThreeFC
+from .networks import multiply_adds as multiply_adds
+from .training.deprecated import BayesianClassifier as BayesianClassifier
+from .training.module import BayesianModule as BayesianModule
 
 __version__: str

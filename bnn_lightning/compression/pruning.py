@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.compression.shrink import shrink
 from bnn_lightning.compression.sparsity import masks_without, weight_log_alphas
-from bnn_lightning.core.conversion import plain
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.deployment.pt2 import write_dense
 
 
@@ -33,8 +33,8 @@ def export_dense(
         a row for each of the three networks, and the largest difference between a logit of the smaller network and of
         the one with zeros.
     """
-    masked = plain(net, keep)
-    nets = {"mean weights": plain(net), "kept weights": masked, "dense": shrink(masked)}
+    masked = to_plain(net, keep)
+    nets = {"mean weights": to_plain(net), "kept weights": masked, "dense": shrink(masked)}
     images, _ = next(iter(loader))
     rows: dict[str, dict[str, Any]] = {}
     logits: dict[str, Tensor] = {}
@@ -68,7 +68,7 @@ def pruning_sweep(net: nn.Module, loader: Any, shares: Iterable[float]) -> list[
     rows = []
     for share in shares:
         keep = masks_without(net, share)
-        logits, labels = _logits(plain(net, keep), loader)
+        logits, labels = _logits(to_plain(net, keep), loader)
         kept = sum(int(mask.sum()) for mask in keep.values())
         rows.append(
             {

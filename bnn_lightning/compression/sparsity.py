@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.core.conversion import plain
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.posteriors import THRESHOLD, Point
-from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.core.whole_network import random_tensors
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
     with torch.no_grad():
         return {
             name: posterior.log_alpha()
-            for name, posterior in posteriors(net)
+            for name, posterior in random_tensors(net)
             if name.split(".")[-1] == "weight" and not isinstance(posterior, Point)
         }
 
@@ -56,12 +56,12 @@ def masks_without(net: nn.Module, removed: float) -> dict[str, Tensor]:
     if not 0 <= removed <= 1:
         raise ValueError(f"removed must be a share of the weights from 0 to 1, got {removed}.")
     values = weight_log_alphas(net)
-    every = torch.cat([one.flatten() for one in values.values()])
+    every = torch.cat([value.flatten() for value in values.values()])
     kept = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     # By rank and not by a quantile: however many are equal, the share is what was asked for.
     kept[every.argsort(stable=True)[: len(every) - round(removed * len(every))]] = True
-    parts = kept.split([one.numel() for one in values.values()])
-    return {name: part.view(one.shape) for (name, one), part in zip(values.items(), parts, strict=True)}
+    parts = kept.split([value.numel() for value in values.values()])
+    return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
 def by_layer(net: nn.Module, keep: Mapping[str, Tensor]) -> list[LayerSparsity]:
@@ -89,7 +89,7 @@ def compression(net: nn.Module, keep: Mapping[str, Tensor]) -> tuple[float, floa
     Weights of layers that are not random are all kept. Infinite where nothing is kept.
     """
     weights = kept = biases = 0
-    for name, parameter in plain(net).named_parameters():
+    for name, parameter in to_plain(net).named_parameters():
         if parameter.dim() > 1:
             weights += parameter.numel()
             kept += int(keep[name].sum()) if name in keep else parameter.numel()

@@ -8,15 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from bnn_lightning.core.layers import BayesianLayer
-from bnn_lightning.core.methods import Method
-from bnn_lightning.core.ops import OPS
+from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.ops import layer_kinds
 
 
 def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*") -> nn.Module:
-    """A copy of ``net`` in which the Linear, Conv1d and Conv2d layers named like ``only`` are random under ``method``.
+    """A copy of ``net`` in which the layers named like ``only`` are random under ``method``.
 
-    The layers' values, trained or not, become the posterior means (unless the method draws its own). A layer that is
-    used in two places stays one layer. ``net`` itself is not touched. The channels that are flattened into a linear
+    Layers of the known kinds can be: Linear, Conv1d, Conv2d and those that :func:`layer_kind` was told of. Their
+    values, trained or not, become the posterior means (unless the method draws its own). A layer that is used in two
+    places stays one layer. ``net`` itself is not touched. The channels that are flattened into a linear
     layer are found where convolution, Flatten and linear layer stand in one ``nn.Sequential``.
 
     Args:
@@ -31,13 +32,13 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     holder = nn.ModuleDict({"net": copy.deepcopy(net)})  # so that `net` itself may be such a layer
     names: dict[nn.Module, str] = {}
     for name, module in holder.named_modules():
-        if type(module) in OPS:
+        if type(module) in layer_kinds():
             names[module] = name.removeprefix("net").removeprefix(".")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names.values()):
             raise ValueError(
                 f"only={pattern!r} names no layer that can be random; this network has: "
-                f"{', '.join(names.values()) or 'no Linear, Conv1d or Conv2d layer'}."
+                f"{', '.join(names.values()) or 'no layer of a kind that can be'}."
             )
     chosen = {layer for layer, name in names.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     _refuse_tied_weights(holder, chosen, names)
@@ -47,12 +48,12 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     )
 
 
-def plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module:
+def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module:
     """The deterministic network at the mean weights: a copy of ``net`` in plain layers, the inverse of bayesianize.
 
     Args:
         net: a network with random layers.
-        keep: for the names of :func:`posteriors` a mask over the tensor; where it is false the result has a 0.
+        keep: for the names of :func:`random_tensors` a mask over the tensor; where it is false the result has a 0.
     """
     holder = nn.ModuleDict({"net": copy.deepcopy(net)})
     made: dict[nn.Module, nn.Module] = {}
@@ -64,7 +65,7 @@ def plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module
                 value = None if posterior is None else posterior.mean.detach().clone()
                 mask = (keep or {}).get(f"{name}.{part}".removeprefix("."))
                 values.append(value if value is None or mask is None else value * mask)
-            made[layer] = layer.op.plain(*values).train(layer.training)
+            made[layer] = layer.op.layer(*values).train(layer.training)
     return _replaced(holder, made)
 
 
@@ -76,22 +77,22 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
     Raises:
         ValueError: when the twin's tensors are not those of ``net``.
     """
-    twin = plain(net)
-    expected, found = twin.state_dict(), dict(state_dict)
-    for name in sorted(expected.keys() | found.keys()):
-        sizes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, found)]
+    twin = to_plain(net)
+    expected, given = twin.state_dict(), dict(state_dict)
+    for name in sorted(expected.keys() | given.keys()):
+        sizes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
         if sizes[0] != sizes[1]:
             raise ValueError(f"{name} must be {sizes[0]} as in this network, got {sizes[1]}.")
-    twin.load_state_dict(found)
+    twin.load_state_dict(given)
     layers = dict(twin.named_modules())
     for name, layer in net.named_modules():
         if isinstance(layer, BayesianLayer):
             values: Any = layers[name]
             layer.weight = layer.method.weight(values.weight, layer.op)
             layer.bias = None if values.bias is None else layer.method.bias(values.bias)
-            del found[f"{name}.weight".removeprefix(".")]
-            found.pop(f"{name}.bias".removeprefix("."), None)
-    net.load_state_dict(found, strict=False)
+            del given[f"{name}.weight".removeprefix(".")]
+            given.pop(f"{name}.bias".removeprefix("."), None)
+    net.load_state_dict(given, strict=False)
 
 
 def _replaced(holder: nn.ModuleDict, made: Mapping[Any, nn.Module]) -> nn.Module:
@@ -104,7 +105,7 @@ def _replaced(holder: nn.ModuleDict, made: Mapping[Any, nn.Module]) -> nn.Module
 
 def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
     """The channels that are flattened into a linear layer, for each chain in which convolution and layer both stand."""
-    found: dict[nn.Module, int] = {}
+    channels_of: dict[nn.Module, int] = {}
     for chain in net.modules():
         # A layer that stands in two places is met in both.
         every = (module for _, module in chain.named_modules(remove_duplicate=False))
@@ -119,9 +120,9 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
                 flattened = channels
             elif isinstance(leaf, nn.Linear):
                 if flattened and leaf.in_features % flattened == 0:
-                    found[leaf] = flattened
+                    channels_of[leaf] = flattened
                 channels = flattened = None
-    return found
+    return channels_of
 
 
 def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.Module, str]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.methods.base import Method
-from bnn_lightning.core.ops import OPS
+from bnn_lightning.core.ops import op_of
 
 
 class BayesianLayer(nn.Module):
@@ -21,28 +21,26 @@ class BayesianLayer(nn.Module):
     with ``train()`` and ``eval()``, which belong to batch norm and dropout; set it for a network with :func:`sampling`.
 
     Args:
-        layer: Linear, Conv1d or Conv2d; its values are the first means.
+        layer: of a kind that can be random, such as Linear, Conv1d or Conv2d; its values are the first means.
         method: how they are random.
         channels: for a linear layer that reads flattened images, how many channels they had; null takes each feature
             for a channel.
 
     Raises:
-        TypeError: for a layer that is not exactly Linear, Conv1d or Conv2d.
+        TypeError: for a layer that is not exactly of such a kind.
     """
 
     def __init__(self, layer: Any, method: Method, channels: int | None = None):
         super().__init__()
-        if type(layer) not in OPS:
-            known = ", ".join(kind.__name__ for kind in OPS)
-            raise TypeError(f"layer must be one of {known}, got {type(layer).__name__}.")
+        self.op: Any = op_of(layer, channels)
         self.method = method
-        self.op: Any = OPS[type(layer)](layer, channels)
         self.weight = method.weight(layer.weight, self.op)
         self.bias = None if layer.bias is None else method.bias(layer.bias)
         self.sampling = True
         self.compiles = False
         self.train(layer.training)
-        self._plain = f"{type(layer).__name__}({layer.extra_repr()})"
+        self.kind = type(layer).__name__
+        self._settings = layer.extra_repr()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sampling:
@@ -50,18 +48,18 @@ class BayesianLayer(nn.Module):
                 return self.method.forward(self.op, x, self.weight, self.bias)
         return self.op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
 
-    def sampler(self, x: Tensor) -> Callable[[], Tensor]:
-        """What gives a sample of the output for ``x`` at each call; what all samples share is computed once."""
+    def output_sampler(self, x: Tensor) -> Callable[[], Tensor]:
+        """Returns a function; each call draws one output sample for ``x``. Mean and variance are computed once."""
         with compiling(self.compiles):
-            found = self.method.moments(self.op, x, self.weight, self.bias) if self.sampling else None
+            moments = self.method.moments(self.op, x, self.weight, self.bias) if self.sampling else None
 
         def sample() -> Tensor:
-            if found is None:
+            if moments is None:
                 return self(x)
             with compiling(self.compiles):
-                return with_noise(*found)
+                return with_noise(*moments)
 
         return sample
 
     def extra_repr(self) -> str:
-        return f"{self._plain}, {self.method}"
+        return f"{self.kind}({self._settings}), {self.method}"

@@ -28,3 +28,24 @@ def variational_loss(nll: Number, kl: Number, num_train: int, kl_weight: float =
     S values and ``kl`` is counted once.
     """
     return nll + kl_weight * kl / num_train
+
+
+def objective_values(objective: str, nll: float, kl: float, num_train: int, kl_weight: float = 1.0) -> dict[str, float]:
+    """Loss, KL and ELBO under the names that they are logged by; of ``likelihood``, which has no KL, the loss alone.
+
+    Args:
+        objective: see :attr:`bnn_lightning.Method.objective`.
+        nll: mean over examples and weight samples.
+        kl: summed over all weights.
+        num_train: N.
+        kl_weight: of the loss; the ELBO is at weight 1.
+    """
+    if objective == "likelihood":
+        return {"loss": nll}
+    return {
+        "loss": variational_loss(nll, kl, num_train, kl_weight),
+        "kl": kl,
+        "kl_per_n": kl / num_train,
+        "kl_weight": kl_weight,
+        "elbo_per_n": elbo(nll, kl, num_train),
+    }

@@ -3,45 +3,83 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
-
-
-def gaussian_kl(
-    mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor, log_sigma: Tensor | None = None
-) -> Tensor:
-    """KL(N(mu, sigma^2) || N(prior_mu, prior_sigma^2)), element by element, in nats.
-
-    log(s / sigma) + (sigma^2 + (mu - m)^2) / (2 s^2) - 1/2 for a prior N(m, s^2). The posterior comes first: the other
-    direction is mass-covering, explodes as sigma goes to 0 and is not the term of the ELBO.
-
-    ``log_sigma`` may be given where it is known more exactly than the logarithm of ``sigma``.
-    """
-    if log_sigma is None:
-        log_sigma = sigma.log()
-    return (
-        prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
-    )
+from bnn_lightning.core.ops.base import Op
 
 
 @dataclass(frozen=True)
 class Prior(ABC):
-    """A prior over each weight of a tensor, for posteriors N(mu, sigma^2)."""
+    """A prior over each weight of a tensor.
+
+    Write a prior as a frozen dataclass of its settings with :meth:`log_prob`. Fields that hold tensors travel with the
+    posterior: to its device, and into its checkpoint.
+    """
+
+    has_closed_kl: ClassVar[bool] = False
+    """Whether :meth:`kl` is exact. Local reparameterisation, which draws no weights, refuses a prior without it."""
+
+    def for_tensor(self, init: Tensor, op: Op | None = None) -> "Prior":
+        """The prior of one tensor of a network: itself, or one that depends on the tensor's values, shape or fan-in.
+
+        Args:
+            init: the values of the tensor before training; ``init[0].numel()`` is a weight's fan-in.
+            op: the layer's arithmetic; None for a bias.
+        """
+        return self
 
     @abstractmethod
+    def log_prob(self, w: Tensor) -> Tensor:
+        """The logarithm of p(w), element by element, in nats."""
+
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        """KL(N(mu, sigma^2) || prior) summed over a tensor, in nats; exact, or an unbiased estimate."""
+        """KL(N(mu, sigma^2) || prior) summed over a tensor, in nats: exact, or an unbiased estimate.
+
+        Here an estimate from one draw: the entropy of the posterior in closed form, and log p at the draw.
+        """
+        entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
+        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """p(w) = N(mu, sigma^2).
+
+    Args:
+        mu: the mean.
+        sigma: the standard deviation (not the variance).
+    """
+
+    has_closed_kl = True
+
+    mu: float | Tensor = 0.0
+    sigma: float | Tensor = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sigma, Tensor) and not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma must be a positive standard deviation such as 0.1, got {self.sigma}.")
+        if not isinstance(self.mu, Tensor) and not math.isfinite(self.mu):
+            raise ValueError(f"mu must be a finite number such as 0, got {self.mu}.")
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        sigma = torch.as_tensor(self.sigma, dtype=w.dtype, device=w.device)
+        return -0.5 * ((w - self.mu) / sigma).square() - sigma.log() - 0.5 * math.log(2 * math.pi)
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        prior_mu, prior_sigma = (torch.as_tensor(x, dtype=mu.dtype, device=mu.device) for x in (self.mu, self.sigma))
+        return gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
 
 
 @dataclass(frozen=True)
 class ScaleMixture(Prior):
     """p(w) = pi N(0, sigma1^2) + (1 - pi) N(0, sigma2^2): a spike and a slab.
 
-    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. The KL is an estimate from one draw: the entropy of the posterior in
-    closed form, and log p at the draw.
+    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. Its KL is an estimate from one draw.
 
     Args:
         pi: weight of the wide component, between 0 and 1.
@@ -62,16 +100,11 @@ class ScaleMixture(Prior):
                 raise ValueError(f"{name} must be a positive standard deviation, got {value}.")
 
     def log_prob(self, w: Tensor) -> Tensor:
-        """The logarithm of p(w), element by element."""
         parts = [
             math.log(share) - 0.5 * (w / sigma).square() - math.log(sigma * math.sqrt(2 * math.pi))
             for share, sigma in ((self.pi, self.sigma1), (1 - self.pi, self.sigma2))
         ]
         return torch.logaddexp(*parts)
-
-    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
 
 
 @dataclass(frozen=True)
@@ -85,7 +118,15 @@ class LearntScale(Prior):
         prior_mu: mean of the prior.
     """
 
+    has_closed_kl = True
+
     prior_mu: float = 0.0
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """The same at the s that is best for these weights, s^2 = mean((w - prior_mu)^2)."""
+        squares = (w - self.prior_mu).square()
+        variance = squares.mean()
+        return -0.5 * (squares / variance + variance.log() + math.log(2 * math.pi))
 
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
         second_moment = (sigma.square() + (mu - self.prior_mu).square()).mean()

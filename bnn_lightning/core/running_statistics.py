@@ -1,4 +1,4 @@
-"""Layers that keep running statistics, such as batch norm: one place in a network each."""
+"""Refuses networks that run one batch-norm module at two places."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 
-def refuse_second_runs(net: nn.Module) -> list[RemovableHandle]:
+def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
     """Has ``net`` raise ValueError where a forward pass runs a module with running statistics more than once.
 
     In training each run normalises with its own batch; in evaluation all of them with one mixture of their statistics,

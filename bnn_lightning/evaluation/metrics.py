@@ -5,48 +5,39 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
     binary_specificity_at_sensitivity,
 )
 
-from bnn_lightning.likelihoods.categorical.scores import correct, negative_log_likelihood
-
 RESAMPLES = 100
 _SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
 
 
 class ExampleMean(Metric):
-    """The mean over all examples of a function of log-probabilities and labels that gives one number an example."""
+    """The mean over all examples of numbers that come by the batch, in float64."""
 
     total: Tensor
     count: Tensor
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(self) -> None:
         super().__init__()
-        self.function = function
         self.add_state("total", torch.zeros((), dtype=_SUM), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, log_probs: Tensor, labels: Tensor) -> None:
-        self.total += self.function(log_probs, labels).sum(dtype=_SUM)
-        self.count += labels.numel()
+    def update(self, values: Tensor) -> None:
+        """Takes one number for each example, ``(batch,)``."""
+        self.total += values.sum(dtype=_SUM)
+        self.count += values.numel()
 
     def compute(self) -> Tensor:
+        """The mean so far, over all processes."""
         return (self.total / self.count).float()
 
 
-def validation_metrics() -> MetricCollection:
-    """Accuracy and NLL."""
-    # Torchmetrics would take two metrics for one for good where their first batch came to the same number.
-    return MetricCollection(
-        {"accuracy": ExampleMean(correct), "nll": ExampleMean(negative_log_likelihood)}, compute_groups=False
-    )
-
-
-def ood_scores(inside: Tensor, outside: Tensor) -> dict[str, float]:
+def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """How well a score tells images from elsewhere, which should score higher, from those like the training images.
 
     AUROC (ties count half), AUPR (average precision) and FPR95, the share of the inside images that is flagged by the
@@ -63,7 +54,7 @@ def ood_scores(inside: Tensor, outside: Tensor) -> dict[str, float]:
 
 
 def as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores as ranks in [0, 1], equal ones with equal ranks, which changes no result of :func:`ood_scores`.
+    """Scores as ranks in [0, 1], equal ones with equal ranks, which changes no result of :func:`detection_metrics`.
 
     torchmetrics would put scores beyond that range through a sigmoid, which rounds them together.
     """

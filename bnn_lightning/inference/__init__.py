@@ -1,11 +1,15 @@
 """How a posterior is learnt, with which weight of the KL and which learning rate."""
 
+from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts
 from bnn_lightning.inference.kl_weights import Blundell, Constant, KLWeight, LinearWarmup, Soenderby, Standard
-from bnn_lightning.inference.learning_rates import LinearDecay, LRSchedule, Plateau
+from bnn_lightning.inference.learning_rates import Cosine, LinearDecay, LRSchedule, Plateau
+from bnn_lightning.inference.variational import Variational
 
 __all__ = [
     "Blundell",
     "Constant",
+    "Cosine",
+    "Inference",
     "KLWeight",
     "LRSchedule",
     "LinearDecay",
@@ -13,4 +17,8 @@ __all__ = [
     "Plateau",
     "Soenderby",
     "Standard",
+    "Step",
+    "Terms",
+    "TrainingFacts",
+    "Variational",
 ]

@@ -1,5 +1,6 @@
 """The learning rate as a function of the epoch."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -71,3 +72,26 @@ class Plateau(LRSchedule):
     def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
         plateau = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
         return {"scheduler": plateau, "monitor": "val/nll"}
+
+
+@dataclass(frozen=True)
+class Cosine(LRSchedule):
+    """Half a cosine from lr to ``end_factor * lr`` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5).
+
+    Args:
+        end_factor: what is left of the rate at the end.
+    """
+
+    end_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.end_factor <= 1:
+            raise ValueError(f"end_factor must be from 0 to 1, got {self.end_factor}.")
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """What the learning rate is multiplied with in ``epoch`` (from 0) of ``epochs``."""
+        cosine = math.cos(math.pi * min(epoch / epochs, 1.0))
+        return self.end_factor + (1.0 - self.end_factor) * 0.5 * (1.0 + cosine)
+
+    def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+        return {"scheduler": LambdaLR(optimizer, lambda epoch: self.factor(epoch, epochs))}

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,68 @@ from typing import Any
 from bnn_lightning.compression.sparsity import LayerSparsity
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.evaluation.suite import Evaluation
-from bnn_lightning.files import locked, write_rows, write_whole
+from bnn_lightning.files import atomic_write, locked, write_rows
 from bnn_lightning.training.progress import TrainingSummary
+
+SCHEMA_VERSION = 2
+"""Of the JSON files of an evaluation; ``results.schema.json`` beside this file says what they hold."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an evaluation is of.
+
+    Args:
+        checkpoint: the file, as it can be typed.
+        network, method, inference, likelihood: names of their classes; the method of a deterministic network is
+            ``deterministic``.
+        data: the name of the images.
+        images: how many there are.
+        draws: how samples were drawn: weights, local or mean.
+        samples: how many.
+        members: networks in the ensemble; 1 where it is none.
+        notes: on the images.
+    """
+
+    checkpoint: str
+    network: str
+    method: str
+    inference: str
+    likelihood: str
+    data: str
+    images: int
+    draws: str
+    samples: int
+    members: int
+    notes: Sequence[str] = ()
 
 
 def evaluation(
+    source: Source,
     predictions: Mapping[str, Mapping[str, Estimate]],
     summary: TrainingSummary | None,
-    data: Mapping[str, Any],
-    images: int,
-    checkpoint: str,
-    method: str,
 ) -> dict[str, Any]:
-    """An evaluation in plain values: metrics of each way of predicting, the training behind them, and their marks."""
+    """An evaluation in plain values: metrics of each way of predicting, the training behind them, and caveats.
+
+    Args:
+        source: what was evaluated.
+        predictions: by way of predicting: ``samples``, ``one_sample``, ``mean_weights``, ``kept_weights``.
+        summary: of the training.
+    """
+    facts = asdict(source)
+    sampling = {name: facts.pop(name) for name in ("draws", "samples", "members")}
+    notes = facts.pop("notes")
     return {
-        "checkpoint": checkpoint,
-        "method": method,
-        "data": data["name"],
-        "images": images,
-        "predictions": {way: {name: one.value for name, one in row.items()} for way, row in predictions.items()},
+        "schema_version": SCHEMA_VERSION,
+        **facts,
+        "sampling": sampling,
+        "predictions": {
+            way: {name: estimate.value for name, estimate in row.items()} for way, row in predictions.items()
+        },
         "errors": {
-            way: {name: {"images": one.image_error, "draws": one.draw_error} for name, one in row.items()}
+            way: {
+                name: {"images": estimate.image_error, "draws": estimate.draw_error} for name, estimate in row.items()
+            }
             for way, row in predictions.items()
         },
         "training": summary
@@ -43,19 +84,21 @@ def evaluation(
             "kl_per_n": summary.kl_per_n,
             "elbo_per_n": summary.elbo_per_n,
         },
-        "marks": (summary.marks if summary else []) + list(data["notes"]),
+        "caveats": (summary.caveats if summary else []) + list(notes),
     }
 
 
-def beyond_the_test_set(found: Evaluation) -> dict[str, Any]:
+def ood_and_corruption_results(evaluation: Evaluation) -> dict[str, Any]:
     """Temperature, OOD detection and corruptions in plain values."""
     return {
-        "temperature": found.temperature,
+        "temperature": evaluation.temperature,
         "ood": {
-            name: {score: {metric: asdict(one) for metric, one in row.items()} for score, row in by_score.items()}
-            for name, by_score in found.ood.items()
+            name: {
+                score: {metric: asdict(estimate) for metric, estimate in row.items()} for score, row in scores.items()
+            }
+            for name, scores in evaluation.ood.items()
         },
-        "corruptions": found.corruptions,
+        "corruptions": evaluation.corruptions,
     }
 
 
@@ -76,20 +119,20 @@ def sparsity(layers: Sequence[LayerSparsity], ratios: tuple[float, float], rule:
     }
 
 
-def write_sparsity(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
+def write_sparsity(folder: Path, name: str, sparsity: Mapping[str, Any]) -> Path:
     """``name.csv`` with a row for each layer and one for all of them; the JSON of the evaluation has it too."""
     path = folder / f"{name}.csv"
-    rows = [dict(layer) for layer in found["layers"]]
-    total = {"layer": "all"} | {key: found[key] for key in ("weights", "kept", "sparsity", "compression")}
+    rows = [dict(layer) for layer in sparsity["layers"]]
+    total = {"layer": "all"} | {key: sparsity[key] for key in ("weights", "kept", "sparsity", "compression")}
     columns = [*rows[0], "compression", "compression_with_biases"]
-    write_rows(path, columns, [*rows, total | {"compression_with_biases": found["compression_with_biases"]}])
+    write_rows(path, columns, [*rows, total | {"compression_with_biases": sparsity["compression_with_biases"]}])
     return path
 
 
 def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     """``name.json`` and ``name.csv`` of the same rows."""
     as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-    write_whole(as_json, _json(list(rows)).encode())
+    atomic_write(as_json, _json(list(rows)).encode())
     write_rows(as_csv, list(rows[0]), rows)
     return [as_json, as_csv]
 
@@ -99,10 +142,11 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
     results ``name_ood.csv`` and ``name_corruptions.csv``.
     """
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    write_whole(written[0], _json(results).encode())
-    common = {key: results[key] for key in ("checkpoint", "method", "data", "images")} | (results["training"] or {})
+    atomic_write(written[0], _json(results).encode())
+    facts = ("checkpoint", "network", "method", "inference", "likelihood", "data", "images")
+    common = {key: results[key] for key in facts} | results["sampling"] | (results["training"] or {})
     common |= {name: results.get(name) for name in ("temperature", "sigma_over_prior")}
-    common |= {"marks": ", ".join(results["marks"])}
+    common |= {"caveats": ", ".join(results["caveats"])}
     rows = []
     for way, values in results["predictions"].items():
         errors = results["errors"][way]
@@ -120,10 +164,10 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
         for kind, by_severity in results.get("corruptions", {}).items()
         for severity, values in by_severity.items()
     ]
-    for ending, found in (("ood", ood), ("corruptions", corrupted)):
-        if found:
+    for ending, table in (("ood", ood), ("corruptions", corrupted)):
+        if table:
             written.append(folder / f"{name}_{ending}.csv")
-            write_rows(written[-1], list(found[0]), found)
+            write_rows(written[-1], list(table[0]), table)
     return written
 
 

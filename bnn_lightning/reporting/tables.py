@@ -9,15 +9,22 @@ from rich.table import Table
 from bnn_lightning.training.progress import TrainingSummary
 
 
-def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]]) -> None:
-    """The table at the end of fit: for each checkpoint its training summary, validation metrics and data notes."""
-    table = _table("checkpoint", "epoch", "val nll", "val accuracy", "train nll", "kl/N", "elbo/N", "sparsity")
+def show_training(
+    console: Console,
+    rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]],
+    score: str = "accuracy",
+) -> None:
+    """The table at the end of fit: for each checkpoint its training summary, validation metrics and data notes.
+
+    ``score`` is the name of the likelihood's.
+    """
+    table = _table("checkpoint", "epoch", "val nll", f"val {score}", "train nll", "kl/N", "elbo/N", "sparsity")
     for name, (summary, val, _) in rows.items():
         table.add_row(
             name,
             str(summary.epoch + 1),
             _number(val.get("val/nll")),
-            _percent(val.get("val/accuracy")),
+            metric_text(score, val.get(f"val/{score}")),
             _number(summary.nll),
             _number(summary.kl_per_n, 3),
             _number(summary.elbo_per_n, 3),
@@ -25,17 +32,33 @@ def show_training(console: Console, rows: Mapping[str, tuple[TrainingSummary, Ma
         )
     console.print(table)
     for name, (summary, _, notes) in rows.items():
-        _show_marks(console, f"{name}: ", summary.marks + notes)
+        _show_caveats(console, f"{name}: ", summary.caveats + notes)
+
+
+def title_of(way: str, sampling: Mapping[str, Any], method: str) -> str:
+    """What a way of predicting is called on the screen, such as "25 weight draws"."""
+    if way in ("mean_weights", "kept_weights"):
+        return way.replace("_", " ")
+    if method == "deterministic":
+        title = "deterministic"
+    elif sampling["draws"] == "mean":
+        title = "mean weights"
+    else:
+        count = 1 if way == "one_sample" else sampling["samples"]
+        title = f"{count} {'weight' if sampling['draws'] == 'weights' else sampling['draws']} draw{'s'[: count != 1]}"
+    pooled = sampling["members"] > 1 and way == "samples"
+    return f"{title}, {sampling['members']} networks" if pooled else title
 
 
 def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     """The table at the end of validate and test: a row for each metric, with its errors under the first prediction."""
     ways = list(results["predictions"])
+    titles = [title_of(way, results["sampling"], results["method"]) for way in ways]
     measured, errors = results["predictions"][ways[0]], results["errors"][ways[0]]
     kinds = [kind for kind in ("images", "draws") if any(error[kind] is not None for error in errors.values())]
-    table = _table("", ways[0], *(f"± {kind}" for kind in kinds), *ways[1:])
+    table = _table("", titles[0], *(f"± {kind}" for kind in kinds), *titles[1:])
     for name in measured:
-        title, show = _METRICS[name.removesuffix("_scaled")]
+        title, show = _metric(name.removesuffix("_scaled"))
         if name.endswith("_scaled"):
             title += f" at temperature {results['temperature']:.2f}"
         error = [errors[name][kind] for kind in kinds]
@@ -57,14 +80,14 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
         )
     if results.get("sigma_over_prior") is not None:
         console.print(f"mean of sigma / prior sigma {results['sigma_over_prior']:.3f}")
-    _show_marks(console, "Note: ", results["marks"])
+    _show_caveats(console, "Note: ", results["caveats"])
 
 
 def _show_detection(console: Console, name: str, by_score: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     table = _table("score", "AUROC", "± images", "AUPR", "± images", "FPR95", "± images")
     for score, row in by_score.items():
         cells = [show(row[metric][part]) for metric, show in _DETECTION for part in ("value", "image_error")]
-        table.add_row(_OOD_TITLES[score], *cells)
+        table.add_row(_OOD_TITLES.get(score, score.replace("_", " ")), *cells)
     console.print(f"Told from {name}:")
     console.print(table)
 
@@ -74,7 +97,7 @@ def _show_corruptions(console: Console, corruptions: Mapping[str, Mapping[int, M
     severities = sorted({severity for kind, rows in corruptions.items() if kind != "clean" for severity in rows})
     table = _table("corruption", "", "clean", *(f"severity {severity}" for severity in severities))
     for metric in clean:
-        title, show = _METRICS[metric]
+        title, show = _metric(metric)
         for kind, rows in corruptions.items():
             if kind != "clean":
                 table.add_row(
@@ -84,10 +107,10 @@ def _show_corruptions(console: Console, corruptions: Mapping[str, Mapping[int, M
     console.print(table)
 
 
-def show_sparsity(console: Console, found: Mapping[str, Any]) -> None:
+def show_sparsity(console: Console, sparsity: Mapping[str, Any]) -> None:
     """The table of kept weights, layer by layer, under that of test."""
     table = _table("layer", "weights", "kept", "sparsity", "median log alpha")
-    for layer in found["layers"]:
+    for layer in sparsity["layers"]:
         table.add_row(
             layer["layer"],
             f"{layer['weights']:,}",
@@ -95,12 +118,12 @@ def show_sparsity(console: Console, found: Mapping[str, Any]) -> None:
             _percent(layer["sparsity"]),
             _number(layer["median_log_alpha"], 2),
         )
-    table.add_row("all", f"{found['weights']:,}", f"{found['kept']:,}", _percent(found["sparsity"]), "")
-    console.print(f"Kept are the {found['kept_are']}:")
+    table.add_row("all", f"{sparsity['weights']:,}", f"{sparsity['kept']:,}", _percent(sparsity["sparsity"]), "")
+    console.print(f"Kept are the {sparsity['kept_are']}:")
     console.print(table)
     console.print(
-        f"compression {found['compression']:.1f}x (weights over kept weights), "
-        f"{found['compression_with_biases']:.1f}x with biases"
+        f"compression {sparsity['compression']:.1f}x (weights over kept weights), "
+        f"{sparsity['compression_with_biases']:.1f}x with biases"
     )
 
 
@@ -135,9 +158,9 @@ def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def _show_marks(console: Console, start: str, marks: list[str]) -> None:
-    if marks:
-        console.print(f"{start}{', '.join(marks)}.", style="yellow")
+def _show_caveats(console: Console, start: str, caveats: list[str]) -> None:
+    if caveats:
+        console.print(f"{start}{', '.join(caveats)}.", style="yellow")
 
 
 def _table(*columns: str) -> Table:
@@ -157,6 +180,16 @@ def _fine(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def metric_text(name: str, value: float | None) -> str:
+    """The number of a metric as it is shown; a dash where there is none."""
+    return _metric(name)[1](value)
+
+
+def _metric(name: str) -> tuple[str, Callable[[float | None], str]]:
+    """What a metric is called on the screen, and what shows its numbers; one of somebody's likelihood by its name."""
+    return _METRICS.get(name, (name.replace("_", " "), _number))
 
 
 # What a metric is called on the screen, and how its numbers are shown.

@@ -8,8 +8,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnn_lightning.core.posteriors import Point
-from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.reporting import figures
+from bnn_lightning.training.callbacks import score_of
 
 
 class CurveLayout(Callback):
@@ -17,7 +18,7 @@ class CurveLayout(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = ["nll", "accuracy"]
+        names = ["nll", score_of(pl_module)]
         schedules = {"learning rate": ["Multiline", ["lr"]]}
         if getattr(pl_module, "objective", "likelihood") != "likelihood":
             names += ["elbo_per_n", "kl_per_n"]
@@ -47,7 +48,7 @@ class PosteriorBoard(Callback):
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
             return
-        named = [(name, part) for name, part in posteriors(pl_module.network) if not isinstance(part, Point)]  # type: ignore[arg-type]
+        named = [(name, part) for name, part in random_tensors(pl_module.network) if not isinstance(part, Point)]  # type: ignore[arg-type]
         if not named:
             return
         with torch.no_grad():
@@ -61,7 +62,7 @@ class PosteriorBoard(Callback):
                         if len(finite):
                             board.add_histogram(f"{what}/{name}", finite, step)
                 board.add_figure("posterior and prior", figures.posterior_and_prior(named), step)
-                filters = figures.first_layer(*named[0])
+                filters = figures.first_layer_filters(*named[0])
                 if filters is not None:
                     board.add_figure("first layer", filters, step)
 
@@ -78,39 +79,31 @@ class HyperParameters(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        wanted = ("val/nll", "val/accuracy", "train/nll", "train/kl_per_n", "train/elbo_per_n")
+        wanted = ("val/nll", f"val/{score_of(pl_module)}", "train/nll", "train/kl_per_n", "train/elbo_per_n")
         reached = {f"hp/{name}": trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and reached:
                 logger.log_hyperparams(hyper_parameters(self.config), reached)
 
 
-# What is no part of how a network is trained.
-_NOT_TRAINING = {"root", "eval_batch_size", "ood", "corruptions", "val_samples", "test_samples", "draws"} | {
-    "predict_chunk",
-    "test_seed",
-    "members",
-}
-
-
 def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:
-    """What tells runs apart, in one level of plain values: model, data, seed, epochs, precision."""
-    found: dict[str, Any] = {"seed": config["seed_everything"]}
+    """What tells runs apart, in one level of plain values: model without sampling, data, seed, epochs, precision."""
+    parameters: dict[str, Any] = {"seed": config["seed_everything"]}
 
     def put(name: str, value: Any) -> None:
         if isinstance(value, dict) and "class_path" in value:
-            found[name] = value["class_path"].split(".")[-1]
+            parameters[name] = value["class_path"].split(".")[-1]
             value = value.get("init_args", {})
         if isinstance(value, dict):
             for key, inner in value.items():
                 put(f"{name}.{key}", inner)
         elif value is not None:
-            found[name] = value if isinstance(value, bool | int | float | str) else str(value)
+            parameters[name] = value if isinstance(value, bool | int | float | str) else str(value)
 
+    model = {name: value for name, value in config["model"].items() if name != "sampling"}
     data = {"data": config["data"]["class_path"].split(".")[-1]} | (config["data"].get("init_args") or {})
     data["data seed"] = data.pop("seed", None)
     length = {"epochs": config["trainer"]["max_epochs"], "precision": config["trainer"]["precision"]}
-    for name, value in (config["model"] | data | length).items():
-        if name not in _NOT_TRAINING:
-            put(name, value)
-    return found
+    for name, value in (model | data | length).items():
+        put(name, value)
+    return parameters

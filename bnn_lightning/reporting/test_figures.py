@@ -1,4 +1,4 @@
-"""Draws what a test saw and what a network has left, as PNG files beside the tables."""
+"""Figures of a test and of a pruned network, as PNG files beside the tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,15 @@ from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.data import ImageData
+from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
 from bnn_lightning.reporting import figures
-from bnn_lightning.training.module import BayesianClassifier
+from bnn_lightning.training.module import BayesianModule
 
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
+def draw_tests(stem: Path, model: BayesianModule, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".
@@ -26,34 +27,36 @@ def draw_tests(stem: Path, model: BayesianClassifier, data: ImageData, classes: 
     Reliability, risk against coverage, most and least certain images, an image that turns; where there are images from
     elsewhere also histograms of their scores, and the parts of uncertainty by class for one of them and one test image.
     """
+    if not isinstance(model.likelihood, Categorical):
+        return []
     names = list(data.test_sets)
-    found = model.tested[names[0]]
-    images = data.test_sets[names[0]]
+    test, images = model.tested[names[0]], data.test_sets[names[0]]
+    log_probs_of_test = test.summary["log_probs"]
     written: list[Path] = []
 
     def path(name: str) -> Path:
         written.append(stem.with_name(f"{stem.name}_{name}.png"))
         return written[-1]
 
-    log_probs = {"as predicted": found["log_probs"]}
+    log_probs = {"as predicted": log_probs_of_test}
     calibration = model.calibration.get(model.draws)
     if calibration is not None:
         at = f"at temperature {calibration.temperature:.2f}"
-        log_probs[at] = scaled(found["log_probs"], calibration.temperature)
-    figures.reliability(path("reliability"), log_probs, found["labels"])
-    others = {key.removeprefix("log_probs_").replace("_", " "): found[key] for key in found if key[:10] == "log_probs_"}
-    figures.risk_coverage_curve(path("risk_coverage"), {name: found["log_probs"]} | others, found["labels"])
-    figures.most_and_least_certain(path("extremes"), found, images.pixels, classes)
-    shown = _typical(found["entropy"])
-    turned = torch.stack([tvf.rotate(images.pixels[shown], float(angle)) for angle in _ANGLES])
+        log_probs[at] = scaled(log_probs_of_test, calibration.temperature)
+    figures.reliability(path("reliability"), log_probs, test.labels)
+    others = {way.replace("_", " "): predictive["log_probs"] for way, predictive in test.others.items()}
+    figures.risk_coverage_curve(path("risk_coverage"), {name: log_probs_of_test} | others, test.labels)
+    figures.most_and_least_certain(path("extremes"), test.summary | {"labels": test.labels}, images.pixels, classes)
+    typical = _typical(test.summary["entropy"])
+    turned = torch.stack([tvf.rotate(images.pixels[typical], float(angle)) for angle in _ANGLES])
     figures.rotated_image(path("turning"), list(_ANGLES), turned, _logits(model, data, turned), classes)
-    outside = {other.removeprefix("ood/"): model.tested[other] for other in names if other.startswith("ood/")}
+    outside = {other.removeprefix("ood/"): model.tested[other].summary for other in names if other.startswith("ood/")}
     if outside:
-        figures.score_histograms(path("ood"), (names[0], found), outside)
-        captions = [f"{names[0]}\ntest image {shown}, a {classes[int(found['labels'][shown])]}"]
-        pixels = [images.pixels[shown]]
-        for other, seen in outside.items():
-            chosen = _typical(seen["entropy"])
+        figures.score_histograms(path("ood"), (names[0], test.summary), outside)
+        captions = [f"{names[0]}\ntest image {typical}, a {classes[int(test.labels[typical])]}"]
+        pixels = [images.pixels[typical]]
+        for other, summary in outside.items():
+            chosen = _typical(summary["entropy"])
             captions.append(f"{other}\nimage {chosen}")
             pixels.append(data.test_sets[f"ood/{other}"].pixels[chosen])
         logits = _logits(model, data, torch.stack(pixels)).unbind(1)
@@ -89,7 +92,7 @@ def _typical(entropy: Tensor) -> int:
     return int(entropy.argsort(stable=True)[len(entropy) // 2])
 
 
-def _logits(model: BayesianClassifier, data: ImageData, pixels: Tensor) -> Tensor:
+def _logits(model: BayesianModule, data: ImageData, pixels: Tensor) -> Tensor:
     """Logits ``(samples, images, classes)`` of uint8 images, prepared as test prepares them."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     x = (pixels / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""The rows of a study: one for each finished run, in a CSV file that grows."""
+"""The rows of a study, one for each finished or failed run, and the CSV file that holds them."""
 
 import csv
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from bnn_lightning.core.conversion import plain
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
-from bnn_lightning.studies.base import Study, Task, as_word
+from bnn_lightning.studies.base import Study, Task, as_argument
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from bnn_lightning.training.module import BayesianClassifier
 from bnn_lightning.training.runs import Run
@@ -27,11 +27,11 @@ _WAYS = {"mean weights": "mean_", "kept weights": "kept_"}
 
 
 def head(task: Task) -> Row:
-    """What a row says of the cell, before anything is known of the run."""
+    """The columns of a row that identify its cell and seed; they are known before the run."""
     return {**task.cell.axes, "seed": str(task.seed), "settings": task.settings}
 
 
-def of_run(task: Task, run: Run) -> Row:
+def from_run(task: Task, run: Run) -> Row:
     """The row of a run that was trained and tested."""
     checkpoint = run.checkpoints / f"{task.checkpoint}.ckpt"
     tests = sorted(run.logs.glob(f"test_*_{task.checkpoint}*.json"), key=lambda path: path.stat().st_mtime)
@@ -56,7 +56,7 @@ def of_run(task: Task, run: Run) -> Row:
     if data:
         row["parameters"] = sum(parameter.numel() for parameter in classifier.parameters())
         shape = (data["channels"], data["image_size"], data["image_size"])
-        row["multiply_adds"] = multiply_adds(plain(classifier.network), shape)
+        row["multiply_adds"] = multiply_adds(to_plain(classifier.network), shape)
     row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for epoch in epochs), 2)
     row["seconds"] = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)
     validated = [epoch["val/accuracy"] for epoch in epochs if epoch.get("val/accuracy")]
@@ -65,19 +65,23 @@ def of_run(task: Task, run: Run) -> Row:
     versions = record[KEY]["versions"]
     row["versions"] = " ".join(f"{name} {version}" for name, version in versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
-    # What says which cell it is comes first, and wins where an axis is called as a column is.
+    # The columns of the cell come first, and win where an axis has the name of a measured column.
     return head(task) | row | head(task) | {"command": task.command}
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file, none where there is no file."""
+    """The rows of a CSV file; an empty list if there is no file."""
     return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The rows in the order of the study's cells, at once; the columns that say which cell come first."""
-    places = {cell.name: place for place, cell in enumerate(study.all_cells())}
-    ordered = sorted(rows, key=lambda row: (places.get(name_of(study, row), len(places)), int(row["seed"])))
+    """Writes the rows atomically, in the order of the study's cells and seeds.
+
+    Raises:
+        UnwritableError: when the file cannot be written.
+    """
+    positions = {cell.name: position for position, cell in enumerate(study.all_cells())}
+    ordered = sorted(rows, key=lambda row: (positions.get(name_of(study, row), len(positions)), int(row["seed"])))
     columns = list(dict.fromkeys(name for row in ordered for name in row))
     last = ("marks", "failed", "versions", "machine", "command")
     columns.sort(key=lambda name: last.index(name) if name in last else -1)
@@ -89,8 +93,8 @@ def name_of(study: Study, row: Mapping[str, Any]) -> str:
     return ", ".join(row[axis] for axis in study.axes if row.get(axis))
 
 
-def trial_of(study: Study, row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The values of the flags that a search has tried in a row; None for a row of other settings."""
+def trial_values(study: Study, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values of a search's flags in a row; None for a row that was made with other settings."""
     try:
         values = {name: _value(row.get(name), space) for name, space in study.search.items()}
     except ValueError:
@@ -99,21 +103,21 @@ def trial_of(study: Study, row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _value(text: str | None, space: Any) -> Any:
-    """The value of a flag that a row has as it is typed; raises ValueError where a search does not go there."""
+    """The value of a flag from its text in a row; raises ValueError where it is outside the search space."""
     if isinstance(space, list):
-        return space[[as_word(choice) for choice in space].index(text or "")]
+        return space[[as_argument(choice) for choice in space].index(text or "")]
     value = json.loads(text or "")
     if not isinstance(value, int | float) or not space["low"] <= value <= space["high"]:
         raise ValueError
     return value
 
 
-def value_of(row: Mapping[str, Any]) -> float:
-    """What a search minimises: the validation NLL; where there is no hold-out, that of training."""
+def search_objective(row: Mapping[str, Any]) -> float:
+    """What a search minimises: the validation NLL or, without a hold-out, the training NLL; inf where it is nan."""
     value = float(row.get("val_nll") or row.get("train_nll") or "nan")
     return math.inf if math.isnan(value) else value
 
 
 def key_of(study: Study, row: Mapping[str, Any]) -> str:
-    """What its task is called; see :attr:`Task.key`."""
+    """The key of the task that a row belongs to; see :attr:`Task.key`."""
     return f"{name_of(study, row)}, seed {row['seed']} ({row['settings']})"

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.files import write_rows
 
 
@@ -79,7 +79,7 @@ class EpochReport(Callback):
         if self.file is not None:
             self._write(self.file)
         if self.say is not None:
-            self.say(self._line(trainer, values, seconds))
+            self.say(self._line(trainer, score_of(pl_module), values, seconds))
 
     def _write(self, file: Path) -> None:
         # Epochs need not have the same columns: validation may run at every second only.
@@ -87,17 +87,27 @@ class EpochReport(Callback):
         write_rows(file, columns, self.rows)
 
     @staticmethod
-    def _line(trainer: Trainer, values: dict[str, float], seconds: float) -> str:
+    def _line(trainer: Trainer, score: str, values: dict[str, float], seconds: float) -> str:
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"nll {values['train/nll']:.4f}"]
         if "train/kl_per_n" in values:
             parts.append(f"kl/N {values['train/kl_per_n']:.3f} (weight {values['train/kl_weight']:.2f})")
             parts.append(f"elbo/N {values['train/elbo_per_n']:.3f}")
-        parts.append(f"accuracy {100 * values['train/accuracy']:.2f} %")
+        parts.append(f"{score} {_score_text(score, values[f'train/{score}'])}")
         if "train/sparsity" in values:
             parts.append(f"sparsity {100 * values['train/sparsity']:.1f} %")
         if "val/nll" in values:
-            parts.append(f"val nll {values['val/nll']:.4f}, accuracy {100 * values['val/accuracy']:.2f} %")
+            val_score = _score_text(score, values[f"val/{score}"])
+            parts.append(f"val nll {values['val/nll']:.4f}, {score} {val_score}")
         return "  ".join([*parts, f"{seconds:.1f} s"])
+
+
+def score_of(pl_module: Any) -> str:
+    """The name of the score of a module's likelihood, such as accuracy."""
+    return pl_module.likelihood.score
+
+
+def _score_text(score: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4f}"
 
 
 class EpochBar(RichProgressBar):
@@ -117,7 +127,8 @@ class EpochBar(RichProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Read once an epoch: Lightning asks after every batch, where a look makes the program wait for the device.
-        shown = {"nll": "train/nll", "val nll": "val/nll", "val acc": "val/accuracy"}
+        score = score_of(pl_module)
+        shown = {"nll": "train/nll", "val nll": "val/nll", f"val {score[:3]}": f"val/{score}"}
         values = trainer.callback_metrics
         self._texts = {name: f"{values[key].item():.4f}" for name, key in shown.items() if key in values}
         super().on_train_epoch_end(trainer, pl_module)
@@ -154,7 +165,7 @@ class FiniteGuard(Callback):
         raise TrainingStoppedError(
             f"the loss is not finite in epoch {trainer.current_epoch + 1}, step {self._batch_idx + 1}: "
             f"{first_bad_tensor(pl_module, self._batch)}. The checkpoints of earlier epochs are as they were; "
-            "try a smaller --model.lr, or a KL warm-up (--model.kl_weight LinearWarmup)."
+            "try a smaller --model.inference.lr, or a KL warm-up (--model.inference.kl_weight LinearWarmup)."
         )
 
 
@@ -186,7 +197,7 @@ def first_bad_tensor(module: Any, batch: Any) -> str:
     for name, y in [*outputs, ("the network", logits)]:
         if isinstance(y, Tensor) and not torch.isfinite(y).all():
             return f"the output of {name} is not finite"
-    for name, posterior in posteriors(module.network):
+    for name, posterior in random_tensors(module.network):
         if not torch.isfinite(posterior.kl()):
             return f"the KL of {name} is not finite"
     return "every tensor is finite with other noise"
@@ -201,6 +212,6 @@ class CollapseGuard(Callback):
             raise TrainingStoppedError(
                 f"the weights have collapsed in epoch {trainer.current_epoch + 1}: {100 * summary.sparsity:.1f} % of "
                 f"them could be removed, and nll {summary.nll:.3f} is that of guessing. Let the likelihood organise "
-                "first: --model.kl_weight LinearWarmup --model.kl_weight.start 5 --model.kl_weight.length 15, or start "
-                "from a trained network with --model.init_from."
+                "first: --model.inference.kl_weight LinearWarmup --model.inference.kl_weight.start 5 "
+                "--model.inference.kl_weight.length 15, or start from a trained network with --model.init_from."
             )

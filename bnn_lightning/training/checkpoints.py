@@ -1,24 +1,25 @@
-"""What our checkpoints hold besides weights, and how it is read and written: plain values only, never code."""
+"""Checkpoints: the frozen Record of a file that was read, and how files are written: plain values only, never code."""
 
 import importlib.util
 import io
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from bnn_lightning.files import write_whole
-from bnn_lightning.training.upgrade import upgraded
+from bnn_lightning.files import atomic_write
+from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.training.upgrade import upgraded_checkpoint
 
 KEY = "bnn_lightning"
 RESUME = "bnn_lightning_resume"
 """What only a run that goes on needs, for each process: random states, and what the current epoch has added up."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointError(ValueError):
@@ -41,33 +42,120 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({reason}); only files of tensors and plain values are read."
         ) from None
-    record = check_format(checkpoint, path)
-    if "config" in record:
-        record["config"] = upgraded(record["config"])
-        _refuse_functions(record["config"], path)
+    checkpoint = check_format(checkpoint, path)
+    _refuse_functions(checkpoint[KEY].get("config"), path)
     return checkpoint
 
 
 def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[str, Any]:
-    """The record of ``checkpoint`` (what is under :data:`KEY`).
+    """``checkpoint`` in today's format.
 
     Raises:
-        CheckpointError: when there is none, or its format version is not ours.
+        CheckpointError: when there is no record under :data:`KEY`, or its format is not one that is known.
     """
     record = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or "format_version" not in record:
         raise CheckpointError(f"{path} was not written by bnn_lightning: it has no {KEY!r} record.")
-    if record["format_version"] != FORMAT_VERSION:
+    if record["format_version"] not in range(1, FORMAT_VERSION + 1):
         raise CheckpointError(
-            f"{path} has format version {record['format_version']}, this bnn_lightning reads version {FORMAT_VERSION}; "
-            "use the release that wrote it."
+            f"{path} has format version {record['format_version']}, this bnn_lightning reads versions up to "
+            f"{FORMAT_VERSION}; use the release that wrote it."
         )
     config = record.get("config")
     parts = [config.get(part) for part in ("model", "data", "trainer")] if isinstance(config, dict) else [None]
     is_whole = all(isinstance(part, dict) for part in parts) and {"seed_everything", "name"} <= set(config or ())
     if config is not None and not is_whole:
         raise CheckpointError(f"{path} holds a config that is not one of bnn fit's.")
-    return record
+    return upgraded_checkpoint(checkpoint) if record["format_version"] < FORMAT_VERSION else checkpoint
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint of ``bnn fit`` holds, read once.
+
+    Args:
+        path: the file.
+        contents: all that is in the file.
+        state_dict: parameters and buffers of the LightningModule.
+        global_step: optimiser steps that it has behind it.
+        config: the resolved config of the run; None where it was saved from Python.
+        versions: of the libraries that it was trained with.
+        data: how the images were prepared, and what the classes are called; None for a user's own data module.
+        training: the summary of the last complete epoch; None before there is one.
+        validation: metrics of the last validation.
+        calibration: plain values of the calibration of each way of drawing samples.
+    """
+
+    path: Path
+    contents: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    global_step: int
+    config: dict[str, Any] | None
+    versions: dict[str, str]
+    data: dict[str, Any] | None
+    training: TrainingSummary | None
+    validation: dict[str, float]
+    calibration: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The record of a file.
+
+        Raises:
+            CheckpointError: when there is no such file, it cannot be read, or another program or version wrote it.
+        """
+        return cls.from_contents(read_checkpoint(path), Path(path))
+
+    @classmethod
+    def from_contents(cls, contents: dict[str, Any], path: Path = Path("the checkpoint")) -> Self:
+        """The record of what a checkpoint file holds, in today's format."""
+        record = contents[KEY]
+        training = record.get("training")
+        return cls(
+            path=path,
+            contents=contents,
+            state_dict=contents.get("state_dict", {}),
+            global_step=contents.get("global_step", 0),
+            config=record.get("config"),
+            versions=record.get("versions") or {},
+            data=record.get("data"),
+            training=None if training is None else TrainingSummary(**training),
+            validation=record.get("validation") or {},
+            calibration=record.get("calibration") or {},
+        )
+
+    @property
+    def network_state(self) -> dict[str, Tensor]:
+        """The state_dict of the network."""
+        return {
+            key.removeprefix("network."): value for key, value in self.state_dict.items() if key.startswith("network.")
+        }
+
+    @property
+    def members(self) -> int:
+        """Networks in it: 1, or those of an ensemble."""
+        return 1 if self.config is None else self.config["model"].get("members", 1)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it holds what training needs to go on."""
+        return "optimizer_states" in self.contents
+
+    @property
+    def epochs_done(self) -> int:
+        """Complete epochs of training; one that has begun is not counted."""
+        return 0 if self.training is None else self.training.epoch + 1
+
+    def is_finished(self, epochs: int | None = None) -> bool:
+        """Whether there is nothing left to do in a run of ``epochs``, by default as many as it was started with.
+
+        A run may have been killed while it was calibrated, which is then all that is left.
+        """
+        if self.config is None:
+            return False
+        has_holdout = bool((self.config["data"].get("init_args") or {}).get("val_split"))
+        wanted = self.config["trainer"]["max_epochs"] if epochs is None else epochs
+        return self.epochs_done >= (wanted or 1) and (bool(self.calibration) or not has_holdout)
 
 
 def _refuse_functions(config: Any, path: str | Path, key: str = "") -> None:
@@ -101,12 +189,6 @@ def _is_installed(package: str) -> bool:
         return True
 
 
-def epochs_done(checkpoint: Mapping[str, Any]) -> int:
-    """How many epochs of training a checkpoint has behind it; one that has begun is not counted."""
-    training = checkpoint[KEY]["training"]
-    return 0 if training is None else training["epoch"] + 1
-
-
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Puts ``checkpoint`` in the place of the file ``path`` at once: until it is whole, the old file stays.
 
@@ -119,7 +201,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         _refuse_functions(record.get("config"), path)
     content = io.BytesIO()  # an error of the disk is then the operating system's own, and not one of torch's archives
     torch.save(checkpoint, content)
-    write_whole(path, content.getbuffer())
+    atomic_write(path, content.getbuffer())
 
 
 def refuse_objects(value: Any, where: str = "") -> None:

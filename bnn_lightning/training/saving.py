@@ -1,4 +1,4 @@
-"""What a run saves: best.ckpt and last.ckpt, at rest and whole, and what is put into them."""
+"""Writes best.ckpt and last.ckpt atomically, between training steps."""
 
 import math
 import signal
@@ -13,13 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from bnn_lightning.files import remove_unfinished
-from bnn_lightning.inference.kl_weights import KLWeight
+from bnn_lightning.inference import Inference
 from bnn_lightning.training.callbacks import is_finite
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint, write_checkpoint
 
 
-class WholeFiles(TorchCheckpointIO):
-    """How a Trainer saves checkpoints, as one of its ``plugins``: whole, or not at all, and of plain values only.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Has a Trainer write checkpoints atomically and of plain values only, as one of its ``plugins``.
 
     Lightning's own way moves a file out of a temporary folder, which is a copy where that is another disk: a process
     that is killed then leaves half a checkpoint.
@@ -38,7 +38,7 @@ class RunInterruptedError(RuntimeError):
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C as a wish that is looked at between steps; the second Ctrl-C takes effect at once."""
+    """Records SIGTERM and Ctrl-C; training checks for them after each step. A second Ctrl-C takes effect at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -73,16 +73,16 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: where both go; that of the first process counts.
-        kl_weight: the schedule of the KL weight, which says when its warm-up is over.
+        inference: says when its warm-up is over.
         every_n_steps: save ``last.ckpt`` also within an epoch; null saves between epochs only.
     """
 
     look_every_n_batches = 50  # processes agree on whether to stop; that is a synchronisation
 
-    def __init__(self, folder: Path | str, kl_weight: KLWeight, every_n_steps: int | None = None):
+    def __init__(self, folder: Path | str, inference: Inference, every_n_steps: int | None = None):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps must be 1 or more, or null, got {every_n_steps}.")
-        self.folder, self.kl_weight, self.every_n_steps = Path(folder), kl_weight, every_n_steps
+        self.folder, self.inference, self.every_n_steps = Path(folder), inference, every_n_steps
         self.best_nll: float | None = None
         self._val_nll: float | None = None
         """Of the epoch at hand, once it has been validated."""
@@ -156,7 +156,7 @@ class Checkpoints(Checkpoint):
     def _between_epochs(self, trainer: Trainer, ended: bool = False) -> None:
         if trainer.global_step != self._saved_at:
             nll, self._val_nll = self._val_nll, None
-            settled = self.kl_weight.settled(trainer.current_epoch - 1, trainer.max_epochs or 1)
+            settled = self.inference.is_settled(trainer.current_epoch - 1, trainer.max_epochs or 1)
             if nll is not None and settled and (self.best_nll is None or nll < self.best_nll):
                 self.best_nll = nll
                 self._save(trainer, "best")
@@ -184,7 +184,8 @@ class Checkpoints(Checkpoint):
 class Calibrate(Callback):
     """Puts the calibration of every way of predicting into ``best.ckpt`` and ``last.ckpt``, when training has ended.
 
-    It is fitted on the half of the hold-out that selected nothing, of which a run without a hold-out has none.
+    It is fitted on the calibration half of the hold-out (unused for training and model selection); a run without a
+    hold-out has none.
 
     Args:
         folder: of the checkpoints.
@@ -219,7 +220,8 @@ class Calibrate(Callback):
             step = checkpoint["global_step"]
             if step not in records:
                 model.load_state_dict(checkpoint["state_dict"])
-                records[step] = {way: calibration.record() for way, calibration in model.calibrated(loader()).items()}
+                fitted = model.calibrated(loader())
+                records[step] = {draws: calibration.record() for draws, calibration in fitted.items()}
             checkpoint[KEY]["calibration"] = records[step]
             trainer.strategy.barrier()  # every process has read the file
             if trainer.is_global_zero:

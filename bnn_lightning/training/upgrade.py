@@ -1,8 +1,36 @@
-"""Configs that earlier releases wrote, in the words of this one."""
+"""Names of earlier releases, in the words of this one: of settings, classes and fields of checkpoints."""
 
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-# Where classes that a config may name have moved.
+import torch
+
+from bnn_lightning.evaluation.sampler import Sampling
+from bnn_lightning.inference import Variational
+
+# Settings of the model by the group that they stand in now.
+_SETTINGS = {
+    "lr": "inference.lr",
+    "lr_schedule": "inference.lr_schedule",
+    "optimizer": "inference.optimizer",
+    "momentum": "inference.optimizer.momentum",
+    "rho_lr_factor": "inference.rho_lr_factor",
+    "kl_weight": "inference.kl_weight",
+    "loss_form": "inference.loss_form",
+    "train_samples": "inference.samples",
+    "val_samples": "sampling.val_samples",
+    "test_samples": "sampling.test_samples",
+    "draws": "sampling.draws",
+    "predict_chunk": "sampling.chunk",
+    "test_seed": "sampling.seed",
+}
+_WORDS = {
+    "inference.optimizer": {"adam": "torch.optim.Adam", "sgd": "torch.optim.SGD"},
+    "noise_on": {"W": "weights", "B": "outputs"},
+}
+# Modules of classes that a config may name.
 _MODULES = {
     "bnn_lightning.methods": "bnn_lightning.core.methods",
     "bnn_lightning.posteriors": "bnn_lightning.core.posteriors",
@@ -10,15 +38,149 @@ _MODULES = {
     "bnn_lightning.callbacks": "bnn_lightning.training.callbacks",
 }
 
+Say = Callable[[str], None]
 
-def upgraded(value: Any) -> Any:
-    """A config, or a part of one, whose class paths are those of this release."""
-    if isinstance(value, dict):
-        return {key: upgraded(inner) for key, inner in value.items()}
+
+def upgraded_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of format 1 in format 2; what it is made of is not touched."""
+    record = dict(checkpoint["bnn_lightning"])
+    record["format_version"] = 2
+    if isinstance(record.get("config"), dict):
+        record["config"] = upgraded_config(record["config"])
+    if isinstance(training := record.get("training"), dict) and "num_classes" in training:
+        training = dict(training)
+        classes = training.pop("num_classes")
+        training["score"] = training.pop("accuracy")
+        record["training"] = training | {"uninformed_nll": math.log(classes), "uninformed_score": 1 / classes}
+    upgraded = dict(checkpoint) | {"bnn_lightning": record}
+    if "bnn_lightning_resume" in checkpoint:
+        upgraded["bnn_lightning_resume"] = [_upgraded_process(part) for part in checkpoint["bnn_lightning_resume"]]
+    return upgraded
+
+
+def _upgraded_process(part: Mapping[str, Any]) -> dict[str, Any]:
+    sums = part["sums"] and dict(part["sums"])
+    if sums and "num_classes" in sums:
+        sums["num_outputs"] = sums.pop("num_classes")
+    return dict(part) | {"sums": sums}
+
+
+def upgraded_config(config: Mapping[str, Any], say: Say | None = None) -> dict[str, Any]:
+    """A config of ``bnn fit``, or a part of one, in today's words.
+
+    Args:
+        config: as it was read; not touched.
+        say: is told each old name, with the new one.
+    """
+    upgraded = _upgraded_values(config, say)
+    if not isinstance(model := upgraded.get("model"), dict):
+        return upgraded
+    moved: dict[str, Any] = {}
+    for old in [name for name in model if name in _SETTINGS]:
+        new, value = _SETTINGS[old], model.pop(old)
+        if old == "momentum" and not value:
+            continue
+        _note(say, f"model.{old}", f"model.{new}")
+        moved[new] = _WORDS.get(new, {}).get(value, value) if isinstance(value, str) else value
+    if "inference.optimizer" in moved:
+        optimizer = moved["inference.optimizer"]
+        momentum = moved.pop("inference.optimizer.momentum", None)
+        settings = {} if momentum is None else {"init_args": {"momentum": momentum}}
+        if isinstance(optimizer, str):
+            moved["inference.optimizer"] = {"class_path": optimizer} | settings
+    for name, value in moved.items():
+        group, _, key = name.partition(".")
+        _put(model, group, key, value)
+    return upgraded
+
+
+def _put(model: dict[str, Any], group: str, key: str, value: Any) -> None:
+    """Sets what the config does not say in today's words already."""
+    if group == "inference":
+        inference = model.setdefault("inference", {"class_path": "bnn_lightning.Variational"})
+        if isinstance(inference, str):
+            inference = model["inference"] = {"class_path": inference}
+        settings = inference.setdefault("init_args", {}) if "class_path" in inference else inference
+    else:
+        settings = model.setdefault(group, {})
+    settings.setdefault(key, value)
+
+
+def _upgraded_values(value: Any, say: Say | None, key: str = "") -> Any:
+    """Class paths and single words; a copy."""
+    if isinstance(value, Mapping):
+        return {name: _upgraded_values(inner, say, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [upgraded(inner) for inner in value]
+        return [_upgraded_values(inner, say, key) for inner in value]
     if isinstance(value, str):
-        for old, new in _MODULES.items():
-            if value.startswith(f"{old}."):
-                return f"{new}.{value.rpartition('.')[2]}"
+        new = upgraded_word(key, value)
+        if new != value:
+            _note(say, value, new)
+        return new
     return value
+
+
+def upgraded_word(name: str, value: str) -> str:
+    """The value of a setting: a class path where the class stands now, a word as it is called now."""
+    for old, new in _MODULES.items():
+        if value.startswith(f"{old}."):
+            return f"{new}.{value.rpartition('.')[2]}"
+    return _WORDS.get(name, {}).get(value, value)
+
+
+def upgraded_flag(flag: str) -> str:
+    """The name of a flag, such as ``--model.inference.lr`` for ``--model.lr``; any other as it is."""
+    start, dot, rest = flag.removeprefix("--model.").partition(".")
+    if not flag.startswith("--model.") or start not in _SETTINGS:
+        return flag
+    return f"--model.{_SETTINGS[start]}{dot}{rest}"
+
+
+def upgraded_words(words: list[str], say: Say | None = None) -> list[str]:
+    """A command line in today's words; what sets a part stands before what sets its settings, wherever it stood."""
+    upgraded: list[str] = []
+    late: list[str] = []
+    flag = ""
+    target = upgraded
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            flag = upgraded_flag(name)
+            if flag != name:
+                _note(say, name.removeprefix("--"), flag.removeprefix("--"))
+            # An optimizer that is named after its momentum would forget it.
+            target = late if flag.startswith("--model.inference.optimizer.") else upgraded
+            target.append(f"{flag}{equals}{_value(flag, value)}")
+        else:
+            target.append(_value(flag, word))
+    return upgraded + late
+
+
+def _value(flag: str, value: str) -> str:
+    return upgraded_word(flag.removeprefix("--model.method.").removeprefix("--model."), value)
+
+
+def _note(say: Say | None, old: str, new: str) -> None:
+    if say is not None:
+        say(f"{old} is called {new} now.")
+
+
+def upgraded_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model in Python, with those that stand in a group now put there."""
+    groups: dict[str, dict[str, Any]] = {"inference": {}, "sampling": {}}
+    upgraded = {}
+    for name, value in arguments.items():
+        if name in _SETTINGS:
+            group, _, key = _SETTINGS[name].partition(".")
+            groups[group][key] = value
+        else:
+            upgraded[name] = value
+    momentum = groups["inference"].pop("optimizer.momentum", 0.0)
+    if "optimizer" in groups["inference"]:
+        kind = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=momentum)}
+        groups["inference"]["optimizer"] = kind[groups["inference"]["optimizer"]]
+    if groups["inference"]:
+        upgraded["inference"] = Variational(**groups["inference"])
+    if groups["sampling"]:
+        upgraded["sampling"] = Sampling(**groups["sampling"])
+    return upgraded

@@ -11,9 +11,25 @@ from torch.autograd.function import once_differentiable
 from bnn_lightning.core.kernels.compiling import fused, is_compiling
 from bnn_lightning.core.kernels.memory import flat, like, shaped
 from bnn_lightning.core.kernels.softplus import LOG_SIGMA_IS_RHO, plain_softplus
-from bnn_lightning.core.priors import gaussian_kl
 
 _BLOCK = 2**16  # numbers: what the KL makes of them on the way stays in the cache
+
+
+def gaussian_kl(
+    mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor, log_sigma: Tensor | None = None
+) -> Tensor:
+    """KL(N(mu, sigma^2) || N(prior_mu, prior_sigma^2)), element by element, in nats.
+
+    log(s / sigma) + (sigma^2 + (mu - m)^2) / (2 s^2) - 1/2 for a prior N(m, s^2). The posterior comes first: the other
+    direction is mass-covering, explodes as sigma goes to 0 and is not the term of the ELBO.
+
+    ``log_sigma`` may be given where it is known more exactly than the logarithm of ``sigma``.
+    """
+    if log_sigma is None:
+        log_sigma = sigma.log()
+    return (
+        prior_sigma.log() - log_sigma + (sigma.square() + (mu - prior_mu).square()) / (2 * prior_sigma.square()) - 0.5
+    )
 
 
 class GaussianKL(torch.autograd.Function):
@@ -55,15 +71,15 @@ class GaussianKL(torch.autograd.Function):
         return None, *gradients, *(None for _ in range(2 * len(means)))
 
 
-def _pieces(found: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+def _pieces(tensors: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
     """What goes through :func:`_kl_and_gradients` at once: all small tensors, then the others, in blocks for the cache.
 
-    ``found`` has the small tensors first. Priors stay one number where that is all they are, for large tensors.
+    ``tensors`` has the small ones first. Priors stay one number where that is all they are, for large tensors.
     """
-    small = [four for four in found if four[0].numel() < _BLOCK]
+    small = [four for four in tensors if four[0].numel() < _BLOCK]
     if small:
         yield tuple(torch.cat([flat(like(four[k].expand_as(four[0]), four[0])) for four in small]) for k in range(4))
-    for mu, *others in found[len(small) :]:
+    for mu, *others in tensors[len(small) :]:
         size = _BLOCK if mu.device.type == "cpu" and not is_compiling() else mu.numel()
         parts = [x if x.dim() == 0 else flat(like(x.expand_as(mu), mu)) for x in (mu, *others)]
         yield from zip(

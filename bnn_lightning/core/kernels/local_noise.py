@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnn_lightning.core.kernels.compiling import fused
-from bnn_lightning.core.kernels.memory import flat, like, shaped
+from bnn_lightning.core.kernels.memory import flat, like, shaped, without_base
 from bnn_lightning.core.kernels.noise import has_own_noise, new_key, philox_quarters, standard_normal_like
 
 _EPS = 1e-16
@@ -33,14 +33,17 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class _AddNoise(torch.autograd.Function):
-    """The same, with one saved tensor where autograd keeps three: zeta / (2 std), the derivative in the variance."""
+    """The same, with one saved tensor where autograd keeps three: zeta / (2 std), the derivative in the variance.
+
+    The results are tensors of their own and not views, so that what follows may change them in place.
+    """
 
     @staticmethod
     def forward(mean: Tensor, variance: Tensor, _: Tensor, with_derivative: bool) -> tuple[Tensor, ...]:
         make = _with_philox if has_own_noise(mean) else _in_blocks
         mean, variance = mean.detach(), variance.detach()  # the compiler warns of views of what has a gradient
-        found = make(flat(mean), flat(like(variance, mean)), with_derivative)
-        return tuple(shaped(part, mean) for part in found)
+        results = make(flat(mean), flat(like(variance, mean)), with_derivative)
+        return tuple(without_base(shaped(result, mean)) for result in results)
 
     @staticmethod
     def vmap(
@@ -53,8 +56,8 @@ class _AddNoise(torch.autograd.Function):
         zeta = torch.randn_like(mean[0]).expand_as(mean) if in_dims[2] is None else torch.randn_like(mean)
         std = (variance.clamp_min(0) + _EPS).sqrt()
         y = torch.addcmul(mean, std, zeta)
-        found = (y, (zeta / (2 * std)).masked_fill(variance < 0, 0)) if with_derivative else (y,)
-        return found, (0,) * len(found)
+        results = (y, (zeta / (2 * std)).masked_fill(variance < 0, 0)) if with_derivative else (y,)
+        return results, (0,) * len(results)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -69,23 +72,23 @@ class _AddNoise(torch.autograd.Function):
 
 def _in_blocks(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
     """Block by block, each in the cache from its draw to its result."""
-    found = [torch.empty_like(mean) for _ in range(1 + with_derivative)]
+    results = [torch.empty_like(mean) for _ in range(1 + with_derivative)]
     size = _BLOCK if mean.device.type == "cpu" else max(1, mean.numel())
-    for m, v, y, *derivative in zip(*(x.split(size) for x in (mean, variance, *found)), strict=True):
+    for m, v, y, *derivative in zip(*(x.split(size) for x in (mean, variance, *results)), strict=True):
         double_std = (4 * v).clamp_min_(0).add_(4 * _EPS).sqrt_()
         zeta = derivative[0].normal_() if with_derivative else torch.randn_like(m)
         torch.addcmul(m, double_std, zeta, value=0.5, out=y)
         if with_derivative:
             zeta.div_(double_std).masked_fill_(v < 0, 0)
-    return found
+    return results
 
 
 def _with_philox(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
     count, beyond = mean.numel(), -mean.numel() % 8
     if beyond or not count:  # a counter gives four numbers, and the compiler takes lengths of 0 and 1 by themselves
         mean, variance = F.pad(mean, (0, beyond or 8)), F.pad(variance, (0, beyond or 8))
-    found = fused(_in_quarters)(mean, variance, new_key(mean), with_derivative)
-    return [part[:count] for part in found]
+    results = fused(_in_quarters)(mean, variance, new_key(mean), with_derivative)
+    return [result[:count] for result in results]
 
 
 def _in_quarters(mean: Tensor, variance: Tensor, key: Tensor, with_derivative: bool) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""How images lie in memory, and how much of it the allocator keeps."""
+"""Memory formats (channels_last), views, and the settings of glibc's allocator."""
 
 import ctypes
 import os
@@ -69,3 +69,11 @@ def shaped(values: Tensor, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return values.view(x.shape)
+
+
+def without_base(view: Tensor) -> Tensor:
+    """The memory of ``view`` as a tensor that is a view of no other, so that autograd lets it be changed in place.
+
+    For results of a custom function only, whose base nobody else has.
+    """
+    return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.size(), view.stride())

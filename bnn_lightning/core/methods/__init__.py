@@ -1,20 +1,23 @@
 """Methods: how a weight becomes random and where the noise enters."""
 
-from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout
 from bnn_lightning.core.methods.gaussian import BBB, LRT, Flipout, GaussianMethod
 from bnn_lightning.core.methods.variational_dropout import (
+    DropoutOnInputs,
+    DropoutOnWeights,
     HierarchicalA,
     HierarchicalB,
     Sparse,
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.core.ops.base import Op
 
 __all__ = [
     "BBB",
     "LRT",
+    "DropoutOnInputs",
+    "DropoutOnWeights",
     "Flipout",
     "GaussianMethod",
     "GaussianS",
@@ -23,8 +26,8 @@ __all__ = [
     "HierarchicalB",
     "MCDropout",
     "Method",
-    "Op",
     "Sparse",
     "VariationalA",
     "VariationalB",
+    "check_words",
 ]

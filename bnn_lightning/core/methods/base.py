@@ -21,15 +21,12 @@ class Method(ABC):
     prior a regularised loss, which bounds nothing; without a KL the likelihood alone."""
 
     removes_weights: ClassVar[bool] = False
-    """Whether the KL drives the log alpha of weights without use past :data:`~bnn_lightning.core.posteriors.THRESHOLD`."""
+    """Whether the KL drives the log alpha of weights without use past
+    :data:`~bnn_lightning.core.posteriors.THRESHOLD`."""
 
-    @property
-    def noise_is_on_weights(self) -> bool:
-        """Whether the noise of ``forward`` is that of weights and biases drawn from their posteriors.
-
-        Otherwise (noise on each element of the input, or on a layer's outputs) no weight draw has its effect.
-        """
-        return True
+    noise_on: Literal["weights", "inputs", "outputs"] = "weights"
+    """Where noise enters: ``weights`` where that of ``forward`` is the noise of weights and biases drawn from their
+    posteriors; ``inputs`` or ``outputs`` where it is noise on a layer's inputs or outputs, which no weight draw has."""
 
     @property
     def examples_are_independent(self) -> bool:

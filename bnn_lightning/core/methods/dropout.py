@@ -57,9 +57,7 @@ class _OnInputs(FixedDropout, ABC):
 
     bernoulli: ClassVar[bool]
 
-    @property
-    def noise_is_on_weights(self) -> bool:
-        return False
+    noise_on = "inputs"
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features)

@@ -1,8 +1,8 @@
 """Methods with a Gaussian posterior over every weight: Bayes by backprop, Flipout, local reparameterisation."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -12,8 +12,9 @@ from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
-from bnn_lightning.core.posteriors import Gaussian, Posterior, Prior, ScaleMixture
+from bnn_lightning.core.posteriors import Gaussian, Posterior
 from bnn_lightning.core.posteriors.moments import moments
+from bnn_lightning.core.priors import Normal, Prior
 
 _PRIORS_DICT = {
     "prior_mu": "prior_mu",
@@ -30,16 +31,19 @@ _MIN_MOPED_SIGMA = 1e-6  # where a trained weight is 0
 class GaussianMethod(Method):
     """What BBB, Flipout and LRT share: q(w) = N(mu, softplus(rho)^2) against a prior N(prior_mu, prior_sigma^2).
 
+    Other families of posteriors go by ``posterior``, other priors by ``prior``.
+
     Args:
         prior_sigma: standard deviation (not variance) of the prior over each weight and bias.
         prior_mu: mean of the prior.
         mu_init: mean and std of the normal that initial means are drawn from; null keeps the layer's own values, so
             that a trained network gives its weights as means.
         rho_init: mean and std of the normal that initial rho are drawn from; sigma(-5) = 0.0067, sigma(-3) = 0.0486.
-        prior: another prior, ScaleMixture or LearntScale; null is the normal one of prior_mu and prior_sigma.
+        prior: another prior, such as ScaleMixture or LearntScale; null is Normal(prior_mu, prior_sigma).
         moped_delta: sigma starts at moped_delta * |w| and the prior is N(w, prior_sigma^2) for a layer's own values w,
             as in MOPED (Krishnan et al. 2020, arXiv:1906.05323); 0 is without; null is 0, or 0.1 where init_from
             brings trained values and the prior is the normal one.
+        posterior: the family of posteriors: a class that is made from (mu, rho, prior) and settings of its own.
     """
 
     prior_sigma: float = 0.1
@@ -48,6 +52,7 @@ class GaussianMethod(Method):
     rho_init: tuple[float, float] = (-5.0, 0.1)
     prior: Prior | None = None
     moped_delta: float | None = None
+    posterior: Callable[[Tensor, Tensor, Prior], Posterior] = field(default=Gaussian, repr=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.prior_sigma) and self.prior_sigma > 0):
@@ -56,7 +61,7 @@ class GaussianMethod(Method):
             raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
         if self.moped_delta is not None and not (math.isfinite(self.moped_delta) and self.moped_delta >= 0):
             raise ValueError(f"moped_delta must be a number from 0 up, got {self.moped_delta}.")
-        if self.moped_delta and self.prior is not None:
+        if self.moped_delta and not isinstance(self._prior, Normal):
             raise ValueError(
                 f"moped_delta must be 0 with {type(self.prior).__name__}, which has no mean for each weight, "
                 f"got {self.moped_delta}."
@@ -89,20 +94,31 @@ class GaussianMethod(Method):
         settings: dict[str, Any] = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
         return cls(**settings | {_PRIORS_DICT[key]: value for key, value in given.items()})
 
-    def weight(self, init: Tensor, op: Op | None = None) -> Gaussian:
+    @property
+    def _prior(self) -> Prior:
+        return Normal(self.prior_mu, self.prior_sigma) if self.prior is None else self.prior
+
+    def weight(self, init: Tensor, op: Op | None = None) -> Posterior:
         init = init.detach()
         mu = init.clone() if self.mu_init is None else torch.empty_like(init).normal_(*self.mu_init)
+        prior: Any = self._prior.for_tensor(init, op)
         if self.moped_delta:
-            sigma = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA)
-            return Gaussian(mu, sigma.expm1().log(), mu.clone(), self.prior_sigma, self.prior)
-        rho = torch.empty_like(init).normal_(*self.rho_init)
-        return Gaussian(mu, rho, self.prior_mu, self.prior_sigma, self.prior)
+            rho = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA).expm1().log()
+            prior = replace(prior, mu=mu.clone())
+        else:
+            rho = torch.empty_like(init).normal_(*self.rho_init)
+        posterior = self.posterior(mu, rho, prior)
+        self.check_posterior(posterior)
+        return posterior
 
-    def bias(self, init: Tensor) -> Gaussian:
+    def bias(self, init: Tensor) -> Posterior:
         return self.weight(init)
 
+    def check_posterior(self, posterior: Posterior) -> None:
+        """Refuses, with a ValueError, a family of posteriors that the method's noise would be wrong for."""
+
     def pretrained(self) -> Self:
-        delta = 0.1 if self.prior is None else 0.0
+        delta = 0.1 if isinstance(self._prior, Normal) else 0.0
         return replace(self, mu_init=None, moped_delta=delta if self.moped_delta is None else self.moped_delta)
 
 
@@ -126,6 +142,13 @@ class Flipout(GaussianMethod):
     image: each example's output is that of one weight draw, correlated across space as BBB's. Two examples are
     uncorrelated.
     """
+
+    def check_posterior(self, posterior: Posterior) -> None:
+        if not posterior.is_symmetric:
+            raise ValueError(
+                f"posterior must be unchanged by flipped signs of its noise for Flipout, which flips them from example "
+                f"to example, got {type(posterior).__name__}; use BBB."
+            )
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         mean = op(x, weight.mean, None)
@@ -152,10 +175,17 @@ class LRT(GaussianMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.prior, ScaleMixture):
+        if not self._prior.has_closed_kl:
             raise ValueError(
-                "prior must be the normal one or LearntScale for LRT, which draws no weights that a ScaleMixture could "
-                f"be evaluated at, got {self.prior}; use BBB or Flipout."
+                f"prior must be one whose KL is exact, such as Normal or LearntScale, for LRT, which draws no weights "
+                f"to estimate it at, got {self.prior}; use BBB or Flipout."
+            )
+
+    def check_posterior(self, posterior: Posterior) -> None:
+        if not posterior.is_factorised:
+            raise ValueError(
+                f"posterior must have independent elements for LRT, which draws each output by itself, got "
+                f"{type(posterior).__name__}, whose elements are correlated; use BBB."
             )
 
     @property

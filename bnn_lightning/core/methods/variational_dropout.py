@@ -1,14 +1,15 @@
 """Variational dropout: the variance alpha of the noise is learnt, against a prior that asks for much of it.
 
-A puts the noise on a layer's inputs (correlated: the weights of an input share it), B on its weights (independent), or
-on its outputs, as one study did it under the name of B. Variational, hierarchical and sparse differ by the KL alone.
-Biases carry no noise.
+Each method is a place where noise enters and a divergence. :class:`DropoutOnInputs` (A in the papers) puts the noise on
+a layer's inputs (correlated: the weights of an input share it), :class:`DropoutOnWeights` (B) on its weights
+(independent), or on its outputs, as one study did under the name of B. Variational, hierarchical and sparse differ by
+the divergence alone, and another divergence is a class of two lines. Biases carry no noise.
 """
 
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,11 +47,14 @@ class VariationalDropout(Method, ABC):
         sigma_init: initial sigma where the noise is additive; exp(-5) = 0.0067 is the published log sigma^2 of -10.
     """
 
-    divergence: ClassVar[Divergence]
-
     parametrisation: Parametrisation = "log_alpha"
     p: float = 0.05
     sigma_init: float = math.exp(-5)
+
+    @property
+    @abstractmethod
+    def divergence(self) -> Divergence:
+        """The KL, a function of alpha: a constant of the class."""
 
     def __post_init__(self) -> None:
         check_words(self)
@@ -74,7 +78,7 @@ class VariationalDropout(Method, ABC):
 
 
 @dataclass(frozen=True)
-class _TypeA(VariationalDropout, ABC):
+class DropoutOnInputs(VariationalDropout, ABC):
     """Noise on the inputs of each layer: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
 
     Args:
@@ -85,9 +89,7 @@ class _TypeA(VariationalDropout, ABC):
 
     alpha: Literal["feature", "channel"] = "feature"
 
-    @property
-    def noise_is_on_weights(self) -> bool:
-        return False
+    noise_on = "inputs"
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features if self.alpha == "feature" else op.in_channels)
@@ -98,25 +100,22 @@ class _TypeA(VariationalDropout, ABC):
 
 
 @dataclass(frozen=True)
-class _TypeB(VariationalDropout, ABC):
+class DropoutOnWeights(VariationalDropout, ABC):
     """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
 
     Args:
-        noise_on: W, the weights; or B, a layer's outputs with their bias: y = op(x, theta) * (1 + sqrt(alpha) eps) with
-            an eps for each element of y. B is no local reparameterisation: the weights of an output share their noise.
-        alpha: what has an alpha of its own on W: each weight, each output, or the layer. On B it is each output.
+        noise_on: weights; or outputs with their bias: y = op(x, theta) * (1 + sqrt(alpha) eps) with an eps for each
+            element of y, which is no local reparameterisation: the weights of an output share their noise.
+        alpha: what has an alpha of its own where noise is on weights: each weight, each output, or the layer. Where it
+            is on outputs, each output has.
     """
 
-    noise_on: Literal["W", "B"] = "W"
+    noise_on: Literal["weights", "outputs"] = "weights"
     alpha: Literal["weight", "output", "layer"] = "weight"
-
-    @property
-    def noise_is_on_weights(self) -> bool:
-        return self.noise_on == "W"
 
     def weight(self, init: Tensor, op: Op) -> Posterior:
         theta = init.detach().clone()
-        if self.noise_on == "B":
+        if self.noise_on == "outputs":
             return Multiplicative(theta, self._alpha(init, len(init)), _OverRows(init.dim()), shared=True)
         if self.alpha != "weight":
             ones = (1,) * (init.dim() - 1)
@@ -131,17 +130,17 @@ class _TypeB(VariationalDropout, ABC):
         return math.inf
 
     def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
-        if found := self.moments(op, x, weight, bias):
-            return with_noise(*found)
+        if moments_of_outputs := self.moments(op, x, weight, bias):
+            return with_noise(*moments_of_outputs)
         y = op(x, weight.mean, None if bias is None else bias.mean)
         return y * weight.noise(op.over_outputs(weight.alpha()).expand_as(y)).to(y.dtype)
 
     def moments(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tuple[Tensor, Tensor] | None:
-        return moments(op, x, weight, bias) if self.noise_on == "W" else None
+        return moments(op, x, weight, bias) if self.noise_on == "weights" else None
 
 
 @dataclass(frozen=True)
-class VariationalA(_TypeA):
+class VariationalA(DropoutOnInputs):
     """Variational dropout A: noise on inputs, KL to the log-uniform prior by Kingma's polynomial, alpha <= 1.
 
     Kingma et al. 2015 (arXiv:1506.02557), section 3.1.
@@ -152,7 +151,7 @@ class VariationalA(_TypeA):
 
 
 @dataclass(frozen=True)
-class VariationalB(_TypeB):
+class VariationalB(DropoutOnWeights):
     """Variational dropout B: noise on weights, KL to the log-uniform prior by Kingma's polynomial, alpha <= 1.
 
     Kingma et al. 2015 (arXiv:1506.02557), section 3.2.
@@ -163,7 +162,7 @@ class VariationalB(_TypeB):
 
 
 @dataclass(frozen=True)
-class HierarchicalA(_TypeA):
+class HierarchicalA(DropoutOnInputs):
     """Hierarchical variational dropout on inputs: the prior's variance is at its optimum for each alpha.
 
     Liu et al. 2019 (arXiv:1811.07533).
@@ -174,7 +173,7 @@ class HierarchicalA(_TypeA):
 
 
 @dataclass(frozen=True)
-class _RemovingB(_TypeB, ABC):
+class _Removing(DropoutOnWeights, ABC):
     """Noise on the weights under a KL that drives it past any bound where a weight has no use.
 
     Args:
@@ -188,11 +187,11 @@ class _RemovingB(_TypeB, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        additive = self.parametrisation != "log_alpha" and self.noise_on == "W" and self.alpha == "weight"
+        additive = self.parametrisation != "log_alpha" and self.noise_on == "weights" and self.alpha == "weight"
         if self.prune_in_training and not additive:
             raise ValueError(
                 "prune_in_training must be false for multiplicative noise, got True; it goes with parametrisation "
-                "log_sigma2 or log_sigma, on W, and alpha weight."
+                "log_sigma2 or log_sigma, noise_on weights, and alpha weight."
             )
 
     def _prune_above(self) -> float:
@@ -200,7 +199,7 @@ class _RemovingB(_TypeB, ABC):
 
 
 @dataclass(frozen=True)
-class HierarchicalB(_RemovingB):
+class HierarchicalB(_Removing):
     """Hierarchical variational dropout on weights: the prior's variance is at its optimum for each alpha.
 
     Liu et al. 2019 (arXiv:1811.07533).
@@ -210,7 +209,7 @@ class HierarchicalB(_RemovingB):
 
 
 @dataclass(frozen=True)
-class Sparse(_RemovingB):
+class Sparse(_Removing):
     """Sparse variational dropout: additive noise on weights, KL to the log-uniform prior by Molchanov's approximation.
 
     Molchanov et al. 2017 (arXiv:1701.05369). Weights whose alpha grows past exp(3) carry no signal and can be removed.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.core.ops.base import with_values
+from bnn_lightning.core.ops.base import layer_kind, with_values
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ConvOp:
         rows = values.view(self.groups, -1).repeat_interleave(self.out_channels // self.groups, 0)
         return rows.view(*rows.shape, *(1,) * self.dimensions)
 
-    def plain(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         kind = nn.Conv1d if self.dimensions == 1 else nn.Conv2d
         layer = kind(
             self.in_channels,
@@ -65,8 +65,8 @@ class ConvOp:
         return torch.Size((*x.shape[: -self.dimensions], *(1,) * self.dimensions))
 
 
-def conv_op(layer: Any, channels: int | None) -> ConvOp:
-    """The op of a layer; ``channels`` are those that were flattened into it."""
+@layer_kind(nn.Conv1d, nn.Conv2d)
+def _conv_op(layer: Any, channels: int | None) -> ConvOp:
     return ConvOp(
         in_channels=layer.in_channels,
         out_channels=layer.out_channels,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.core.ops.base import with_values
+from bnn_lightning.core.ops.base import layer_kind, with_values
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class LinearOp:
 
     over_weights = over_inputs
 
-    def plain(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         return with_values(nn.Linear(self.in_features, len(weight), bias is not None, device="meta"), weight, bias)
 
     def example_shape(self, x: Tensor) -> torch.Size:
         return torch.Size((*x.shape[: min(1, x.dim() - 1)], *(1,) * (x.dim() - 2), x.shape[-1]))
 
 
-def linear_op(layer: nn.Linear, channels: int | None) -> LinearOp:
-    """The op of a layer; ``channels`` are those that were flattened into it."""
+@layer_kind(nn.Linear)
+def _linear_op(layer: nn.Linear, channels: int | None) -> LinearOp:
     channels = channels or layer.in_features
     if layer.in_features % channels:
         raise ValueError(f"channels must divide the layer's {layer.in_features} input features, got {channels}.")

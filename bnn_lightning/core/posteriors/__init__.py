@@ -3,10 +3,8 @@
 Every posterior is an ``nn.Module`` with ``mean``, ``variance``, ``sample()``, ``kl()`` and ``log_alpha()``.
 """
 
-from bnn_lightning.core.kernels.bounded import bounded
-from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.posteriors.additive import Additive
-from bnn_lightning.core.posteriors.base import SPREADS, THRESHOLD, Point, Posterior
+from bnn_lightning.core.posteriors.base import THRESHOLD, Point, Posterior
 from bnn_lightning.core.posteriors.divergences import (
     HIERARCHICAL,
     KINGMA,
@@ -24,13 +22,12 @@ from bnn_lightning.core.posteriors.multiplicative import (
     Parametrisation,
     unchanged,
 )
-from bnn_lightning.core.priors import LearntScale, Prior, ScaleMixture, gaussian_kl
+from bnn_lightning.core.priors import LearntScale, Normal, Prior, ScaleMixture
 
 __all__ = [
     "HIERARCHICAL",
     "KINGMA",
     "LOG_UNIFORM",
-    "SPREADS",
     "THRESHOLD",
     "Additive",
     "Divergence",
@@ -39,14 +36,12 @@ __all__ = [
     "LearntAlpha",
     "LearntScale",
     "Multiplicative",
+    "Normal",
     "Parametrisation",
     "Point",
     "Posterior",
     "Prior",
     "ScaleMixture",
-    "at_least_float32",
-    "bounded",
-    "gaussian_kl",
     "hierarchical_kl",
     "kingma_kl",
     "log_uniform_kl",

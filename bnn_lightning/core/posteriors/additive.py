@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.bounded import bounded
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.noise import standard_normal_like
-from bnn_lightning.core.posteriors.base import shape_text
+from bnn_lightning.core.posteriors.base import Posterior, shape_text
 from bnn_lightning.core.posteriors.divergences import Divergence
 from bnn_lightning.core.posteriors.multiplicative import Parametrisation
 
@@ -16,7 +16,7 @@ _MAX_LOG_PRECISION = 40.0  # log(1 / sigma) in the KL of additive noise
 _MIN_LOG_SIGMA2 = -40.0  # where the limit on alpha would ask for no noise at all, at a mean of 0
 
 
-class Additive(nn.Module):
+class Additive(Posterior):
     """w = mu + sigma * eps with a KL that depends on alpha = sigma^2 / mu^2 only, one for each weight.
 
     The same family as multiplicative noise, but the gradient in mu carries no noise: dw/dmu is 1 here and
@@ -44,6 +44,10 @@ class Additive(nn.Module):
         self.parametrisation, self.divergence = parametrisation, divergence
         self.factor = 2.0 if parametrisation == "log_sigma" else 1.0
         self.register_parameter(parametrisation, nn.Parameter(log_sigma2 / self.factor))
+
+    @property
+    def width_parameters(self) -> tuple[str, ...]:
+        return (self.parametrisation,)
 
     def _log_sigma2(self) -> Tensor:
         value = getattr(self, self.parametrisation) * self.factor

@@ -1,6 +1,7 @@
 """Independent Gaussian weights."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,42 +10,49 @@ from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.gaussian_kl import GaussianKL
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.softplus import log_softplus, softplus, squared_softplus
-from bnn_lightning.core.posteriors.base import shape_text
-from bnn_lightning.core.priors import Prior
+from bnn_lightning.core.posteriors.base import Posterior, shape_text
+from bnn_lightning.core.priors import Normal, Prior
 
 
-class Gaussian(nn.Module):
-    """q(w) = N(mu, sigma^2) for each element on its own, sigma = softplus(rho), with prior N(prior_mu, prior_sigma^2).
+class Gaussian(Posterior):
+    """q(w) = N(mu, sigma^2) for each element on its own, with sigma = softplus(rho).
 
-    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters, the prior is a buffer.
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters; tensors of the prior, such
+    as the mean and standard deviation of a normal one, are buffers.
 
     Args:
         mu: initial means.
         rho: initial rho, of the same shape; sigma(-3) = 0.0486, sigma(-5) = 0.00672.
-        prior_mu, prior_sigma: mean and standard deviation of the prior: one number, or a tensor that broadcasts.
-        prior: another prior in its place.
+        prior: the prior of this tensor.
     """
 
-    prior_mu: Tensor
-    prior_sigma: Tensor
-
-    def __init__(
-        self,
-        mu: Tensor,
-        rho: Tensor,
-        prior_mu: float | Tensor = 0.0,
-        prior_sigma: float | Tensor = 0.1,
-        prior: Prior | None = None,
-    ):
+    def __init__(self, mu: Tensor, rho: Tensor, prior: Prior):
         super().__init__()
         self.mu = nn.Parameter(mu)
         self.rho = nn.Parameter(rho)
-        self.prior = prior
-        self.register_buffer("prior_mu", torch.as_tensor(prior_mu, dtype=mu.dtype, device=mu.device))
-        self.register_buffer("prior_sigma", torch.as_tensor(prior_sigma, dtype=mu.dtype, device=mu.device))
+        self._has_normal_prior = type(prior) is Normal
+        self._prior = prior
+        self._prior_tensors = []
+        for name in (field.name for field in fields(prior)):
+            value = getattr(prior, name)
+            if self._has_normal_prior:
+                value = torch.as_tensor(value, dtype=mu.dtype, device=mu.device)
+            if isinstance(value, Tensor):
+                self.register_buffer(f"prior_{name}", value)
+                self._prior_tensors.append(name)
+
+    @property
+    def prior(self) -> Prior:
+        """The prior, with its tensors as they are now: on this module's device, from its checkpoint."""
+        return replace(self._prior, **{name: getattr(self, f"prior_{name}") for name in self._prior_tensors})
+
+    @property
+    def width_parameters(self) -> tuple[str, ...]:
+        return ("rho",)
 
     @property
     def sigma(self) -> Tensor:
+        """The standard deviation of each element."""
         return softplus(self.rho)
 
     @property
@@ -67,26 +75,25 @@ class Gaussian(nn.Module):
 
     @staticmethod
     def kl_of_all(gaussians: Sequence["Gaussian"]) -> Tensor:
-        """The sum of their KLs, in one pass over those whose prior is the normal one."""
-        terms = [one.prior.kl(*one._moments()) for one in gaussians if one.prior is not None]
-        groups: dict[tuple[torch.dtype, torch.device], list[Gaussian]] = {}
-        for one in gaussians:
-            if one.prior is None:
-                groups.setdefault((at_least_float32(one.mu), one.mu.device), []).append(one)
+        """The sum of their KLs, in one pass over those whose prior is a plain normal one."""
+        terms, groups = [], {}
+        for posterior in gaussians:
+            dtype = at_least_float32(posterior.mu)
+            if posterior._has_normal_prior:
+                groups.setdefault((dtype, posterior.mu.device), []).append(posterior)
+            else:
+                rho = posterior.rho.to(dtype)
+                terms.append(posterior.prior.kl(posterior.mu.to(dtype), softplus(rho), log_softplus(rho)))
         for (dtype, _), group in groups.items():
-            group.sort(key=lambda one: one.mu.numel())
+            group.sort(key=lambda posterior: posterior.mu.numel())
             names = ("mu", "rho", "prior_mu", "prior_sigma")
-            terms.append(GaussianKL.apply(len(group), *(getattr(one, n).to(dtype) for n in names for one in group))[0])
+            tensors = (getattr(posterior, name).to(dtype) for name in names for posterior in group)
+            terms.append(GaussianKL.apply(len(group), *tensors)[0])
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
-    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = at_least_float32(self.mu)
-        rho = self.rho.to(dtype)
-        return self.mu.to(dtype), softplus(rho), log_softplus(rho)
-
     def extra_repr(self) -> str:
-        if self.prior is not None:
-            return f"{shape_text(self.mu)}, {self.prior}"
-        one = self.prior_sigma.numel() == 1
-        prior = f"prior_sigma={self.prior_sigma.item():.4g}" if one else "a prior for each element"
+        prior = repr(self._prior)
+        if self._has_normal_prior:
+            sigma = self.get_buffer("prior_sigma")
+            prior = f"prior_sigma={sigma.item():.4g}" if sigma.numel() == 1 else "a prior for each element"
         return f"{shape_text(self.mu)}, {prior}"

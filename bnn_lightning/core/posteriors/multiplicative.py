@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.bounded import bounded
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.noise import standard_normal_like
-from bnn_lightning.core.posteriors.base import shape_text
+from bnn_lightning.core.posteriors.base import Posterior, shape_text
 from bnn_lightning.core.posteriors.divergences import Divergence
 
 Parametrisation = Literal["log_alpha", "log_sigma2", "log_sigma"]
@@ -71,7 +71,7 @@ def unchanged(values: Tensor) -> Tensor:
     return values
 
 
-class Multiplicative(nn.Module):
+class Multiplicative(Posterior):
     """w = mu * z with noise z of mean 1 and variance alpha.
 
     Args:
@@ -94,7 +94,12 @@ class Multiplicative(nn.Module):
         self.mu = nn.Parameter(mu)
         self.alpha = alpha
         self.over_weights, self.shared, self.bernoulli = over_weights, shared, bernoulli
+        self.is_factorised = self.is_symmetric = not shared
         self.kl_count = 1 if shared else mu.numel() / alpha().numel()
+
+    @property
+    def width_parameters(self) -> tuple[str, ...]:
+        return (f"alpha.{self.alpha.parametrisation}",) if isinstance(self.alpha, LearntAlpha) else ()
 
     @property
     def mean(self) -> Tensor:

@@ -1,1 +1,5 @@
 """Class labels: softmax outputs, their uncertainties, scores, calibration and decisions."""
+
+from bnn_lightning.likelihoods.categorical.likelihood import Categorical
+
+__all__ = ["Categorical"]

@@ -1,4 +1,4 @@
-"""What a network learns about its own predictive from labelled images that trained and selected nothing.
+"""Calibration of predicted class probabilities on labelled images, the calibration half of the hold-out.
 
 A temperature, which predictions to accept for a target risk, and prediction sets with a target coverage.
 """

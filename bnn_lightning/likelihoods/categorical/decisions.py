@@ -15,7 +15,7 @@ def names_of_classes(known: Sequence[str], count: int) -> list[str]:
 
 
 def decisions(
-    found: Mapping[str, Tensor],
+    summary: Mapping[str, Tensor],
     names: Sequence[str],
     classes: Sequence[str],
     calibration: Calibration | None,
@@ -30,14 +30,14 @@ def decisions(
     of its set, so that none is empty; that can only lower the rate of misses.
 
     Args:
-        found: of the images, the tensors of :func:`bnn_lightning.likelihoods.categorical.predictive.summary`.
+        summary: of the images, see :func:`bnn_lightning.likelihoods.categorical.predictive.summary`.
         names: what identifies each image to a person.
         classes: their names, as far as they are known.
         calibration: of the way that the samples were drawn in.
         target_risk: see :meth:`Calibration.accept_rule`.
         alpha: see :meth:`Calibration.set_threshold`.
     """
-    log_probs = found["log_probs"].double()
+    log_probs = summary["log_probs"].double()
     probs = log_probs.exp()
     confidence, predicted = probs.max(-1)
     named = names_of_classes(classes, probs.shape[-1])
@@ -46,7 +46,7 @@ def decisions(
         row: dict[str, Any] = {"file": name, "class": label, "name": named[label]}
         row["confidence"] = round(confidence[index].item(), 6)
         for key in ("entropy", "mutual_information", "aleatoric", "epistemic"):
-            row[key] = float(f"{found[key][index].item():.6g}")
+            row[key] = float(f"{summary[key][index].item():.6g}")
         rows.append(row)
     if calibration is None:
         return rows
@@ -61,7 +61,7 @@ def decisions(
     return rows
 
 
-def in_words(calibration: Calibration | None, target_risk: float, alpha: float) -> str:
+def decision_rule(calibration: Calibration | None, target_risk: float, alpha: float) -> str:
     """The rules that :func:`decisions` went by, and what they promise."""
     if calibration is None:
         return (

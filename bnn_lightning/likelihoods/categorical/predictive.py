@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnn_lightning.core.kernels.elementwise import at_least_float32
+
 Transform = Literal["softmax", "normalized"]
 
 
 def log_predictive(logits: Tensor) -> Tensor:
     """Log of the predictive probabilities, log (1/T) sum_t softmax(logits_t): ``(batch, classes)``, float32 or more."""
-    return F.log_softmax(logits, -1, dtype=_precise(logits)).logsumexp(0) - math.log(logits.shape[0])
+    return F.log_softmax(logits, -1, dtype=at_least_float32(logits)).logsumexp(0) - math.log(logits.shape[0])
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ def mutual_information(logits: Tensor) -> Tensor:
     Zero when all samples agree, and exactly so for one sample, such as that of mean weights.
     """
     if len(logits) == 1:
-        return torch.zeros_like(logits[0, ..., 0], dtype=_precise(logits))
+        return torch.zeros_like(logits[0, ..., 0], dtype=at_least_float32(logits))
     return (predictive_entropy(logits) - expected_entropy(logits)).clamp_min(0)
 
 
@@ -46,9 +48,9 @@ def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:
     and nine zeros give 0.616 instead of 0.9996), so that numbers of the two never compare.
     """
     if transform == "softmax":
-        return F.softmax(logits, -1, dtype=_precise(logits))
+        return F.softmax(logits, -1, dtype=at_least_float32(logits))
     if transform == "normalized":
-        positive = F.softplus(logits.to(_precise(logits))) + 1e-12  # where every logit is very negative
+        positive = F.softplus(logits.to(at_least_float32(logits))) + 1e-12  # where every logit is very negative
         return positive / positive.sum(-1, keepdim=True)
     raise ValueError(f"transform must be softmax or normalized, got {transform!r}.")
 
@@ -80,10 +82,6 @@ def covariances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty
     centred = probs - probs.mean(0)
     outer = torch.einsum("tbi,tbj->bij", probs, probs) / len(probs)
     return Uncertainty(probs.mean(0).diag_embed() - outer, torch.einsum("tbi,tbj->bij", centred, centred) / len(probs))
-
-
-def _precise(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def summary(logits: Tensor) -> dict[str, Tensor]:

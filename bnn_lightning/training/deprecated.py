@@ -1,0 +1,22 @@
+"""Names of Python that earlier releases had."""
+
+import warnings
+from typing import Any
+
+from bnn_lightning.core.methods import Method
+from bnn_lightning.networks import Network
+from bnn_lightning.training.module import BayesianModule
+from bnn_lightning.training.upgrade import upgraded_arguments
+
+
+class BayesianClassifier(BayesianModule):
+    """:class:`BayesianModule` under its earlier name, with the settings that it had then."""
+
+    def __init__(self, network: Network, method: Method | None = None, **settings: Any):
+        warnings.warn(
+            "BayesianClassifier is called BayesianModule now; settings stand in inference=Variational(lr=...) "
+            "and sampling=Sampling(test_samples=...).",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__(network, method, **upgraded_arguments(settings))

@@ -1,0 +1,64 @@
+"""What a Trainer knows of a run, as an inference needs it."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.inference import Step, TrainingFacts
+
+
+def training_facts(trainer: Trainer, device: torch.device) -> TrainingFacts:
+    """The facts of a run that is about to start."""
+    # In mixed precision Lightning clips no gradients of fused steps, and unscales those of fp16 itself.
+    clips = trainer.precision == "bf16-mixed" and trainer.gradient_clip_val
+    can_fuse = trainer.precision != "16-mixed" and not clips and device.type in ("cpu", "cuda")
+    return TrainingFacts(_num_train(trainer), _epochs(trainer), can_fuse)
+
+
+def step_of(trainer: Trainer, num_train: int, batch_idx: int) -> Step:
+    """Where the batch ``batch_idx`` stands in its run."""
+    if math.isinf(trainer.num_training_batches):
+        raise ValueError("the training loader must have a length, because the KL weight is a function of the step.")
+    accumulated = trainer.accumulate_grad_batches
+    steps = math.ceil(trainer.num_training_batches / accumulated)
+    return Step(trainer.current_epoch, batch_idx // accumulated, steps, _epochs(trainer), num_train)
+
+
+def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of training images and labels on the device of the network, from the start of the data."""
+    source: Any = trainer.datamodule  # type: ignore[attr-defined]
+    for batch in trainer.train_dataloader if source is None else source.train_dataloader():
+        x, y = trainer.strategy.batch_to_device(batch)
+        yield channels_last(x), y
+
+
+def _epochs(trainer: Trainer) -> int:
+    epochs = trainer.max_epochs
+    if epochs is None or epochs < 1:
+        raise ValueError(f"max_epochs must be 1 or more, for schedules need its length, got {epochs}.")
+    return epochs
+
+
+def _num_train(trainer: Trainer) -> int:
+    """N: what the data module says, or what its loader has."""
+    count = getattr(trainer.datamodule, "num_train", None)  # type: ignore[attr-defined]
+    if count is not None:
+        return count
+    _ = trainer.estimated_stepping_batches  # has Lightning set the loader up
+    loader: Any = trainer.train_dataloader
+    sampler = getattr(loader, "sampler", None)
+    try:
+        # A sampler may pick a part of the data set; Lightning's distributed one holds one process's share.
+        if isinstance(sampler, DistributedSampler):
+            return len(sampler.dataset)  # type: ignore[arg-type]
+        return len(loader.dataset) if sampler is None else len(sampler)
+    except (TypeError, AttributeError):
+        raise ValueError(
+            "num_train cannot be counted; give your data module a num_train, its number of training images."
+        ) from None
