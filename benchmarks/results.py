@@ -57,7 +57,7 @@ def _document(root: Path) -> str:
     parts = [INTRODUCTION]
     for study in studies:
         text, lines = report(study, root / "results")
-        figure = f"\n![{study.title}](../results/{study.name}.png)\n" if any(line.found for line in lines) else ""
+        figure = f"\n![{study.title}](../results/{study.name}.png)\n" if any(line.runs for line in lines) else ""
         parts.append(text + figure)
     contents = "\n".join(f"- [{study.title}](#{_anchor(study.title)})" for study in studies)
     parts.insert(1, f"{contents}\n\nWhat was measured otherwise is in [measurements.md](measurements.md).\n")

@@ -1,4 +1,4 @@
-"""``bnn study``: a grid or a search of runs as one table that a command rebuilds."""
+"""``bnn study``: runs a grid or a search of settings, and reports the results in one reproducible table."""
 
 from bnn_lightning.studies.command import study
 

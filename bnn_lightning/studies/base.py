@@ -1,4 +1,4 @@
-"""What a study file says: its cells, the commands that run them, and what its report compares."""
+"""Study files: their cells, the commands that run them, and what the report compares."""
 
 import hashlib
 import json
@@ -14,13 +14,19 @@ from typing import Any, Self
 import yaml
 
 from bnn_lightning.cli import UsageError
-from bnn_lightning.files import shown
+from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.studies.checks import RESERVED, check_file
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a study's table: its value on each axis by name, the flags that makes, and seeds."""
+    """A combination of settings that a study runs with several seeds: one line of its table.
+
+    Args:
+        axes: the name of the cell's value on each axis of the study.
+        flags: the settings of ``bnn fit`` that differ from the base.
+        seeds: one run each.
+    """
 
     axes: Mapping[str, str]
     flags: Mapping[str, Any]
@@ -30,16 +36,16 @@ class Cell:
     def name(self) -> str:
         return ", ".join(self.axes.values())
 
-    def is_among(self, wanted: str | Mapping[str, str]) -> bool:
-        """Whether a claim's name, or its values of some axes, are of this cell."""
-        if isinstance(wanted, str):
-            return self.name == wanted
-        return all(self.axes.get(axis) == value for axis, value in wanted.items())
+    def matches(self, selection: str | Mapping[str, str]) -> bool:
+        """Whether a claim selects this cell, by its name or by values on some axes."""
+        if isinstance(selection, str):
+            return self.name == selection
+        return all(self.axes.get(axis) == value for axis, value in selection.items())
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with one seed: what is run, and what makes its row another's equal."""
+    """One run of a study: a cell with a seed; two tasks of the same ``key`` would give the same row."""
 
     study: str
     cell: Cell
@@ -48,7 +54,7 @@ class Task:
     test: Mapping[str, Any]
     checkpoint: str
     settings: str
-    """A digest of all that was asked for: a row made with other settings is another row."""
+    """A digest of all settings; a row that was made with other settings does not belong to this task."""
 
     @property
     def key(self) -> str:
@@ -56,52 +62,52 @@ class Task:
 
     @property
     def run_name(self) -> str:
-        """Of the run's folders."""
+        """The name of the run's folders."""
         words = re.sub(r"[^a-z0-9.+]+", "-", self.cell.name.lower()).strip("-")
         return f"{self.study}_{words}_seed{self.seed}_{self.settings}"
 
     @property
-    def fit(self) -> list[str]:
-        """The words after ``bnn`` that train it."""
-        words = ["fit", "--config", shown(self.base), *as_words(self.cell.flags)]
-        return [*words, "--seed_everything", str(self.seed), "--name", self.run_name]
+    def fit_arguments(self) -> list[str]:
+        """The command-line arguments of ``bnn`` that train it."""
+        arguments = ["fit", "--config", relative_to_cwd(self.base), *as_arguments(self.cell.flags)]
+        return [*arguments, "--seed_everything", str(self.seed), "--name", self.run_name]
 
-    def test_of(self, checkpoint: Path) -> list[str]:
-        """The words after ``bnn`` that test a checkpoint of it."""
-        return ["test", "--ckpt_path", shown(checkpoint), *as_words(self.test)]
+    def test_arguments(self, checkpoint: Path) -> list[str]:
+        """The command-line arguments of ``bnn`` that test a checkpoint of it."""
+        return ["test", "--ckpt_path", relative_to_cwd(checkpoint), *as_arguments(self.test)]
 
     @property
     def command(self) -> str:
-        return f"bnn {shlex.join(self.fit)}"
+        return f"bnn {shlex.join(self.fit_arguments)}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, read and checked; a field is a key of the file.
+    """A study file, read and checked; each field but ``path`` is a key of the file.
 
     Args:
         path: the file.
         title: of the table.
-        about: what it is, in a paragraph.
+        about: a paragraph that describes the study.
         base: a config of ``bnn fit``, beside the study file or relative to it, that all cells start from.
         set: flags for all cells, such as ``trainer.max_epochs: 20``.
         test: flags of ``bnn test`` for all cells.
         checkpoint: last or best, which is tested.
         seeds: of each cell that has none of its own.
-        grid: axes of the table; a list of values of one flag, or names with the flags of each and perhaps ``seeds``.
-            A cell is a value from each axis.
+        grid: axes of the table; each is a list of values of one flag, or names with the flags of each and perhaps
+            ``seeds``. There is a cell for each combination of values.
         cells: more cells by name, each with its flags.
-        search: in the place of both, flags with ``low``, ``high`` and perhaps ``log``, or a list of choices: Optuna's
-            TPE sampler draws ``trials`` cells from them, each better, it hopes, by the validation NLL.
+        search: instead of grid and cells, flags with ``low``, ``high`` and perhaps ``log``, or a list of choices:
+            Optuna's TPE sampler draws ``trials`` cells from them, looking for a low validation NLL.
         trials: how many cells a search has.
-        not_run: cells that cannot be run, with the reason; they are named in the report.
+        not_run: cells that cannot be run, with the reason; the report names them.
         score: the column that the report compares.
         columns: more columns of the report.
         source: where the published figures are from.
         published: figures by column and cell.
-        claims: sentences with the cells or groups of cells that they compare, each ``says``, ``higher``, ``than`` and
-            perhaps ``column`` and ``within``.
-        rankings: columns that the report puts the cells in order by, beside the published order.
+        claims: sentences with the cells or groups of cells that they compare, each with ``says``, ``higher``,
+            ``than`` and perhaps ``column`` and ``within``.
+        rankings: columns by which the report ranks the cells, beside the published ranking.
     """
 
     path: Path
@@ -126,20 +132,20 @@ class Study:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The study of a file.
+        """Reads and checks a study file.
 
         Raises:
-            UsageError: when it is not one, in a sentence.
+            UsageError: when the file cannot be read or is not a valid study; the message says why.
         """
         path = Path(path)
         try:
-            found = yaml.safe_load(path.read_text())
+            content = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"study {path} cannot be read: {_reason(error)}.") from error
         try:
-            check_file(found, set(cls.__dataclass_fields__) - {"path"})
+            check_file(content, set(cls.__dataclass_fields__) - {"path"})
             settings: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+                name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
             }
             study = cls(path, **settings)
             study._check()
@@ -148,7 +154,7 @@ class Study:
         return study
 
     def _check(self) -> None:
-        """Whether the parts of the file fit each other."""
+        """Raises ValueError where parts of the file contradict each other."""
         if bool(self.search) == bool(self.grid or self.cells):
             raise ValueError("there must be a grid, cells or both, or else a search.")
         if self.search and self.trials < 1:
@@ -161,17 +167,17 @@ class Study:
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"there are two cells called {sorted(twice)[0]}.")
         for name, space in self.search.items():
-            typed = [as_word(choice) for choice in space] if isinstance(space, list) else []
-            if twice := {one for one in typed if typed.count(one) > 1}:
+            choices = [as_argument(choice) for choice in space] if isinstance(space, list) else []
+            if twice := {choice for choice in choices if choices.count(choice) > 1}:
                 raise ValueError(f"search: {name} has {sorted(twice)[0]} twice.")
         if self.search:
             return
         for claim in self.claims:
             for side in ("higher", "than"):
-                if not any(cell.is_among(claim[side]) for cell in self.all_cells()):
+                if not any(cell.matches(claim[side]) for cell in self.all_cells()):
                     raise ValueError(f"a claim is about {claim[side]}, which is no cell.")
-        for where, named in (("not_run", self.not_run), *(("published", rows) for rows in self.published.values())):
-            # A figure may be published for a cell that is only listed as one that cannot be run.
+        for where, named in (("not_run", self.not_run), *(("published", values) for values in self.published.values())):
+            # Results may be published for a cell that is listed in not_run.
             if unknown := set(named) - set(names) - set(self.not_run):
                 raise ValueError(f"{where} names {sorted(unknown)[0]}, which is no cell.")
 
@@ -185,39 +191,40 @@ class Study:
 
     @property
     def space(self) -> str:
-        """A digest of what a search can draw."""
+        """A digest of the space that a search draws from."""
         return _digest(self.search)
 
     @property
     def axes(self) -> list[str]:
-        """Titles of the columns that name a cell."""
+        """Names of the table's columns that identify a cell."""
         if self.search:
             return list(self.search)
         return [self._title(axis) for axis in self.grid] or ["cell"]
 
     def all_cells(self) -> Iterator[Cell]:
-        """Every cell of the grid in its order, then the others; of a search, none."""
-        axes = [[(self._title(axis), *one) for one in self._values(axis)] for axis in self.grid]
-        for chosen in product(*axes) if axes else ():
+        """Every cell of the grid in its order, then those of ``cells``; a search has none."""
+        axes = [[(self._title(axis), *value) for value in self._values(axis)] for axis in self.grid]
+        for combination in product(*axes) if axes else ():
             flags: dict[str, Any] = dict(self.set)
-            for _, _, more in chosen:
-                flags |= more
-            yield self._cell({title: name for title, name, _ in chosen}, flags)
-        for name, some in self.cells.items():
-            yield self._cell({self.axes[0]: str(name)}, {**self.set, **(some or {})})
+            for _, _, flags_of_value in combination:
+                flags |= flags_of_value
+            yield self._cell({title: name for title, name, _ in combination}, flags)
+        for name, flags_of_cell in self.cells.items():
+            yield self._cell({self.axes[0]: str(name)}, {**self.set, **(flags_of_cell or {})})
 
     def cell_of(self, values: Mapping[str, Any]) -> Cell:
-        """The cell of a search that has these values for its flags."""
-        return Cell({name: as_word(value) for name, value in values.items()}, {**self.set, **values}, self.seeds[:1])
+        """The cell of a search with these values of its flags."""
+        axes = {name: as_argument(value) for name, value in values.items()}
+        return Cell(axes, {**self.set, **values}, self.seeds[:1])
 
     def _title(self, axis: str) -> str:
-        """The name of an axis; of a flag its last word, where that is nothing else's."""
+        """The name of an axis; for a flag its part after the last dot, unless another axis or column has that name."""
         short = axis.split(".")[-1]
         others = [other.split(".")[-1] for other in self.grid if other != axis]
         return axis if isinstance(self.grid[axis], dict) or short in (*RESERVED, *others) else short
 
     def _values(self, axis: str) -> list[tuple[str, dict[str, Any]]]:
-        """What each value of an axis is called, and its flags."""
+        """The name and the flags of each value of an axis."""
         values = self.grid[axis]
         if isinstance(values, dict):
             return [(str(name), flags or {}) for name, flags in values.items()]
@@ -228,24 +235,22 @@ class Study:
         return Cell(axes, flags, tuple(settings.get("seeds", self.seeds)))
 
     def tasks(self) -> list[Task]:
-        """What there is to run, the first seed of every cell first."""
+        """All runs: first those of every cell's first seed, then those of the second seeds, and so on."""
         cells = [cell for cell in self.all_cells() if cell.name not in self.not_run]
-        longest = max((len(cell.seeds) for cell in cells), default=0)
-        return [
-            self.task(cell, cell.seeds[place]) for place in range(longest) for cell in cells if place < len(cell.seeds)
-        ]
+        rounds = range(max((len(cell.seeds) for cell in cells), default=0))
+        return [self.task(cell, cell.seeds[index]) for index in rounds for cell in cells if index < len(cell.seeds)]
 
     def task(self, cell: Cell, seed: int) -> Task:
-        asked = [self.base_settings, cell.flags, self.test, self.checkpoint]
-        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, _digest(asked))
+        settings = [self.base_settings, cell.flags, self.test, self.checkpoint]
+        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, _digest(settings))
 
     @cached_property
     def base_settings(self) -> Any:
-        """The base as it was when it was first asked for; a study whose base changes meanwhile is another study."""
+        """The content of the base file when it was first read; a run with a changed base is another task."""
         return self.read_base()
 
     def read_base(self) -> Any:
-        """The base as it is now."""
+        """The present content of the base file."""
         try:
             return yaml.safe_load(self.base_file.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -260,11 +265,11 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def as_words(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as they are typed."""
-    return [word for name, value in flags.items() for word in (f"--{name}", as_word(value))]
+def as_arguments(flags: Mapping[str, Any]) -> list[str]:
+    """Flags and values as command-line arguments."""
+    return [argument for name, value in flags.items() for argument in (f"--{name}", as_argument(value))]
 
 
-def as_word(value: Any) -> str:
-    """A flag's value as it is typed."""
+def as_argument(value: Any) -> str:
+    """A flag's value as a command-line argument."""
     return value if isinstance(value, str) else json.dumps(value)

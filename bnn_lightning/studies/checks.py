@@ -1,4 +1,4 @@
-"""Whether what stands in a study file is of the kind that is wanted there."""
+"""Checks the types and values of a study file's entries."""
 
 from collections.abc import Collection
 from typing import Any
@@ -13,42 +13,47 @@ _KINDS: dict[str, tuple[type, str]] = {
     "trials": _NUMBER,
 }
 
-RESERVED = ("seed", "settings", "failed", "command")  # columns that are read back from every row
+RESERVED = ("seed", "settings", "failed", "command")  # columns of every row that are not axes
 
 
-def check_file(found: Any, known: Collection[str]) -> None:
-    """Raises ValueError, in a sentence, where what was read from a file is no study."""
-    _must_be(found, _NAMED, "it")
-    if unknown := set(found) - set(known):
+def check_file(content: Any, known: Collection[str]) -> None:
+    """Raises ValueError where the content of a file is no valid study; the message says what is wrong.
+
+    Args:
+        content: of the file, as YAML gives it.
+        known: the keys that a study file may have.
+    """
+    _must_be(content, _NAMED, "it")
+    if unknown := set(content) - set(known):
         raise ValueError(f"it knows no {', '.join(sorted(map(str, unknown)))}; it can have {', '.join(sorted(known))}.")
     for name in ("title", "base"):
-        if name not in found:
+        if name not in content:
             raise ValueError(f"it must have a {name}.")
-    for name, value in found.items():
+    for name, value in content.items():
         _must_be(value, _KINDS[name], name)
-    _check_seeds(found.get("seeds", [0]), "seeds")
-    for axis, values in found.get("grid", {}).items():
+    _check_seeds(content.get("seeds", [0]), "seeds")
+    for axis, values in content.get("grid", {}).items():
         _must_be(axis, _TEXT, "an axis of the grid")
         if not isinstance(values, list):
             _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
             _check_flags(values, axis)
             if axis in RESERVED:
                 raise ValueError(f"an axis must not be called {axis}, which is a column of every row.")
-    _check_flags(found.get("cells", {}), "cells")
-    for name, space in found.get("search", {}).items():
+    _check_flags(content.get("cells", {}), "cells")
+    for name, space in content.get("search", {}).items():
         _check_space(name, space)
-    check_column(found.get("score", "accuracy"), "score")
-    for column in found.get("columns", []):
+    check_column(content.get("score", "accuracy"), "score")
+    for column in content.get("columns", []):
         _must_be(column, _TEXT, "a column")
         heading(column)
-    for column in found.get("rankings", []):
+    for column in content.get("rankings", []):
         check_column(column, "rankings")
-    for column, figures in found.get("published", {}).items():
+    for column, figures in content.get("published", {}).items():
         check_column(column, "published")
         _must_be(figures, _NAMED, f"published: {column}")
         for cell, figure in figures.items():
             _must_be(figure, ((int, float), "a number"), f"published: {column}: {cell}")
-    for claim in found.get("claims", []):
+    for claim in content.get("claims", []):
         _check_claim(claim)
 
 
@@ -65,8 +70,8 @@ def _check_flags(named: dict[Any, Any], where: str) -> None:
 
 
 def _check_seeds(seeds: Any, name: str) -> None:
-    whole = isinstance(seeds, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    if not (whole and seeds) or len(set(seeds)) < len(seeds):
+    integers = isinstance(seeds, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not (integers and seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"{name} must be a list of different whole numbers such as [0, 1, 2], got {seeds!r}.")
 
 

@@ -1,10 +1,10 @@
-"""The columns of a study's report."""
+"""The columns of a study's rows, and how its report shows them."""
 
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Of each column: its title, what a value is multiplied by, and decimals.
+# For each column: its title, the factor that values are multiplied by, and the number of decimals.
 COLUMNS: dict[str, tuple[str, float, int]] = {
     "accuracy": ("accuracy, %", 100, 2),
     "one_accuracy": ("1 sample, %", 100, 2),
@@ -34,9 +34,9 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
 }
 TEXTS = {"sparsity_by_layer"}
 LOWER_IS_BETTER = ("nll", "brier", "ece", "_scaled", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds")
-# What every run of a cell has alike.
+# Columns that have the same value in every run of a cell.
 FIXED = {"parameters", "multiply_adds"}
-# What a column of seeds can be told by, beside mean and standard deviation.
+# How the values of several seeds can be summarised, other than by mean and standard deviation.
 STATISTICS: dict[str, tuple[str, Callable[[Sequence[float]], tuple[float, ...]]]] = {
     "median": ("median", lambda values: (statistics.median(values),)),
     "range": ("lowest to highest", lambda values: (min(values), max(values))),
@@ -44,12 +44,12 @@ STATISTICS: dict[str, tuple[str, Callable[[Sequence[float]], tuple[float, ...]]]
 
 
 def heading(column: str) -> tuple[str, float, int]:
-    """A column's title, what its values are multiplied by, and decimals.
+    """A report column's title, the factor that its values are multiplied by, and the number of decimals.
 
     Raises:
         ValueError: when there is no such column.
     """
-    key = key_of_column(column)
+    key = row_column(column)
     if key not in COLUMNS or (key != column and key in TEXTS):
         known = ", ".join(COLUMNS)
         raise ValueError(f"columns must be among {known}, or median_ or range_ and one of them; got {column}.")
@@ -57,14 +57,14 @@ def heading(column: str) -> tuple[str, float, int]:
     return (title if key == column else f"{title}: {STATISTICS[column.partition('_')[0]][0]}"), scale, digits
 
 
-def key_of_column(column: str) -> str:
-    """The column of the rows that a column of the report is about."""
-    kind, _, rest = column.partition("_")
-    return rest if kind in STATISTICS else column
+def row_column(column: str) -> str:
+    """The column of the rows that a report column summarises: "accuracy" for "median_accuracy"."""
+    statistic, _, rest = column.partition("_")
+    return rest if statistic in STATISTICS else column
 
 
 def check_column(column: Any, where: str) -> None:
-    """Raises ValueError where a column has no number for each run, which is what can be compared."""
+    """Raises ValueError unless ``column`` has a number for each run, so that runs can be compared by it."""
     if not isinstance(column, str) or column not in COLUMNS or column in TEXTS:
         numbers = ", ".join(name for name in COLUMNS if name not in TEXTS)
         raise ValueError(f"{where} must be one of {numbers}, got {column}.")

@@ -1,4 +1,4 @@
-"""The command line of ``bnn study``."""
+"""The command-line interface of ``bnn study``."""
 
 import argparse
 import signal
@@ -19,56 +19,57 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of ``bnn study``."""
-    found = _Parser(
+    """The argument parser of ``bnn study``."""
+    arguments = _Parser(
         prog="bnn study",
         description="Train and test every cell of a study file that has no row yet. What was interrupted goes on where "
-        "it stopped, what is finished is never run twice, and what fails is put down with its reason.",
+        "it stopped, what is finished is never run twice, and failures are recorded with their reason.",
         epilog="The same command in several processes or, with --storage, on several machines shares the work.",
     )
-    found.add_argument(
+    arguments.add_argument(
         "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
     )
-    found.add_argument(
+    arguments.add_argument(
         "--dry_run",
         action="store_true",
         help="run nothing; print what has no row yet, as commands, and which cells of a grid would be refused at once",
     )
-    found.add_argument(
+    arguments.add_argument(
         "--report", action="store_true", help="run nothing; write table, means and figure of what is there"
     )
-    found.add_argument("--only", default="*", metavar="PATTERN", help="only cells of these names, such as 'LeNet*'")
-    found.add_argument("--retry", action="store_true", help="run again what failed")
-    found.add_argument("--retake", action="store_true", help="run what another machine began and will not finish")
-    found.add_argument(
+    arguments.add_argument("--only", default="*", metavar="PATTERN", help="only cells of these names, such as 'LeNet*'")
+    arguments.add_argument("--retry", action="store_true", help="run again what failed")
+    arguments.add_argument("--retake", action="store_true", help="run what another machine began and will not finish")
+    arguments.add_argument(
         "--storage",
         metavar="WHERE",
         help="Optuna's: a journal file or the URL of a database; default a file of this folder",
     )
-    found.add_argument(
+    arguments.add_argument(
         "--results", default="results", metavar="FOLDER", help="of NAME.csv and the report (%(default)s)"
     )
-    return found
+    return arguments
 
 
 def study(words: list[str]) -> int:
-    """Runs ``bnn study``; gives its exit code.
+    """Runs ``bnn study`` with the arguments ``words`` and returns the exit code.
 
-    It is 0 when all went well; 1 where a cell has failed or, in a dry run, would; 2 after one sentence about what was
-    asked; 130 when stopped.
+    0: success. 1: a cell has failed or, in a dry run, would fail. 2: the arguments or the study file are wrong, as one
+    sentence on stderr says. 130: stopped.
     """
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        asked = parser().parse_args(words)
+        arguments = parser().parse_args(words)
+        results = Path(arguments.results)
         failed = 0
-        for one in [Study.read(file) for file in asked.files]:
-            if asked.dry_run:
-                failed += dry_run(one, Path(asked.results), asked.only, asked.retry, _say)
-            elif asked.report:
-                _say(write_report(one, Path(asked.results)))
+        for definition in [Study.read(file) for file in arguments.files]:
+            if arguments.dry_run:
+                failed += dry_run(definition, results, arguments.only, arguments.retry, _say)
+            elif arguments.report:
+                _say(write_report(definition, results))
             else:
-                runner = Runner(one, Path(asked.results), asked.storage, _say)
-                failed += runner.run(asked.only, asked.retry, asked.retake)
+                runner = Runner(definition, results, arguments.storage, _say)
+                failed += runner.run(arguments.only, arguments.retry, arguments.retake)
         return 1 if failed else 0
     except (UsageError, UnwritableError) as error:
         print(f"bnn: error: {error}", file=sys.stderr)
@@ -77,7 +78,7 @@ def study(words: list[str]) -> int:
         print("bnn: stopped; the same command goes on.", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def _interrupt(*_: Any) -> NoReturn:

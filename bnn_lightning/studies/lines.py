@@ -1,4 +1,4 @@
-"""A cell's line in a study's report."""
+"""The lines of a study's report, one for each cell."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,71 +7,70 @@ from typing import Any
 
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Cell, Study
-from bnn_lightning.studies.columns import STATISTICS, TEXTS, heading, key_of_column
+from bnn_lightning.studies.columns import STATISTICS, TEXTS, heading, row_column
 
 
 @dataclass(frozen=True)
 class Line:
-    """A cell with what its runs came to.
-
-    ``found`` are the rows of its finished runs; ``state`` says what is missing.
-    """
+    """A cell with the rows of its finished runs; ``state`` says which runs have failed or are missing."""
 
     cell: Cell
-    found: Sequence[Mapping[str, Any]]
+    runs: Sequence[Mapping[str, Any]]
     state: str
 
     def values(self, column: str) -> list[float]:
-        return [float(row[column]) for row in self.found if row.get(column) not in (None, "")]
+        """The values of a column, one for each run that has one."""
+        return [float(row[column]) for row in self.runs if row.get(column) not in (None, "")]
 
     @property
-    def marks(self) -> str:
-        # A run without a hold-out is not calibrated, which matters to no column that is shown for it.
-        texts = [mark for row in self.found for mark in (row.get("marks") or "").split(", ") if mark]
+    def caveats(self) -> str:
+        """What has to be said beside the results: the caveats of the runs, and ``state``."""
+        # A run without a hold-out is not calibrated, and the columns that would need it stay empty.
+        texts = [caveat for row in self.runs for caveat in (row.get("caveats") or "").split(", ") if caveat]
         texts = [mark for mark in texts if mark != "not calibrated"]
         return ", ".join([*dict.fromkeys(texts), *([self.state] if self.state else [])])
 
 
-def lines_of(study: Study, found: Iterable[Mapping[str, Any]]) -> list[Line]:
-    """A line for each cell of the study, from rows that were made with its present settings."""
-    by_key = {rows.key_of(study, row): _completed(row) for row in found}
+def report_lines(study: Study, all_rows: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """A line for each cell of the study, with those of the rows that were made with its present settings."""
+    by_key = {rows.key_of(study, row): _with_mean_weights(row) for row in all_rows}
     lines = []
     for cell in study.all_cells():
-        mine = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
-        done = [row for row in mine if row is not None and not row.get("failed")]
-        # The first sentence says what happened; the row has the cure too.
-        failed = [row["failed"].split(". ")[0].rstrip(".") for row in mine if row is not None and row.get("failed")]
-        missing = sum(row is None for row in mine)
+        wanted = [by_key.get(study.task(cell, seed).key) for seed in cell.seeds]
+        finished = [row for row in wanted if row is not None and not row.get("failed")]
+        # The first sentence of a message says what happened; those after it say what to do.
+        failed = [row["failed"].split(". ")[0].rstrip(".") for row in wanted if row is not None and row.get("failed")]
+        missing = sum(row is None for row in wanted)
         states = [f"{len(failed)} failed: {failed[0]}"] if failed else []
         if missing:
-            states.append("not run yet" if missing == len(mine) else f"{missing} of {len(mine)} seeds not run yet")
-        lines.append(Line(cell, done, "; ".join(states)))
+            states.append("not run yet" if missing == len(wanted) else f"{missing} of {len(wanted)} seeds not run yet")
+        lines.append(Line(cell, finished, "; ".join(states)))
     return lines
 
 
-def _completed(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A deterministic network predicts by its weights, and any number of samples are that again."""
+def _with_mean_weights(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of a deterministic network with its results as those of mean weights and of one sample, too."""
     if row.get("predicted by") != "deterministic":
         return row
     same = {f"{start}{name}": row.get(name) for start in ("one_", "mean_") for name in rows.MEASURES}
     return {**row, **same}
 
 
-def written(line: Line, column: str) -> str:
-    """What stands in a cell's line under a column; nothing where no run has it."""
+def cell_text(line: Line, column: str) -> str:
+    """The text under a report column in the line of a cell; empty where no run has a value."""
     if column in TEXTS:
-        return "; ".join(dict.fromkeys(str(row[column]) for row in line.found if row.get(column)))
+        return "; ".join(dict.fromkeys(str(row[column]) for row in line.runs if row.get(column)))
     _, scale, digits = heading(column)
-    values = [scale * value for value in line.values(key_of_column(column))]
+    values = [scale * value for value in line.values(row_column(column))]
     if not values:
         return ""
-    if column != key_of_column(column):
+    if column != row_column(column):
         _, function = STATISTICS[column.partition("_")[0]]
         return " to ".join(f"{value:,.{digits}f}" for value in function(values))
-    deviation = f" ± {spread(values):.{digits}f}" if spread(values) > 0 else ""
+    deviation = f" ± {standard_deviation(values):.{digits}f}" if standard_deviation(values) > 0 else ""
     return f"{statistics.mean(values):,.{digits}f}{deviation}"
 
 
-def spread(values: Sequence[float]) -> float:
-    """The standard deviation; 0 of a single value."""
+def standard_deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; 0 for a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,51 +1,59 @@
-"""The report of a study: means over seeds, the published figures beside them, and what its claims come to."""
+"""The report of a study: means over seeds beside published values, verdicts on claims, rankings and a figure."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_lightning.files import shown, write_rows, write_whole
+from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.studies import Dot, Panel
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
-from bnn_lightning.studies.lines import Line, lines_of, spread, written
+from bnn_lightning.studies.lines import Line, cell_text, report_lines, standard_deviation
 from bnn_lightning.studies.rankings import rankings
 from bnn_lightning.training.progress import NOT_CONVERGED
 
 
 def write_report(study: Study, folder: Path) -> str:
-    """Writes NAME_means.csv and NAME.png beside the rows, and NAME.md with the report; gives the report."""
+    """Writes the report to NAME.md, means to NAME_means.csv and the figure to NAME.png, and returns the report.
+
+    Args:
+        study: to report on.
+        folder: of its rows, NAME.csv, and of the files that are written.
+
+    Raises:
+        UnwritableError: when a file cannot be written.
+    """
     text, lines = report(study, folder)
     if study.search:
-        write_whole(folder / f"{study.name}.md", text.encode())
-        return f"{text}\nWritten: {shown(folder / f'{study.name}.md')}"
+        atomic_write(folder / f"{study.name}.md", text.encode())
+        return f"{text}\nWritten: {relative_to_cwd(folder / f'{study.name}.md')}"
     means = [
-        {**line.cell.axes, "seeds": len(line.found)}
+        {**line.cell.axes, "seeds": len(line.runs)}
         | {
             f"{column} {name}": function(values)
             for column in COLUMNS
             if column not in TEXTS and (values := line.values(column))
-            for name, function in (("mean", statistics.mean), ("stdev", spread))
+            for name, function in (("mean", statistics.mean), ("stdev", standard_deviation))
         }
-        | {"marks": line.marks}
+        | {"caveats": line.caveats}
         for line in lines
     ]
     columns = list(dict.fromkeys(name for row in means for name in row))
     write_rows(folder / f"{study.name}_means.csv", columns, means)
-    drawn = [line for line in lines if line.values(study.score)]
-    if drawn:
-        _draw(study, drawn, folder / f"{study.name}.png")
-    write_whole(folder / f"{study.name}.md", text.encode())
-    endings = [".md", "_means.csv", *([".png"] if drawn else [])]
-    return f"{text}\nWritten: {', '.join(shown(folder / f'{study.name}{ending}') for ending in endings)}"
+    scored = [line for line in lines if line.values(study.score)]
+    if scored:
+        _draw(study, scored, folder / f"{study.name}.png")
+    atomic_write(folder / f"{study.name}.md", text.encode())
+    endings = [".md", "_means.csv", *([".png"] if scored else [])]
+    return f"{text}\nWritten: {', '.join(relative_to_cwd(folder / f'{study.name}{ending}') for ending in endings)}"
 
 
 def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
-    """The figure: what the study compares, and elbo/N beside it where there is one."""
+    """Draws the study's score and, where there are values, elbo/N beside it."""
     columns = [study.score]
     if study.score != "elbo_per_n" and any(line.values("elbo_per_n") for line in lines):
         columns.append("elbo_per_n")
@@ -63,8 +71,8 @@ def _panel(column: str, lines: Sequence[Line], published: Mapping[str, float]) -
     title, scale, _ = heading(column)
     dots = [
         [
-            Dot(scale * float(row[column]), NOT_CONVERGED not in (row.get("marks") or ""))
-            for row in line.found
+            Dot(scale * float(row[column]), NOT_CONVERGED not in (row.get("caveats") or ""))
+            for row in line.runs
             if row.get(column) not in (None, "")
         ]
         for line in lines
@@ -74,82 +82,83 @@ def _panel(column: str, lines: Sequence[Line], published: Mapping[str, float]) -
 
 
 def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
-    """The report as Markdown, and its lines."""
-    found = rows.read(folder / f"{study.name}.csv")
+    """The report as Markdown, and its lines, from the rows in ``folder/NAME.csv``."""
+    all_rows = rows.read(folder / f"{study.name}.csv")
     if study.search:
-        return _search_report(study, found), []
-    lines = lines_of(study, found)
+        return _search_report(study, all_rows), []
+    lines = report_lines(study, all_rows)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
     if study.source:
         parts.append(f"Published: {study.source}.")
     if study.not_run:
         parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
-        parts.append("\n".join(f"- {one}" for one in verdicts))
-    if ordered := rankings(study, lines):
-        parts += ["Places of the cells, 1 for the best:", _markdown(ordered)]
-    used = sum(len(line.found) for line in lines)
-    others = len([row for row in found if not row.get("failed")]) - used
-    facts = [f"`bnn study {shown(study.path)}`: {used} runs"]
+        parts.append("\n".join(f"- {sentence}" for sentence in verdicts))
+    if ranks := rankings(study, lines):
+        parts += ["Places of the cells, 1 for the best:", _markdown(ranks)]
+    used = sum(len(line.runs) for line in lines)
+    unused = len([row for row in all_rows if not row.get("failed")]) - used
+    facts = [f"`bnn study {relative_to_cwd(study.path)}`: {used} runs"]
     if used:
         seconds = sum(sum(line.values("seconds")) for line in lines)
-        versions = dict.fromkeys(row["versions"] for line in lines for row in line.found)
-        machines = dict.fromkeys(row["machine"] for line in lines for row in line.found)
+        versions = dict.fromkeys(row["versions"] for line in lines for row in line.runs)
+        machines = dict.fromkeys(row["machine"] for line in lines for row in line.runs)
         facts += [f"{seconds / 60:.0f} minutes of training", *versions, *machines]
-    if others:
-        facts.append(f"{others} rows of other settings left out")
+    if unused:
+        facts.append(f"{unused} rows of other settings left out")
     parts.append(f"{', '.join(facts)}.")
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n", lines
 
 
 def _table(study: Study, lines: Sequence[Line]) -> str:
-    wanted = list(dict.fromkeys([study.score, *study.columns]))
-    wanted = [column for column in wanted if any(written(line, column) for line in lines)]
+    columns = list(dict.fromkeys([study.score, *study.columns]))
+    columns = [column for column in columns if any(cell_text(line, column) for line in lines)]
     heads = [*study.axes, "seeds"]
-    for column in wanted:
+    for column in columns:
         heads.append(heading(column)[0])
         if column in study.published:
             heads += ["published", "difference"]
     body = []
     for line in lines:
-        cells = [line.cell.axes.get(axis, "") for axis in study.axes] + [str(len(line.found) or "")]
-        for column in wanted:
-            cells.append(written(line, column))
+        cells = [line.cell.axes.get(axis, "") for axis in study.axes] + [str(len(line.runs) or "")]
+        for column in columns:
+            cells.append(cell_text(line, column))
             if column in study.published:
-                cells += _beside(study, line, column)
-        body.append([*cells, line.marks])
+                cells += _published_and_difference(study, line, column)
+        body.append([*cells, line.caveats])
     return _markdown([[*heads, ""], *body])
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is its head."""
+    """A Markdown table whose first row is its head."""
     head, *body = table
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
 
 
-def _beside(study: Study, line: Line, column: str) -> list[str]:
+def _published_and_difference(study: Study, line: Line, column: str) -> list[str]:
+    """The published value of a cell, and by how much our mean differs from it; empty texts where there is none."""
     _, scale, digits = heading(column)
-    theirs = study.published[column].get(line.cell.name)
-    if theirs is None:
+    published = study.published[column].get(line.cell.name)
+    if published is None:
         return ["", ""]
     values = line.values(column)
-    difference = f"{scale * statistics.mean(values) - theirs:+.{digits}f}" if values else ""
-    return [f"{theirs:g}", difference]
+    difference = f"{scale * statistics.mean(values) - published:+.{digits}f}" if values else ""
+    return [f"{published:g}", difference]
 
 
-def _search_report(study: Study, found: Sequence[Mapping[str, Any]]) -> str:
+def _search_report(study: Study, all_rows: Sequence[Mapping[str, Any]]) -> str:
     """The best trials of a search, by validation NLL."""
-    present = [row for row in found if rows.trial_of(study, row) is not None]
-    ranked = sorted((row for row in present if not row.get("failed")), key=rows.value_of)
-    shown_columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
-    heads = [*study.axes, *(COLUMNS[column][0] for column in shown_columns), ""]
+    trials = [row for row in all_rows if rows.trial_values(study, row) is not None and not row.get("failed")]
+    ranked = sorted(trials, key=rows.search_objective)
+    columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
+    heads = [*study.axes, *(COLUMNS[column][0] for column in columns), ""]
     body = []
     for row in ranked[:10]:
         cells = [row[axis] for axis in study.axes]
-        for column in shown_columns:
+        for column in columns:
             _, scale, digits = COLUMNS[column]
             cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")
-        body.append([*cells, row.get("marks") or ""])
+        body.append([*cells, row.get("caveats") or ""])
     table = _markdown([heads, *body])
     count = f"The best {min(10, len(ranked))} of {len(ranked)} trials by validation NLL; {study.trials} are asked for."
     return f"## {study.title}\n\n{study.about.strip()}\n\n{table}\n\n{count}\n"

@@ -15,15 +15,17 @@ from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
 from bnn_lightning.studies.base import Study, Task, as_argument
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
-from bnn_lightning.training.module import BayesianClassifier
+from bnn_lightning.reporting.tables import title_of
+from bnn_lightning.training.checkpoints import Record
+from bnn_lightning.training.loading import from_record
+from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
 
 Row = dict[str, Any]
 
-# What a row has of each way of predicting, and what its columns there begin with.
+# What a row has of each way of predicting, by the names of results.schema.json, and what its columns there begin with.
 MEASURES = ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled")
-_WAYS = {"mean weights": "mean_", "kept weights": "kept_"}
+_PREFIXES = {"samples": "", "one_sample": "one_", "mean_weights": "mean_", "kept_weights": "kept_"}
 
 
 def head(task: Task) -> Row:
@@ -35,35 +37,31 @@ def from_run(task: Task, run: Run) -> Row:
     """The row of a run that was trained and tested."""
     checkpoint = run.checkpoints / f"{task.checkpoint}.ckpt"
     tests = sorted(run.logs.glob(f"test_*_{task.checkpoint}*.json"), key=lambda path: path.stat().st_mtime)
-    found, record = json.loads(tests[-1].read_text()), read_checkpoint(checkpoint)
+    results, record = json.loads(tests[-1].read_text()), Record.read(checkpoint)
     epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
-    mine = epochs[found["training"]["epoch"] - 1]
-    ways = list(found["predictions"])
-    row = {"data": found["data"], "test_images": found["images"], "epochs": len(epochs), "predicted by": ways[0]}
-    for way, measured in found["predictions"].items():
-        one = "one_" if way != ways[0] and way.startswith("1 ") else None
-        start = "" if way == ways[0] else _WAYS.get(way, one)
-        if start is not None:
-            row |= {f"{start}{name}": measured[name] for name in MEASURES if name in measured}
-    row |= {f"{part}_{name}": mine.get(f"{part}/{name}") for part in ("val", "train") for name in ("accuracy", "nll")}
-    row |= {name: found["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
-    row |= {"sigma_over_prior": found.get("sigma_over_prior"), "temperature": found["temperature"]}
-    if "sparsity" in found:
-        layers = [f"{100 * layer['sparsity']:.1f}" for layer in found["sparsity"]["layers"]]
-        row |= {name: found["sparsity"][name] for name in ("sparsity", "compression", "compression_with_biases")}
+    epoch = epochs[results["training"]["epoch"] - 1]
+    row = {"data": results["data"], "test_images": results["images"], "epochs": len(epochs)}
+    row["predicted by"] = title_of("samples", results["sampling"], results["method"])
+    for way, metrics in results["predictions"].items():
+        row |= {f"{_PREFIXES[way]}{name}": metrics[name] for name in MEASURES if name in metrics}
+    row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in ("accuracy", "nll")}
+    row |= {name: results["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
+    row |= {"sigma_over_prior": results.get("sigma_over_prior"), "temperature": results["temperature"]}
+    if "sparsity" in results:
+        layers = [f"{100 * layer['sparsity']:.1f}" for layer in results["sparsity"]["layers"]]
+        row |= {name: results["sparsity"][name] for name in ("sparsity", "compression", "compression_with_biases")}
         row["sparsity_by_layer"] = "-".join(layers)
-    classifier, data = BayesianClassifier.of_checkpoint(record), record[KEY]["data"]
-    if data:
-        row["parameters"] = sum(parameter.numel() for parameter in classifier.parameters())
+    if data := record.data:
+        module = from_record(BayesianModule, record)
+        row["parameters"] = sum(parameter.numel() for parameter in module.parameters())
         shape = (data["channels"], data["image_size"], data["image_size"])
-        row["multiply_adds"] = multiply_adds(to_plain(classifier.network), shape)
+        row["multiply_adds"] = multiply_adds(to_plain(module.network), shape)
     row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for epoch in epochs), 2)
     row["seconds"] = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)
     validated = [epoch["val/accuracy"] for epoch in epochs if epoch.get("val/accuracy")]
     row["val_accuracy_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
-    row["marks"] = ", ".join(found["marks"])
-    versions = record[KEY]["versions"]
-    row["versions"] = " ".join(f"{name} {version}" for name, version in versions.items())
+    row["caveats"] = ", ".join(results["caveats"])
+    row["versions"] = " ".join(f"{name} {version}" for name, version in record.versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
     # The columns of the cell come first, and win where an axis has the name of a measured column.
     return head(task) | row | head(task) | {"command": task.command}
@@ -83,7 +81,7 @@ def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:
     positions = {cell.name: position for position, cell in enumerate(study.all_cells())}
     ordered = sorted(rows, key=lambda row: (positions.get(name_of(study, row), len(positions)), int(row["seed"])))
     columns = list(dict.fromkeys(name for row in ordered for name in row))
-    last = ("marks", "failed", "versions", "machine", "command")
+    last = ("caveats", "failed", "versions", "machine", "command")
     columns.sort(key=lambda name: last.index(name) if name in last else -1)
     write_rows(path, columns, ordered)
 

@@ -1,4 +1,4 @@
-"""``bnn study``: runs what a study file asks for, one ``bnn fit`` and one ``bnn test`` at a time."""
+"""Runs a study: for each of its tasks ``bnn fit`` and ``bnn test``, one at a time, in processes of their own."""
 
 import fnmatch
 import json
@@ -19,70 +19,76 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from bnn_lightning.cli import UsageError, main, refusal
-from bnn_lightning.files import locked, shown
+from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue
-from bnn_lightning.training.checkpoints import KEY, CheckpointError, epochs_done, read_checkpoint
+from bnn_lightning.training.checkpoints import CheckpointError, Record
 from bnn_lightning.training.runs import CHECKPOINTS, Run
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 
 
 class StudyInterruptedError(Exception):
-    """A study was asked to stop; what it was training has been saved."""
+    """A study was asked to stop; the run that it was training has been saved."""
 
 
 class Runner:
-    """A study at work.
+    """Runs the tasks of a study and writes their rows.
 
     Args:
-        study: what is run.
+        study: to run.
         results: the folder of its CSV file.
-        storage: Optuna's, a file or the URL of a database; null is a file of this folder's.
+        storage: of Optuna: a journal file or the URL of a database; None: a journal file in lightning_logs/studies.
         say: prints a line.
     """
 
     def __init__(self, study: Study, results: Path, storage: str | None, say: Callable[[str], None]):
         self.study, self.file, self.say = study, results / f"{study.name}.csv", say
         self.logs = Path("lightning_logs") / "studies"
-        self._again: set[str] = set()
-        """What had failed and is run again."""
-        self._beyond: list[float] = []
-        """Seconds of each run so far that were not its epochs': data, calibration, test."""
-        # What a search can draw is fixed in a storage: another space is another study there, which takes the rows over.
+        self._retried: set[str] = set()
+        """Keys of the failed runs that are to be run again."""
+        self._overhead_seconds: list[float] = []
+        """For each run so far, the seconds outside training epochs: data, calibration, test."""
+        # Optuna fixes the space of a search: with another space it is another Optuna study, which takes over the rows.
         name = f"{study.name}-{study.space}" if study.search else study.name
         self.queue = Queue(name, storage or str(self.logs / f"{study.name}.journal"), self.logs)
 
     def run(self, only: str = "*", retry: bool = False, retake: bool = False) -> int:
-        """Runs what is left; gives how many runs of the study have failed."""
+        """Runs what has no row yet, and returns the number of failed runs.
+
+        Args:
+            only: a pattern of the names of cells.
+            retry: whether failed runs are run again.
+            retake: whether unfinished runs of other machines are run again.
+        """
         with self.queue.at_work():
-            asked = self._search(retry, retake) if self.study.search else self._work_off(only, retry, retake)
+            keys = self._run_search(retry, retake) if self.study.search else self._run_grid(only, retry, retake)
         self._write()
-        failed = {key: row["failed"] for key, row in self._rows().items() if key in asked and row.get("failed")}
+        failed = {key: row["failed"] for key, row in self._rows().items() if key in keys and row.get("failed")}
         for key, reason in failed.items():
             self.say(f"failed: {key}: {reason}")
-        if hosts := self.queue.hosts():
+        if hosts := self.queue.running_hosts():
             self.say(
                 f"{len(hosts)} still running on {', '.join(sorted(set(hosts)))}; "
                 "--retake runs here what a machine that is gone has left so."
             )
-        self.say(f"Rows: {shown(self.file)}; next: bnn study {shown(self.study.path)} --report")
+        self.say(f"Rows: {relative_to_cwd(self.file)}; next: bnn study {relative_to_cwd(self.study.path)} --report")
         return len(failed)
 
-    def _work_off(self, only: str, retry: bool, retake: bool) -> Collection[str]:
-        """Runs a grid; gives the keys that were asked for."""
+    def _run_grid(self, only: str, retry: bool, retake: bool) -> Collection[str]:
+        """Runs a grid and returns the keys of its runs."""
         tasks = _tasks(self.study, only)
         with locked(self.logs / f"{self.study.name}.lock"):
             self.queue.fill(tasks, self._rows(), retry, retake)
         if retry:
-            self._again = {key for key, row in self._rows().items() if row.get("failed")}
+            self._retried = {key for key, row in self._rows().items() if row.get("failed")}
         while (trial := self.queue.take(tasks)) is not None:
             self._finish(trial, tasks[trial.user_attrs["key"]], tasks)
         return tasks
 
-    def _search(self, retry: bool, retake: bool) -> Collection[str]:
-        """Runs a search; gives the keys of its trials."""
+    def _run_search(self, retry: bool, retake: bool) -> Collection[str]:
+        """Runs a search and returns the keys of its trials."""
         spaces = {name: _space(space) for name, space in self.study.search.items()}
         with locked(self.logs / f"{self.study.name}.lock"):
             for key, (values, row) in self._tried().items():
@@ -90,84 +96,86 @@ class Runner:
                 if not row.get("failed") and key not in self.queue.rows():
                     self.queue.add(key, row, encoded, spaces)
                 elif row.get("failed") and retry:
-                    self._again.add(key)
-                    self.queue.put_in(encoded)
-        self.queue.take_up_lost(retake)  # of other machines what they had begun by now, and not what they begin later
+                    self._retried.add(key)
+                    self.queue.enqueue(encoded)
+        self.queue.enqueue_lost(retake)  # retakes what other machines have begun before now, not what they begin later
         while True:
-            self.queue.take_up_lost(retake=False)
-            done = {key for key, (_, row) in self._tried().items() if not _is_left(row, key in self._again)}
-            if len(done) + len(self.queue.hosts()) >= self._wanted:
+            self.queue.enqueue_lost(retake=False)
+            done = {key for key, (_, row) in self._tried().items() if not _is_left(row, key in self._retried)}
+            if len(done) + len(self.queue.running_hosts()) >= self._num_trials:
                 return self._tried()
             trial = self.queue.ask(spaces)
-            task = self._trial({name: _decoded(trial.params[name], spaces[name]) for name in spaces})
-            taken = done | self.queue.keys_at_work()
+            task = self._task({name: _decoded(trial.params[name], spaces[name]) for name in spaces})
+            taken = done | self.queue.running_keys()
             if task.key not in taken:
                 trial.set_user_attr("key", task.key)
                 self._finish(trial, task, {})
                 continue
-            # What has been drawn before is not run again; where there is an end to what can be drawn, another is.
+            # Values that were drawn before are not run again. In a finite space, values that were not drawn come next.
             self.queue.drop(trial)
-            every = _every(self.study.search)
-            others = [values for values in every if self._trial(values).key not in taken]
-            if others:
-                self.queue.put_in({name: _encoded(others[0][name], spaces[name]) for name in spaces})
-            elif every:
+            all_values = _all_values(self.study.search)
+            untried = [values for values in all_values if self._task(values).key not in taken]
+            if untried:
+                self.queue.enqueue({name: _encoded(untried[0][name], spaces[name]) for name in spaces})
+            elif all_values:
                 return self._tried()
 
     @property
-    def _wanted(self) -> int:
-        """How many trials a search is to have; all, where it could have no more."""
-        return min(self.study.trials, len(_every(self.study.search)) or self.study.trials)
+    def _num_trials(self) -> int:
+        """The number of trials of a search: those that the study asks for, or all of a smaller finite space."""
+        return min(self.study.trials, len(_all_values(self.study.search)) or self.study.trials)
 
-    def _trial(self, values: Mapping[str, Any]) -> Task:
+    def _task(self, values: Mapping[str, Any]) -> Task:
+        """The task of a search with these values of its flags."""
         cell = self.study.cell_of(values)
         return self.study.task(cell, cell.seeds[0])
 
     def _tried(self) -> dict[str, tuple[dict[str, Any], rows.Row]]:
-        """What the search has tried with the study's present settings: values and row, by key."""
-        tried = ((key, rows.trial_of(self.study, row), row) for key, row in self._rows().items())
+        """The values and the row of each trial that was run with the study's present settings, by key."""
+        tried = ((key, rows.trial_values(self.study, row), row) for key, row in self._rows().items())
         return {key: (values, row) for key, values, row in tried if values is not None}
 
     def _finish(self, trial: Trial, task: Task, tasks: Mapping[str, Task]) -> None:
+        """Runs a task, writes its row, and says what came out and how much is left of ``tasks``."""
         if self.study.read_base() != self.study.base_settings:
             raise UsageError(
-                f"{shown(self.study.base_file)} has changed while {shown(self.study.path)} ran, and rows of both would "
-                "be mixed up; the same command runs it as it is now."
+                f"{relative_to_cwd(self.study.base_file)} has changed while {relative_to_cwd(self.study.path)} ran, "
+                "and rows of both would be mixed up; the same command runs it as it is now."
             )
         start = time.monotonic()
         row = run_task(task, self.logs / self.study.name, self.say)
         self.queue.finish(trial, row)
         self._write()
-        found = self._rows()
-        self._again.discard(task.key)
-        left = [key for key in tasks if _is_left(found.get(key), key in self._again)]
-        what = row.get("failed") or _in_short(row)
+        finished = self._rows()
+        self._retried.discard(task.key)
+        left = [key for key in tasks if _is_left(finished.get(key), key in self._retried)]
+        outcome = row.get("failed") or _summary(row)
         elapsed = time.monotonic() - start
-        self._beyond.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
-        line = f"{task.cell.name}, seed {task.seed}: {what}; {_duration(elapsed)}"
-        count = f"{len(tasks) - len(left)}/{len(tasks)}" if tasks else f"{len(self._tried())}/{self._wanted}"
-        self.say(f"[{count}] {line}{self._estimate(tasks, found, left)}")
+        self._overhead_seconds.append(max(0.0, elapsed - float(row.get("seconds") or 0)))
+        line = f"{task.cell.name}, seed {task.seed}: {outcome}; {_duration(elapsed)}"
+        count = f"{len(tasks) - len(left)}/{len(tasks)}" if tasks else f"{len(self._tried())}/{self._num_trials}"
+        self.say(f"[{count}] {line}{self._estimate(tasks, finished, left)}")
 
-    def _estimate(self, tasks: Mapping[str, Task], found: Mapping[str, rows.Row], left: Collection[str]) -> str:
-        """How long the rest will take: as long as the same cell took with another seed, or the mean of all."""
-        seconds: dict[str, list[float]] = {}
+    def _estimate(self, tasks: Mapping[str, Task], finished: Mapping[str, rows.Row], left: Collection[str]) -> str:
+        """How long the rest will take: for each run, the mean of its cell's other seeds, or of all runs."""
+        by_cell: dict[str, list[float]] = {}
         for key, task in tasks.items():
-            if found.get(key, {}).get("seconds"):
-                seconds.setdefault(task.cell.name, []).append(float(found[key]["seconds"]))
-        if not seconds or not left:
+            if finished.get(key, {}).get("seconds"):
+                by_cell.setdefault(task.cell.name, []).append(float(finished[key]["seconds"]))
+        if not by_cell or not left:
             return ""
-        mean = statistics.mean(one for some in seconds.values() for one in some)
-        trained = sum(statistics.mean(seconds.get(tasks[key].cell.name, [mean])) for key in left)
-        total = trained + len(left) * statistics.mean(self._beyond)
+        mean = statistics.mean(seconds for of_cell in by_cell.values() for seconds in of_cell)
+        training = sum(statistics.mean(by_cell.get(tasks[key].cell.name, [mean])) for key in left)
+        total = training + len(left) * statistics.mean(self._overhead_seconds)
         return f"; {len(left)} left, about {_duration(total)}"
 
     def _rows(self) -> dict[str, rows.Row]:
-        """Those of the file and of the storage; a failed one only where neither has another."""
-        found = {rows.key_of(self.study, row): row for row in rows.read(self.file)}
+        """The rows of the file and of the storage by key; that of a failed run only if there is no other."""
+        by_key = {rows.key_of(self.study, row): row for row in rows.read(self.file)}
         for key, row in self.queue.rows().items():
-            if not row.get("failed") or found.get(key, row).get("failed"):
-                found[key] = row
-        return found
+            if not row.get("failed") or by_key.get(key, row).get("failed"):
+                by_key[key] = row
+        return by_key
 
     def _write(self) -> None:
         with locked(self.logs / f"{self.study.name}.lock"):
@@ -175,31 +183,38 @@ class Runner:
 
 
 def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[str], None]) -> int:
-    """Says what has no row yet, as commands; gives how many cells would be refused before an image is read."""
+    """Prints the commands of the runs that have no row yet.
+
+    Returns:
+        The number of cells whose settings ``bnn fit`` would refuse before it reads any data.
+    """
     if study.search:
         say(f"{study.name}: {study.trials} trials of {', '.join(study.search)}, from {study.base}")
         return 0
     tasks = _tasks(study, only)
-    found = {rows.key_of(study, row): row for row in rows.read(results / f"{study.name}.csv")}
-    left = [task for key, task in tasks.items() if _is_left(found.get(key), retry)]
+    finished = {rows.key_of(study, row): row for row in rows.read(results / f"{study.name}.csv")}
+    left = [task for key, task in tasks.items() if _is_left(finished.get(key), retry)]
     for number, task in enumerate(left, start=1):
         say(f"[{number}] {task.command}")
     for name, reason in study.not_run.items():
         say(f"not run: {name}: {reason}")
     if len(left) < len(tasks):
-        failed = sum(bool(found[key].get("failed")) for key in tasks if key in found)
-        again = f", {failed} of them failed: --retry runs those again" if failed and not retry else ""
-        say(f"{len(tasks) - len(left)} of {len(tasks)} runs have their row{again}.")
-    refused = {
-        cell: reason for cell, fit in {task.cell.name: task.fit for task in left}.items() if (reason := refusal(fit))
-    }
+        failed = sum(bool(finished[key].get("failed")) for key in tasks if key in finished)
+        hint = f", {failed} of them failed: --retry runs those again" if failed and not retry else ""
+        say(f"{len(tasks) - len(left)} of {len(tasks)} runs have their row{hint}.")
+    by_cell = {task.cell.name: task.fit_arguments for task in left}
+    refused = {cell: reason for cell, arguments in by_cell.items() if (reason := refusal(arguments))}
     for cell, reason in refused.items():
         say(f"will fail: {cell}: {reason}")
     return len(refused)
 
 
 def _tasks(study: Study, only: str) -> dict[str, Task]:
-    """The runs of the cells of these names, by key."""
+    """The tasks of the cells whose names match the pattern ``only``, by key.
+
+    Raises:
+        UsageError: when there are none.
+    """
     tasks = {task.key: task for task in study.tasks() if fnmatch.fnmatch(task.cell.name, only)}
     if not tasks:
         names = ", ".join(dict.fromkeys(task.cell.name for task in study.tasks()))
@@ -207,69 +222,71 @@ def _tasks(study: Study, only: str) -> dict[str, Task]:
     return tasks
 
 
-def _is_left(row: rows.Row | None, again: bool) -> bool:
-    """Whether a run is still to be done, again where it has failed."""
-    return row is None or (again and bool(row.get("failed")))
+def _is_left(row: rows.Row | None, retry: bool) -> bool:
+    """Whether a run with this row, if any, is still to be done."""
+    return row is None or (retry and bool(row.get("failed")))
 
 
 def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
-    """Trains and tests, in processes of their own whose screens go to a file; going on where a run was stopped.
+    """Trains and tests in processes of their own, and returns the row; a run that was interrupted is resumed.
+
+    Args:
+        task: to run.
+        logs: the folder for the file with the output of the processes.
+        say: prints a line.
 
     Raises:
-        StudyInterruptedError: when it was asked to stop.
+        StudyInterruptedError: when the study was asked to stop.
     """
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{task.run_name}.log"
     run, state = _last_run(task)
     if run is not None:
-        with locked(run.logs / ".lock", wait=True):  # by a process that outlived the study that began it
+        with locked(run.logs / ".lock", wait=True):  # waits for a process that still runs although its study was killed
             run, state = _last_run(task)
     if state != "trained":
-        words = task.fit if run is None else ["fit", "--ckpt_path", shown(run.checkpoints / "last.ckpt")]
+        words = task.fit_arguments
         if run is not None:
+            words = ["fit", "--ckpt_path", relative_to_cwd(run.checkpoints / "last.ckpt")]
             say(f"going on with {task.cell.name}, seed {task.seed}")
         if reason := _bnn(words, log):
             return rows.head(task) | {"failed": reason, "command": task.command}
         run, _ = _last_run(task)
     if run is None:
         return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
-    if reason := _bnn(task.test_of(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
+    if reason := _bnn(task.test_arguments(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
         return rows.head(task) | {"failed": reason, "command": task.command}
     try:
-        return rows.of_run(task, run)
-    except Exception as error:  # files of a run that somebody has changed, a network of somebody's own
+        return rows.from_run(task, run)
+    except Exception as error:  # edited files, or a network of the user's that raises anything
         reason = f"its results cannot be read: {type(error).__name__}: {error}"
         return rows.head(task) | {"failed": reason, "command": task.command}
 
 
 def _last_run(task: Task) -> tuple[Run | None, str]:
-    """The last run of that name that has saved something, and whether it is trained or only begun."""
+    """The last run of the task that has saved a checkpoint, and whether it is "trained" or only "begun"."""
     folder = Path(CHECKPOINTS) / task.run_name
     versions = sorted(int(path.parent.name.removeprefix("version_")) for path in folder.glob("version_*/last.ckpt"))
     for version in reversed(versions):
         run = Run(Path(), task.run_name, version)
         try:
-            checkpoint = read_checkpoint(run.checkpoints / "last.ckpt")
+            record = Record.read(run.checkpoints / "last.ckpt")
         except CheckpointError:
             continue
-        config = checkpoint[KEY]["config"]
-        over = epochs_done(checkpoint) >= config["trainer"]["max_epochs"]
-        has_holdout = bool(config["data"].get("init_args", {}).get("val_split"))
-        calibrated = "calibration" in checkpoint[KEY] or not has_holdout
-        return run, "trained" if over and calibrated else "begun"
+        return run, "trained" if record.is_finished() else "begun"
     return None, ""
 
 
 def _bnn(words: Iterable[str], log: Path) -> str:
-    """Runs ``bnn``; gives the reason where it failed."""
+    """Runs ``bnn`` in a process of its own; returns the reason if it failed, else an empty text."""
     log.touch()
-    place = log.stat().st_size
-    process = _processes().Process(target=_screen_to, args=(list(words), log, Path.cwd()))
+    start = log.stat().st_size
+    process = _process_context().Process(target=_bnn_process, args=(list(words), log, Path.cwd()))
     process.start()
     try:
         process.join()
     except KeyboardInterrupt:
-        process.terminate()  # SIGTERM, because a second Ctrl-C would not let it save
+        process.terminate()  # SIGTERM lets it save, which a second Ctrl-C would not
         process.join()
         raise StudyInterruptedError from None
     code = process.exitcode or 0
@@ -279,14 +296,14 @@ def _bnn(words: Iterable[str], log: Path) -> str:
         return ""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}" + (", often for lack of memory" if code == -9 else "")
-    lines = [line for line in log.read_bytes()[place:].decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("bnn: error: ") for line in lines if line.startswith("bnn: error: ")]
     return (errors or lines or [f"exit code {code}"])[-1]
 
 
 @cache
-def _processes() -> Any:
-    """Processes that begin with everything imported, where the system has such."""
+def _process_context() -> Any:
+    """Starts processes that have everything imported already, where the operating system allows it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -294,10 +311,10 @@ def _processes() -> Any:
     return context
 
 
-def _screen_to(words: list[str], log: Path, folder: Path) -> None:
-    """What such a process does."""
-    os.chdir(folder)  # it begins where multiprocessing was imported
-    sys.argv[1:] = words  # where Lightning looks for the command of the other processes of a run
+def _bnn_process(words: list[str], log: Path, folder: Path) -> None:
+    """The body of such a process: ``bnn`` with its output appended to a file."""
+    os.chdir(folder)  # the process starts in the folder in which the fork server was started
+    sys.argv[1:] = words  # Lightning starts the other processes of a distributed run with these arguments
     with log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
@@ -305,15 +322,15 @@ def _screen_to(words: list[str], log: Path, folder: Path) -> None:
 
 
 def _space(space: Any) -> BaseDistribution:
-    """What a study file says of a flag, as Optuna has it; choices travel as JSON, because Optuna's are plain values."""
+    """The Optuna distribution of a flag; choices are encoded as JSON, because Optuna takes only plain values."""
     if isinstance(space, list):
         return CategoricalDistribution([json.dumps(choice) for choice in space])
     kind = IntDistribution if all(isinstance(space[end], int) for end in ("low", "high")) else FloatDistribution
     return kind(space["low"], space["high"], log=bool(space.get("log")))
 
 
-def _every(search: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All that a search can draw; nothing where there is no end to it, or none that it could come to."""
+def _all_values(search: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All combinations of values that a search can draw; an empty list where they are infinite or too many."""
     choices = []
     for space in search.values():
         if isinstance(space, dict) and isinstance(_space(space), FloatDistribution):
@@ -321,7 +338,7 @@ def _every(search: Mapping[str, Any]) -> list[dict[str, Any]]:
         choices.append(space if isinstance(space, list) else range(space["low"], space["high"] + 1))
     if math.prod(map(len, choices)) > 10_000:
         return []
-    return [dict(zip(search, chosen, strict=True)) for chosen in product(*choices)]
+    return [dict(zip(search, combination, strict=True)) for combination in product(*choices)]
 
 
 def _decoded(value: Any, space: BaseDistribution) -> Any:
@@ -332,11 +349,12 @@ def _encoded(value: Any, space: BaseDistribution) -> Any:
     return json.dumps(value) if isinstance(space, CategoricalDistribution) else value
 
 
-def _in_short(row: Mapping[str, Any]) -> str:
+def _summary(row: Mapping[str, Any]) -> str:
+    """Accuracy, elbo/N and caveats of a row, for the screen."""
     parts = [f"{100 * float(row['accuracy']):.2f} %"]
     if row.get("elbo_per_n") is not None:
         parts.append(f"elbo/N {float(row['elbo_per_n']):.3f}")
-    return ", ".join(parts + ([str(row["marks"])] if row["marks"] else []))
+    return ", ".join(parts + ([str(row["caveats"])] if row["caveats"] else []))
 
 
 def _duration(seconds: float) -> str:

@@ -31,12 +31,14 @@ def write(tmp_path, fake_mnist, in_an_empty_folder):
 
 
 @pytest.fixture
-def queue(tmp_path):
-    def open_one(folder="locks", storage="study.journal"):
+def open_queue(tmp_path):
+    """Opens the same queue again and again, as other processes would: each call gives one more place to take from."""
+
+    def opened(folder="locks", storage="study.journal"):
         where = storage if "://" in storage else str(tmp_path / storage)
         return Queue("tiny", where, tmp_path / folder)
 
-    return open_one
+    return opened
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def pretended(monkeypatch):
     words = []
 
     def run(task, *_):
-        words.append(task.fit)
+        words.append(task.fit_arguments)
         if len(words) > 30:
             raise KeyboardInterrupt
         return rows.head(task) | {"accuracy": 0.5, "val_nll": 1 / len(words), "marks": "", "command": task.command}

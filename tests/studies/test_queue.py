@@ -10,11 +10,11 @@ from bnn_lightning.cli import UsageError
 from bnn_lightning.studies.queue import Queue
 
 
-def take_all(one, wanted="abcd"):
-    found = []
-    while (trial := one.take(wanted)) is not None:
-        found.append(trial)
-    return found
+def take_all(queue, wanted="abcd"):
+    trials = []
+    while (trial := queue.take(wanted)) is not None:
+        trials.append(trial)
+    return trials
 
 
 def keys_of(trials):
@@ -22,15 +22,15 @@ def keys_of(trials):
 
 
 @pytest.mark.parametrize("kind", ["file", "database"])
-def test_two_processes_take_everything_once(queue, tmp_path, kind):
+def test_two_processes_take_everything_once(open_queue, tmp_path, kind):
     storage = "study.journal" if kind == "file" else f"sqlite:///{tmp_path}/study.db"
-    one, two = queue(storage=storage), queue(storage=storage)
-    with one.at_work(), two.at_work():
-        one.fill("abcd", {}, retry=False, retake=False)
-        two.fill("abcd", {}, retry=False, retake=False)
-        assert keys_of([one.take("abcd"), two.take("bd"), two.take("bd"), one.take("abcd")]) == list("abdc")
-        assert one.take("abcd") is None
-        assert two.take("abcd") is None
+    first, second = open_queue(storage=storage), open_queue(storage=storage)
+    with first.at_work(), second.at_work():
+        first.fill("abcd", {}, retry=False, retake=False)
+        second.fill("abcd", {}, retry=False, retake=False)
+        assert keys_of([first.take("abcd"), second.take("bd"), second.take("bd"), first.take("abcd")]) == list("abdc")
+        assert first.take("abcd") is None
+        assert second.take("abcd") is None
 
 
 def test_processes_that_take_at_the_same_time_share_a_file(tmp_path):
@@ -49,23 +49,23 @@ with queue.at_work():
         time.sleep(0.05)  # a run, which leaves time for the other process
         queue.finish(trial, {{"val_nll": 1}})
 """
-    words = [[sys.executable, "-c", code, str(tmp_path / f"ready{number}")] for number in range(2)]
-    processes = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in words]
+    commands = [[sys.executable, "-c", code, str(tmp_path / f"ready{number}")] for number in range(2)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     taken = [process.communicate()[0].split() for process in processes]
     assert sorted(map(int, taken[0] + taken[1])) == list(range(40))
     assert all(taken)
 
 
-def test_what_was_put_in_twice_is_taken_once(queue):
-    one = queue()
-    with one.at_work():
+def test_what_was_put_in_twice_is_taken_once(open_queue):
+    queue = open_queue()
+    with queue.at_work():
         for key in "abab":  # as two machines would that fill at the same moment
-            one.study.enqueue_trial({}, user_attrs={"key": key})
-        assert keys_of(take_all(one)) == ["a", "b"]
+            queue.study.enqueue_trial({}, user_attrs={"key": key})
+        assert keys_of(take_all(queue)) == ["a", "b"]
 
 
-def test_what_a_dead_process_had_is_run_again_and_what_a_living_one_has_is_not(queue):
-    dead, living, new = queue(), queue(), queue()
+def test_what_a_dead_process_had_is_run_again_and_what_a_living_one_has_is_not(open_queue):
+    dead, living, new = open_queue(), open_queue(), open_queue()
     with living.at_work():
         living.fill("abc", {}, retry=False, retake=False)
         with dead.at_work():
@@ -78,15 +78,15 @@ def test_what_a_dead_process_had_is_run_again_and_what_a_living_one_has_is_not(q
     assert keys_of([lost, had]) == ["a", "b"]
 
 
-def test_another_places_runs_are_taken_only_when_asked(queue):
-    far, near = queue("far"), queue("near")  # another machine, or another folder of this one
+def test_another_places_runs_are_taken_only_when_asked(open_queue):
+    far, near = open_queue("far"), open_queue("near")  # another machine, or another folder of this one
     with far.at_work(), near.at_work():
         far.fill("ab", {}, retry=False, retake=False)
         theirs = far.take("ab")
         near.fill("ab", {}, retry=False, retake=False)
         (b,) = take_all(near)
         assert b.user_attrs["key"] == "b"
-        assert len(near.hosts()) == 2
+        assert len(near.running_hosts()) == 2
         near.finish(b, {"val_nll": 0.5})
         near.fill("ab", {}, retry=False, retake=True)
         (a,) = take_all(near)
@@ -96,22 +96,22 @@ def test_another_places_runs_are_taken_only_when_asked(queue):
         assert near.rows() == {"a": {"val_nll": 0.25}, "b": {"val_nll": 0.5}}
 
 
-def test_failed_runs_wait_for_a_retry_and_rows_of_a_file_count_as_done(queue):
-    one = queue()
+def test_failed_runs_wait_for_a_retry_and_rows_of_a_file_count_as_done(open_queue):
+    queue = open_queue()
     done = {"a": {"val_nll": "0.25", "failed": ""}, "b": {"failed": "no such network"}}
-    with one.at_work():
-        one.fill("abc", done, retry=False, retake=False)
-        (trial,) = take_all(one)
+    with queue.at_work():
+        queue.fill("abc", done, retry=False, retake=False)
+        (trial,) = take_all(queue)
         assert trial.user_attrs["key"] == "c"
-        one.finish(trial, {"failed": "killed"})
-        assert [other.value for other in one.study.trials if other.value is not None] == [0.25]
-        one.fill("abc", done | one.rows(), retry=False, retake=False)
-        assert take_all(one) == []
-        one.fill("abc", done | one.rows(), retry=True, retake=False)
-        again = take_all(one)
+        queue.finish(trial, {"failed": "killed"})
+        assert [other.value for other in queue.study.trials if other.value is not None] == [0.25]
+        queue.fill("abc", done | queue.rows(), retry=False, retake=False)
+        assert take_all(queue) == []
+        queue.fill("abc", done | queue.rows(), retry=True, retake=False)
+        again = take_all(queue)
         assert keys_of(again) == ["b", "c"]
-        one.finish(again[1], {"val_nll": 0.5})
-        assert one.rows()["c"] == {"val_nll": 0.5}
+        queue.finish(again[1], {"val_nll": 0.5})
+        assert queue.rows()["c"] == {"val_nll": 0.5}
 
 
 def test_a_storage_that_is_none_is_refused_in_a_sentence(tmp_path):
@@ -119,25 +119,25 @@ def test_a_storage_that_is_none_is_refused_in_a_sentence(tmp_path):
         Queue("tiny", "nothing://x", tmp_path)
 
 
-def test_a_search_goes_on_with_what_it_was_at(queue):
+def test_a_search_goes_on_with_what_it_was_at(open_queue):
     spaces = {"model.lr": FloatDistribution(0.001, 0.1)}
-    dead, living, new = queue(), queue(), queue()
+    dead, living, new = open_queue(), open_queue(), open_queue()
     with dead.at_work():
         lost = dead.ask(spaces)
     with living.at_work(), new.at_work():
-        living.take_up_lost(retake=False)
-        new.take_up_lost(retake=False)
+        living.enqueue_lost(retake=False)
+        new.enqueue_lost(retake=False)
         assert living.ask(spaces).params == lost.params
         assert new.ask(spaces).params != lost.params
 
 
-def test_what_a_living_machine_begins_is_not_retaken(write, queue):
+def test_what_a_living_machine_begins_is_not_retaken(write, open_queue):
     spaces = {"model.lr": FloatDistribution(0.001, 0.1)}
-    here, there = queue("here"), queue("there")
+    here, there = open_queue("here"), open_queue("there")
     with here.at_work(), there.at_work():
         before = there.ask(spaces)
-        here.take_up_lost(retake=True)
+        here.enqueue_lost(retake=True)
         later = there.ask(spaces)  # what was retaken, or another
-        here.take_up_lost(retake=False)
-        assert here.hosts() == there.hosts() != []
+        here.enqueue_lost(retake=False)
+        assert here.running_hosts() == there.running_hosts() != []
         assert later.number != before.number

@@ -13,7 +13,7 @@ from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import heading
-from bnn_lightning.studies.lines import Line, lines_of, written
+from bnn_lightning.studies.lines import Line, cell_text, report_lines
 from bnn_lightning.studies.rankings import kendall
 from bnn_lightning.studies.report import report, write_report
 from tests.studies.helpers import GRID, row_of
@@ -35,16 +35,17 @@ REPORTED = {
 
 @pytest.fixture
 def reported(write, tmp_path):
-    one = Study.read(write(**REPORTED))
-    found = [
-        row_of(one, "a", seed, accuracy=value, elbo_per_n=-3, nll=0.2) for seed, value in enumerate((0.97, 0.98, 0.985))
+    study = Study.read(write(**REPORTED))
+    finished = [
+        row_of(study, "a", seed, accuracy=value, elbo_per_n=-3, nll=0.2)
+        for seed, value in enumerate((0.97, 0.98, 0.985))
     ]
-    found += [row_of(one, "b", seed, accuracy=value, nll=0.1) for seed, value in enumerate((0.91, 0.93, 0.92))]
-    found[0]["marks"] = "tempered, posterior not converged"
-    found.append(row_of(one, "c", 0, accuracy="", failed="loss is not finite"))
-    found.append(row_of(one, "d", 0, accuracy=0.1) | {"settings": "of before"})
-    rows.write(tmp_path / "results" / "tiny.csv", one, found)
-    return one
+    finished += [row_of(study, "b", seed, accuracy=value, nll=0.1) for seed, value in enumerate((0.91, 0.93, 0.92))]
+    finished[0]["marks"] = "tempered, posterior not converged"
+    finished.append(row_of(study, "c", 0, accuracy="", failed="loss is not finite"))
+    finished.append(row_of(study, "d", 0, accuracy=0.1) | {"settings": "of before"})
+    rows.write(tmp_path / "results" / "tiny.csv", study, finished)
+    return study
 
 
 def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_path):
@@ -76,56 +77,55 @@ def test_the_table_has_means_spreads_and_the_published_figures(reported, tmp_pat
 
 def test_a_deterministic_network_is_compared_by_its_weights(write):
     claims = [{"says": "a beats b.", "higher": "a", "than": "b", "column": "mean_accuracy"}]
-    one = Study.read(write(cells=REPORTED["cells"], claims=claims, score="mean_accuracy"))
-    found = [
-        row_of(one, "a", 0, accuracy=0.9) | {"predicted by": "deterministic"},
-        row_of(one, "b", 0, accuracy=0.7, mean_accuracy=0.6) | {"predicted by": "25 weight draws"},
+    study = Study.read(write(cells=REPORTED["cells"], claims=claims, score="mean_accuracy"))
+    finished = [
+        row_of(study, "a", 0, accuracy=0.9) | {"predicted by": "deterministic"},
+        row_of(study, "b", 0, accuracy=0.7, mean_accuracy=0.6) | {"predicted by": "25 weight draws"},
     ]
-    lines = lines_of(one, found)
+    lines = report_lines(study, finished)
     assert [line.values("mean_accuracy") for line in lines] == [[0.9], [0.6], [], []]
     assert [line.values("one_accuracy") for line in lines] == [[0.9], [], [], []]
-    assert "+30.00" in verdict(one, claims[0], lines)
+    assert "+30.00" in verdict(study, claims[0], lines)
 
 
 def test_claims_are_settled_by_paired_differences(reported, tmp_path):
     text, lines = report(reported, tmp_path / "results")
-    told = [line for line in text.splitlines() if line.startswith("- ")]
+    verdicts = [line for line in text.splitlines() if line.startswith("- ")]
     a, b = (97.0, 98.0, 98.5), (91.0, 93.0, 92.0)
     interval = stats.ttest_rel(a, b).confidence_interval(0.95)
     mean = statistics.mean(x - y for x, y in zip(a, b, strict=True))
-    assert told[0] == f"- a beats b. **Confirmed**: a - b, accuracy, %: {mean:+.2f} ± {interval.high - mean:.2f} " + (
-        "(95 %, 3 pairs)."
-    )
-    assert told[1].startswith("- b beats a. **Contradicted**: ")
-    assert told[2] == "- c beats d. Not run yet."
-    others = [replace(line, found=[row | {"seed": "7"} for row in line.found]) for line in lines[1:]]
-    told = verdict(reported, {"says": "a beats b.", "higher": "a", "than": "b"}, [lines[0], *others])
-    assert told == "a beats b. No two runs of a seed to compare."
-    near = {"says": "On a par.", "higher": "a", "than": "b"}
-    assert "**Contradicted**" in verdict(reported, near | {"within": 1}, lines)
-    assert "**Confirmed**" in verdict(reported, near | {"within": 20}, lines)
-    assert "**Not settled**" in verdict(reported, near | {"within": mean}, lines)
+    measured = f"{mean:+.2f} ± {interval.high - mean:.2f} (95 %, 3 pairs)"
+    assert verdicts[0] == f"- a beats b. **Confirmed**: a - b, accuracy, %: {measured}."
+    assert verdicts[1].startswith("- b beats a. **Contradicted**: ")
+    assert verdicts[2] == "- c beats d. Not run yet."
+    others = [replace(line, runs=[row | {"seed": "7"} for row in line.runs]) for line in lines[1:]]
+    unpaired = verdict(reported, {"says": "a beats b.", "higher": "a", "than": "b"}, [lines[0], *others])
+    assert unpaired == "a beats b. No two runs of a seed to compare."
+    on_a_par = {"says": "On a par.", "higher": "a", "than": "b"}
+    assert "**Contradicted**" in verdict(reported, on_a_par | {"within": 1}, lines)
+    assert "**Confirmed**" in verdict(reported, on_a_par | {"within": 20}, lines)
+    assert "**Not settled**" in verdict(reported, on_a_par | {"within": mean}, lines)
 
 
 def test_groups_are_compared_by_what_else_tells_their_cells_apart(write):
-    one = Study.read(write(grid=GRID))
+    study = Study.read(write(grid=GRID))
     values = {"BBB, lr 0.1": 0.5, "BBB, lr 1": 0.7, "LRT, lr 0.1": 0.6, "LRT, lr 1": 0.9}
-    found = [row_of(one, name, 0, accuracy=value) for name, value in values.items()]
+    finished = [row_of(study, name, 0, accuracy=value) for name, value in values.items()]
     claim = {"says": "LRT.", "higher": {"method": "LRT"}, "than": {"method": "BBB"}}
-    told = verdict(one, claim, lines_of(one, found))
-    assert "LRT - BBB, accuracy, %: +15.00 ± 63.53 (95 %, 2 pairs)" in told  # 12.706 * sqrt(50) / sqrt(2)
-    single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, found))
+    of_two_pairs = verdict(study, claim, report_lines(study, finished))
+    assert "LRT - BBB, accuracy, %: +15.00 ± 63.53 (95 %, 2 pairs)" in of_two_pairs  # 12.706 * sqrt(50) / sqrt(2)
+    claim = {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}
+    of_one_pair = verdict(study, claim, report_lines(study, finished))
     half = 100 * stats.norm.ppf(0.975) * ((0.9 * 0.1 + 0.7 * 0.3) / 10_000) ** 0.5
-    assert f"+20.00 ± {half:.2f} (one pair)" in single
-    fewer = [row | {"test_images": "100"} for row in found]
-    single = verdict(one, {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}, lines_of(one, fewer))
-    assert f"+20.00 ± {10 * half:.2f} (one pair)" in single
+    assert f"+20.00 ± {half:.2f} (one pair)" in of_one_pair
+    fewer = [row | {"test_images": "100"} for row in finished]
+    of_one_pair = verdict(study, claim, report_lines(study, fewer))
+    assert f"+20.00 ± {10 * half:.2f} (one pair)" in of_one_pair
     # Of one pair of anything else nothing can be said, but for what all runs have alike.
-    for row in found:
+    for row in finished:
         row |= {"nll": 0.5 - 0.1 * row["accuracy"], "parameters": 10 * row["accuracy"]}
-    two = {"says": "", "higher": "LRT, lr 1", "than": "BBB, lr 1"}
-    assert "**Not settled**" in verdict(one, two | {"column": "nll"}, lines_of(one, found))
-    assert "**Confirmed**" in verdict(one, two | {"column": "parameters"}, lines_of(one, found))
+    assert "**Not settled**" in verdict(study, claim | {"column": "nll"}, report_lines(study, finished))
+    assert "**Confirmed**" in verdict(study, claim | {"column": "parameters"}, report_lines(study, finished))
 
 
 def test_kendall_is_scipys():
@@ -139,7 +139,7 @@ def test_kendall_is_scipys():
 def test_columns_are_known(reported):
     assert heading("range_accuracy")[0] == "accuracy, %: lowest to highest"
     line = Line(next(reported.all_cells()), [{"sparsity_by_layer": "1-2"}, {"sparsity_by_layer": "3-4"}], "")
-    assert written(line, "sparsity_by_layer") == "1-2; 3-4"
+    assert cell_text(line, "sparsity_by_layer") == "1-2; 3-4"
 
 
 def test_means_and_figure_are_written_beside_the_rows(reported, tmp_path):
