@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bnn_lightning.files import InUseError, UnwritableError, locked, remove_unfinished, write_whole
+from bnn_lightning.files import InUseError, UnwritableError, atomic_write, locked, remove_unfinished
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
     path = Path("a/b/file")
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
     seen = []
 
     def full(descriptor):
@@ -23,11 +23,11 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(UnwritableError, match=r"^a/b/file cannot be written: No space left on device\.$"):
-            write_whole(path, b"new")
+            atomic_write(path, b"new")
     assert seen[0][0] == b"old"
     assert len(seen[0][1]) == 2
     assert (path.read_bytes(), [file.name for file in path.parent.iterdir()]) == (b"old", ["file"])
-    write_whole(path, b"new")
+    atomic_write(path, b"new")
     assert path.read_bytes() == b"new"
 
 

@@ -24,7 +24,7 @@ from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import ImageData
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.evaluation.sampler import Draws, draws_of
-from bnn_lightning.files import InUseError, UnwritableError, shown
+from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
 from bnn_lightning.inference.learning_rates import Plateau
 from bnn_lightning.likelihoods.categorical.decisions import decisions, in_words, names_of_classes
 from bnn_lightning.reporting import figures
@@ -60,7 +60,11 @@ class CommandLine(PreparedCLI):
         if self.keeps_memory:
             self._print("Freed memory is kept for the next step; --keep_memory false gives it back.")
         if self.checkpoint:
-            where = "" if self._goes_on else f", in {shown(self.run.checkpoints)}: this run has gone further already"
+            where = (
+                ""
+                if self._goes_on
+                else f", in {relative_to_cwd(self.run.checkpoints)}: this run has gone further already"
+            )
             steps = self.checkpoint["global_step"]
             self._print(f"Going on after epoch {epochs_done(self.checkpoint)}, {steps:,} steps{where}")
         self._train(model, datamodule, ckpt_path)
@@ -80,9 +84,9 @@ class CommandLine(PreparedCLI):
                 for name, record in records.items()
             }
             reports.show_training(self.console, rows)
-            self._print(f"Checkpoints: {', '.join(map(shown, written))}")
-            self._print(f"Curves:      tensorboard --logdir {shown(self.run.logs.parent.parent)}")
-            self._print(f"Next:        bnn test --ckpt_path {shown(written[0])}")
+            self._print(f"Checkpoints: {', '.join(map(relative_to_cwd, written))}")
+            self._print(f"Curves:      tensorboard --logdir {relative_to_cwd(self.run.logs.parent.parent)}")
+            self._print(f"Next:        bnn test --ckpt_path {relative_to_cwd(written[0])}")
 
     def _check_resume(self, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
         if "optimizer_states" not in self.checkpoint:
@@ -122,7 +126,9 @@ class CommandLine(PreparedCLI):
 
     def _how_to_go_on(self) -> str:
         last = self.run.checkpoints / "last.ckpt"
-        return f"Go on with: bnn fit --ckpt_path {shown(last)}" if last.is_file() else "Nothing has been saved."
+        return (
+            f"Go on with: bnn fit --ckpt_path {relative_to_cwd(last)}" if last.is_file() else "Nothing has been saved."
+        )
 
     def validate(self, model: BayesianClassifier, datamodule: LightningDataModule, ckpt_path: str) -> None:
         self.trainer.validate(model, datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -171,7 +177,7 @@ class CommandLine(PreparedCLI):
             written += draw_kept_weights(self.run.logs / f"kept_weights_{stem}.png", model.network, described)
         if isinstance(datamodule, ImageData):
             written += self._test_figures(model, datamodule, name, names["samples"])
-        self._print(f"Written to {shown(self.run.logs)}: {', '.join(path.name for path in written)}")
+        self._print(f"Written to {relative_to_cwd(self.run.logs)}: {', '.join(path.name for path in written)}")
 
     def _calibrated_with_other_samples(self, model: BayesianClassifier) -> int | None:
         """How many samples the calibration was fitted with, where that is not how many there are now."""
@@ -210,9 +216,9 @@ class CommandLine(PreparedCLI):
         reports.show_pruning(self.console, rows)
         written = reports.write_table(self.run.logs, name, rows)
         figure = self.run.logs / f"{name}.png"
-        title = f"{shown(Path(ckpt_path))}: mean weights"
+        title = f"{relative_to_cwd(Path(ckpt_path))}: mean weights"
         figures.pruning_curve(figure, [row["removed"] for row in rows], [row["accuracy"] for row in rows], title)
-        self._print(f"Written: {', '.join(map(shown, [*written, figure]))}")
+        self._print(f"Written: {', '.join(map(relative_to_cwd, [*written, figure]))}")
 
     def export(
         self,
@@ -242,7 +248,9 @@ class CommandLine(PreparedCLI):
         reports.show_export(self.console, rows)
         written = reports.write_table(self.run.logs, f"export_{Path(ckpt_path).stem}", rows)
         self._print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
-        self._print(f"Written: {', '.join(map(shown, [path, *written]))}; torch.export.load(FILE).module() loads it")
+        self._print(
+            f"Written: {', '.join(map(relative_to_cwd, [path, *written]))}; torch.export.load(FILE).module() loads it"
+        )
 
     def _loaded(self, model: BayesianClassifier, datamodule: LightningDataModule) -> Any:
         """Puts the checkpoint's weights into ``model`` and gives the test images."""
@@ -262,7 +270,7 @@ class CommandLine(PreparedCLI):
         """What was measured in each way of predicting, in plain values."""
         method = self.config[self.subcommand].model.method
         method = method.class_path.split(".")[-1] if method else "deterministic"
-        where = shown(Path(ckpt_path))
+        where = relative_to_cwd(Path(ckpt_path))
         return reports.evaluation(predictions, self.model.summary, self._description(), images, where, method)
 
     def predict(
@@ -289,7 +297,9 @@ class CommandLine(PreparedCLI):
         if self.config.predict.trainer.fast_dev_run:
             self._print(f"{count:,} predictions, which are not written")
         else:
-            self._print(f"{count:,} predictions written to {shown(reports.write_predictions(self.run.logs, rows))}")
+            self._print(
+                f"{count:,} predictions written to {relative_to_cwd(reports.write_predictions(self.run.logs, rows))}"
+            )
         self._print(in_words(calibration, target_risk, alpha))
         if calibration is not None and (samples := self._calibrated_with_other_samples(model)):
             self._print(f"That was found with {samples} samples, not with {model.test_samples}.")
@@ -306,7 +316,7 @@ class CommandLine(PreparedCLI):
     ) -> None:
         file = Path(output) if output else Path(ckpt_path).with_name("ensemble.ckpt")
         if file.exists():
-            raise UsageError(f"--output {shown(file)} is there already; name another file.")
+            raise UsageError(f"--output {relative_to_cwd(file)} is there already; name another file.")
         others = [read_checkpoint(path) for path in members]
         files = [Path(path).resolve() for path in (ckpt_path, *members)]
         for path, other in zip(("", *members), (self.checkpoint, *others), strict=True):
@@ -330,8 +340,8 @@ class CommandLine(PreparedCLI):
         joined[KEY]["calibration"] = {way: one.record() for way, one in calibration.items()}
         write_checkpoint(joined, file)
         epochs = ", ".join(str(epochs_done(checkpoint)) for checkpoint in (self.checkpoint, *others))
-        self._print(f"{len(others) + 1} networks of epochs {epochs} written to {shown(file)}")
-        self._print(f"Next: bnn test --ckpt_path {shown(file)}")
+        self._print(f"{len(others) + 1} networks of epochs {epochs} written to {relative_to_cwd(file)}")
+        self._print(f"Next: bnn test --ckpt_path {relative_to_cwd(file)}")
 
     def _description(self) -> dict[str, Any]:
         """What the results say about the data: the tested images' name and notes, the checkpoint's classes."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.compression.shrink import _ELEMENTWISE, _POOLING, _WEIGHTED, Select
 from bnn_lightning.core.conversion import in_order
-from bnn_lightning.files import write_whole
+from bnn_lightning.files import atomic_write
 
 
 def write_dense(net: nn.Module, path: Path, example: Tensor, record: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ def write_dense(net: nn.Module, path: Path, example: Tensor, record: Mapping[str
         warnings.filterwarnings("ignore", "No complete tensor found")
         text = json.dumps(dict(record) | {"layers": _described(net)}, indent=2)
         torch.export.save(program, content, extra_files={_RECORD: text})
-    write_whole(path, content.getbuffer())
+    atomic_write(path, content.getbuffer())
 
 
 def load_dense(path: str | Path) -> nn.Sequential:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnn_lightning.data.downloads import fetch
-from bnn_lightning.files import write_whole
+from bnn_lightning.files import atomic_write
 from tests.helpers import together, write_idx
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -44,7 +44,7 @@ def test_a_download_that_was_killed_leaves_nothing_to_be_taken_for_the_data():
         fetch(Path("root"), "SET", place.is_file, killed)
     Path("root/.SET.unfinished-of-a-killed-process").mkdir()
     assert not place.exists()
-    fetch(Path("root"), "SET", place.is_file, lambda folder: write_whole(Path(folder, "SET", "file"), b"whole"))
+    fetch(Path("root"), "SET", place.is_file, lambda folder: atomic_write(Path(folder, "SET", "file"), b"whole"))
     assert place.read_bytes() == b"whole"
     assert {path.name for path in Path("root").iterdir()} - {".SET.lock"} == {"SET"}
     fetch(Path("root"), "SET", place.is_file, killed)  # it is there: nobody downloads
