@@ -55,8 +55,8 @@ def attempt(read, *arguments, error=ValueError):
     """What is read and "", or None and the words of the documented error."""
     try:
         return read(*arguments), ""
-    except error as found:
-        return None, str(found)
+    except error as raised:
+        return None, str(raised)
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def test_idx(folder, content, zipped):
     path = folder / ("x.gz" if zipped else "x")
     path.write_bytes(content)
     for dimensions in (1, 3):
-        found, reason = attempt(read_idx, path, dimensions)
-        assert reason.startswith(str(path)) if reason else (found.dtype, found.dim()) == (torch.uint8, dimensions)
-    found, reason = attempt(read_labelled, path, path, 28, 10)
-    assert reason.startswith(str(path)) if reason else len(found.pixels) == len(found.labels)
+        tensor, reason = attempt(read_idx, path, dimensions)
+        assert reason.startswith(str(path)) if reason else (tensor.dtype, tensor.dim()) == (torch.uint8, dimensions)
+    images, reason = attempt(read_labelled, path, path, 28, 10)
+    assert reason.startswith(str(path)) if reason else len(images.pixels) == len(images.labels)
 
 
 def png(size=28):
@@ -123,11 +123,11 @@ def tar(draw):
 def test_tar(folder, content):
     path = folder / "notMNIST_small.tar.gz"
     path.write_bytes(content)
-    found, reason = attempt(read_letters, path)
+    letters, reason = attempt(read_letters, path)
     if reason:
         assert reason.startswith(str(path))
     else:
-        images, unreadable = found
+        images, unreadable = letters
         assert images.pixels.shape[1:] == (1, 28, 28)
         assert all(unreadable.values())
     assert list(folder.iterdir()) == [path]
@@ -180,8 +180,8 @@ def whole_checkpoint():
 def test_checkpoints(folder, content):
     path = folder / "x.ckpt"
     path.write_bytes(content)
-    found, reason = attempt(read_checkpoint, path, error=CheckpointError)
-    assert reason.startswith(str(path)) if reason else found[KEY]["format_version"] == 1
+    checkpoint, reason = attempt(read_checkpoint, path, error=CheckpointError)
+    assert reason.startswith(str(path)) if reason else checkpoint[KEY]["format_version"] == 1
 
 
 # Values that fit somewhere, values that fit nowhere, and names of all kinds of things.
@@ -206,13 +206,13 @@ PLACES += [(name,) for name in ("data", "seed_everything", "name", "save_every_n
 
 @st.composite
 def config(draw):
-    found = yaml.safe_load(yaml.safe_dump(CONFIG))
+    tree = yaml.safe_load(yaml.safe_dump(CONFIG))
     for path in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=2)):
-        place = found
+        place = tree
         for name in path[:-1]:
             place = place[name] if isinstance(place.get(name), dict) else place.setdefault(f"{name}_", {})
         place[path[-1]] = draw(VALUES)
-    text = yaml.safe_dump(found, allow_unicode=True).encode()
+    text = yaml.safe_dump(tree, allow_unicode=True).encode()
     return draw(damaged(st.just(text))) if draw(st.integers(0, 3)) == 0 else text
 
 

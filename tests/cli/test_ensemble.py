@@ -28,10 +28,10 @@ def test_an_ensemble_of_checkpoints(run, capsys):
     text = said(capsys)
     assert "6 weight draws, 2 networks" in text
     assert "calibrated with" not in text
-    found = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
-    assert found["temperature"] is not None
+    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
+    assert results["temperature"] is not None
     elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
-    assert found["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
+    assert results["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
     model = BayesianClassifier.from_checkpoint(joined)
     x = torch.randn(4, 1, 32, 32)
     logits = model.sampler(6)(x)

@@ -90,7 +90,7 @@ def test_predictions_do_not_depend_on_the_batches(run):
     assert main([*words, "--data.eval_batch_size", "7"]) == 0
     logs = Path("lightning_logs/lenet_lrt/version_0")
     first, second = (table(logs / name) for name in ("predictions.csv", "predictions_1.csv"))
-    for one, other in zip(first, second, strict=True):
-        assert one["class"] == other["class"]
+    for row, same_row in zip(first, second, strict=True):
+        assert row["class"] == same_row["class"]
         for key in ("confidence", "entropy", "mutual_information", "aleatoric", "epistemic"):
-            assert float(one[key]) == pytest.approx(float(other[key]), rel=1e-3, abs=1e-5)
+            assert float(row[key]) == pytest.approx(float(same_row[key]), rel=1e-3, abs=1e-5)

@@ -19,8 +19,8 @@ def test_prune_sweeps_over_shares(run, capsys):
 
 
 def test_prune_is_of_the_test_images_whatever_else_is_tested(run):
-    found = []
+    tables = []
     for words in ([], ["--data.corruptions", "true", "--data.ood", "[RenderedLetters]"]):
         assert main(["prune", "--ckpt_path", str(run / "last.ckpt"), "--removed", "0", *words]) == 0
-        found.append(table(Path("lightning_logs/lenet_lrt/version_0/pruning_mnist5k_last.csv")))
-    assert found[0] == found[1]
+        tables.append(table(Path("lightning_logs/lenet_lrt/version_0/pruning_mnist5k_last.csv")))
+    assert tables[0] == tables[1]

@@ -98,13 +98,13 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert re.search(r"\nfc1 +235,200 ", out)
     assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
     logs = Path("lightning_logs/sparse/version_0")
-    found = json.loads((logs / "test_mnist5k_last.json").read_text())
-    assert list(found["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights", "kept weights"]
-    assert found["sparsity"]["kept"] == sum(layer["kept"] for layer in found["sparsity"]["layers"])
-    assert found["sparsity"]["compression"] == pytest.approx(266_200 / found["sparsity"]["kept"])
+    results = json.loads((logs / "test_mnist5k_last.json").read_text())
+    assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights", "kept weights"]
+    assert results["sparsity"]["kept"] == sum(layer["kept"] for layer in results["sparsity"]["layers"])
+    assert results["sparsity"]["compression"] == pytest.approx(266_200 / results["sparsity"]["kept"])
     rows = table(logs / "sparsity_last.csv")
     assert [row["layer"] for row in rows] == ["fc1", "fc2", "fc3", "all"]
-    assert int(rows[3]["kept"]) == found["sparsity"]["kept"]
+    assert int(rows[3]["kept"]) == results["sparsity"]["kept"]
     assert Image.open(logs / "kept_weights_last.png").size[0] > 400
     tags = EventAccumulator(str(logs)).Reload().Tags()["scalars"]
     assert "train/sparsity" in tags

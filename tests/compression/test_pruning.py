@@ -40,5 +40,5 @@ def test_pruning_sweep():
 
 def test_latencies_tell_a_slow_network_from_a_fast_one():
     slow = nn.Sequential(*(nn.Linear(300, 300) for _ in range(40)))
-    found = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
-    assert 0 < found["fast"] < found["slow"]
+    measured = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
+    assert 0 < measured["fast"] < measured["slow"]

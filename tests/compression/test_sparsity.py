@@ -13,8 +13,8 @@ from bnn_lightning.compression.sparsity import (
     overall_sparsity,
     weight_log_alphas,
 )
-from bnn_lightning.core.conversion import plain
-from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.core.conversion import to_plain
+from bnn_lightning.core.whole_network import random_tensors
 
 
 def sparse_net():
@@ -29,7 +29,7 @@ def sparse_net():
 
 
 def weights(net):
-    return [(name, posterior) for name, posterior in posteriors(net) if name.endswith("weight")]
+    return [(name, posterior) for name, posterior in random_tensors(net) if name.endswith("weight")]
 
 
 def test_the_report_of_a_hand_made_network():
@@ -50,7 +50,7 @@ def test_masked_network_is_the_network_with_those_weights_deleted():
     # The dense layers are written out here: what the masks leave out must not reach the outputs in any other way.
     net = sparse_net()
     keep = masks(net)
-    masked = plain(net, keep)
+    masked = to_plain(net, keep)
     x = torch.randn(4, 1, 28, 28)
     h = x.flatten(1)
     for name in ("fc1", "fc2", "fc3"):
@@ -60,8 +60,8 @@ def test_masked_network_is_the_network_with_those_weights_deleted():
         h = h @ weight.T + layer.bias.mu
         h = h.relu() if name != "fc3" else h
     torch.testing.assert_close(masked(x), h)
-    assert not any(True for _ in posteriors(masked))
-    assert torch.equal(plain(net).fc1.weight, net.fc1.weight.mu)
+    assert not any(True for _ in random_tensors(masked))
+    assert torch.equal(to_plain(net).fc1.weight, net.fc1.weight.mu)
 
 
 def test_threshold_moves_the_mask():

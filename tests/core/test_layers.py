@@ -6,8 +6,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LearntScale, LeNet, Sparse, bayesianize, kl, sampling
-from bnn_lightning.core.conversion import load_plain_state_dict, plain
-from bnn_lightning.core.whole_network import posteriors, sigma_over_prior
+from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
+from bnn_lightning.core.whole_network import random_tensors, sigma_over_prior
 
 
 def small():
@@ -31,7 +31,7 @@ def test_root_layer_and_shared_layer():
     shared = nn.Linear(2, 2)
     net = bayesianize(nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)}), BBB())
     assert net["a"] is net["b"][0]
-    assert len(list(posteriors(net))) == 2  # one weight, one bias
+    assert len(list(random_tensors(net))) == 2  # one weight, one bias
     assert kl(net) == net["a"].weight.kl() + net["a"].bias.kl()
 
 
@@ -115,7 +115,7 @@ PLAIN_LAYERS = [
 @pytest.mark.parametrize("layer", PLAIN_LAYERS, ids=str)
 def test_plain_is_the_inverse_of_bayesianize(layer):
     for method in (BBB(), Sparse(), HierarchicalA()):
-        back = plain(bayesianize(layer, method).eval())
+        back = to_plain(bayesianize(layer, method).eval())
         assert repr(back) == repr(layer)
         assert back.state_dict().keys() == layer.state_dict().keys()
         assert all(torch.equal(back.state_dict()[name], value) for name, value in layer.state_dict().items())
@@ -125,7 +125,7 @@ def test_plain_is_the_inverse_of_bayesianize(layer):
 def test_plain_leaves_the_network_alone_and_masks_what_it_is_told():
     net = bayesianize(small(), BBB())
     mask = torch.rand(4, 8) < 0.5
-    made = plain(net, {"3.weight": mask})
+    made = to_plain(net, {"3.weight": mask})
     assert torch.equal(made[3].weight, net[3].weight.mu * mask)
     assert torch.equal(made[0].weight, net[0].weight.mu)
     assert isinstance(net[3], BayesianLayer)

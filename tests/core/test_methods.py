@@ -23,8 +23,8 @@ from bnn_lightning.core.methods import (
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.core.posteriors import SPREADS, LearntScale, ScaleMixture
-from bnn_lightning.core.whole_network import kl, sampling
+from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
+from bnn_lightning.core.whole_network import kl, sampling, width_parameters
 
 F64 = torch.float64
 LAYERS = {
@@ -61,13 +61,13 @@ METHODS = {
     "VariationalB_output": (VariationalB(p=0.3, alpha="output"), "local"),
     "VariationalB_layer": (VariationalB(p=0.3, alpha="layer", parametrisation="log_sigma2"), "local"),
     "VariationalB_additive": (VariationalB(sigma_init=1e-3, parametrisation="log_sigma2"), "local"),
-    "VariationalB_on_B": (VariationalB(p=0.3, noise_on="B", parametrisation="log_sigma"), "outputs"),
+    "VariationalB_on_outputs": (VariationalB(p=0.3, noise_on="outputs", parametrisation="log_sigma"), "outputs"),
     "HierarchicalA": (HierarchicalA(p=0.3), "inputs"),
     "HierarchicalA_channel": (HierarchicalA(p=0.3, alpha="channel", parametrisation="log_sigma2"), "inputs"),
     "HierarchicalB": (HierarchicalB(p=0.3), "local"),
     "HierarchicalB_output": (HierarchicalB(p=0.3, alpha="output"), "local"),
     "HierarchicalB_layer": (HierarchicalB(p=0.3, alpha="layer"), "local"),
-    "HierarchicalB_on_B": (HierarchicalB(p=0.3, noise_on="B", parametrisation="log_sigma2"), "outputs"),
+    "HierarchicalB_on_outputs": (HierarchicalB(p=0.3, noise_on="outputs", parametrisation="log_sigma2"), "outputs"),
     "HierarchicalB_additive": (HierarchicalB(sigma_init=0.3, parametrisation="log_sigma"), "local"),
     "Sparse": (Sparse(sigma_init=0.3), "local"),
     "Sparse_pruned": (Sparse(sigma_init=1e-3, prune_in_training=True), "local"),
@@ -75,15 +75,15 @@ METHODS = {
     "Sparse_multiplicative": (Sparse(p=0.3, parametrisation="log_alpha"), "local"),
     "Sparse_output": (Sparse(p=0.3, alpha="output"), "local"),
     "Sparse_layer": (Sparse(p=0.3, alpha="layer"), "local"),
-    "Sparse_on_B": (Sparse(p=0.3, noise_on="B"), "outputs"),
+    "Sparse_on_outputs": (Sparse(p=0.3, noise_on="outputs"), "outputs"),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 each_layer = pytest.mark.parametrize("case", LAYERS)
 
 
 def leaves(kind):
-    found = [leaf for sub in kind.__subclasses__() for leaf in leaves(sub)]
-    return found or [kind]
+    below = [leaf for sub in kind.__subclasses__() for leaf in leaves(sub)]
+    return below or [kind]
 
 
 def build(name, case, dtype=torch.float32):
@@ -91,9 +91,8 @@ def build(name, case, dtype=torch.float32):
     plain = make().to(dtype)
     layer = BayesianLayer(plain, METHODS[name][0], CHANNELS.get(case))
     with torch.no_grad():  # every noise with a variance of its own, so that one cannot pass for another
-        for parameter, value in layer.named_parameters():
-            if parameter.split(".")[-1] in SPREADS:
-                value.sub_(0.4 * torch.rand_like(value))
+        for value in width_parameters(layer):
+            value.sub_(0.4 * torch.rand_like(value))
     return plain, layer, torch.randn(shape, dtype=dtype)
 
 
@@ -122,8 +121,8 @@ def covariance_of_the_outputs(name, plain, layer, x):
     }
 
     def spread(part):  # of a posterior, whatever it is parametrised by
-        found = [f(values[key]) for end, f in sigmas.items() for key in (f"{part}.{end}",) if key in values]
-        return found[0].detach() if found else None
+        spreads = [f(values[key]) for end, f in sigmas.items() for key in (f"{part}.{end}",) if key in values]
+        return spreads[0].detach() if spreads else None
 
     def jacobian(function, *inputs):
         parts = torch.autograd.functional.jacobian(lambda *inputs: function(*inputs).flatten(), inputs)
@@ -136,7 +135,7 @@ def covariance_of_the_outputs(name, plain, layer, x):
         return torch.diag((y * by_output).square().flatten())
     if kind == "inputs":
         if isinstance(plain, nn.Linear):  # alphas of channels lie one after another in the features
-            by_input = torch.cat([one.expand(x.shape[-1] // len(gate)) for one in gate])
+            by_input = torch.cat([number.expand(x.shape[-1] // len(gate)) for number in gate])
         else:
             by_input = gate.view(-1, *(1,) * (plain.weight.dim() - 2))
         through = jacobian(plain, x) * (x * by_input).flatten()
@@ -149,7 +148,7 @@ def covariance_of_the_outputs(name, plain, layer, x):
     def call(*weights):
         return torch.func.functional_call(plain, dict(zip(parameters, weights, strict=True)), (x,))
 
-    through = jacobian(call, *parameters.values()) * torch.cat([one.flatten() for one in std])
+    through = jacobian(call, *parameters.values()) * torch.cat([number.flatten() for number in std])
     covariance = through @ through.T
     if kind == "local":
         return torch.diag(covariance.diagonal())
@@ -166,9 +165,9 @@ def assert_moments(draws, mean, covariance):
     # A rounding error is left for what has no variance at all.
     error = covariance.diagonal().sqrt() / count**0.5 + 1e-12
     assert (centred.mean(0).abs() <= 5 * error).all()
-    found = centred.T @ centred / count
-    error = ((centred.square().T @ centred.square() / count - found.square()).clamp_min(0) / count).sqrt() + 1e-12
-    assert ((found - covariance).abs() <= 5 * error).all()
+    estimated = centred.T @ centred / count
+    error = ((centred.square().T @ centred.square() / count - estimated.square()).clamp_min(0) / count).sqrt() + 1e-12
+    assert ((estimated - covariance).abs() <= 5 * error).all()
 
 
 @each_layer
@@ -272,7 +271,7 @@ def test_lrt_noise_in_channels_last_memory():
 @each_method
 def test_what_methods_say_about_their_noise(name):
     method, draws = METHODS[name]
-    assert method.noise_is_on_weights == (draws in ("weights", "examples", "local"))
+    assert (method.noise_on == "weights") == (draws in ("weights", "examples", "local"))
     assert method.examples_are_independent == (draws in ("local", "inputs", "outputs"))
 
 

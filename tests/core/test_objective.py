@@ -50,8 +50,8 @@ def test_four_micro_batches_are_one_batch():
                 (variational_loss(nll, kl(net), n) / parts).backward()
         return [parameter.grad.clone() for parameter in net.parameters()]
 
-    for one, four in zip(gradients(1), gradients(4), strict=True):
-        torch.testing.assert_close(one, four, rtol=1e-10, atol=1e-14)
+    for whole, in_parts in zip(gradients(1), gradients(4), strict=True):
+        torch.testing.assert_close(whole, in_parts, rtol=1e-10, atol=1e-14)
 
 
 def test_conjugate_regression_reaches_the_exact_posterior():

@@ -14,8 +14,8 @@ F64 = torch.float64
 def test_scale_mixture_oracles():
     # pi = .5, sigma1 = 1, sigma2 = e^-6; a sum of densities in float32 would be 0 at 20.
     oracles = {0.0: 4.390390, 0.01: -1.500660, 0.5: -1.737086, 3.0: -6.112086, 20.0: -201.612086}
-    found = ScaleMixture().log_prob(torch.tensor(list(oracles)))
-    torch.testing.assert_close(found, torch.tensor(list(oracles.values())), rtol=1e-6, atol=2e-6)
+    log_densities = ScaleMixture().log_prob(torch.tensor(list(oracles)))
+    torch.testing.assert_close(log_densities, torch.tensor(list(oracles.values())), rtol=1e-6, atol=2e-6)
 
 
 def test_scale_mixture_kl_is_unbiased():
@@ -48,7 +48,7 @@ def test_bad_mixtures(settings, message):
 
 def test_learnt_scale_is_the_smallest_kl_over_all_scales_with_its_gradient():
     mu, rho = torch.randn(30, dtype=F64).requires_grad_(), (torch.randn(30, dtype=F64) - 1).requires_grad_()
-    posterior = Gaussian(mu.detach(), rho.detach(), prior=LearntScale(prior_mu=0.2))
+    posterior = Gaussian(mu.detach(), rho.detach(), LearntScale(prior_mu=0.2))
     posterior.kl().backward()
     log_scale = torch.zeros((), dtype=F64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale], max_iter=100, tolerance_grad=1e-14, tolerance_change=0)

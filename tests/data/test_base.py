@@ -69,7 +69,7 @@ def test_augmentation_crops_and_flips_training_batches_only(digits):
     assert torch.equal(labels, data.train.labels[index])
     shown = ((x + augmented.shift) / augmented.scale).round().to(torch.uint8)
     padded = torch.nn.functional.pad(plain[index], (2, 2, 2, 2))
-    found = []
+    crops = []
     for image, source in zip(shown[:50], padded[:50], strict=True):
         places = [
             (top, left, flip)
@@ -79,8 +79,8 @@ def test_augmentation_crops_and_flips_training_batches_only(digits):
             if torch.equal(image.flip(2) if flip else image, source[:, top : top + 28, left : left + 28])
         ]
         assert places  # every augmented image is a crop of its own source
-        found.append(places[0])
-    assert len(set(found)) > 10
+        crops.append(places[0])
+    assert len(set(crops)) > 10
     assert torch.equal(next(iter(data.test_dataloader()))[0], next(iter(data.test_dataloader()))[0])
 
 

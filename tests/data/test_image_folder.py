@@ -190,10 +190,10 @@ def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path,
     opened = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: opened.append(args[0]) or original(*args, **kwargs))
-    data, found = batches(cache=cache)
+    data, cached = batches(cache=cache)
     # The channels are found by looking at headers; no picture is decoded.
     assert len(opened) <= 12
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(cached, expected, rtol=0, atol=0)
     assert data.train.rows is not None
     assert [path.name for path in data.unreadable] == ["broken.png"]
     # A picture that has changed is read again, also where the file is as long as before.

@@ -29,18 +29,18 @@ def order(batches):
 
 
 def test_order_is_a_function_of_seed_and_epoch():
-    one, two = loader(), loader()
-    first = order(one)
+    first_loader, second_loader = loader(), loader()
+    first = order(first_loader)
     assert sorted(first) == list(range(10))
     assert first != list(range(10))
-    other = loader()
-    other.sampler.seed = 6
-    assert order(other) != first
-    one.sampler.set_epoch(1)
-    assert order(one) != first
-    assert order(two) == first
-    one.sampler.set_epoch(1)
-    assert order(two) == order(one)  # without Lightning, the next pass is the next epoch
+    other_seed = loader()
+    other_seed.sampler.seed = 6
+    assert order(other_seed) != first
+    first_loader.sampler.set_epoch(1)
+    assert order(first_loader) != first
+    assert order(second_loader) == first
+    first_loader.sampler.set_epoch(1)
+    assert order(second_loader) == order(first_loader)  # without Lightning, the next pass is the next epoch
     x, labels = next(iter(loader()))
     assert torch.equal(x[:, 0, 0, 0].long(), labels)
 

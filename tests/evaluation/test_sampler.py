@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, LRT, Ensemble, Flipout, MCDropout, Sampler, VariationalB, bayesianize, mutual_information
-from bnn_lightning.core.whole_network import posteriors
+from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.evaluation.sampler import draws_of, sample_logits
 
 WIDE = (-1.0, 0.1)
@@ -75,11 +75,12 @@ def test_seeded_and_leaving_everything_as_it_was(draws):
 
 def twice(kind):
     """A chain with one module in two places."""
-    one = {"activation": nn.ReLU(), "linear": nn.Linear(6, 6), "norm": nn.BatchNorm1d(6)}[kind]
+    module = {"activation": nn.ReLU(), "linear": nn.Linear(6, 6), "norm": nn.BatchNorm1d(6)}[kind]
     if kind == "linear":
-        return nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), one, nn.Tanh(), one, nn.ReLU(), nn.Linear(6, 3))
+        between = (module, nn.Tanh(), module)
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), *between, nn.ReLU(), nn.Linear(6, 3))
     return nn.Sequential(
-        nn.Flatten(), one if kind == "activation" else nn.ReLU(), nn.Linear(48, 6), one, nn.Linear(6, 6), one
+        nn.Flatten(), module if kind == "activation" else nn.ReLU(), nn.Linear(48, 6), module, nn.Linear(6, 6), module
     )
 
 
@@ -95,8 +96,8 @@ def test_a_module_that_stands_in_two_places_is_run_in_both(kind, method, draws):
     if method is None and draws != "mean":
         draws = None
     # Nearly without noise (the variance of outputs has a floor of 1e-16), so that each sample is the network itself.
-    found = Sampler(net if method is None else bayesianize(net, method), 3, draws)(x)
-    for logits in found:
+    samples = Sampler(net if method is None else bayesianize(net, method), 3, draws)(x)
+    for logits in samples:
         torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
 
@@ -125,16 +126,16 @@ def test_moments_of_weight_draws_and_local_draws_agree_for_a_linear_layer():
     # means has the standard error sqrt(2 var / n); that of log variances sqrt(2 * 2 / n).
     net = bayesianize(nn.Linear(4, 3), LRT(rho_init=WIDE))
     x, n = torch.randn(2, 4), 20_000
-    found = [Sampler(net, n, draws, seed=seed)(x) for draws, seed in (("weights", 0), ("local", 1))]
-    variance = found[0].var(0)
-    assert ((found[0].mean(0) - found[1].mean(0)).abs() < 5 * (2 * variance / n).sqrt()).all()
-    assert ((found[1].var(0) / variance).log().abs() < 5 * (4 / n) ** 0.5).all()
+    samples = [Sampler(net, n, draws, seed=seed)(x) for draws, seed in (("weights", 0), ("local", 1))]
+    variance = samples[0].var(0)
+    assert ((samples[0].mean(0) - samples[1].mean(0)).abs() < 5 * (2 * variance / n).sqrt()).all()
+    assert ((samples[1].var(0) / variance).log().abs() < 5 * (4 / n) ** 0.5).all()
 
 
 def test_defaults():
     assert draws_of(network(LRT())) == "weights"
     assert draws_of(network(MCDropout())) == "local"
-    assert draws_of(network(VariationalB(noise_on="B"))) == "local"
+    assert draws_of(network(VariationalB(noise_on="outputs"))) == "local"
     assert draws_of(network()) == "mean"
     assert len(Sampler(network(), 25)(X)) == 1
     assert len(Sampler(network(LRT()), 25, "mean")(X)) == 1
@@ -196,7 +197,7 @@ def test_large_weights_are_stacked_a_few_at_a_time(monkeypatch):
     net = network(LRT(rho_init=WIDE))
     expected = Sampler(net, 7, chunk=1000)(X)
     monkeypatch.setattr(
-        "bnn_lightning.evaluation.sampler._KEPT", 2 * 4 * sum(part.mean.numel() for _, part in posteriors(net))
+        "bnn_lightning.evaluation.sampler._KEPT", 2 * 4 * sum(part.mean.numel() for _, part in random_tensors(net))
     )
     sampler = Sampler(net, 7, chunk=1000)
     stacked = []

@@ -11,9 +11,9 @@ def test_blundell_has_mean_one_and_halves_at_each_step(steps):
     # A mean other than 1 over an epoch would temper the posterior. 5,000 steps reach beyond what float64 can halve.
     weights = [Blundell()(0, step, steps, 20) for step in range(steps)]
     assert sum(weights) / steps == pytest.approx(1, abs=1e-12)
-    for one, following in pairwise(weights):
+    for weight, following in pairwise(weights):
         if following > 2.3e-308:  # below, float64 is subnormal
-            assert one / following == 2
+            assert weight / following == 2
 
 
 def test_blundell_in_the_scale_of_the_reference():

@@ -20,12 +20,12 @@ def overconfident(n=N, factor=2.0, seed=0):
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
 def test_temperature_is_found(factor):
     log_probs, labels = overconfident(factor=factor)
-    found = fit_temperature(log_probs, labels)
+    temperature = fit_temperature(log_probs, labels)
     # The standard error of 1/T at the truth is 1 / sqrt(Fisher information), and that of log T is the same over 1/T.
     probs = scaled(log_probs, factor).exp()
     mean = (probs * log_probs).sum(-1, keepdim=True)
     information = (probs * (log_probs - mean).square()).sum().item()
-    assert abs(math.log(found / factor)) < 5 * factor / math.sqrt(information)
+    assert abs(math.log(temperature / factor)) < 5 * factor / math.sqrt(information)
 
 
 def test_temperature_has_the_lowest_nll_of_a_fine_grid():

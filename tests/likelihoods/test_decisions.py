@@ -1,7 +1,7 @@
 import torch
 
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
-from bnn_lightning.likelihoods.categorical.decisions import decisions, in_words
+from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions
 from bnn_lightning.likelihoods.categorical.predictive import summary
 
 CLASSES = ("cat", "dog", "owl")
@@ -13,16 +13,16 @@ def predictions(n, seed=0):
 
 
 def calibrated(n=2_000):
-    found = predictions(n, seed=1)
-    labels = torch.multinomial(found["log_probs"].exp(), 1, generator=torch.Generator().manual_seed(2)).flatten()
-    return Calibration.fit(found["log_probs"], labels)
+    predicted = predictions(n, seed=1)
+    labels = torch.multinomial(predicted["log_probs"].exp(), 1, generator=torch.Generator().manual_seed(2)).flatten()
+    return Calibration.fit(predicted["log_probs"], labels)
 
 
 def test_a_row_says_what_to_do_with_a_prediction():
-    calibration, found = calibrated(), predictions(300)
-    rows = decisions(found, [f"{n}.png" for n in range(300)], CLASSES, calibration, 0.1, 0.05)
-    probs = found["log_probs"].double().exp()
-    at_temperature = scaled(found["log_probs"].double(), calibration.temperature).exp()
+    calibration, predicted = calibrated(), predictions(300)
+    rows = decisions(predicted, [f"{n}.png" for n in range(300)], CLASSES, calibration, 0.1, 0.05)
+    probs = predicted["log_probs"].double().exp()
+    at_temperature = scaled(predicted["log_probs"].double(), calibration.temperature).exp()
     rule, within = calibration.accept_rule(0.1), calibration.set_threshold(0.05)
     for index, row in enumerate(rows):
         assert row["file"] == f"{index}.png"
@@ -35,28 +35,29 @@ def test_a_row_says_what_to_do_with_a_prediction():
         assert row["set"].split(" | ")[0] == row["name"]
     assert {row["decision"] for row in rows} == {"accept", "abstain"}
     assert {len(row["set"].split(" | ")) for row in rows} >= {1, 2}
-    words = in_words(calibration, 0.1, 0.05)
+    words = decision_rule(calibration, 0.1, 0.05)
     assert f"confidence of {rule.threshold:.4f} or more" in words
     assert "at most 5 % of images" in words
 
 
 def test_without_a_calibration_there_are_no_decisions():
-    found = predictions(5)
-    rows = decisions(found, list("abcde"), (), None, 0.01, 0.05)
+    predicted = predictions(5)
+    rows = decisions(predicted, list("abcde"), (), None, 0.01, 0.05)
     assert rows[0].keys() == {"file", "class", "name", "confidence", "entropy", "mutual_information"} | {
         "aleatoric",
         "epistemic",
     }
     assert rows[0]["name"] == str(rows[0]["class"])
-    rows = decisions(found, list("abcde"), ("first",), None, 0.01, 0.05)  # of a network with more outputs than classes
+    # A network may have more outputs than classes.
+    rows = decisions(predicted, list("abcde"), ("first",), None, 0.01, 0.05)
     assert {row["name"] for row in rows} <= {"first", "1", "2"}
     assert {row["name"] for row in rows} - {"first"}
-    assert rows[0]["confidence"] == round(found["log_probs"][0].max().exp().item(), 6)
-    assert "holds no calibration" in in_words(None, 0.01, 0.05)
+    assert rows[0]["confidence"] == round(predicted["log_probs"][0].max().exp().item(), 6)
+    assert "holds no calibration" in decision_rule(None, 0.01, 0.05)
 
 
 def test_a_risk_that_cannot_be_promised_has_all_abstain():
     calibration = calibrated(50)
     rows = decisions(predictions(20), list(map(str, range(20))), CLASSES, calibration, 0.001, 0.05)
     assert {row["decision"] for row in rows} == {"abstain"}
-    assert "All abstain: 50 calibration images cannot bound" in in_words(calibration, 0.001, 0.05)
+    assert "All abstain: 50 calibration images cannot bound" in decision_rule(calibration, 0.001, 0.05)

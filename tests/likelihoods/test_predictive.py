@@ -77,16 +77,17 @@ def test_every_function_follows_the_order_of_classes_and_treats_images_alone():
     # Columns that change places must take their numbers along, and a batch must give what its images give one by one.
     logits = torch.randn(4, 6, 5, dtype=torch.float64)
     order = torch.tensor([2, 0, 4, 1, 3])
-    found, turned = summary(logits), summary(logits[..., order])
-    torch.testing.assert_close(turned.pop("log_probs"), found["log_probs"][:, order])
-    for name, value in turned.items():
-        torch.testing.assert_close(value, found[name])
+    original, reordered = summary(logits), summary(logits[..., order])
+    torch.testing.assert_close(reordered.pop("log_probs"), original["log_probs"][:, order])
+    for name, value in reordered.items():
+        torch.testing.assert_close(value, original[name])
     one_by_one = [summary(logits[:, index : index + 1]) for index in range(6)]
-    for name, value in found.items():
-        torch.testing.assert_close(torch.cat([one[name] for one in one_by_one]), value)
+    for name, value in original.items():
+        torch.testing.assert_close(torch.cat([alone[name] for alone in one_by_one]), value)
     spread = variances(logits)
-    torch.testing.assert_close(found["aleatoric"] + found["epistemic"], 1 - found["log_probs"].exp().square().sum(-1))
-    torch.testing.assert_close(found["epistemic"], spread.epistemic.sum(-1))
+    total = 1 - original["log_probs"].exp().square().sum(-1)
+    torch.testing.assert_close(original["aleatoric"] + original["epistemic"], total)
+    torch.testing.assert_close(original["epistemic"], spread.epistemic.sum(-1))
 
 
 def test_very_negative_logits_are_normalized_evenly():

@@ -15,9 +15,9 @@ from tests.likelihoods.helpers import predictions, reference
 def test_scores_against_numpy():
     log_probs, labels = predictions()
     expected = reference(log_probs.exp().numpy(), labels.numpy())
-    found = scores(log_probs, labels)
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
+    computed = scores(log_probs, labels)
+    assert computed.keys() == expected.keys()
+    for name, value in computed.items():
         assert value == pytest.approx(expected[name], rel=1e-6), name
 
 
@@ -25,9 +25,10 @@ def test_shuffled_class_columns_change_every_score_but_the_order_of_classes_does
     # A fault that other code has had: columns that are not the classes that the labels mean.
     log_probs, labels = predictions()
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    found = scores(log_probs, labels)
-    assert scores(log_probs[:, order], order.argsort()[labels]) == pytest.approx(found, rel=1e-9)
-    assert all(scores(log_probs[:, order], labels)[name] != pytest.approx(found[name], rel=0.01) for name in found)
+    original = scores(log_probs, labels)
+    assert scores(log_probs[:, order], order.argsort()[labels]) == pytest.approx(original, rel=1e-9)
+    shuffled = scores(log_probs[:, order], labels)
+    assert all(shuffled[name] != pytest.approx(value, rel=0.01) for name, value in original.items())
 
 
 def test_risk_does_not_depend_on_the_order_of_equally_confident_images():

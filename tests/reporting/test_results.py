@@ -11,10 +11,10 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def test_tables_that_are_written_at_once_have_names_of_their_own():
-    found = []
+    names = []
 
     def write():
-        found.append(write_predictions(Path(), [{"file": "a.png"}]).name)
+        names.append(write_predictions(Path(), [{"file": "a.png"}]).name)
 
     others = [threading.Thread(target=write) for _ in range(3)]
     with free_name(Path(), "predictions") as name:
@@ -24,5 +24,5 @@ def test_tables_that_are_written_at_once_have_names_of_their_own():
         Path(f"{name}.csv").write_text("mine")
     for other in others:
         other.join()
-    assert sorted(found) == ["predictions_1.csv", "predictions_2.csv", "predictions_3.csv"]
+    assert sorted(names) == ["predictions_1.csv", "predictions_2.csv", "predictions_3.csv"]
     assert Path("predictions.csv").read_text() == "mine"

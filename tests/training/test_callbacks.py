@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import LRT, BayesianClassifier, Sparse
+from bnn_lightning import LRT, BayesianModule, Sparse
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.training.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
 from bnn_lightning.training.checkpoints import epochs_done, read_checkpoint
 from bnn_lightning.training.saving import Checkpoints
-from tests.training.helpers import digits, digits_ready, fit, tiny
+from tests.training.helpers import digits, digits_ready, fit, module, tiny
 
 
 class Hundred(nn.Sequential):
@@ -24,7 +24,7 @@ class Hundred(nn.Sequential):
 def test_collapse_guard_fires_without_the_ramp(weight, collapses):
     # With the full KL from the first step the weights are erased before they have learnt anything.
     torch.manual_seed(0)
-    model = BayesianClassifier(Hundred(), Sparse(), kl_weight=weight, lr=1e-3)
+    model = module(Hundred(), Sparse(), kl_weight=weight, lr=1e-3)
     data = MNIST5k(image_size=32, train_subset=1000, batch_size=50)
     if collapses:
         with pytest.raises(TrainingStoppedError, match=r"^the weights have collapsed in epoch \d+: .*LinearWarmup"):
@@ -45,7 +45,7 @@ def test_non_finite_loss_stops_the_run_and_names_the_tensor():
             return x if self.calls < 3 else x / 0
 
     network = nn.Sequential(nn.MaxPool2d(4), Explodes(), nn.Flatten(), nn.Linear(64, 10))
-    model = BayesianClassifier(network, LRT())
+    model = BayesianModule(network, LRT())
     with pytest.raises(
         TrainingStoppedError, match=r"^the loss is not finite in epoch 1, step 3: the output of 1 is not"
     ):
@@ -63,7 +63,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter():
 def test_the_end_of_an_epoch_is_looked_at_before_its_checkpoint_is_written(tmp_path):
     model = tiny(LRT())
     model.network[2].weight.rho.register_hook(lambda gradient: gradient * (math.nan if model.current_epoch else 1))
-    guards = [Checkpoints(tmp_path, model.kl_weight), FiniteGuard()]
+    guards = [Checkpoints(tmp_path, model.inference), FiniteGuard()]
     with pytest.raises(TrainingStoppedError, match="in epoch 2, step 1"):
         fit(model, digits(batch_size=500), epochs=3, callbacks=guards, enable_checkpointing=True)
     state = read_checkpoint(tmp_path / "last.ckpt")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnn_lightning import LRT, BayesianClassifier, kl
+from bnn_lightning import LRT, BayesianModule, kl
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import KEY, CheckpointError, check_format, read_checkpoint, write_checkpoint
 from tests.helpers import Bomb
@@ -22,7 +22,7 @@ def test_checkpoint_holds_plain_values_and_restores(tmp_path):
     trainer = fit(model)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = read_checkpoint(tmp_path / "a.ckpt")
-    assert checkpoint[KEY]["format_version"] == 1
+    assert checkpoint[KEY]["format_version"] == 2
     assert checkpoint[KEY]["data"]["class_names"] == list("0123456789")
     other = tiny(LRT())
     other.on_load_checkpoint(checkpoint)
@@ -46,14 +46,14 @@ def test_files_that_are_not_our_checkpoints(tmp_path, capsys):
     torch.save({"state_dict": {}}, path)
     with pytest.raises(CheckpointError, match="was not written by bnn_lightning"):
         read_checkpoint(path)
-    with pytest.raises(CheckpointError, match="has format version 99, this bnn_lightning reads version 1"):
+    with pytest.raises(CheckpointError, match="has format version 99, this bnn_lightning reads versions up to 2"):
         check_format({KEY: {"format_version": 99}})
 
 
 def test_from_checkpoint_needs_a_config(tmp_path):
     fit(tiny(LRT())).save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=r"a\.ckpt was saved from Python and holds no config"):
-        BayesianClassifier.from_checkpoint(tmp_path / "a.ckpt")
+        BayesianModule.from_checkpoint(tmp_path / "a.ckpt")
 
 
 class Settings:
@@ -81,7 +81,7 @@ def test_a_checkpoint_with_objects_is_refused_when_it_is_saved(value, place):
 def test_all_plain_values_can_be_read_again():
     values = [True, 10**30, 1.5, 2j, "a", b"x", None, torch.ones(2), torch.float32, torch.device("cpu"), {1: (2, {3})}]
     content = {
-        "bnn_lightning": {"format_version": 1},
+        "bnn_lightning": {"format_version": 2},
         "values": [*values, torch.Size([2]), torch.nn.Parameter(torch.ones(1))],
     }
     write_checkpoint(content, Path("a.ckpt"))
@@ -99,7 +99,7 @@ def test_all_plain_values_can_be_read_again():
     ],
 )
 def test_a_checkpoint_names_no_function_to_call(config, capsys):
-    content = {"bnn_lightning": {"format_version": 1, "config": CONFIG | config}}
+    content = {"bnn_lightning": {"format_version": 2, "config": CONFIG | config}}
     message = r"^a\.ckpt names the function (os|pty|logging\.config|__main__)\.\w+ in its config; checkpoints call"
     with pytest.raises(CheckpointError, match=message):
         write_checkpoint(content, Path("a.ckpt"))
@@ -119,13 +119,13 @@ def test_a_checkpoint_may_name_classes_and_activations():
     }
     network = {"class_path": "torchvision.models.resnet.ResNet", "init_args": settings}
     config = CONFIG | {"model": {"network": network, "init_from": "test.ckpt"}}
-    write_checkpoint({"bnn_lightning": {"format_version": 1, "config": config}}, Path("a.ckpt"))
+    write_checkpoint({"bnn_lightning": {"format_version": 2, "config": config}}, Path("a.ckpt"))
     assert read_checkpoint("a.ckpt")["bnn_lightning"]["config"] == config
 
 
 @pytest.mark.parametrize("config", ["text", ["list"], {"model": {}}, {"seed_everything": 0}])
 def test_a_checkpoint_with_a_config_that_is_none(config):
-    torch.save({"bnn_lightning": {"format_version": 1, "config": config}}, "a.ckpt")
+    torch.save({"bnn_lightning": {"format_version": 2, "config": config}}, "a.ckpt")
     with pytest.raises(CheckpointError, match=r"^a\.ckpt holds a config that is not one of bnn fit's\.$"):
         read_checkpoint("a.ckpt")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, Sparse, sampling
+from bnn_lightning import BBB, LRT, BayesianModule, LeNet, Sparse, sampling
 from tests.training.helpers import fit, tiny
 
 
@@ -15,7 +15,7 @@ def saved_twin(tmp_path):
     return twin, str(tmp_path / "twin.ckpt")
 
 
-class Untrained(BayesianClassifier):
+class Untrained(BayesianModule):
     def configure_optimizers(self):
         self.num_train = self._count_training_examples()
         return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -54,6 +54,6 @@ def test_init_from_can_take_the_means_alone_and_goes_into_any_method(tmp_path):
 
 def test_init_from_another_network_is_refused(tmp_path):
     _, path = saved_twin(tmp_path)
-    model = BayesianClassifier(LeNet(), LRT(), init_from=path)
+    model = BayesianModule(LeNet(), LRT(), init_from=path)
     with pytest.raises(ValueError, match=r"^init_from must be a checkpoint of the deterministic twin, got .*: 2\.bias"):
         fit(model)

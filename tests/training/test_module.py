@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, LeNet, MCDropout, ModuleWrapper, Sparse, kl, sampling
+from bnn_lightning import BBB, LRT, BayesianModule, LeNet, MCDropout, ModuleWrapper, Sparse, kl, sampling
 from bnn_lightning.inference.kl_weights import Blundell, LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay
 from tests.training.helpers import digits, digits_ready, fit, tiny
@@ -59,7 +59,7 @@ def test_loss_of_a_step_is_nll_plus_weighted_kl_over_n():
 
 
 def test_several_training_samples_average_log_likelihoods_and_count_the_kl_once():
-    model = tiny(BBB(rho_init=(-1.0, 0.1)), train_samples=3)
+    model = tiny(BBB(rho_init=(-1.0, 0.1)), samples=3)
     fit(model)
     x, labels = next(iter(digits_ready().train_dataloader()))
     model.on_train_epoch_start()
@@ -81,7 +81,7 @@ def test_double_precision_is_double_throughout():
     trainer = fit(model, precision="64-true", callbacks=[Losses()])
     assert set(seen) == {torch.float64}
     trainer.test(model, digits(), verbose=False)
-    assert next(iter(model.tested.values()))["log_probs"].dtype == torch.float64
+    assert next(iter(model.tested.values())).summary["log_probs"].dtype == torch.float64
 
 
 def test_validation_is_at_weight_one_under_any_schedule():
@@ -130,13 +130,13 @@ def test_bad_settings(settings, message):
 
 
 def test_only_some_layers():
-    model = BayesianClassifier(LeNet(), BBB(), only="fc3")
+    model = BayesianModule(LeNet(), BBB(), only="fc3")
     assert torch.equal(kl(model.network), kl(model.network.fc3))
     assert isinstance(model.network.fc2, nn.Linear)
 
 
 def test_network_that_returns_a_tuple():
-    model = BayesianClassifier(ModuleWrapper())
+    model = BayesianModule(ModuleWrapper())
     with pytest.raises(ValueError, match=r"^network must return logits, a tensor, got tuple; a ModuleWrapper"):
         model(torch.zeros(1, 1, 4, 4))
 
@@ -148,7 +148,7 @@ def test_a_method_without_a_kl_reports_none():
     assert "val/elbo_per_n" not in metrics
     assert metrics["train/loss"] == metrics["train/nll"]
     assert model.summary.elbo_per_n is None
-    assert model.summary.marks == []
+    assert model.summary.caveats == []
     assert model.test_samples == 25  # but its samples differ
 
 
@@ -156,7 +156,7 @@ def test_an_improper_prior_and_sparsity_are_in_the_summary():
     model = tiny(Sparse())
     metrics = fit(model).callback_metrics
     assert model.summary.sparsity == pytest.approx(metrics["train/sparsity"].item())
-    assert "improper prior: elbo/N is no bound" in model.summary.marks
+    assert "improper prior: elbo/N is no bound" in model.summary.caveats
     assert tiny(LRT()).removes_weights is False
 
 

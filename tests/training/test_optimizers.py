@@ -1,10 +1,13 @@
 """Steps, learning rates and what optimisers are given."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
+from lightning.pytorch import Callback
 
-from bnn_lightning import BBB, LRT, HierarchicalA, Sparse
-from bnn_lightning.inference.learning_rates import Plateau
+from bnn_lightning import BBB, LRT, Cosine, HierarchicalA, LinearDecay, Plateau, Sparse, Variational
 from tests.training.helpers import digits, fit, tiny
 
 
@@ -28,7 +31,7 @@ def test_forms_of_the_loss_take_the_same_steps_without_a_kl(form, eps):
 def test_gradients_are_clipped_in_mixed_precision():
     for clip in (None, 0.5):
         trainer = fit(tiny(LRT()), precision="bf16-mixed", gradient_clip_val=clip)
-        assert trainer.optimizers[0].defaults["fused"] == (clip is None)
+        assert bool(trainer.optimizers[0].param_groups[0]["fused"]) == (clip is None)
 
 
 def test_rho_has_a_learning_rate_of_its_own():
@@ -57,7 +60,7 @@ def test_rho_lr_factor_is_for_every_kind_of_spread():
 
 def test_sgd_with_momentum_takes_the_steps_of_its_formula():
     steps = []
-    model = tiny(optimizer="sgd", momentum=0.9, lr=0.1).double()
+    model = tiny(optimizer=partial(torch.optim.SGD, momentum=0.9), lr=0.1).double()
     model.on_train_batch_end = lambda *_: steps.append((parameter.grad.clone(), parameter.detach().clone()))
     parameter = model.network[2].weight
     before = parameter.detach().clone()
@@ -70,15 +73,98 @@ def test_sgd_with_momentum_takes_the_steps_of_its_formula():
         torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
 
 
+def test_the_total_form_needs_an_optimizer_that_divides_by_the_size_of_gradients():
+    with pytest.raises(ValueError, match=r"^loss_form must be per_datum with SGD, .* got total\.$"):
+        Variational(optimizer=torch.optim.SGD, loss_form="total")
+
+
+def test_the_optimizers_own_rate_counts_where_inference_has_none_and_two_rates_are_refused():
+    own = partial(torch.optim.AdamW, lr=0.05)
+    assert Variational().lr == 1e-3
+    assert Variational(optimizer=own).lr == 0.05
+    assert Variational(lr=0.05, optimizer=own).lr == 0.05
+    with pytest.raises(ValueError, match=r"^lr must be one number for inference and optimizer, got 0\.01 and 0\.05\.$"):
+        Variational(lr=0.01, optimizer=own)
+
+
+def test_weight_decay_is_for_means_and_not_for_widths():
+    trainer = fit(tiny(BBB(), optimizer=partial(torch.optim.AdamW, weight_decay=0.1)))
+    assert [group["weight_decay"] for group in trainer.optimizers[0].param_groups] == [0.1, 0.0]
+
+
+def test_adamw_takes_the_steps_of_its_formula():
+    # Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2, beside the gradients of the run.
+    steps = []
+    model = tiny(optimizer=partial(torch.optim.AdamW, weight_decay=0.3), lr=0.01).double()
+    model.on_train_batch_end = lambda *_: steps.append((parameter.grad.clone(), parameter.detach().clone()))
+    parameter = model.network[2].weight
+    before = parameter.detach().clone()
+    fit(model, digits(batch_size=200), epochs=2, precision="64-true", limit_val_batches=0)
+    first, second = torch.zeros_like(before), torch.zeros_like(before)
+    assert len(steps) == 4
+    for t, (gradient, after) in enumerate(steps, start=1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient.square()
+        step = first / (1 - 0.9**t) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
+        before = before - 0.01 * 0.3 * before - 0.01 * step
+        torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-12)
+
+
+def test_schedules_of_torch_move_the_rate_from_epoch_to_epoch():
+    cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
+    seen = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, model):
+            seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    fit(tiny(BBB(), lr=0.1, rho_lr_factor=10.0, lr_schedule=cosine), epochs=4, callbacks=[Rates()])
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+    assert [rate for rate, _ in seen] == pytest.approx(expected)
+    assert [fast for _, fast in seen] == pytest.approx([10 * rate for rate in expected])
+    ours = []
+    seen = ours
+    fit(tiny(BBB(), lr=0.1, rho_lr_factor=10.0, lr_schedule=Cosine()), epochs=4, callbacks=[Rates()])
+    assert [rate for rate, _ in ours] == pytest.approx(expected)
+
+
+def test_a_plateau_of_torch_is_stepped_by_the_validation_nll():
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=3)
+    trainer = fit(tiny(BBB(), lr_schedule=plateau), epochs=2)
+    assert (trainer.lr_scheduler_configs[0].monitor, trainer.lr_scheduler_configs[0].scheduler.patience) == (
+        "val/nll",
+        3,
+    )
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    "schedule",
     [
-        ({"optimizer": "rmsprop"}, r"^optimizer must be adam or sgd, got 'rmsprop'\.$"),
-        ({"momentum": 0.9}, r"^momentum must be 0 with adam, which has its own, got 0\.9\.$"),
-        ({"optimizer": "sgd", "momentum": 1.0}, r"^momentum must be from 0 to below 1, got 1\.0\.$"),
-        ({"optimizer": "sgd", "loss_form": "total"}, r"^loss_form must be per_datum with sgd, .* got total\.$"),
+        None,
+        LinearDecay(),
+        Cosine(),
+        Plateau(),
+        partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=3),
+        partial(torch.optim.lr_scheduler.LinearLR, start_factor=0.5, total_iters=2),
     ],
+    ids=["constant", "linear", "cosine", "plateau", "torch_cosine", "torch_linear"],
 )
-def test_settings_of_the_optimizer_are_checked(settings, message):
-    with pytest.raises(ValueError, match=message):
-        tiny(BBB(), **settings)
+def test_a_rate_that_is_found_trains_under_every_schedule_and_keeps_the_factor(schedule):
+    class Found(Callback):
+        """As Lightning's LearningRateFinder does when a fit starts: the attribute, then every group alike."""
+
+        def on_fit_start(self, trainer, model):
+            model.lr = 0.04
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 0.04
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, model):
+            rates[-1].append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    rates = []
+    for lr, callbacks in ((0.04, [Rates()]), (0.01, [Found(), Rates()])):
+        rates.append([])
+        fit(tiny(BBB(), lr=lr, rho_lr_factor=5.0, lr_schedule=schedule), epochs=3, callbacks=callbacks)
+    assert rates[0] == [pytest.approx(groups) for groups in rates[1]]
+    assert all(fast == pytest.approx(5 * slow) for slow, fast in rates[1])

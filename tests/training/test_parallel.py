@@ -12,11 +12,12 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.optim import SGD
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, HierarchicalA, Sparse, sampling
+from bnn_lightning import BBB, LRT, BayesianModule, Flipout, HierarchicalA, Sparse, Variational, sampling
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
-from bnn_lightning.training.saving import Checkpoints, WholeFiles
+from bnn_lightning.training.saving import AtomicCheckpointIO, Checkpoints
 from tests.helpers import ROOT
+from tests.training.helpers import module
 
 LENET = str(ROOT / "configs" / "lenet_lrt.yaml")
 SMALL = ["--data", "MNIST5k", "--data.train_subset", "600", "--trainer.max_epochs", "1"]
@@ -26,7 +27,7 @@ METHODS = [BBB(), LRT(), Flipout(), Sparse(), HierarchicalA()]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class MeanWeights(BayesianClassifier):
+class MeanWeights(BayesianModule):
     """Trains without noise and without moving, so that the gradients of every step can be compared."""
 
     def forward(self, x):
@@ -77,17 +78,17 @@ def steps_of(folder, method, batch_size, devices=1, **settings):
         num_sanity_val_steps=0,
         **settings,
     )
-    model = MeanWeights(network(), method, kl_weight=0.5)
+    model = module(network(), method, MeanWeights, kl_weight=0.5)
     trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=batch_size))
     return [torch.load(folder / f"steps_{rank}.pt") for rank in range(devices)]
 
 
-def assert_same_steps(one, other):
-    assert len(one) == len(other) > 1
-    for expected, found in zip(one, other, strict=True):
-        assert expected.keys() == found.keys()
+def assert_same_steps(expected_steps, actual_steps):
+    assert len(expected_steps) == len(actual_steps) > 1
+    for expected, actual in zip(expected_steps, actual_steps, strict=True):
+        assert expected.keys() == actual.keys()
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
+            torch.testing.assert_close(actual[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS[1:3], ids=lambda method: type(method).__name__)
@@ -116,7 +117,7 @@ def test_processes_draw_noise_of_their_own():
     # Equal noise in all processes would make a step of two batches no better than a step of one.
     draws = []
     for rank in (0, 1):
-        model = BayesianClassifier(network(), BBB())
+        model = BayesianModule(network(), BBB())
         model.trainer = SimpleNamespace(
             world_size=2, global_rank=rank, lr_scheduler_configs=[], global_step=0, ckpt_path=None
         )
@@ -130,7 +131,7 @@ class DiesError(Exception):
     pass
 
 
-class Dies(BayesianClassifier):
+class Dies(BayesianModule):
     at_step = 7
 
     def training_step(self, batch, batch_idx):
@@ -145,8 +146,8 @@ def trained(folder, kind, ckpt_path=None):
         devices=2,
         strategy="ddp_spawn",
         max_epochs=2,
-        callbacks=[Checkpoints(folder, BayesianClassifier(network()).kl_weight, every_n_steps=2)],
-        plugins=[WholeFiles()],
+        callbacks=[Checkpoints(folder, Variational(), every_n_steps=2)],
+        plugins=[AtomicCheckpointIO()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -159,18 +160,18 @@ def trained(folder, kind, ckpt_path=None):
 
 
 def test_two_processes_go_on_where_they_were_killed(tmp_path):
-    alone = trained(tmp_path / "alone", BayesianClassifier)
+    alone = trained(tmp_path / "alone", BayesianModule)
     with pytest.raises(Exception, match="DiesError"):
         trained(tmp_path / "killed", Dies)
     last = tmp_path / "killed" / "last.ckpt"
     assert read_checkpoint(last)["global_step"] == 6
-    resumed = trained(tmp_path / "killed", BayesianClassifier, str(last))
+    resumed = trained(tmp_path / "killed", BayesianModule, str(last))
     for name, value in alone["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][name]), name
-    expected, found = ([part["random"]["torch"] for part in one[RESUME]] for one in (alone, resumed))
-    assert len(expected) == len(found) == 2
+    expected, actual = ([part["random"]["torch"] for part in checkpoint[RESUME]] for checkpoint in (alone, resumed))
+    assert len(expected) == len(actual) == 2
     assert not torch.equal(*expected)
-    assert all(map(torch.equal, expected, found))
+    assert all(map(torch.equal, expected, actual))
     assert alone[KEY]["training"] == resumed[KEY]["training"]
 
 
@@ -189,16 +190,17 @@ def test_two_processes_on_the_command_line_count_every_image_once(tmp_path, monk
         record = read_checkpoint(f"checkpoints/lenet_lrt/version_1/{name}.ckpt")[KEY]
         assert record["training"]["num_train"] == 480
         assert len(record["calibration"]["weights"]["correct"]) == 60
-    last, two = "checkpoints/lenet_lrt/version_1/last.ckpt", ["--trainer.devices", "2", "--data.eval_batch_size", "7"]
-    assert bnn("validate", "--ckpt_path", last, *two).count("MNIST5k, 60 images:") == 1
-    found = []
-    for words in (two, []):
+    last = "checkpoints/lenet_lrt/version_1/last.ckpt"
+    two_devices = ["--trainer.devices", "2", "--data.eval_batch_size", "7"]
+    assert bnn("validate", "--ckpt_path", last, *two_devices).count("MNIST5k, 60 images:") == 1
+    results = []
+    for words in (two_devices, []):
         out = bnn("test", "--ckpt_path", last, *words)
         assert out.count("MNIST5k, 1,000 images:") == 1
         path = max(
             Path("lightning_logs/lenet_lrt/version_1").glob("test_*.json"), key=lambda path: path.stat().st_mtime
         )
-        found.append(json.loads(path.read_text()))
+        results.append(json.loads(path.read_text()))
     # Weight draws are the same functions of an image, whichever process has it, in whatever batch.
-    for way, row in found[0]["predictions"].items():
-        assert row == pytest.approx(found[1]["predictions"][way], rel=1e-4, abs=1e-5), way
+    for prediction, row in results[0]["predictions"].items():
+        assert row == pytest.approx(results[1]["predictions"][prediction], rel=1e-4, abs=1e-5), prediction

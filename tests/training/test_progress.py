@@ -1,14 +1,15 @@
-"""The marks of an epoch that is over."""
+"""The caveats of an epoch that is over."""
 
 import math
 
 import pytest
 
+from bnn_lightning import Categorical
 from bnn_lightning.training.progress import TrainingSummary
 
 
 @pytest.mark.parametrize(
-    ("elbo_per_n", "weight", "marks"),
+    ("elbo_per_n", "weight", "caveats"),
     [
         (-0.4, 1.0, []),
         (-2.4, 1.0, ["posterior not converged"]),
@@ -18,37 +19,40 @@ from bnn_lightning.training.progress import TrainingSummary
         (None, 1.0, []),
     ],
 )
-def test_marks(elbo_per_n, weight, marks):
+def test_caveats(elbo_per_n, weight, caveats):
     # ln 10 = 2.303
-    assert TrainingSummary(4, 1000, 10, 0.1, 0.9, 300.0, weight, elbo_per_n).marks == marks
+    assert summary(epoch=4, kl_weight=weight, elbo_per_n=elbo_per_n).caveats == caveats
 
 
-def summary(**changes):
+def summary(classes=10, **changes):
+    guess = Categorical().uninformed(classes)
     values = {
         "epoch": 1,
         "num_train": 100,
-        "num_classes": 10,
         "nll": 0.5,
-        "accuracy": 0.9,
+        "score": 0.9,
         "kl": 10.0,
         "kl_weight": 1.0,
+        "elbo_per_n": -0.6,
+        "uninformed_nll": guess.nll,
+        "uninformed_score": guess.score,
     }
-    return TrainingSummary(**values | {"elbo_per_n": -0.6} | changes)
+    return TrainingSummary(**values | changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "flagged"),
     [
-        ({"accuracy": 0.19}, True),
-        ({"accuracy": 0.21}, False),
-        ({"accuracy": 0.19, "epoch": 0}, False),  # the first epoch says nothing yet
-        ({"accuracy": math.nan}, True),
-        ({"num_classes": 2, "accuracy": 0.7}, True),  # twice guessing would be 1
-        ({"num_classes": 2, "accuracy": 0.8}, False),
+        ({"score": 0.19}, True),
+        ({"score": 0.21}, False),
+        ({"score": 0.19, "epoch": 0}, False),  # the first epoch says nothing yet
+        ({"score": math.nan}, True),
+        ({"classes": 2, "score": 0.7}, True),  # twice guessing would be 1
+        ({"classes": 2, "score": 0.8}, False),
     ],
 )
 def test_not_learning(changes, flagged):
-    assert ("not learning" in summary(**changes).marks) == flagged
+    assert ("not learning" in summary(**changes).caveats) == flagged
 
 
 @pytest.mark.parametrize("sparsity", [None, 0.5, 0.995])

@@ -14,14 +14,15 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bnn_lightning import BBB, LRT, BayesianClassifier, Flipout, MCDropout
+from bnn_lightning import BBB, LRT, Flipout, MCDropout, Variational
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
 from bnn_lightning.randomness import random_states
 from bnn_lightning.training.callbacks import FiniteGuard, TrainingStoppedError
-from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
-from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, StopRequest, WholeFiles
+from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint, write_checkpoint
+from bnn_lightning.training.saving import AtomicCheckpointIO, Calibrate, Checkpoints, RunInterruptedError, StopRequest
+from tests.training.helpers import module
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -31,20 +32,20 @@ class KilledError(Exception):
 
 
 def test_differences_are_found():
-    one = {"a": [torch.ones(2), 1.0], "b": "x"}
-    assert differences(one, {"a": [torch.ones(2), 1.0], "b": "x"}) == []
-    assert differences(one, {"a": [torch.tensor([1.0, 1 + 1e-7]), 1.0], "b": "x"}) == ["/a/0"]
-    assert sorted(differences(one, {"a": [torch.ones(2), 2.0], "b": "y"})) == ["/a/1", "/b"]
-    assert differences(one, {"a": [torch.ones(2).double(), 1.0], "b": "x"}) == ["/a/0"]
-    assert differences(one, {"a": [torch.ones(2), 1], "b": "x"}) == ["/a/1"]
-    assert differences(one, {"a": [torch.ones(2)], "b": "x"}) == ["/a"]
-    assert differences(one, {"a": [torch.ones(2), 1.0]}) == [""]
+    state = {"a": [torch.ones(2), 1.0], "b": "x"}
+    assert differences(state, {"a": [torch.ones(2), 1.0], "b": "x"}) == []
+    assert differences(state, {"a": [torch.tensor([1.0, 1 + 1e-7]), 1.0], "b": "x"}) == ["/a/0"]
+    assert sorted(differences(state, {"a": [torch.ones(2), 2.0], "b": "y"})) == ["/a/1", "/b"]
+    assert differences(state, {"a": [torch.ones(2).double(), 1.0], "b": "x"}) == ["/a/0"]
+    assert differences(state, {"a": [torch.ones(2), 1], "b": "x"}) == ["/a/1"]
+    assert differences(state, {"a": [torch.ones(2)], "b": "x"}) == ["/a"]
+    assert differences(state, {"a": [torch.ones(2), 1.0]}) == [""]
 
 
 def classifier(method=None, **settings):
     torch.manual_seed(0)
     layers = (nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2))
-    return BayesianClassifier(nn.Sequential(*layers, nn.Linear(144, 10)), method, lr=0.01, **settings)
+    return module(nn.Sequential(*layers, nn.Linear(144, 10)), method, lr=0.01, **settings)
 
 
 def kill_at(model, step):
@@ -63,9 +64,9 @@ def kill_at(model, step):
 
 def train(folder, model, data, ckpt_path=None, calibrates=False, **settings):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    callbacks = [Checkpoints(folder, model.kl_weight, every_n_steps=2)] + [Calibrate(folder)] * calibrates
+    callbacks = [Checkpoints(folder, model.inference, every_n_steps=2)] + [Calibrate(folder)] * calibrates
     settings = {"max_epochs": 3} | quiet | settings
-    trainer = Trainer(accelerator="cpu", callbacks=callbacks, plugins=[WholeFiles()], **settings)
+    trainer = Trainer(accelerator="cpu", callbacks=callbacks, plugins=[AtomicCheckpointIO()], **settings)
     random.seed(0)
     np.random.seed(0)
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
@@ -94,28 +95,28 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_resumed_runs_end_bit_identical(name, tmp_path):
-    of_model, of_data, of_trainer = SETTINGS[name]
+    model_settings, data_settings, trainer_settings = SETTINGS[name]
     steps = 8  # of 400 images in batches of 50
 
     def data():
-        return MNIST5k(image_size=32, train_subset=500, batch_size=50, **of_data)
+        return MNIST5k(image_size=32, train_subset=500, batch_size=50, **data_settings)
 
-    model = classifier(**of_model)
+    model = classifier(**model_settings)
     kill_at(model, 99)
-    metrics = train(tmp_path / "alone", model, data(), **of_trainer)
+    metrics = train(tmp_path / "alone", model, data(), **trainer_settings)
     expected = [read_checkpoint(tmp_path / "alone" / f"{part}.ckpt") for part in ("best", "last")]
     # Within an epoch, in its last step (saved before it, if at all), in the first of the next, before the first.
     for step in (3, steps + 5, 2 * steps - 1, 2 * steps, 1):
         folder = tmp_path / str(step)
-        model = classifier(**of_model)
+        model = classifier(**model_settings)
         kill_at(model, step)
         with pytest.raises(KilledError):
-            train(folder, model, data(), **of_trainer)
-        resumed = classifier(**of_model)
+            train(folder, model, data(), **trainer_settings)
+        resumed = classifier(**model_settings)
         kill_at(resumed, 99)  # draws as the others do
         torch.manual_seed(step)  # whatever has been drawn since, it does not matter
-        found = train(folder, resumed, data(), str(folder / "last.ckpt"), **of_trainer)
-        assert found == metrics
+        resumed_metrics = train(folder, resumed, data(), str(folder / "last.ckpt"), **trainer_settings)
+        assert resumed_metrics == metrics
         for part, checkpoint in zip(("best", "last"), expected, strict=True):
             other = read_checkpoint(folder / f"{part}.ckpt")
             del other["loops"]
@@ -172,14 +173,14 @@ def test_a_request_to_stop_waits_for_the_gradients_that_add_up_and_for_the_valid
         assert read_checkpoint(folder / "last.ckpt")["global_step"] == stopped_after / 2
         if stopped_after < 24:
             train(folder, classifier(LRT()), data(), str(folder / "last.ckpt"), **settings)
-        found = read_checkpoint(folder / "last.ckpt")
-        assert differences(expected["state_dict"], found["state_dict"]) == []
-        assert differences(expected["optimizer_states"], found["optimizer_states"]) == []
-        assert differences(expected[KEY], found[KEY]) == []
+        resumed = read_checkpoint(folder / "last.ckpt")
+        assert differences(expected["state_dict"], resumed["state_dict"]) == []
+        assert differences(expected["optimizer_states"], resumed["optimizer_states"]) == []
+        assert differences(expected[KEY], resumed[KEY]) == []
 
 
 def test_several_processes_agree_to_stop_and_do_so_at_the_next_rest(tmp_path):
-    callback = Checkpoints(tmp_path, LinearWarmup())
+    callback = Checkpoints(tmp_path, Variational(kl_weight=LinearWarmup()))
     callback._request.signum = signal.SIGTERM
     saved, asked = [], []
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: asked.append(decision) or decision)
@@ -206,7 +207,7 @@ def test_several_processes_agree_to_stop_and_do_so_at_the_next_rest(tmp_path):
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     model = classifier(LRT())
     model.network[1].weight.rho.register_hook(lambda gradient: gradient * (math.nan if model.global_step == 3 else 1))
-    guards = [Checkpoints(tmp_path, model.kl_weight, every_n_steps=1), FiniteGuard()]
+    guards = [Checkpoints(tmp_path, model.inference, every_n_steps=1), FiniteGuard()]
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -225,9 +226,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_a_run_made_longer_has_a_best_epoch_after_its_warm_up(tmp_path):
     weight, data = LinearWarmup(length=3), MNIST5k(image_size=32, train_subset=500, batch_size=50)
     train(tmp_path, classifier(LRT(), kl_weight=weight), data, max_epochs=2)
-    assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 2  # the last, for want of a settled one
+    assert (Record.read(tmp_path / "best.ckpt").epochs_done) == 2  # the last, for want of a settled one
     train(tmp_path, classifier(LRT(), kl_weight=weight), data, str(tmp_path / "last.ckpt"), max_epochs=4)
-    assert epochs_done(read_checkpoint(tmp_path / "best.ckpt")) == 4
+    assert (Record.read(tmp_path / "best.ckpt").epochs_done) == 4
 
 
 def test_calibration_with_a_users_own_loader(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, BayesianClassifier
-from tests.training.helpers import digits, fit
+from bnn_lightning import BBB, LRT, BayesianModule
+from tests.training.helpers import digits, fit, module
 
 
 class SharedNorm(nn.Module):
@@ -28,12 +28,12 @@ def test_one_batch_norm_for_two_layers_is_refused(method):
         match=r"^network must run each module with running statistics once in a forward pass, but runs norm "
         r"\(BatchNorm1d\) again: .* Give each place a module of its own, or set allow_shared_statistics\.$",
     ):
-        fit(BayesianClassifier(SharedNorm(), method))
+        fit(BayesianModule(SharedNorm(), method))
 
 
 def test_a_shared_batch_norm_that_is_let_through_costs_accuracy_in_evaluation():
     torch.manual_seed(0)
-    model = BayesianClassifier(SharedNorm(), lr=0.01, allow_shared_statistics=True)
+    model = module(SharedNorm(), lr=0.01, allow_shared_statistics=True)
     trainer = fit(model, digits(batch_size=50), epochs=5)
     in_training, in_evaluation = (trainer.callback_metrics[f"{stage}/accuracy"].item() for stage in ("train", "val"))
     # 400 and 50 images: five standard errors of the difference are 0.36 at most
@@ -50,7 +50,7 @@ def test_modules_that_run_once_pass_however_many_samples_are_drawn():
             x = self.norm(self.fc1(nn.functional.max_pool2d(x, 4).flatten(1)).relu())
             return self.fc3(self.other(self.fc2(x)).relu())
 
-    model = BayesianClassifier(OwnNorms(), BBB(), train_samples=3)
+    model = module(OwnNorms(), BBB(), samples=3)
     fit(model)
     assert model._watched == []
     assert all(not module._forward_pre_hooks for module in model.modules())  # nothing looks after the first step

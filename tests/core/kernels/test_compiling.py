@@ -27,9 +27,9 @@ def test_compiled_local_reparameterisation_is_the_formula():
         std = (variance + 1e-16).sqrt()
         torch.testing.assert_close(y, mean + std * zeta, rtol=2e-6, atol=2e-6)
         upstream = torch.randn(shape)
-        found = torch.autograd.grad(y, (mean, variance), upstream)
+        gradients = torch.autograd.grad(y, (mean, variance), upstream)
         expected = torch.autograd.grad(mean + std * zeta, (mean, variance), upstream)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_compiled_and_eager_kl_are_equal():
@@ -44,7 +44,7 @@ def test_compiled_and_eager_kl_are_equal():
     for value in values:
         value.backward()
     for parameters in zip(*(net.parameters() for net in nets), strict=True):
-        torch.testing.assert_close(*(one.grad for one in parameters), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(*(parameter.grad for parameter in parameters), rtol=1e-4, atol=1e-5)
 
 
 def test_layers_that_compile_can_be_compiled_by_someone_else():
@@ -81,13 +81,13 @@ def test_compiled_networks_have_the_same_distribution(method):
     net = bayesianize(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2)), method)
     x = channels_last(torch.randn(1, 1, 6, 6))
     draws = 4000
-    found = []
+    samples = []
     for compiled in (False, True):
         for layer in bayesian_layers(net):
             layer.compiles = compiled
         with torch.no_grad():
-            found.append(torch.cat([net(x) for _ in range(draws)]).double())
-    eager, compiled = found
+            samples.append(torch.cat([net(x) for _ in range(draws)]).double())
+    eager, compiled = samples
     # The difference of two means of n draws has the standard error sqrt(2 var / n), that of log variances sqrt(4 / n)
     # for normal numbers; logits behind a relu are not quite normal, and get twice as much.
     assert ((eager.mean(0) - compiled.mean(0)).abs() < 5 * (2 * eager.var(0) / draws).sqrt()).all()

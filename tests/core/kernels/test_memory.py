@@ -26,10 +26,10 @@ def test_gradients_by_torch_func_are_those_of_backward(make):
         return torch.func.functional_call(layer, parameters, (x,)).square().sum()
 
     parameters = dict(layer.named_parameters())
-    found = torch.func.grad(loss, argnums=(0, 1))(parameters, x)
+    by_func = torch.func.grad(loss, argnums=(0, 1))(parameters, x)
     x.requires_grad_()
     expected = torch.autograd.grad(loss(parameters, x), (*parameters.values(), x))
-    torch.testing.assert_close((*found[0].values(), found[1]), expected)
+    torch.testing.assert_close((*by_func[0].values(), by_func[1]), expected)
 
 
 def test_kl_of_large_tensors_is_that_of_their_parts():
@@ -39,15 +39,15 @@ def test_kl_of_large_tensors_is_that_of_their_parts():
     net = bayesianize(chain, BBB(prior_sigma=0.125, rho_init=(-2.0, 1.0))).double()
     expected, gradients = 0.0, []
     for layer in net:
-        for one in (layer.weight, layer.bias):
-            sigma = np.log1p(np.exp(one.rho.detach().numpy()))
-            mu = one.mu.detach().numpy()
+        for posterior in (layer.weight, layer.bias):
+            sigma = np.log1p(np.exp(posterior.rho.detach().numpy()))
+            mu = posterior.mu.detach().numpy()
             expected += (np.log(0.125 / sigma) + (sigma**2 + mu**2) / (2 * 0.125**2) - 0.5).sum()
-            in_rho = (sigma / 0.125**2 - 1 / sigma) / (1 + np.exp(-one.rho.detach().numpy()))
-            gradients += [mu / 0.125**2, in_rho]
-    found = kl(net)
-    assert found.item() == pytest.approx(expected, rel=1e-12)
-    found.backward()
+            rho_gradient = (sigma / 0.125**2 - 1 / sigma) / (1 + np.exp(-posterior.rho.detach().numpy()))
+            gradients += [mu / 0.125**2, rho_gradient]
+    divergence = kl(net)
+    assert divergence.item() == pytest.approx(expected, rel=1e-12)
+    divergence.backward()
     for parameter, gradient in zip(net.parameters(), gradients, strict=True):
         np.testing.assert_allclose(parameter.grad.numpy(), gradient, rtol=1e-10, atol=1e-12)
 

@@ -29,8 +29,8 @@ def test_philox_gives_the_published_words(counter, key, expected):
 
 def test_philox_counts_in_the_low_words():
     counter = torch.tensor([5, (7 << 32) + 5])
-    found = torch.stack(philox(counter, torch.tensor([1, 2])), 1)
-    for row, high in zip(found, (0, 7), strict=True):
+    numbers = torch.stack(philox(counter, torch.tensor([1, 2])), 1)
+    for row, high in zip(numbers, (0, 7), strict=True):
         words = tuple(torch.tensor(word) for word in (5, high, 0, 0))
         assert row.tolist() == [word.item() for word in philox_words(words, (torch.tensor(1), torch.tensor(2)), 10)]
 
@@ -63,8 +63,8 @@ def test_tails():
     z = torch.cat([philox_normal(COUNT, key + torch.tensor([0, shift])) for shift in range(10)])
     for bound in (3, 4, 5):
         expected = len(z) * math.erfc(bound / math.sqrt(2))
-        for found in ((z > bound).sum(), (z < -bound).sum()):
-            assert abs(found.item() - expected / 2) < 5 * math.sqrt(expected / 2)
+        for beyond in ((z > bound).sum(), (z < -bound).sum()):
+            assert abs(beyond.item() - expected / 2) < 5 * math.sqrt(expected / 2)
     assert z.abs().max() < 6.8
 
 
@@ -79,7 +79,7 @@ def test_neither_numbers_nor_squares_are_correlated_across_lags(lag):
 @pytest.mark.parametrize("change", [(0, 1), (1, 0), (1 << 31, 0), (0, 1 << 16)])
 def test_close_keys_give_unrelated_numbers(change):
     key = torch.tensor([3, 4])
-    first, second = (philox_normal(COUNT // 4, one).double() for one in (key, key ^ torch.tensor(change)))
+    first, second = (philox_normal(COUNT // 4, close_key).double() for close_key in (key, key ^ torch.tensor(change)))
     assert abs((first * second).mean().item()) < 5 / math.sqrt(COUNT)
     assert abs(((first.square() - 1) * (second.square() - 1)).mean().item()) < 5 * 2 / math.sqrt(COUNT)
 

@@ -65,7 +65,7 @@ def test_initial_values():
             lambda: Sparse(parametrisation="log_sig2"),
             "parametrisation must be one of log_alpha, log_sigma2, log_sigma, ",
         ),
-        (lambda: HierarchicalB(noise_on="b"), "noise_on must be one of W, B, got 'b'."),
+        (lambda: HierarchicalB(noise_on="b"), "noise_on must be one of weights, outputs, got 'b'."),
         (lambda: HierarchicalB(p=1e-6), "p must be an initial dropout rate from 0.0004 to 0.9996, got 1e-06."),
         (lambda: VariationalA(p=0.6), "p must be at most 0.5 for VariationalA, whose alpha ends at 1, got 0.6."),
         (lambda: Sparse(sigma_init=0.0), "sigma_init must be a positive standard deviation such as 0.0067, got 0.0."),
@@ -76,7 +76,10 @@ def test_initial_values():
             "moped_delta must be 0 with ScaleMixture, which has no mean for each weight, got 0.1.",
         ),
         (lambda: LRT(prior=ScaleMixture()), "prior must be the normal one or LearntScale for LRT, which draws no"),
-        (lambda: Sparse(prune_in_training=True, noise_on="B"), "prune_in_training must be false for multiplicative"),
+        (
+            lambda: Sparse(prune_in_training=True, noise_on="outputs"),
+            "prune_in_training must be false for multiplicative",
+        ),
     ],
 )
 def test_bad_settings_of_the_other_methods(make, message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bnn_lightning.core.kernels.bounded import bounded
 from bnn_lightning.core.posteriors import (
     HIERARCHICAL,
     KINGMA,
@@ -15,10 +16,10 @@ from bnn_lightning.core.posteriors import (
     LearntAlpha,
     Multiplicative,
     Point,
-    bounded,
     log_uniform_kl,
     unchanged,
 )
+from bnn_lightning.core.priors import Normal
 
 F64 = torch.float64
 
@@ -121,12 +122,12 @@ def test_tied_alphas_pay_for_each_weight_and_shared_noise_once(shape, shared, ti
     alpha = LearntAlpha(torch.full(shape, -1.0, dtype=F64), "log_alpha", LOG_UNIFORM)
     over = (lambda values: values.view(4, 6)) if shared else unchanged
     posterior = Multiplicative(torch.randn(4, 6, dtype=F64), alpha, over, shared)
-    one = log_uniform_kl(torch.tensor(1.0, dtype=F64).exp()).item()
-    assert posterior.kl().item() == pytest.approx(times * math.prod(shape) * one, rel=1e-9)
+    kl_of_a_weight = log_uniform_kl(torch.tensor(1.0, dtype=F64).exp()).item()
+    assert posterior.kl().item() == pytest.approx(times * math.prod(shape) * kl_of_a_weight, rel=1e-9)
 
 
 def test_log_alpha_of_every_posterior():
-    gaussian = Gaussian(torch.tensor([0.5, 0.0]), torch.tensor([inverse_softplus(0.1)] * 2))
+    gaussian = Gaussian(torch.tensor([0.5, 0.0]), torch.tensor([inverse_softplus(0.1)] * 2), Normal())
     assert gaussian.log_alpha()[0].item() == pytest.approx(2 * math.log(0.1 / 0.5), rel=1e-5)
     assert gaussian.log_alpha()[1].item() == math.inf
     additive = Additive(torch.tensor([0.5]), torch.tensor([-3.0]), "log_sigma2", LOG_UNIFORM)

@@ -24,8 +24,8 @@ def precision_of(log_alphas):
 
 @pytest.mark.parametrize("function", TABLE)
 def test_kl_tables_and_that_they_fall(function):
-    found = function(precision_of(LOG_ALPHAS[: len(TABLE[function])]))
-    torch.testing.assert_close(found, torch.tensor(TABLE[function], dtype=F64), rtol=0, atol=1e-4)
+    values = function(precision_of(LOG_ALPHAS[: len(TABLE[function])]))
+    torch.testing.assert_close(values, torch.tensor(TABLE[function], dtype=F64), rtol=0, atol=1e-4)
     finely = function(precision_of(torch.linspace(-8, 0 if function is kingma_kl else 20, 300).tolist()))
     assert (finely.diff() < 0).all()
 
@@ -44,8 +44,8 @@ def test_exact_log_uniform_kl_by_quadrature():
         return torch.trapezoid(density * values, eps).item() - 0.5 * math.log(alpha)
 
     end = -0.5 * (math.log(2) + 0.5772156649015329)  # E log|eps|
-    found = [expected_log(math.exp(value)) - end for value in LOG_ALPHAS]
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(EXACT), rtol=0, atol=1e-3)
+    by_quadrature = [expected_log(math.exp(value)) - end for value in LOG_ALPHAS]
+    torch.testing.assert_close(torch.tensor(by_quadrature), torch.tensor(EXACT), rtol=0, atol=1e-3)
 
 
 def test_hierarchical_kl_is_the_least_over_prior_variances():
@@ -61,7 +61,7 @@ def test_alpha_kl_gradcheck(function):
     # Some of the gradients are written by hand; Kingma's slope at alpha = 1 is the published one.
     precision = (torch.rand(20, dtype=F64) * 30 + 1).requires_grad_()
     assert torch.autograd.gradcheck(function, (precision,))
-    one = torch.ones((), dtype=F64, requires_grad=True)
-    function(one).backward()
+    precision_of_one = torch.ones((), dtype=F64, requires_grad=True)
+    function(precision_of_one).backward()
     if function is kingma_kl:
-        assert -one.grad.item() == pytest.approx(-0.41626651, abs=1e-6)
+        assert -precision_of_one.grad.item() == pytest.approx(-0.41626651, abs=1e-6)

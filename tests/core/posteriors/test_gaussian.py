@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch import distributions
 
-from bnn_lightning.core.posteriors import Gaussian, gaussian_kl
+from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
+from bnn_lightning.core.posteriors import Gaussian, Normal
 
 F64 = torch.float64
 
@@ -17,7 +18,7 @@ def inverse_softplus(sigma):
 
 def gaussian(mu, sigma, prior_mu=0.0, prior_sigma=0.1):
     mu, rho = torch.tensor([mu], dtype=F64), torch.tensor([inverse_softplus(sigma)], dtype=F64)
-    return Gaussian(mu, rho, prior_mu, prior_sigma)
+    return Gaussian(mu, rho, Normal(prior_mu, prior_sigma))
 
 
 def test_kl_is_the_known_value_in_the_right_direction():
@@ -29,9 +30,12 @@ def test_kl_is_the_known_value_in_the_right_direction():
 
 def test_kl_equals_torch_distributions():
     mu, rho = torch.randn(40, dtype=F64), torch.randn(40, dtype=F64) - 3
-    posterior = Gaussian(mu, rho, prior_mu=0.2, prior_sigma=0.3)
+    posterior = Gaussian(mu, rho, Normal(0.2, 0.3))
     sigma = torch.log1p(rho.exp())
-    expected = kl_divergence(Normal(mu, sigma), Normal(torch.tensor(0.2, dtype=F64), torch.tensor(0.3, dtype=F64)))
+    expected = distributions.kl_divergence(
+        distributions.Normal(mu, sigma),
+        distributions.Normal(torch.tensor(0.2, dtype=F64), torch.tensor(0.3, dtype=F64)),
+    )
     torch.testing.assert_close(posterior.kl(), expected.sum(), rtol=1e-12, atol=0)
 
 
@@ -43,7 +47,7 @@ def test_kl_is_zero_only_where_posterior_and_prior_are_equal():
 
 @pytest.mark.parametrize("rho", [-200.0, -104.5, -16.0, -14.9, 0.0, 25.0, 89.0, 200.0])
 def test_kl_and_its_gradients_are_finite_for_extreme_rho(rho):
-    posterior = Gaussian(torch.zeros(1), torch.tensor([rho]))
+    posterior = Gaussian(torch.zeros(1), torch.tensor([rho]), Normal())
     kl = posterior.kl()
     kl.backward()
     assert torch.isfinite(kl)
@@ -53,8 +57,8 @@ def test_kl_and_its_gradients_are_finite_for_extreme_rho(rho):
 
 
 def test_kl_is_summed_in_float32_for_bfloat16_parameters():
-    posterior = Gaussian(torch.zeros(5000), torch.full((5000,), -3.0)).to(torch.bfloat16)
-    exact = Gaussian(torch.zeros(5000), torch.full((5000,), -3.0), prior_sigma=torch.tensor(0.1).bfloat16().float())
+    posterior = Gaussian(torch.zeros(5000), torch.full((5000,), -3.0), Normal()).to(torch.bfloat16)
+    exact = Gaussian(torch.zeros(5000), torch.full((5000,), -3.0), Normal(sigma=torch.tensor(0.1).bfloat16().float()))
     assert posterior.kl().dtype == torch.float32
     torch.testing.assert_close(posterior.kl(), exact.kl())
 
@@ -64,15 +68,15 @@ def test_kl_gradcheck():
     mu, rho = torch.randn(6, dtype=F64, requires_grad=True), (torch.randn(6, dtype=F64) - 2).requires_grad_()
 
     def kl(mu, rho):
-        one = torch.ones((), dtype=F64)
-        return gaussian_kl(mu, torch.nn.functional.softplus(rho), 0.1 * one, 0.3 * one).sum()
+        unit = torch.ones((), dtype=F64)
+        return gaussian_kl(mu, torch.nn.functional.softplus(rho), 0.1 * unit, 0.3 * unit).sum()
 
     assert torch.autograd.gradcheck(kl, (mu, rho))
 
 
 def test_samples_have_the_posterior_moments_and_follow_the_seed():
     count = 40_000
-    posterior = Gaussian(torch.full((count,), 0.3), torch.full((count,), -3.0))
+    posterior = Gaussian(torch.full((count,), 0.3), torch.full((count,), -3.0), Normal())
     torch.manual_seed(7)
     sample = posterior.sample()
     torch.manual_seed(7)
@@ -84,6 +88,6 @@ def test_samples_have_the_posterior_moments_and_follow_the_seed():
 
 
 def test_state_dict_keys_and_buffers():
-    posterior = Gaussian(torch.zeros(3), torch.zeros(3))
+    posterior = Gaussian(torch.zeros(3), torch.zeros(3), Normal())
     assert set(posterior.state_dict()) == {"mu", "rho", "prior_mu", "prior_sigma"}
     assert {name for name, _ in posterior.named_parameters()} == {"mu", "rho"}
