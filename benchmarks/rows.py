@@ -41,7 +41,7 @@ def show(title: str, columns: list[str], lines: Iterable[list[str]]) -> None:
 def show_means(
     title: str, count: str, by_name: Mapping[str, list[dict[str, str]]], columns: list[tuple[str, str, float, int]]
 ) -> None:
-    """Prints a line for each name: its number of rows, mean and standard deviation of each column, and all marks.
+    """Prints a line for each name: its number of rows, mean and standard deviation of each column, and all caveats.
 
     Args:
         title: heading of the column of names.
@@ -52,6 +52,6 @@ def show_means(
     lines = []
     for name, rows in by_name.items():
         cells = [cell([row[key] for row in rows], scale, digits) for key, _, scale, digits in columns]
-        marks = "; ".join(dict.fromkeys(row["marks"] for row in rows if row["marks"]))
-        lines.append([name, str(len(rows)), *cells, marks])
+        caveats = "; ".join(dict.fromkeys(row["caveats"] for row in rows if row["caveats"]))
+        lines.append([name, str(len(rows)), *cells, caveats])
     show(title, [count, *(heading for _, heading, _, _ in columns), ""], lines)

@@ -41,7 +41,7 @@ def measure(rows: Path, group: str, named: list[str]) -> None:
         prediction, *_ = results["predictions"]
         epochs = read(logs / "metrics.csv")
         row = {"group": group, "name": name, "seed": config["seed_everything"], "data": results["data"]}
-        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "marks": ", ".join(results["marks"])}
+        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "caveats": ", ".join(results["caveats"])}
         row |= {key: epochs[-1][key] for key in ("train/loss", "val/nll")}
         row |= {"elbo_per_n": results["training"]["elbo_per_n"], "prediction": prediction}
         row |= {key: results["predictions"][prediction][key] for key in ("accuracy", "nll", "ece")}

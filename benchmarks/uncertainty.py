@@ -55,7 +55,7 @@ def row_of(name: str, results: dict) -> dict:
         row[f"corrupted_{metric}"] = statistics.mean(
             measured[metric] for by_severity in kinds for measured in by_severity.values()
         )
-    return row | {"marks": ", ".join(results["marks"])}
+    return row | {"caveats": ", ".join(results["caveats"])}
 
 
 def table(rows: Path) -> None:

@@ -1,6 +1,6 @@
 """What a network says about sets of images, collected batch by batch and gathered from all processes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Collector:
     """
 
     def __init__(
-        self, likelihood: Likelihood, sampler: Sampler, others: dict[str, Sampler], device: torch.device
+        self, likelihood: Likelihood, sampler: Sampler, others: Mapping[str, Sampler], device: torch.device
     ) -> None:
         self.likelihood, self.sampler, self.others, self.device = likelihood, sampler, others, device
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
@@ -74,7 +74,8 @@ class Collector:
 
     def _set(self, batches: list[dict[str, Tensor]]) -> SetOutputs:
         tensors = {name: gathered(torch.cat([part[name] for part in batches]), self.device) for name in batches[0]}
-        summary, others = {}, {}
+        summary: Predictive = {}
+        others: dict[str, Predictive] = {}
         for name, values in tensors.items():
             kind, _, rest = name.partition("/")
             if kind == "summary":
@@ -88,7 +89,7 @@ class Collector:
 
 def calibrations(
     likelihood: Likelihood,
-    samplers: dict[str, Sampler],
+    samplers: Mapping[str, Sampler],
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     context: Any,

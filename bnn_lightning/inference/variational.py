@@ -84,7 +84,7 @@ class Variational(Inference):
             groups.append({"params": widths})
         optimizer = self.optimizer(groups)
         for group, factor in zip(optimizer.param_groups, (1.0, self.rho_lr_factor), strict=False):
-            group["lr"] = self.lr * factor
+            group["lr"] = self.lr * factor  # type: ignore[operator]  # null has become the optimiser's own
             if isinstance(group.get("eps"), float) and group["eps"] == _default(optimizer, "eps"):
                 group["eps"] = self._scaled(group["eps"], objective_of(net) != "likelihood", facts.num_train)
             if "fused" in group and group["fused"] is None and group.get("foreach") is None and facts.can_fuse:

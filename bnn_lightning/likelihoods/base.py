@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 Predictive = dict[str, Tensor]
@@ -61,7 +62,7 @@ class Likelihood(ABC):
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The mean score of the samples, each by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]
-        return sum(score.float().mean() for score in scores) / len(scores)
+        return torch.stack([score.float().mean() for score in scores]).mean()
 
     def summary(self, outputs: Tensor) -> Predictive:
         """All that the samples say about each example: :meth:`predictive` with uncertainties, for predict and test."""

@@ -33,7 +33,8 @@ def step_of(trainer: Trainer, num_train: int, batch_idx: int) -> Step:
 def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of training images and labels on the device of the network, from the start of the data."""
     source: Any = trainer.datamodule  # type: ignore[attr-defined]
-    for batch in trainer.train_dataloader if source is None else source.train_dataloader():
+    loader: Any = trainer.train_dataloader if source is None else source.train_dataloader()
+    for batch in loader:
         x, y = trainer.strategy.batch_to_device(batch)
         yield channels_last(x), y
 

@@ -146,7 +146,7 @@ class BayesianModule(LightningModule):
         facts = training_facts(self.trainer, self.device)
         self.num_train = facts.num_train
         optimizer = self.inference.make_optimizer(self.network, facts)
-        scheduler = self.inference.make_scheduler(optimizer, facts.epochs)
+        scheduler: Any = self.inference.make_scheduler(optimizer, facts.epochs)
         self._rates = rates_of(optimizer)
         if scheduler is None:
             return optimizer

@@ -50,7 +50,7 @@ def pretended(monkeypatch):
         words.append(task.fit_arguments)
         if len(words) > 30:
             raise KeyboardInterrupt
-        return rows.head(task) | {"accuracy": 0.5, "val_nll": 1 / len(words), "marks": "", "command": task.command}
+        return rows.head(task) | {"accuracy": 0.5, "val_nll": 1 / len(words), "caveats": "", "command": task.command}
 
     monkeypatch.setattr(running, "run_task", run)
     return words

@@ -8,8 +8,8 @@ GRID = {
 }
 
 
-def row_of(one, name, seed, **values):
+def row_of(study, name, seed, **values):
     """A row as a run of that cell would have left it."""
-    cell = next(cell for cell in one.all_cells() if cell.name == name)
-    head = rows.head(one.task(cell, seed))
+    cell = next(cell for cell in study.all_cells() if cell.name == name)
+    head = rows.head(study.task(cell, seed))
     return head | {"marks": "", "versions": "v", "machine": "m", "command": "c", "seconds": "60"} | values

@@ -41,7 +41,7 @@ def reported(write, tmp_path):
         for seed, value in enumerate((0.97, 0.98, 0.985))
     ]
     finished += [row_of(study, "b", seed, accuracy=value, nll=0.1) for seed, value in enumerate((0.91, 0.93, 0.92))]
-    finished[0]["marks"] = "tempered, posterior not converged"
+    finished[0]["caveats"] = "tempered, posterior not converged"
     finished.append(row_of(study, "c", 0, accuracy="", failed="loss is not finite"))
     finished.append(row_of(study, "d", 0, accuracy=0.1) | {"settings": "of before"})
     rows.write(tmp_path / "results" / "tiny.csv", study, finished)

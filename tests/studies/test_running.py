@@ -23,7 +23,7 @@ def test_a_base_that_is_edited_while_its_study_runs_stops_it(write, tmp_path, mo
     def run(task, *_):
         if task.cell.name == "two":
             base.write_text(base.read_text().replace("batch_size: 32", "batch_size: 16"))
-        return rows.head(task) | {"accuracy": 0.5, "marks": "", "command": task.command}
+        return rows.head(task) | {"accuracy": 0.5, "caveats": "", "command": task.command}
 
     monkeypatch.setattr(running, "run_task", run)
     assert study([str(path)]) == 2
@@ -31,15 +31,15 @@ def test_a_base_that_is_edited_while_its_study_runs_stops_it(write, tmp_path, mo
     first = rows.read(Path("results/tiny.csv"))
     assert [row["cell"] for row in first] == ["one", "two"]
     assert study([str(path)]) == 0
-    found = rows.read(Path("results/tiny.csv"))
-    assert [row["cell"] for row in found] == ["one", "one", "two", "two", "three"]
-    assert len({row["settings"] for row in found}) == 2
+    recorded = rows.read(Path("results/tiny.csv"))
+    assert [row["cell"] for row in recorded] == ["one", "one", "two", "two", "three"]
+    assert len({row["settings"] for row in recorded}) == 2
 
 
 def test_what_is_run_again_counts_as_left(write, monkeypatch, capsys):
     path = write(cells={"one": {}, "two": {}})
     outcome = {"failed": "no reason"}
-    monkeypatch.setattr(running, "run_task", lambda task, *_: rows.head(task) | outcome | {"marks": ""})
+    monkeypatch.setattr(running, "run_task", lambda task, *_: rows.head(task) | outcome | {"caveats": ""})
     assert study([str(path)]) == 1
     capsys.readouterr()
     assert study([str(path), "--retry"]) == 1
@@ -66,20 +66,20 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert out[0].startswith("[1/3] one, seed 0: ")
     assert "; 2 left, about " in out[0]
     assert out[1].startswith("[2/3] wrong, seed 0: --model.network does not know Nope")
-    found = {row["cell"]: row for row in rows.read(Path("results/tiny.csv"))}
-    assert list(found) == ["one", "wrong", "best"]
-    one = found["one"]
-    assert (one["epochs"], one["num_train"], one["parameters"]) == ("1", "160", "533220")
-    assert int(one["multiply_adds"]) == 784 * 300 + 300 * 100 + 100 * 10
-    assert one["predicted by"] == "2 weight draws"
-    assert "posterior not converged" in one["marks"]
-    assert one["command"].startswith("bnn fit --config base.yaml --seed_everything 0 --name tiny_one_seed0_")
+    by_cell = {row["cell"]: row for row in rows.read(Path("results/tiny.csv"))}
+    assert list(by_cell) == ["one", "wrong", "best"]
+    first_row = by_cell["one"]
+    assert (first_row["epochs"], first_row["num_train"], first_row["parameters"]) == ("1", "160", "533220")
+    assert int(first_row["multiply_adds"]) == 784 * 300 + 300 * 100 + 100 * 10
+    assert first_row["predicted by"] == "2 weight draws"
+    assert "posterior not converged" in first_row["caveats"]
+    assert first_row["command"].startswith("bnn fit --config base.yaml --seed_everything 0 --name tiny_one_seed0_")
     (log,) = Path("lightning_logs").glob("tiny_one_seed0_*/version_0/test_mnist_last.json")
     measured = json.loads(log.read_text())["predictions"]
-    for start, way in (("", "2 weight draws"), ("one_", "1 weight draw"), ("mean_", "mean weights")):
-        assert float(one[f"{start}nll"]) == measured[way]["nll"]
-    assert found["wrong"]["failed"].startswith("--model.network does not know Nope")
-    assert found["best"]["elbo_per_n"] == ""
+    for prefix, prediction in (("", "2 weight draws"), ("one_", "1 weight draw"), ("mean_", "mean weights")):
+        assert float(first_row[f"{prefix}nll"]) == measured[prediction]["nll"]
+    assert by_cell["wrong"]["failed"].startswith("--model.network does not know Nope")
+    assert by_cell["best"]["elbo_per_n"] == ""
 
     # Once more, in a folder that has only the rows: nothing is run.
     written_then = Path("results/tiny.csv").read_bytes()
@@ -112,12 +112,12 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
 def test_an_axis_may_be_called_as_a_column_is_and_a_finished_row_is_never_lost(write, capsys):
     path = write(grid={"data": {"half of it": {"data.train_subset": 100}, "wrong": {"data.train_subset": 10_000}}})
     assert study([str(path)]) == 1
-    found = rows.read(Path("results/tiny.csv"))
-    assert [row["data"] for row in found] == ["half of it", "wrong"]
-    assert "train_subset must lie within the 200 training images" in found[1]["failed"]
+    recorded = rows.read(Path("results/tiny.csv"))
+    assert [row["data"] for row in recorded] == ["half of it", "wrong"]
+    assert "train_subset must lie within the 200 training images" in recorded[1]["failed"]
     # Somebody else has the row that failed here.
-    theirs = found[0] | {"data": "wrong", "settings": found[1]["settings"]}
-    rows.write(Path("results/tiny.csv"), Study.read(path), [found[0], theirs])
+    their_row = recorded[0] | {"data": "wrong", "settings": recorded[1]["settings"]}
+    rows.write(Path("results/tiny.csv"), Study.read(path), [recorded[0], their_row])
     capsys.readouterr()
     assert study([str(path)]) == 0
     assert rows.read(Path("results/tiny.csv"))[1]["failed"] == ""

@@ -12,25 +12,25 @@ def test_a_search_draws_cells_and_reports_the_best(write, capsys):
     space = {"model.lr": {"low": 0.001, "high": 0.1, "log": True}, "model.method": ["BBB", "LRT"]}
     path = write(search=space, trials=3)
     assert study([str(path)]) == 0
-    found = rows.read(Path("results/tiny.csv"))
-    assert len(found) == 3
-    for row in found:
+    trials = rows.read(Path("results/tiny.csv"))
+    assert len(trials) == 3
+    for row in trials:
         assert 0.001 <= float(row["model.lr"]) <= 0.1
         assert row["model.method"] in ("BBB", "LRT")
         assert f"--model.lr {row['model.lr']} --model.method {row['model.method']}" in row["command"]
     assert study([str(path)]) == 0  # all trials are there
-    assert rows.read(Path("results/tiny.csv")) == found
+    assert rows.read(Path("results/tiny.csv")) == trials
     # More are asked for, where only the rows are left: they are not drawn again.
     for journal in Path("lightning_logs/studies").glob("*.journal*"):
         journal.unlink()
     path.write_text(path.read_text().replace("trials: 3", "trials: 4"))
     assert study([str(path)]) == 0
-    more = rows.read(Path("results/tiny.csv"))
-    assert len({row["model.lr"] for row in more}) == 4
+    more_trials = rows.read(Path("results/tiny.csv"))
+    assert len({row["model.lr"] for row in more_trials}) == 4
     capsys.readouterr()
     assert study([str(path), "--report"]) == 0
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 0.")]
-    best = sorted(more, key=lambda row: float(row["val_nll"]))
+    best = sorted(more_trials, key=lambda row: float(row["val_nll"]))
     assert [line[0].removeprefix("| ") for line in lines] == [row["model.lr"] for row in best]
 
 
@@ -63,8 +63,8 @@ def test_a_search_has_as_many_trials_as_it_is_to_have(write, pretended, capsys):
 def test_a_search_whose_space_changes_takes_its_rows_over(write, pretended):
     path = write(search={"model.lr": {"low": 0.01, "high": 1}, "model.method": ["BBB", "LRT"]}, trials=4)
     assert study([str(path)]) == 0
-    found = rows.read(Path("results/tiny.csv"))
-    middle = sorted(float(row["model.lr"]) for row in found)[2]
+    trials = rows.read(Path("results/tiny.csv"))
+    middle = sorted(float(row["model.lr"]) for row in trials)[2]
     text = path.read_text().replace("low: 0.01", f"low: {middle}").replace("- LRT", "- LRT\n  - Flipout")
     path.write_text(text)
     assert study([str(path)]) == 0
@@ -86,7 +86,7 @@ def test_a_search_that_was_stopped_in_its_last_trial_goes_on(write, pretended, c
 def test_a_search_tries_again_what_failed(write, pretended, monkeypatch, capsys):
     path = write(search={"model.lr": {"low": 0.001, "high": 0.1}}, trials=2)
     with monkeypatch.context() as patch:
-        patch.setattr(running, "run_task", lambda task, *_: rows.head(task) | {"failed": "no reason", "marks": ""})
+        patch.setattr(running, "run_task", lambda task, *_: rows.head(task) | {"failed": "no reason", "caveats": ""})
         assert study([str(path)]) == 1
     assert study([str(path)]) == 1
     assert pretended == []

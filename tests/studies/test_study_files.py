@@ -14,9 +14,9 @@ STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 
 
 def test_cells_are_the_product_of_the_axes_then_the_others(write):
-    found = Study.read(write(grid=GRID, cells={"more": {"model.lr": 5, "seeds": [7]}}, set={"model.lr": 9}, seeds=[1]))
-    assert found.axes == ["method", "lr"]
-    cells = list(found.all_cells())
+    parsed = Study.read(write(grid=GRID, cells={"more": {"model.lr": 5, "seeds": [7]}}, set={"model.lr": 9}, seeds=[1]))
+    assert parsed.axes == ["method", "lr"]
+    cells = list(parsed.all_cells())
     assert [cell.name for cell in cells] == ["BBB, lr 0.1", "BBB, lr 1", "LRT, lr 0.1", "LRT, lr 1", "more"]
     assert [cell.seeds for cell in cells] == [(1,), (1,), (0, 3), (0, 3), (7,)]
     assert cells[1].flags == {"model.lr": 1, "model.method": "BBB"}
@@ -144,5 +144,5 @@ def test_an_axis_may_be_called_as_a_column_is(write, pretended, axis):
     assert study([str(path)]) == 0
     assert study([str(path)]) == 0
     assert len(pretended) == 2
-    found = rows.read(Path("results/tiny.csv"))
-    assert [(row[axis], row["seed"]) for row in found] == [(f"{axis} 3", "0"), (f"{axis} 4", "0")]
+    recorded = rows.read(Path("results/tiny.csv"))
+    assert [(row[axis], row["seed"]) for row in recorded] == [(f"{axis} 3", "0"), (f"{axis} 4", "0")]

@@ -76,7 +76,8 @@ class Gaussian(Posterior):
     @staticmethod
     def kl_of_all(gaussians: Sequence["Gaussian"]) -> Tensor:
         """The sum of their KLs, in one pass over those whose prior is a plain normal one."""
-        terms, groups = [], {}
+        terms: list[Tensor] = []
+        groups: dict[tuple[torch.dtype, torch.device], list[Gaussian]] = {}
         for posterior in gaussians:
             dtype = at_least_float32(posterior.mu)
             if posterior._has_normal_prior:
