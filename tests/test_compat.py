@@ -26,7 +26,7 @@ class Net(ModuleWrapper):
 
 
 @pytest.mark.parametrize(("conv", "linear"), [(BBBConv2d, BBBLinear), (BBB_LRT_Conv2d, BBB_LRT_Linear)])
-def test_readme_network(conv, linear):
+def test_the_network_of_the_references_readme_runs(conv, linear):
     net = Net(conv, linear)
     logits, divergence = net(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 10)
@@ -34,7 +34,7 @@ def test_readme_network(conv, linear):
     assert divergence > 0
 
 
-def test_documented_default_priors():
+def test_default_priors_are_the_documented_ones():
     layer = BBBLinear(400, 400)
     assert layer.weight.prior_sigma.item() == pytest.approx(0.1)
     # of 160,000 draws from N(-3, .1) and N(0, .1)
@@ -67,14 +67,14 @@ def test_flatten_does_not_mix_images():
         FlattenLayer(6)(torch.randn(2, 3, 2, 2))
 
 
-def test_strides_and_other_unknown_arguments():
+def test_strides_and_other_unknown_arguments_are_refused():
     with pytest.raises(TypeError, match=r"^BBBConv2d has no argument strides; write stride\.$"):
         BBBConv2d(3, 16, 5, strides=2)
     with pytest.raises(TypeError, match=r"^BBB_LRT_Conv2d has no argument alpha_shape\.$"):
         BBB_LRT_Conv2d(3, 16, 5, alpha_shape=(1, 1))
 
 
-def test_reference_state_dict():
+def test_a_state_dict_of_the_reference_is_loaded():
     net = Net()
     state = {}
     for name, shape in (("conv", (16, 3, 5, 5)), ("fc", (10, 16 * 14 * 14))):

@@ -22,7 +22,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_python_blocks_run():
+def test_python_blocks_of_the_readme_run():
     names = {}
     for block in blocks("python"):
         own = {}  # each can be copied alone

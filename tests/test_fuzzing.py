@@ -80,7 +80,7 @@ def idx(draw):
 
 @inputs("idx")
 @given(content=st.one_of(damaged(idx()), damaged(idx()), st.binary(max_size=60)), zipped=st.booleans())
-def test_idx(folder, content, zipped):
+def test_idx_files_of_any_bytes_are_read_or_refused_by_name(folder, content, zipped):
     path = folder / ("x.gz" if zipped else "x")
     path.write_bytes(content)
     for dimensions in (1, 3):
@@ -120,7 +120,7 @@ def tar(draw):
 
 @inputs("tar")
 @given(content=st.one_of(tar(), damaged(tar())))
-def test_tar(folder, content):
+def test_archives_of_any_bytes_are_read_or_refused_by_name(folder, content):
     path = folder / "notMNIST_small.tar.gz"
     path.write_bytes(content)
     letters, reason = attempt(read_letters, path)
@@ -154,7 +154,7 @@ def image(draw):
 
 @inputs("image")
 @given(data=st.data(), made=image(), other=st.sampled_from([None, *sorted(FORMATS)]))
-def test_images(folder, data, made, other):
+def test_pictures_of_any_bytes_are_read_or_left_out_with_a_reason(folder, data, made, other):
     ending, whole = made
     path = folder / f"x.{other or ending}"
     path.write_bytes(data.draw(damaged(st.just(whole))))
@@ -177,7 +177,7 @@ def whole_checkpoint():
 
 @inputs("checkpoint")
 @given(content=st.one_of(damaged(st.just(whole_checkpoint())), st.binary(max_size=100)))
-def test_checkpoints(folder, content):
+def test_checkpoints_of_any_bytes_are_read_or_refused_by_name(folder, content):
     path = folder / "x.ckpt"
     path.write_bytes(content)
     checkpoint, reason = attempt(read_checkpoint, path, error=CheckpointError)
@@ -219,7 +219,7 @@ def config(draw):
 @pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
 @inputs("config")
 @given(content=config())
-def test_config(folder, content, monkeypatch, capsys):
+def test_configs_of_any_values_are_parsed_or_refused_in_a_sentence(folder, content, monkeypatch, capsys):
     # Everything up to the verb itself; what makes sense would train.
     monkeypatch.setattr(CommandLine, "_run_subcommand", lambda self, verb: None)
     work = folder / "work"

@@ -8,7 +8,7 @@ import torch
 from bnn_lightning.randomness import random_states, set_random_states
 
 
-def test_random_states_of_all_generators():
+def test_the_states_of_all_generators_come_back():
     states = random_states(torch.device("cpu"))
 
     def draw():

@@ -30,7 +30,7 @@ def test_every_trainer_setting_lies_in_the_checkpoint():
     assert config["data"]["init_args"]["train_subset"] == 600
 
 
-def test_checkpoint_of_another_version(run, capsys):
+def test_a_checkpoint_of_another_version_is_refused(run, capsys):
     checkpoint = read_checkpoint(run / "best.ckpt")
     checkpoint[KEY]["format_version"] = 99
     torch.save(checkpoint, "other.ckpt")
@@ -46,7 +46,7 @@ def test_a_checkpoint_without_training_state_still_works(run, capsys):
     assert Path("lightning_logs/small/version_0/test_mnist5k_small.json").is_file()
 
 
-def test_from_checkpoint_in_python(run):
+def test_a_checkpoint_is_a_model_in_python(run):
     model = BayesianClassifier.from_checkpoint(run / "best.ckpt")
     assert not model.training
     assert type(model.network) is LeNet
@@ -55,7 +55,7 @@ def test_from_checkpoint_in_python(run):
     assert model(next(iter(data.test_dataloader()))[0]).shape == (500, 10)
 
 
-def test_the_committed_checkpoint(capsys):
+def test_the_committed_checkpoint_predicts_digits(capsys):
     path = ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt"
     assert path.stat().st_size < 1_000_000
     assert read_checkpoint(path)[KEY]["format_version"] == 1

@@ -47,7 +47,7 @@ def test_each_part_switches_by_one_word():
         assert main(["fit", "--config", LENET, *SMALL, *words, "--trainer.fast_dev_run", "true"]) == 0
 
 
-def test_print_config(capsys):
+def test_print_config_has_what_the_flags_say(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["fit", "--config", LENET, "--model.method.prior_sigma", "0.3", "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)

@@ -69,7 +69,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
         ("test --ckpt_path nowhere.ckpt", "--ckpt_path: there is no file nowhere.ckpt."),
     ],
 )
-def test_other_mistakes(words, sentence, capsys):
+def test_mistakes_in_the_verb_or_its_files_get_one_sentence(words, sentence, capsys):
     assert main(words.split()) == 2
     text = said(capsys)
     assert sentence in text
@@ -81,7 +81,7 @@ def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
     assert said(capsys) == "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
 
 
-def test_one_sentence_of_an_unknown_message():
+def test_an_unknown_message_becomes_one_sentence():
     assert one_sentence("something went\n  wrong.") == "something went wrong."
 
 
@@ -132,7 +132,7 @@ def test_one_sentence_of_an_unknown_message():
         ("fit --config {config} --model.lr_schedule Plateau --data.val_split 0", "Plateau needs a hold-out to watch"),
     ],
 )
-def test_mistakes_with_checkpoints_and_trainers(words, sentence, run, capsys):
+def test_mistakes_with_checkpoints_and_trainers_get_one_sentence(words, sentence, run, capsys):
     torch.save(without_training_state(read_checkpoint(run / "last.ckpt")), "small.ckpt")
     words = words.format(run=run, config=f"{LENET} {' '.join(SMALL)}").split()
     assert main(words) == 2
@@ -172,7 +172,7 @@ def test_mistakes_with_checkpoints_and_trainers(words, sentence, run, capsys):
         ("fit --config {config} --model.network CIFARNet --model.network.scale 0", "--model.network.scale must be a"),
     ],
 )
-def test_mistakes_with_methods_and_export(words, sentence, run, sparse, capsys):
+def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run, sparse, capsys):
     paths = {"twin": "checkpoints/twin/version_0/last.ckpt", "lrt": run / "last.ckpt", "sparse": sparse}
     words = words.format(config=f"{LENET} {' '.join(SMALL)}", **paths).split()
     assert main(words) == 2
@@ -198,7 +198,7 @@ def test_mistakes_with_methods_and_export(words, sentence, run, sparse, capsys):
         ("test --ckpt_path {run}/best.ckpt --model.predict_chunk 0", "--model.predict_chunk must be 1 or more, got 0."),
     ],
 )
-def test_mistakes_with_uncertainty(words, sentence, run, capsys, monkeypatch):
+def test_mistakes_with_uncertainty_get_one_sentence(words, sentence, run, capsys, monkeypatch):
     def no_internet(*args, **kwargs):
         raise OSError("no internet")
 

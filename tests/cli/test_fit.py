@@ -35,7 +35,7 @@ def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
     assert len(events.Scalars("train/nll")) == 2
 
 
-def test_lines_without_a_terminal_and_no_noise(capsys):
+def test_without_a_terminal_there_are_plain_lines_and_nothing_of_lightnings(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]) == 0
     captured = capsys.readouterr()
     lines = [line for line in captured.out.splitlines() if not line.startswith("Freed memory is kept")]  # by glibc
@@ -103,7 +103,7 @@ def test_epochs_without_validation_keep_their_columns():
     assert all(0 < float(row["train/nll"]) < 10 for row in rows)
 
 
-def test_a_seed_that_nobody_chose(monkeypatch, capsys):
+def test_a_seed_that_nobody_chose_is_another_each_time_and_one_for_all_processes(monkeypatch, capsys):
     words = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true", "--seed_everything", "true"]
 
     def seed():
@@ -121,7 +121,7 @@ def test_a_seed_that_nobody_chose(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("method", ["null", "MCDropout"])
-def test_half_precision_where_no_noise_is_learnt(method):
+def test_half_precision_trains_where_no_noise_is_learnt(method):
     words = ["--model.method", method, "--trainer.precision", "bf16-true", "--trainer.fast_dev_run", "true"]
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
 
@@ -131,14 +131,14 @@ def test_fast_dev_run_leaves_nothing_behind():
     assert list(Path().iterdir()) == []
 
 
-def test_nothing_but_the_run_on_the_screen():
+def test_nothing_but_the_run_is_on_the_screen():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
     assert result.stderr == ""
     assert result.stdout.startswith("LeNet, LRT, MNIST5k")
 
 
-def test_init_from_the_twin_and_its_mistakes(sparse, capsys):
+def test_a_run_starts_from_its_twin_and_from_nothing_else(sparse, capsys):
     twin = "checkpoints/twin/version_0/last.ckpt"
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.init_from"]
     assert main([*words, twin, "--name", "moped"]) == 0

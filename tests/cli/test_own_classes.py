@@ -29,14 +29,14 @@ class OwnData(LightningDataModule):
     val_dataloader = test_dataloader = train_dataloader
 
 
-def test_a_users_own_network_and_data_by_class_path(capsys):
+def test_a_users_own_network_and_data_train_by_class_path(capsys):
     own = ["--model.network", f"{__name__}.OwnNetwork", "--model.network.width", "7", "--model.method", "LRT"]
     assert main(["fit", *own, "--data", f"{__name__}.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
     assert main(["test", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]) == 0
     assert "OwnData, 40 images:" in said(capsys)
 
 
-def test_our_network_on_a_users_own_data():
+def test_our_network_trains_on_a_users_own_data():
     words = ["--model.network", "MLP", "--model.network.image_size", "28", "--trainer.fast_dev_run", "true"]
     assert main(["fit", *words, "--data", f"{__name__}.OwnData"]) == 0
 
@@ -52,7 +52,7 @@ def test_a_users_network_is_given_the_size_of_the_images():
     assert main([*words, "--data.image_size", "20"]) == 0
 
 
-def test_a_users_pictures_from_training_to_decisions(capsys):
+def test_a_users_pictures_go_from_training_to_decisions(capsys):
     generator = torch.Generator().manual_seed(0)
     for part, count in (("photos", 30), ("elsewhere", 5)):
         for label, name in enumerate(("dark", "light")):

@@ -20,7 +20,7 @@ def test_predict_writes_a_row_for_each_image(run, capsys):
     assert 0 <= float(rows[0]["mutual_information"]) <= float(rows[0]["entropy"])
 
 
-def test_predict_on_a_users_pictures(run, capsys):
+def test_predict_names_a_users_pictures_and_those_it_cannot_read(run, capsys):
     Path("photos").mkdir()
     Image.new("RGB", (40, 30), (200, 10, 10)).save("photos/a.png")
     Path("photos/b.png").write_bytes(b"nothing")
@@ -45,13 +45,13 @@ def test_predict_on_a_users_pictures(run, capsys):
         ("predict --config nowhere.yaml", True),
     ],
 )
-def test_what_says_which_images_are_predicted(words, given):
+def test_flags_and_configs_say_which_images_are_predicted(words, given):
     Path("trainer.yaml").write_text("trainer: {accelerator: cpu}")
     Path("data.yaml").write_text("data: MNIST")
     assert _gives_data(words.split()) == given
 
 
-def test_predictions_of_some_batches(run):
+def test_predict_can_stop_after_some_batches(run):
     words = ["--data.eval_batch_size", "50", "--trainer.limit_predict_batches", "2"]
     assert main(["predict", "--ckpt_path", str(run / "last.ckpt"), *words]) == 0
     assert len(table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))) == 100

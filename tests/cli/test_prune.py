@@ -10,7 +10,7 @@ from tests.helpers import ON_THE_COMMAND_LINE, table
 pytestmark = ON_THE_COMMAND_LINE
 
 
-def test_prune_sweeps_over_shares(run, capsys):
+def test_prune_measures_each_share(run, capsys):
     assert main(["prune", "--ckpt_path", str(run / "last.ckpt"), "--removed", "[0, 0.9]"]) == 0
     logs = Path("lightning_logs/lenet_lrt/version_0")
     rows = table(logs / "pruning_mnist5k_last.csv")

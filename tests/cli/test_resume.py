@@ -60,7 +60,7 @@ os.replace = killed
 
 
 @pytest.mark.parametrize(("call", "steps"), [(3, 2), (5, 4)], ids=["within the first epoch", "after it"])
-def test_killed_between_writing_a_checkpoint_and_putting_it_in_place(alone, call, steps):
+def test_a_run_killed_between_writing_a_checkpoint_and_putting_it_in_place_goes_on(alone, call, steps):
     # benchmarks/fault_campaign.py does this, and worse, many times over. After the epoch its curves are on the disk
     # already, and are drawn again.
     process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS], KILL_AT_REPLACE.format(call=call))
@@ -131,7 +131,7 @@ def test_the_second_ctrl_c_stops_at_once():
     assert err == f"bnn: stopped at once. Go on with: bnn fit --ckpt_path {LAST}\n"
 
 
-def test_what_cannot_change_when_a_run_goes_on(capsys):
+def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "1"]) == 0
     capsys.readouterr()
     more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]

@@ -110,7 +110,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert "train/sparsity" in tags
 
 
-def test_test_with_images_from_elsewhere_and_corruptions(run, capsys):
+def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0
     out = said(capsys)
@@ -141,7 +141,7 @@ def test_test_with_images_from_elsewhere_and_corruptions(run, capsys):
 
 
 @pytest.mark.parametrize("draws", ["local", "mean"])
-def test_other_ways_of_drawing_samples(run, draws, capsys):
+def test_samples_are_drawn_as_asked(run, draws, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
     assert {"local": "25 local draws", "mean": "mean weights"}[draws] in said(capsys)
     logs = Path("lightning_logs/lenet_lrt/version_0")

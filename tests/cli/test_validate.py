@@ -8,7 +8,7 @@ from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
 pytestmark = ON_THE_COMMAND_LINE
 
 
-def test_validate(run, capsys):
+def test_validate_reports_the_hold_out(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt")]) == 0
     out = said(capsys)
     assert "MNIST5k, 60 images:" in out
@@ -22,7 +22,7 @@ def test_a_hold_out_that_has_the_training_images_is_refused(run, capsys):
     )
 
 
-def test_validate_refuses_another_split_and_none(run, capsys):
+def test_validate_refuses_another_split_and_a_run_without_one(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 2
     assert "--data.seed must be the checkpoint's, 0, got 5; on another split the hold-out has training images." in said(
         capsys

@@ -23,7 +23,7 @@ def test_export_measures_the_three_networks(tmp_path):
     assert all(row["ms_1"] > 0 and row["ms_batch"] > 0 for row in rows)
 
 
-def test_pruning_sweep():
+def test_a_pruning_sweep_tells_what_each_share_costs():
     net = bayesianize(LeNet300100(), LRT())
     x = torch.randn(50, 1, 28, 28)
     with sampling(net, False), torch.no_grad():

@@ -96,7 +96,7 @@ def test_the_smaller_network_has_the_same_outputs(name):
     assert parameters(small) < parameters(net)
 
 
-def test_what_is_removed():
+def test_units_without_readers_and_constant_units_are_removed():
     net = thinned(LeNet300100(), kept=1.0)
     small = shrink(net)
     # A quarter of the units is constant and another has no reader: half are left.

@@ -32,7 +32,7 @@ def weights(net):
     return [(name, posterior) for name, posterior in random_tensors(net) if name.endswith("weight")]
 
 
-def test_the_report_of_a_hand_made_network():
+def test_the_report_counts_a_hand_made_network():
     # LeNet-300-100 and its shares are small enough to count by hand.
     net = sparse_net()
     keep = masks(net)

@@ -26,7 +26,7 @@ def test_bayesianize_copies_and_keeps_the_weights_as_means():
     assert torch.equal(bayesian[3].weight.mu, net[3].weight)
 
 
-def test_root_layer_and_shared_layer():
+def test_a_network_may_be_one_layer_and_a_shared_layer_is_made_random_once():
     assert isinstance(bayesianize(nn.Linear(2, 2), BBB()), BayesianLayer)
     shared = nn.Linear(2, 2)
     net = bayesianize(nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)}), BBB())
@@ -38,13 +38,13 @@ def test_root_layer_and_shared_layer():
 @pytest.mark.parametrize(
     ("only", "random"), [("fc2", ["fc2"]), ("fc*", ["fc1", "fc2"]), (["conv", "fc1"], ["conv", "fc1"])]
 )
-def test_only(only, random):
+def test_only_the_named_layers_become_random(only, random):
     net = nn.ModuleDict({"conv": nn.Conv1d(1, 1, 1), "fc1": nn.Linear(1, 1), "fc2": nn.Linear(1, 1)})
     made = bayesianize(net, BBB(), only=only)
     assert [name for name, module in made.items() if isinstance(module, BayesianLayer)] == random
 
 
-def test_only_that_names_nothing():
+def test_a_name_that_no_layer_has_is_refused():
     with pytest.raises(ValueError, match=r"^only='fc9' names no layer that can be random; this network has: 0, 3\.$"):
         bayesianize(small(), BBB(), only="fc9")
 
@@ -56,12 +56,12 @@ def test_tied_weights_are_refused():
         bayesianize(net, BBB())
 
 
-def test_unsupported_layer():
+def test_a_layer_of_another_kind_is_refused():
     with pytest.raises(TypeError, match=r"^layer must be one of Linear, Conv1d, Conv2d, got Bilinear\.$"):
         BayesianLayer(nn.Bilinear(2, 2, 2), BBB())
 
 
-def test_any_torchvision_network():
+def test_a_network_of_torchvision_becomes_random():
     net = bayesianize(resnet18(num_classes=4), LRT()).eval()
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 4)
     assert sum(isinstance(module, BayesianLayer) for module in net.modules()) == 21
@@ -199,7 +199,7 @@ def test_a_vector_over_inputs_is_the_same_on_the_input_and_on_the_weights(layer,
     torch.testing.assert_close(op(x, weight, None) * op.over_outputs(by_output), op(x, weight * rows, None))
 
 
-def test_sigma_over_prior():
+def test_sigma_over_prior_is_a_mean_over_all_weights():
     net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), LRT(prior_sigma=0.2), only="0")
     with torch.no_grad():
         net[0].weight.rho.fill_(math.log(math.expm1(0.1)))

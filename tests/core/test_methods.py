@@ -220,7 +220,7 @@ def test_shape_dtype_and_gradients_to_every_parameter(name, case):
 
 @each_layer
 @each_method
-def test_copies_and_state_dict(name, case):
+def test_copies_and_loaded_layers_draw_the_same_noise(name, case):
     _, layer, x = build(name, case)
     other = build(name, case)[1]
     other.load_state_dict(layer.state_dict())
@@ -233,7 +233,7 @@ def test_copies_and_state_dict(name, case):
 
 @each_layer
 @each_method
-def test_bfloat16_and_double_layers(name, case):
+def test_layers_in_bfloat16_and_double_stay_there_and_are_finite(name, case):
     for dtype in (torch.bfloat16, F64):
         plain, layer, x = build(name, case)
         y = layer.to(dtype)(x.to(dtype))
@@ -251,7 +251,7 @@ def test_compiles_without_a_graph_break(name, case):
     assert compiled(x).shape == layer(x).shape
 
 
-def test_lrt_noise_in_channels_last_memory():
+def test_lrt_noise_is_the_same_law_in_channels_last_memory():
     # Drawn in memory order there: same layout as the plain layer's output, same distribution, still one draw an output.
     plain, layer, x = build("LRT", "conv2d", F64)
     draws = 20_000
@@ -276,7 +276,7 @@ def test_what_methods_say_about_their_noise(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_equal_rows_of_a_batch(name):
+def test_equal_rows_of_a_batch_are_equal_only_under_one_draw_of_the_weights(name):
     # One draw of the weights for the batch gives equal rows equal outputs; every other kind of noise tells them apart.
     x = torch.randn(1, 4).repeat(8, 1)
     y = build(name, "linear")[1](x)

@@ -11,7 +11,7 @@ from bnn_lightning.core.posteriors import Gaussian, LearntScale, ScaleMixture
 F64 = torch.float64
 
 
-def test_scale_mixture_oracles():
+def test_scale_mixtures_have_the_log_densities_worked_out():
     # pi = .5, sigma1 = 1, sigma2 = e^-6; a sum of densities in float32 would be 0 at 20.
     oracles = {0.0: 4.390390, 0.01: -1.500660, 0.5: -1.737086, 3.0: -6.112086, 20.0: -201.612086}
     log_densities = ScaleMixture().log_prob(torch.tensor(list(oracles)))
@@ -40,7 +40,7 @@ def test_scale_mixture_kl_is_unbiased():
         ({"sigma2": 0.0}, "sigma2 must be a positive standard deviation, got 0.0."),
     ],
 )
-def test_bad_mixtures(settings, message):
+def test_mixtures_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         ScaleMixture(**settings)
     assert str(error.value) == message

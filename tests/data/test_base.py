@@ -9,7 +9,7 @@ from bnn_lightning.data.corruptions import KINDS
 from bnn_lightning.data.idx import read_idx
 
 
-def test_mnist5k_sizes(digits):
+def test_mnist5k_has_3200_training_images_and_1000_test_images(digits):
     assert (digits.num_train, len(digits.selection), len(digits.calibration), len(digits.test)) == (
         3200,
         400,
@@ -29,7 +29,7 @@ def test_parts_are_disjoint_and_stratified(digits):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.5])
-def test_stratified_split(share):
+def test_a_split_takes_its_share_of_every_class(share):
     labels = torch.randint(0, 7, (1003,))
     chosen, rest = stratified_split(labels, share, seed=3)
     assert len(chosen) == round(share * 1003)
@@ -95,7 +95,7 @@ def test_train_subset_comes_first_in_file_order(fake_mnist):
         FashionMNIST(str(data.root), train_subset=201).setup("fit")
 
 
-def test_no_hold_out(fake_mnist):
+def test_without_a_hold_out_all_images_train(fake_mnist):
     data = MNIST(fake_mnist(), val_split=0)
     data.setup("fit")
     assert data.num_train == 200
@@ -149,7 +149,7 @@ def test_ood_must_be_from_elsewhere(fake_mnist):
         ({"crop_padding": -1}, "crop_padding must be 0 or more pixels, got -1."),
     ],
 )
-def test_bad_settings(settings, message):
+def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         MNIST5k(**settings)
     assert str(error.value) == message

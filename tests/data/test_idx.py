@@ -19,7 +19,7 @@ from tests.helpers import write_idx
         (b"", "must be an IDX file"),
     ],
 )
-def test_damaged_idx_files(tmp_path, content, message):
+def test_damaged_idx_files_are_refused_by_name(tmp_path, content, message):
     path = tmp_path / "labels"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
@@ -27,7 +27,7 @@ def test_damaged_idx_files(tmp_path, content, message):
     assert str(path) in str(error.value)
 
 
-def test_images_and_labels_that_do_not_fit_together(tmp_path):
+def test_images_and_labels_that_do_not_fit_together_are_refused(tmp_path):
     images, labels = tmp_path / "images", tmp_path / "labels"
     for pixels, classes, message in (
         (np.zeros((3, 28, 28)), np.zeros(2), r"labels must hold a label for each of the 3 images, got 2\.$"),
@@ -41,7 +41,7 @@ def test_images_and_labels_that_do_not_fit_together(tmp_path):
             read_labelled(images, labels, 28, 10)
 
 
-def test_a_small_gzip_file_that_claims_to_be_huge(tmp_path):
+def test_a_small_gzip_file_that_claims_to_be_huge_is_refused(tmp_path):
     path = tmp_path / "images.gz"
     header = bytes([0, 0, 8, 3]) + 3 * (2**31).to_bytes(4, "big")
     path.write_bytes(gzip.compress(header + bytes(10**6)))
@@ -49,7 +49,7 @@ def test_a_small_gzip_file_that_claims_to_be_huge(tmp_path):
         read_idx(path, 3)
 
 
-def test_truncated_gzip(tmp_path):
+def test_a_truncated_gzip_file_is_refused(tmp_path):
     path = tmp_path / "labels.gz"
     path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 3, 232]) + os.urandom(1000))[:-90])
     with pytest.raises(ValueError, match=r"labels\.gz is not a whole gzip file"):

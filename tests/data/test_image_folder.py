@@ -23,7 +23,7 @@ def folders(root, parts, per_class=10, mode="RGB"):
                 picture(root / part / name / f"{index}.png", colour, mode=mode)
 
 
-def test_image_folder_split_by_class(tmp_path):
+def test_every_class_of_an_image_folder_is_split_by_itself(tmp_path):
     folders(tmp_path, ["."])
     data = ImageFolder(str(tmp_path), image_size=16, val_split=0.25)
     data.setup()
@@ -58,7 +58,7 @@ def test_sixteen_bit_pictures_keep_their_range(tmp_path, mode, file):
     np.testing.assert_array_equal(data.train.pixels[0, 0].numpy(), ramp // 257)
 
 
-def test_image_folder_with_parts_and_grey_pictures(tmp_path):
+def test_image_folder_keeps_the_parts_that_it_finds_and_grey_stays_grey(tmp_path):
     folders(tmp_path, ["train", "val", "test"], per_class=4, mode="L")
     data = ImageFolder(str(tmp_path), image_size=16)
     data.setup()
@@ -152,7 +152,7 @@ def test_image_folder_never_trains_on_test_pictures(tmp_path):
         data.setup("fit")
 
 
-def test_image_folder_that_is_not_there(tmp_path):
+def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="ImageFolder found no train pictures: looked for"):
         ImageFolder(str(tmp_path), image_size=8).setup("fit")
     folders(tmp_path, ["."], per_class=2)

@@ -10,7 +10,7 @@ from bnn_lightning.data import BatchLoader, Images, MNIST5k
 from bnn_lightning.data.loader import EpochSampler
 
 
-def test_mean_and_std_against_numpy():
+def test_mean_and_std_are_numpys():
     images = Images(torch.randint(0, 256, (20, 3, 5, 5), dtype=torch.uint8), torch.zeros(20, dtype=torch.int64))
     mean, std = images.mean_and_std()
     scaled = images.pixels.numpy() / 255

@@ -94,7 +94,7 @@ def test_an_archive_that_could_do_harm_is_refused(tmp_path, member):
         read_letters(path)
 
 
-def test_archives_that_are_none(tmp_path):
+def test_archives_that_are_none_are_refused(tmp_path):
     whole = tmp_path / "whole.tar.gz"
     write_archive(whole, [(f"A/{n}.png", os.urandom(5000)) for n in range(20)])
     cut = tmp_path / "cut.tar.gz"

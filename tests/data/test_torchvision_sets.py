@@ -21,7 +21,7 @@ def test_mnist_has_48000_training_images(fake_mnist):
     assert len(data.train_dataloader()) == 188
 
 
-def test_gzipped_files_and_the_environment_variable(fake_mnist, monkeypatch):
+def test_gzipped_files_are_found_where_the_environment_variable_says(fake_mnist, monkeypatch):
     root = fake_mnist()
     monkeypatch.setenv("BNN_DATA", root)
     data = MNIST()
@@ -78,7 +78,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_svhn(tmp_path):
+def test_the_label_10_of_svhn_is_the_digit_0(tmp_path):
     from scipy.io import savemat
 
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from bnn_lightning.evaluation.metrics import ExampleMean, as_ranks, detection_me
 from tests.likelihoods.helpers import predictions, reference
 
 
-def test_means_in_unequal_batches():
+def test_means_do_not_depend_on_the_batches():
     log_probs, labels = predictions()
     likelihood = Categorical()
     metrics = {"accuracy": ExampleMean(), "nll": ExampleMean()}
@@ -28,7 +28,7 @@ def pairs(inside, outside):
     return (difference > 0).mean() + 0.5 * (difference == 0).mean()
 
 
-def test_ood_scores_against_numpy_with_ties_and_scores_beyond_one():
+def test_ood_scores_are_numpys_with_ties_and_scores_beyond_one():
     inside = torch.randint(0, 30, (300,)).double() / 10
     outside = torch.randint(8, 40, (200,)).double() / 10
     measured = detection_metrics(*as_ranks(inside, outside))

@@ -59,7 +59,7 @@ def test_draws_differ_and_show_epistemic_uncertainty(method, draws):
 
 
 @pytest.mark.parametrize("draws", ["weights", "local", "mean"])
-def test_seeded_and_leaving_everything_as_it_was(draws):
+def test_samples_follow_their_seed_and_leave_everything_as_it_was(draws):
     net = network(LRT(rho_init=WIDE)).train()
     net[3].eval()
     state, generator = copy.deepcopy(net.state_dict()), torch.get_rng_state()
@@ -132,7 +132,7 @@ def test_moments_of_weight_draws_and_local_draws_agree_for_a_linear_layer():
     assert ((samples[1].var(0) / variance).log().abs() < 5 * (4 / n) ** 0.5).all()
 
 
-def test_defaults():
+def test_what_is_drawn_by_default_follows_from_the_method():
     assert draws_of(network(LRT())) == "weights"
     assert draws_of(network(MCDropout())) == "local"
     assert draws_of(network(VariationalB(noise_on="outputs"))) == "local"
@@ -148,7 +148,7 @@ def test_mean_weights_are_the_plain_network_in_eval_mode():
     torch.testing.assert_close(Sampler(bayesianize(net.train(), LRT()), 25, "mean")(X)[0], expected)
 
 
-def test_only_some_layers():
+def test_samples_differ_where_only_some_layers_are_random():
     net = bayesianize(network(), LRT(rho_init=WIDE), only="5")
     assert len({tuple(sample.flatten().tolist()) for sample in Sampler(net, 4)(X)}) == 4
 
@@ -207,7 +207,7 @@ def test_large_weights_are_stacked_a_few_at_a_time(monkeypatch):
     assert max(stacked) == 2
 
 
-def test_half_and_double_precision():
+def test_half_precision_is_near_single_and_double_stays_double():
     net = network(LRT(rho_init=WIDE))
     expected = Sampler(net, 3)(X)
     with torch.autocast("cpu", torch.bfloat16):
@@ -230,7 +230,7 @@ def test_half_and_double_precision():
         (lambda: sample_logits(nn.Linear(1, 1), torch.zeros(1, 1), 0), r"^samples must be 1 or more, got 0\.$"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_arguments_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

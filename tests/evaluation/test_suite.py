@@ -56,7 +56,7 @@ def test_scaled_scores_are_at_the_calibrated_temperature():
     assert row["accuracy"].value == expected["accuracy"]
 
 
-def test_errors_of_images_and_of_draws():
+def test_errors_come_from_images_and_from_draws():
     # More images shrink the one, equal draws leave nothing of the other.
     outputs = seen(0)
     row = evaluate({"test": outputs}, None).predictions["samples"]
@@ -130,7 +130,7 @@ def test_one_minus_max_p_keeps_its_order_where_p_rounds_to_one():
     assert values[0] > values[1] > 0
 
 
-def test_tempered_entropy_against_numpy():
+def test_tempered_entropy_is_numpys():
     log_probs = torch.randn(20, 4, dtype=torch.float64).log_softmax(-1)
     powers = np.exp(log_probs.numpy()) ** (1 / 3)
     probs = powers / powers.sum(1, keepdims=True)
@@ -139,7 +139,7 @@ def test_tempered_entropy_against_numpy():
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-9)
 
 
-def test_corruptions_and_names_for_a_logger():
+def test_corruptions_are_scored_and_every_number_has_a_name_for_a_logger():
     sets = {"test": seen(0), "ood/other": seen(1), "clean/0": seen(2), "noise/1": seen(3), "noise/2": seen(4)}
     evaluation = evaluate(sets, None)
     assert list(evaluation.corruptions) == ["clean", "noise"]

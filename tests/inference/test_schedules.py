@@ -22,7 +22,7 @@ def test_blundell_in_the_scale_of_the_reference():
     assert sum(shares) == pytest.approx(1, abs=1e-12)
 
 
-def test_names_and_numbers():
+def test_a_weight_is_a_number_or_the_name_of_a_schedule():
     # A name that is misspelt must not pass for a weight of its own.
     assert kl_weight(1)(0, 0, 188, 20) == kl_weight(1.0)(0, 0, 188, 20) == 1.0
     assert isinstance(kl_weight("Blundell"), Blundell)
@@ -35,14 +35,14 @@ def test_names_and_numbers():
         Constant(float("nan"))
 
 
-def test_five_and_fifteen_epochs_of_warm_up():
+def test_the_weight_warms_up_from_the_fifth_epoch_over_fifteen():
     # As published: none for five epochs, then in equal steps to 1 over fifteen.
     ramp = LinearWarmup(start=5, length=15)
     assert [ramp(epoch, 0, 188, 200) for epoch in (4, 5, 12, 19, 20)] == pytest.approx([0, 0, 7 / 15, 14 / 15, 1])
     assert [ramp.settled(epoch, 200) for epoch in (0, 19, 20, 199)] == [False, False, True, True]
 
 
-def test_warm_up_over_a_fraction_of_the_run():
+def test_the_weight_warms_up_over_a_fraction_of_the_run():
     ramp = LinearWarmup(length=0.3)
     assert [ramp(epoch, 0, 188, 20) for epoch in (0, 3, 6, 19)] == pytest.approx([0, 0.5, 1, 1])
     assert [ramp.settled(epoch, 20) for epoch in (5, 6)] == [False, True]
@@ -51,7 +51,7 @@ def test_warm_up_over_a_fraction_of_the_run():
         LinearWarmup(length=1.5)
 
 
-def test_warm_up_to_a_tempered_weight():
+def test_the_weight_warms_up_to_a_tempered_one():
     ramp = LinearWarmup(start=2, length=4, peak=0.1)
     assert [ramp(epoch, 0, 188, 20) for epoch in (1, 2, 4, 6, 19)] == pytest.approx([0, 0, 0.05, 0.1, 0.1])
     assert ramp.settled(6, 20)
@@ -59,7 +59,7 @@ def test_warm_up_to_a_tempered_weight():
         LinearWarmup(peak=0)
 
 
-def test_soenderby():
+def test_soenderbys_weight_is_one_after_a_quarter_of_the_run():
     assert [Soenderby()(epoch, 0, 188, 20) for epoch in (0, 1, 4, 5, 19)] == pytest.approx([0, 0.2, 0.8, 1, 1])
     assert Soenderby()(0, 0, 188, 3) == 0  # the reference divides by zero here
     assert Soenderby()(1, 0, 188, 3) == 1
@@ -70,7 +70,7 @@ def rates(schedule, lr):
     return [lr * schedule.factor(epoch, 200) for epoch in (0, 50, 100, 150, 199)]
 
 
-def test_learning_rates_of_the_studies():
+def test_learning_rates_are_those_of_the_published_formulas():
     # The published formulas, written out, over the whole run of 200 epochs.
     assert rates(LinearDecay(), 1e-3) == pytest.approx([1e-3 * (1 - e / 200) for e in (0, 50, 100, 150, 199)])
     hold = LinearDecay(start=100)
@@ -88,7 +88,7 @@ def test_learning_rates_of_the_studies():
         ({"end_factor": 2.0}, "end_factor must be from 0 to 1, got 2.0."),
     ],
 )
-def test_bad_decay(settings, message):
+def test_decays_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         LinearDecay(**settings)
     assert str(error.value) == message

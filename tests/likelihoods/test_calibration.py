@@ -18,7 +18,7 @@ def overconfident(n=N, factor=2.0, seed=0):
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
-def test_temperature_is_found(factor):
+def test_the_temperature_that_made_the_labels_is_found(factor):
     log_probs, labels = overconfident(factor=factor)
     temperature = fit_temperature(log_probs, labels)
     # The standard error of 1/T at the truth is 1 / sqrt(Fisher information), and that of log T is the same over 1/T.
@@ -100,7 +100,7 @@ def test_too_few_images_accept_nothing():
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
-def test_prediction_sets_cover(alpha):
+def test_prediction_sets_hold_the_label_as_often_as_promised(alpha):
     # Averaged over calibration sets the coverage is between 1 - alpha and 1 - alpha + 1 / (n + 1).
     log_probs, labels = overconfident(50_000, seed=99)
     coverages = []
@@ -119,7 +119,7 @@ def test_more_confidence_is_needed_for_less_risk():
     assert [rule.coverage for rule in rules] == sorted(rule.coverage for rule in rules)
 
 
-def test_record_and_back():
+def test_a_calibration_survives_its_record():
     calibration = Calibration.fit(*overconfident(50))
     again = Calibration(**calibration.record())
     assert again.accept_rule(0.3) == calibration.accept_rule(0.3)
@@ -137,6 +137,6 @@ def test_record_and_back():
         ),
     ],
 )
-def test_bad_arguments(call, message):
+def test_arguments_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(Calibration.fit(*overconfident(50)))

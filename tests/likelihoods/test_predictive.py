@@ -19,7 +19,7 @@ from bnn_lightning.likelihoods.categorical.predictive import summary
 LOGITS = torch.tensor([[2, 0, -1], [1, 1, 0], [0, 2, 0], [3, -1, 0]], dtype=torch.float64).unsqueeze(1)
 
 
-def test_oracle():
+def test_uncertainties_are_those_worked_out_for_four_samples():
     assert log_predictive(LOGITS).exp().squeeze(0).tolist() == pytest.approx([0.57721502, 0.33516197, 0.08762302])
     assert predictive_entropy(LOGITS).item() == pytest.approx(0.89691918)
     assert expected_entropy(LOGITS).item() == pytest.approx(0.62037739)
@@ -29,7 +29,7 @@ def test_oracle():
     assert aleatoric[0].tolist() == pytest.approx([0.13265728, 0.13240327, 0.07776832], abs=1e-8)
 
 
-def test_oracle_of_the_normalized_form():
+def test_uncertainties_of_the_normalized_form_are_those_worked_out_for_four_samples():
     probs = probabilities(LOGITS, "normalized")
     assert probs.mean(0)[0].tolist() == pytest.approx([0.50587823, 0.32486920, 0.16925257], abs=1e-8)
     aleatoric, epistemic = variances(LOGITS, "normalized")
@@ -45,7 +45,7 @@ def test_oracle_of_the_normalized_form():
 
 
 @pytest.mark.parametrize("transform", ["softmax", "normalized"])
-def test_identities_of_the_covariances(transform):
+def test_covariances_keep_their_identities(transform):
     # Both parts add up to diag(p) - p p^T of the mean p. Each is symmetric and positive semi-definite, with rows that
     # add up to 0 and the diagonal that variances() gives.
     logits = 3 * torch.randn(9, 6, 5, dtype=torch.float64)
@@ -96,7 +96,7 @@ def test_very_negative_logits_are_normalized_evenly():
         probabilities(LOGITS, "sigmoid")
 
 
-def test_against_numpy():
+def test_entropies_are_numpys():
     logits = torch.randn(7, 5, 4)
     exp = np.exp(logits.double().numpy())
     probs = exp / exp.sum(-1, keepdims=True)

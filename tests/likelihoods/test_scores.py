@@ -12,7 +12,7 @@ from bnn_lightning.likelihoods.categorical.scores import (
 from tests.likelihoods.helpers import predictions, reference
 
 
-def test_scores_against_numpy():
+def test_scores_are_numpys():
     log_probs, labels = predictions()
     expected = reference(log_probs.exp().numpy(), labels.numpy())
     computed = scores(log_probs, labels)

@@ -79,7 +79,7 @@ BARE = {CIFARNet: ("fc1", "fc2"), BaseCNN: ("conv1", "conv2"), SKNet: ("conv3",)
 
 
 @pytest.mark.parametrize(("network", "settings", "weights", "biases", "norms"), [(*row, 0)[:5] for row in COUNTS])
-def test_parameter_counts(network, settings, weights, biases, norms):
+def test_parameters_are_as_many_as_counted_by_hand(network, settings, weights, biases, norms):
     net = network(**settings)
     count = sum(parameter.numel() for parameter in net.parameters())
     assert count == weights + biases + norms
@@ -95,7 +95,7 @@ def test_parameter_counts(network, settings, weights, biases, norms):
 
 
 @pytest.mark.parametrize("network", SHAPES)
-def test_shapes_inside(network):
+def test_the_maps_inside_have_the_published_shapes(network):
     net, seen = network(), {}
     for name, module in net.named_children():
         module.register_forward_hook(lambda _, args, y, name=name: seen.update({name: tuple(y.shape[1:])}))
@@ -130,7 +130,7 @@ def test_softplus_weights_are_he_normal():
     assert weight.std().item() == pytest.approx((2 / 1000) ** 0.5, rel=5 / (2 * 1e6) ** 0.5)
 
 
-def test_unknown_activation():
+def test_an_unknown_activation_is_refused():
     with pytest.raises(ValueError, match=r"^activation must be one of relu, softplus, sigmoid, got 'tanh'\.$"):
         LeNet(activation="tanh")
 
@@ -146,7 +146,7 @@ START_KL = [
 
 
 @pytest.mark.parametrize(("network", "at_minus_5", "at_minus_3"), START_KL)
-def test_start_kl_with_the_references_initial_means(network, at_minus_5, at_minus_3):
+def test_an_untouched_network_starts_at_the_kl_of_its_initial_means(network, at_minus_5, at_minus_3):
     for rho, expected in ((-5.0, at_minus_5), (-3.0, at_minus_3)):
         net = bayesianize(network(), BBB(mu_init=(0.0, 0.1), rho_init=(rho, 0.1)))
         assert kl(net).item() == pytest.approx(expected, rel=0.01)
@@ -182,7 +182,7 @@ def test_a_scale_too_small_is_refused():
 
 
 @pytest.mark.parametrize(("alpha", "count"), [("feature", 3136), ("channel", 64)])
-def test_both_placements_between_convolution_and_linear_layer(alpha, count):
+def test_an_alpha_is_of_a_feature_or_of_a_channel_behind_convolutions(alpha, count):
     # The noise enters behind the flattening, with an alpha for each feature, or before it, with one for each channel.
     net = bayesianize(CIFARNet(), VariationalA(alpha=alpha))
     assert net.fc1.weight.alpha.log_alpha.numel() == count
@@ -222,7 +222,7 @@ def test_batchnormmlp_is_he_normal_and_shares_one_module_only_where_asked():
     assert copy.bn1 is copy.bn2
 
 
-def test_multiply_adds_by_hand():
+def test_multiply_adds_are_those_counted_by_hand():
     # conv1 24 x 24 x 20 x 25, conv2 8 x 8 x 50 x 20 x 25, fc1 800 x 500, fc2 500 x 10
     base = 24 * 24 * 20 * 25 + 8 * 8 * 50 * 20 * 25 + 800 * 500 + 500 * 10
     assert multiply_adds(BaseCNN(), (1, 28, 28)) == base

@@ -31,7 +31,7 @@ def test_checkpoint_holds_plain_values_and_restores(tmp_path):
     assert torch.equal(kl(other.network), kl(model.network))
 
 
-def test_files_that_are_not_our_checkpoints(tmp_path, capsys):
+def test_files_that_are_not_our_checkpoints_are_refused(tmp_path, capsys):
     path = tmp_path / "x.ckpt"
     with pytest.raises(CheckpointError, match=r"^there is no file .*x\.ckpt\.$"):
         read_checkpoint(path)
@@ -124,7 +124,7 @@ def test_a_checkpoint_may_name_classes_and_activations():
 
 
 @pytest.mark.parametrize("config", ["text", ["list"], {"model": {}}, {"seed_everything": 0}])
-def test_a_checkpoint_with_a_config_that_is_none(config):
+def test_a_checkpoint_with_a_config_that_is_none_is_refused(config):
     torch.save({"bnn_lightning": {"format_version": 2, "config": config}}, "a.ckpt")
     with pytest.raises(CheckpointError, match=r"^a\.ckpt holds a config that is not one of bnn fit's\.$"):
         read_checkpoint("a.ckpt")

@@ -14,7 +14,7 @@ from bnn_lightning.inference.learning_rates import LinearDecay
 from tests.training.helpers import digits, digits_ready, fit, tiny
 
 
-def test_learns_and_logs_everything():
+def test_training_learns_and_logs_everything():
     model = tiny(LRT(), lr=0.02, kl_weight=LinearWarmup(length=3), lr_schedule=LinearDecay())
     metrics = {
         name: value.item() for name, value in fit(model, digits(batch_size=50), epochs=6).callback_metrics.items()
@@ -36,7 +36,7 @@ def test_n_is_the_training_split_actually_used():
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and on a missing validation loader
-def test_n_of_a_users_own_loader():
+def test_n_is_what_a_users_own_loader_serves():
     data = TensorDataset(torch.randn(100, 1, 32, 32), torch.randint(0, 10, (100,)))
     for loader, expected in (
         (DataLoader(data, 20), 100),
@@ -123,19 +123,19 @@ def test_test_reports_samples_one_sample_and_mean_weights():
         ({"loss_form": "sum"}, "loss_form must be per_datum or total, got 'sum'."),
     ],
 )
-def test_bad_settings(settings, message):
+def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         tiny(**settings)
     assert str(error.value) == message
 
 
-def test_only_some_layers():
+def test_the_kl_is_of_the_layers_that_are_random():
     model = BayesianModule(LeNet(), BBB(), only="fc3")
     assert torch.equal(kl(model.network), kl(model.network.fc3))
     assert isinstance(model.network.fc2, nn.Linear)
 
 
-def test_network_that_returns_a_tuple():
+def test_a_network_that_returns_a_tuple_is_refused():
     model = BayesianModule(ModuleWrapper())
     with pytest.raises(ValueError, match=r"^network must return logits, a tensor, got tuple; a ModuleWrapper"):
         model(torch.zeros(1, 1, 4, 4))

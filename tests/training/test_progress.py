@@ -19,7 +19,7 @@ from bnn_lightning.training.progress import TrainingSummary
         (None, 1.0, []),
     ],
 )
-def test_caveats(elbo_per_n, weight, caveats):
+def test_tempered_and_unconverged_epochs_have_caveats(elbo_per_n, weight, caveats):
     # ln 10 = 2.303
     assert summary(epoch=4, kl_weight=weight, elbo_per_n=elbo_per_n).caveats == caveats
 
@@ -51,7 +51,7 @@ def summary(classes=10, **changes):
         ({"classes": 2, "score": 0.8}, False),
     ],
 )
-def test_not_learning(changes, flagged):
+def test_an_epoch_that_guesses_is_marked_as_not_learning(changes, flagged):
     assert ("not learning" in summary(**changes).caveats) == flagged
 
 

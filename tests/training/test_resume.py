@@ -31,7 +31,7 @@ class KilledError(Exception):
     pass
 
 
-def test_differences_are_found():
+def test_differences_between_states_are_found_by_their_place():
     state = {"a": [torch.ones(2), 1.0], "b": "x"}
     assert differences(state, {"a": [torch.ones(2), 1.0], "b": "x"}) == []
     assert differences(state, {"a": [torch.tensor([1.0, 1 + 1e-7]), 1.0], "b": "x"}) == ["/a/0"]

@@ -77,7 +77,7 @@ for _ in range(20):
     assert Run.reserve(Path(), "run").version == 80
 
 
-def test_the_same_config_started_twice_at_once():
+def test_the_same_config_started_twice_at_once_has_two_folders():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     outs = together(f"from bnn_lightning.cli import main\n\nassert main({words}) == 0", 2)
     for version, other in ((0, 1), (1, 0)):

@@ -40,7 +40,7 @@ def normal(seed):
     return philox_normal(COUNT // 4, new_key(torch.zeros(())))
 
 
-def test_moments():
+def test_moments_up_to_the_sixth_are_those_of_a_normal_law():
     z = normal(0).double()
     # The variance of the k-th power's mean is (E z^2k - (E z^k)^2) / n.
     for power, expected, second in ((1, 0, 1), (2, 1, 3), (3, 0, 15), (4, 3, 105), (6, 15, 10395)):
@@ -48,7 +48,7 @@ def test_moments():
         assert abs(z.pow(power).mean().item() - expected) < 5 * error
 
 
-def test_distribution_function():
+def test_the_distribution_function_is_that_of_a_normal_law():
     # Kolmogorov and Smirnov: sqrt(n) D exceeds 2.23 with probability 1e-4.
     z = normal(1).double().sort().values
     expected = torch.special.ndtr(z)
@@ -57,7 +57,7 @@ def test_distribution_function():
     assert math.sqrt(COUNT) * distance < 2.23
 
 
-def test_tails():
+def test_tails_are_as_heavy_as_those_of_a_normal_law():
     # Beyond 5 sigma there are 5.7e-7 of all numbers, within five standard deviations of a Poisson count.
     key = torch.tensor([11, 12])
     z = torch.cat([philox_normal(COUNT, key + torch.tensor([0, shift])) for shift in range(10)])

@@ -58,7 +58,7 @@ def test_variances_below_zero_are_zero():
         assert (v.grad[1::2] != 0).all()
 
 
-def test_lrt_noise_gradcheck():
+def test_the_gradients_of_local_noise_are_those_of_finite_differences():
     # The backward pass is written by hand; with the noise held fixed it can be checked by differences.
     def draw(mean, variance):
         torch.manual_seed(0)

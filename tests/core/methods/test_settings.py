@@ -17,7 +17,7 @@ from bnn_lightning.core.methods import (
 from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
 
 
-def test_priors_dict_of_the_reference():
+def test_the_references_dictionary_of_priors_is_understood():
     # PyTorch-BayesianCNN's dictionary of priors: its keys, and its values where there is none.
     assert hash(LRT(rho_init=[-5, 0.1], mu_init=[0, 0.1])) == hash(LRT(rho_init=(-5, 0.1), mu_init=(0, 0.1)))
     with pytest.raises(ValueError, match=r"^rho_init must be \(mean, std\) with std >= 0, .* got -5\.$"):
@@ -39,13 +39,13 @@ def test_priors_dict_of_the_reference():
         ({"mu_init": (1,)}, r"mu_init must be (mean, std) with std >= 0, such as (-5, 0.1), got (1,)."),
     ],
 )
-def test_bad_settings(settings, message):
+def test_gaussian_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         BBB(**settings)
     assert str(error.value) == message
 
 
-def test_initial_values():
+def test_means_are_kept_or_drawn_as_the_method_says():
     layer = nn.Linear(200, 200)
     kept = GaussianMethod.weight(BBB(), layer.weight)
     assert torch.equal(kept.mu, layer.weight)
@@ -82,13 +82,13 @@ def test_initial_values():
         ),
     ],
 )
-def test_bad_settings_of_the_other_methods(make, message):
+def test_settings_of_the_other_methods_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match="must be") as error:
         make()
     assert str(error.value).startswith(message)
 
 
-def test_moped_needs_the_normal_prior():
+def test_only_methods_with_a_normal_prior_take_it_from_a_trained_twin():
     assert LRT().pretrained().moped_delta == 0.1
     assert BBB(prior=LearntScale()).pretrained().moped_delta == 0
     assert Sparse().pretrained() == Sparse()

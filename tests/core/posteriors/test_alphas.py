@@ -126,7 +126,7 @@ def test_tied_alphas_pay_for_each_weight_and_shared_noise_once(shape, shared, ti
     assert posterior.kl().item() == pytest.approx(times * math.prod(shape) * kl_of_a_weight, rel=1e-9)
 
 
-def test_log_alpha_of_every_posterior():
+def test_every_posterior_tells_its_log_alpha():
     gaussian = Gaussian(torch.tensor([0.5, 0.0]), torch.tensor([inverse_softplus(0.1)] * 2), Normal())
     assert gaussian.log_alpha()[0].item() == pytest.approx(2 * math.log(0.1 / 0.5), rel=1e-5)
     assert gaussian.log_alpha()[1].item() == math.inf

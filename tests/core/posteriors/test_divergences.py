@@ -23,7 +23,7 @@ def precision_of(log_alphas):
 
 
 @pytest.mark.parametrize("function", TABLE)
-def test_kl_tables_and_that_they_fall(function):
+def test_every_kl_has_the_tabled_values_and_falls_as_alpha_grows(function):
     values = function(precision_of(LOG_ALPHAS[: len(TABLE[function])]))
     torch.testing.assert_close(values, torch.tensor(TABLE[function], dtype=F64), rtol=0, atol=1e-4)
     finely = function(precision_of(torch.linspace(-8, 0 if function is kingma_kl else 20, 300).tolist()))
@@ -35,7 +35,7 @@ def test_log_uniform_kl_is_near_the_exact_one_and_ends_at_zero():
     assert log_uniform_kl(torch.zeros(1)).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_exact_log_uniform_kl_by_quadrature():
+def test_the_exact_log_uniform_kl_is_that_of_quadrature():
     # The table of exact values itself: KL = -1/2 log alpha + E log|1 + sqrt(alpha) eps| - const, 0 as alpha grows.
     def expected_log(alpha):
         eps = torch.linspace(-12, 12, 2_000_001, dtype=F64)
@@ -57,7 +57,7 @@ def test_hierarchical_kl_is_the_least_over_prior_variances():
 
 
 @pytest.mark.parametrize("function", TABLE)
-def test_alpha_kl_gradcheck(function):
+def test_the_gradients_of_every_kl_are_those_of_finite_differences(function):
     # Some of the gradients are written by hand; Kingma's slope at alpha = 1 is the published one.
     precision = (torch.rand(20, dtype=F64) * 30 + 1).requires_grad_()
     assert torch.autograd.gradcheck(function, (precision,))

@@ -63,7 +63,7 @@ def test_kl_is_summed_in_float32_for_bfloat16_parameters():
     torch.testing.assert_close(posterior.kl(), exact.kl())
 
 
-def test_kl_gradcheck():
+def test_the_gradients_of_the_kl_are_those_of_finite_differences():
     # Of the formula itself; the pass that forms all gradients at once has a test of its own, by numpy.
     mu, rho = torch.randn(6, dtype=F64, requires_grad=True), (torch.randn(6, dtype=F64) - 2).requires_grad_()
 
@@ -87,7 +87,7 @@ def test_samples_have_the_posterior_moments_and_follow_the_seed():
     assert posterior.variance[0].item() == pytest.approx(sigma**2, rel=1e-6)
 
 
-def test_state_dict_keys_and_buffers():
+def test_priors_are_buffers_and_means_and_rho_parameters():
     posterior = Gaussian(torch.zeros(3), torch.zeros(3), Normal())
     assert set(posterior.state_dict()) == {"mu", "rho", "prior_mu", "prior_sigma"}
     assert {name for name, _ in posterior.named_parameters()} == {"mu", "rho"}
