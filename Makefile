@@ -18,7 +18,7 @@ demo: install ## Train a Bayesian 3Conv3FC on 3,200 real digits without internet
 	$(BIN)/bnn test --ckpt_path $$(ls -td checkpoints/demo/version_* | head -1)/best.ckpt
 
 # A process for each core, and a thread for each process: most tests are too small for more.
-test: install check ## Lint, types and tests
+test: install check ## Lint, types and tests; pytest -m "not slow" runs the quick ones alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install

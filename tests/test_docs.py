@@ -22,6 +22,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_python_blocks_of_the_readme_run():
     names = {}
     for block in blocks("python"):

@@ -216,6 +216,7 @@ def config(draw):
     return draw(damaged(st.just(text))) if draw(st.integers(0, 3)) == 0 else text
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # main() sets filters of its own, which pytest's would undo
 @inputs("config")
 @given(content=config())

@@ -170,6 +170,7 @@ def assert_moments(draws, mean, covariance):
     assert ((estimated - covariance).abs() <= 5 * error).all()
 
 
+@pytest.mark.slow
 @each_layer
 @each_method
 def test_mean_variance_and_covariance_of_the_outputs(name, case):
@@ -181,6 +182,7 @@ def test_mean_variance_and_covariance_of_the_outputs(name, case):
     assert_moments(y, plain(x).flatten().detach(), covariance_of_the_outputs(name, plain, layer, x).detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["linear_flattened", "conv2d_groups"])
 @each_method
 def test_weight_draws_have_the_posteriors_mean_and_variance(name, case):
@@ -251,6 +253,7 @@ def test_compiles_without_a_graph_break(name, case):
     assert compiled(x).shape == layer(x).shape
 
 
+@pytest.mark.slow
 def test_lrt_noise_is_the_same_law_in_channels_last_memory():
     # Drawn in memory order there: same layout as the plain layer's output, same distribution, still one draw an output.
     plain, layer, x = build("LRT", "conv2d", F64)

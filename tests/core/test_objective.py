@@ -54,6 +54,7 @@ def test_four_micro_batches_are_one_batch():
         torch.testing.assert_close(whole, in_parts, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_conjugate_regression_reaches_the_exact_posterior():
     # With a Gaussian likelihood the ELBO's optimum is the exact posterior: KL, its direction and N must all be right.
     prior_sigma, noise, n = 0.5, 0.3, 50

@@ -12,6 +12,7 @@ from tests.helpers import together, write_idx
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
+@pytest.mark.slow
 def test_a_set_is_downloaded_once_and_appears_whole(tmp_path):
     code = """
 import os

@@ -121,6 +121,7 @@ def test_repeated_images_are_samples_only_where_examples_are_independent():
     assert calls == [12, 12, 6]
 
 
+@pytest.mark.slow
 def test_moments_of_weight_draws_and_local_draws_agree_for_a_linear_layer():
     # Exact for one linear layer: both have the mean and variance of random weights. Over n draws the difference of two
     # means has the standard error sqrt(2 var / n); that of log variances sqrt(2 * 2 / n).

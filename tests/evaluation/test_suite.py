@@ -70,6 +70,7 @@ def test_errors_come_from_images_and_from_draws():
     assert evaluate({"test": single}, None).predictions["samples"]["nll"].draw_error is None
 
 
+@pytest.mark.slow
 def test_draw_error_is_the_spread_over_other_draws():
     # The same images with new draws, many times: the spread of the NLL is what the bootstrap of one set estimates.
     generator = torch.Generator().manual_seed(5)

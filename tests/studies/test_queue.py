@@ -33,6 +33,7 @@ def test_two_processes_take_everything_once(open_queue, tmp_path, kind):
         assert second.take("abcd") is None
 
 
+@pytest.mark.slow
 def test_processes_that_take_at_the_same_time_share_a_file(tmp_path):
     code = f"""
 import sys, time

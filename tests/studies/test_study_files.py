@@ -101,6 +101,7 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(write, settings, message):
         Study.read(write(**settings))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, capsys):

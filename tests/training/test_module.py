@@ -160,6 +160,7 @@ def test_an_improper_prior_and_sparsity_are_in_the_summary():
     assert tiny(LRT()).removes_weights is False
 
 
+@pytest.mark.slow
 def test_compile_changes_the_noise_and_nothing_else(tmp_path):
     # One epoch with and without: the same names in the checkpoint, and twice the same numbers from the same seed.
     states = []

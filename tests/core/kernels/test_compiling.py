@@ -13,6 +13,7 @@ from bnn_lightning.core.kernels.softplus import softplus
 from bnn_lightning.core.whole_network import bayesian_layers
 
 
+@pytest.mark.slow
 def test_compiled_local_reparameterisation_is_the_formula():
     for shape in ((6, 5, 4, 4), (50, 10), (3, 7), (1,), (0, 4)):
         mean, variance = torch.randn(shape, requires_grad=True), torch.rand(shape, requires_grad=True)
@@ -32,6 +33,7 @@ def test_compiled_local_reparameterisation_is_the_formula():
         torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_and_eager_kl_are_equal():
     torch.manual_seed(0)
     nets = [bayesianize(ThreeConvThreeFC(), LRT(rho_init=(-3.0, 2.0))) for _ in range(2)]
@@ -75,6 +77,7 @@ def test_softplus_is_exact_up_to_rounding(compiled):
     torch.testing.assert_close(x.grad.double(), x.detach().double().sigmoid(), rtol=1e-5, atol=1e-37)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [BBB(), LRT(), Flipout(), GaussianS(), Sparse()], ids=lambda m: type(m).__name__)
 def test_compiled_networks_have_the_same_distribution(method):
     torch.manual_seed(0)

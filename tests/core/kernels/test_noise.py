@@ -57,6 +57,7 @@ def test_the_distribution_function_is_that_of_a_normal_law():
     assert math.sqrt(COUNT) * distance < 2.23
 
 
+@pytest.mark.slow
 def test_tails_are_as_heavy_as_those_of_a_normal_law():
     # Beyond 5 sigma there are 5.7e-7 of all numbers, within five standard deviations of a Poisson count.
     key = torch.tensor([11, 12])
