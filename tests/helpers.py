@@ -28,7 +28,7 @@ def table(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def said(capsys):
+def printed(capsys):
     """What has been printed since this was last asked, errors last."""
     captured = capsys.readouterr()
     return captured.out + captured.err
@@ -41,7 +41,7 @@ class Bomb:
         return (print, ("this must not run",))
 
 
-def together(code, count):
+def run_together(code, count):
     """Runs ``code`` in ``count`` processes that begin it at the same moment; what each has printed."""
     wait = "import sys, time, pathlib\nprint('ready', flush=True)\n"
     wait += "while not pathlib.Path('go').exists(): time.sleep(0.001)\n"

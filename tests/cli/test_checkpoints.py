@@ -8,7 +8,7 @@ from bnn_lightning import BayesianClassifier, LeNet
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint, without_training_state
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, said, table
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 
@@ -35,7 +35,7 @@ def test_a_checkpoint_of_another_version_is_refused(run, capsys):
     checkpoint[KEY]["format_version"] = 99
     torch.save(checkpoint, "other.ckpt")
     assert main(["test", "--ckpt_path", "other.ckpt"]) == 2
-    assert "other.ckpt has format version 99, this bnn_lightning reads version 1" in said(capsys)
+    assert "other.ckpt has format version 99, this bnn_lightning reads version 1" in printed(capsys)
 
 
 def test_a_checkpoint_without_training_state_still_works(run, capsys):
@@ -60,7 +60,7 @@ def test_the_committed_checkpoint_predicts_digits(capsys):
     assert path.stat().st_size < 1_000_000
     assert read_checkpoint(path)[KEY]["format_version"] == 1
     assert main(["test", "--ckpt_path", str(path), "--data", "MNIST5k"]) == 2
-    assert "training images" in said(capsys)
+    assert "training images" in printed(capsys)
     assert main(["predict", "--ckpt_path", str(path), "--data", "MNIST5k"]) == 0
     rows = table(Path("lightning_logs/lenet_lrt_mnist/version_0/predictions.csv"))
     data = MNIST5k()

@@ -9,7 +9,7 @@ from bnn_lightning.cli import main
 from bnn_lightning.cli.parser import names_of
 from bnn_lightning.core.methods import Method
 from bnn_lightning.networks import Network
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, said
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 pytestmark = ON_THE_COMMAND_LINE
@@ -78,10 +78,10 @@ NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5
 def test_the_size_of_images_is_that_of_the_network(words, parameters, capsys):
     given = ["fit", "--model.network", "MLP", *SMALL, "--trainer.fast_dev_run", "true"]
     assert main([*given, *words.split()]) == 0
-    assert f"{parameters} parameters" in said(capsys)
+    assert f"{parameters} parameters" in printed(capsys)
 
 
 def test_two_sizes_of_images_are_refused(capsys):
     words = ["--model.network", "MLP", "--model.network.image_size", "28", *SMALL, "--data.image_size", "20"]
     assert main(["fit", *words]) == 2
-    assert "image_size must be one for network and data, got 28 and 20; give one of them." in said(capsys)
+    assert "image_size must be one for network and data, got 28 and 20; give one of them." in printed(capsys)

@@ -9,7 +9,7 @@ import torch
 from bnn_lightning import BayesianClassifier, Sampler
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
 
@@ -23,9 +23,9 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     capsys.readouterr()
     joined = str(run / "ensemble.ckpt")
     assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]"]) == 2
-    assert f"--output {joined} is there already; name another file." in said(capsys)
+    assert f"--output {joined} is there already; name another file." in printed(capsys)
     assert main(["test", "--ckpt_path", joined]) == 0  # with 5 samples, which are 3 of each network
-    text = said(capsys)
+    text = printed(capsys)
     assert "6 weight draws, 2 networks" in text
     assert "calibrated with" not in text
     results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
@@ -40,20 +40,20 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     model.network.members[0].load_state_dict(BayesianClassifier.from_checkpoint(second).network.state_dict())
     torch.testing.assert_close(model.sampler(2, "mean")(x)[0], model.sampler(2, "mean")(x)[1])
     assert main(["validate", "--ckpt_path", joined]) == 0
-    assert "4 local draws" in said(capsys)
+    assert "4 local draws" in printed(capsys)
     assert main(["predict", "--ckpt_path", joined]) == 0
     assert main(["ensemble", "--ckpt_path", second, "--members", f"[{joined}]", "--output", "new.ckpt"]) == 2
-    assert f"--members {joined} is an ensemble; name the checkpoints of its networks." in said(capsys)
+    assert f"--members {joined} is an ensemble; name the checkpoints of its networks." in printed(capsys)
     other = ["--model.method.prior_sigma", "0.3", "--name", "other"]
     assert main(["fit", *config, *other]) == 0
     words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]
     assert main([*words, "[checkpoints/other/version_0/best.ckpt]", "--output", "new.ckpt"]) == 2
-    assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in said(capsys)
+    assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in printed(capsys)
     assert main([*words, "[nowhere.ckpt]", "--output", "new.ckpt"]) == 2
-    assert "there is no file nowhere.ckpt." in said(capsys)
+    assert "there is no file nowhere.ckpt." in printed(capsys)
     assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2
-    assert "holds no training state" in said(capsys)
+    assert "holds no training state" in printed(capsys)
     assert main(["prune", "--ckpt_path", joined]) == 2
-    assert "--ckpt_path is of an ensemble; name the checkpoint of one of its networks." in said(capsys)
+    assert "--ckpt_path is of an ensemble; name the checkpoint of one of its networks." in printed(capsys)
     assert main(["fit", *config, "--model.members", "2", "--name", "both"]) == 2
-    assert "--model.members must be 1 to train or call a network, got 2" in said(capsys)
+    assert "--model.members must be 1 to train or call a network, got 2" in printed(capsys)

@@ -9,7 +9,7 @@ from bnn_lightning.cli import main
 from bnn_lightning.cli.parser import names_of, one_sentence
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import read_checkpoint, without_training_state
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
 NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
@@ -52,7 +52,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
 def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, capsys):
     assert main(["fit", "--config", LENET, *SMALL, *words.split()]) == 2
-    assert said(capsys) == f"bnn: error: {sentence}\n"
+    assert printed(capsys) == f"bnn: error: {sentence}\n"
     assert list(Path().iterdir()) == []
 
 
@@ -71,14 +71,15 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
 )
 def test_mistakes_in_the_verb_or_its_files_get_one_sentence(words, sentence, capsys):
     assert main(words.split()) == 2
-    text = said(capsys)
+    text = printed(capsys)
     assert sentence in text
     assert len(text.splitlines()) == 1
 
 
 def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.foo", "3"]) == 2
-    assert said(capsys) == "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
+    sentence = "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
+    assert printed(capsys) == sentence
 
 
 def test_an_unknown_message_becomes_one_sentence():
@@ -136,7 +137,7 @@ def test_mistakes_with_checkpoints_and_trainers_get_one_sentence(words, sentence
     torch.save(without_training_state(read_checkpoint(run / "last.ckpt")), "small.ckpt")
     words = words.format(run=run, config=f"{LENET} {' '.join(SMALL)}").split()
     assert main(words) == 2
-    text = said(capsys)
+    text = printed(capsys)
     assert sentence in text
     assert len(text.splitlines()) == 1
 
@@ -176,7 +177,7 @@ def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run,
     paths = {"twin": "checkpoints/twin/version_0/last.ckpt", "lrt": run / "last.ckpt", "sparse": sparse}
     words = words.format(config=f"{LENET} {' '.join(SMALL)}", **paths).split()
     assert main(words) == 2
-    text = said(capsys)
+    text = printed(capsys)
     assert sentence in text
     assert len(text.splitlines()) == 1
 
@@ -204,6 +205,6 @@ def test_mistakes_with_uncertainty_get_one_sentence(words, sentence, run, capsys
 
     monkeypatch.setattr("bnn_lightning.data.notmnist.download_url", no_internet)
     assert main(words.format(run=run).split()) == 2
-    text = said(capsys)
+    text = printed(capsys)
     assert sentence in text
     assert text.count("\n") == 1

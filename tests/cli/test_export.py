@@ -7,14 +7,14 @@ import torch
 
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
-from tests.helpers import ON_THE_COMMAND_LINE, said, table
+from tests.helpers import ON_THE_COMMAND_LINE, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 
 
 def test_export_writes_a_network_that_plain_torch_loads(sparse, capsys):
     assert main(["export", "--ckpt_path", str(sparse), "--removed", "0.995"]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     assert "Kept are the 0.5 % of weights with the highest |mu| / sigma:" in out
     assert "Largest difference of a logit between the dense network and the kept weights: " in out
     rows = table(Path("lightning_logs/sparse/version_0/export_last.csv"))

@@ -15,7 +15,7 @@ from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, said, table
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 
@@ -56,9 +56,9 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
     called = []
     monkeypatch.setattr("bnn_lightning.cli.preparation.keep_freed_memory", lambda: called.append(1) or True)
     assert main(quick) == 0
-    assert said(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
+    assert printed(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
     assert main([*quick, "--keep_memory", "false"]) == 0
-    assert "Freed memory" not in said(capsys)
+    assert "Freed memory" not in printed(capsys)
     assert len(called) == 1
 
 
@@ -85,7 +85,7 @@ def test_best_is_chosen_after_the_warm_up_by_validation_nll():
 def test_without_hold_out_the_last_epoch_is_the_result(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1"]) == 0
     assert [path.name for path in Path("checkpoints/lenet_lrt/version_0").iterdir()] == ["last.ckpt"]
-    assert "bnn test --ckpt_path checkpoints/lenet_lrt/version_0/last.ckpt" in said(capsys)
+    assert "bnn test --ckpt_path checkpoints/lenet_lrt/version_0/last.ckpt" in printed(capsys)
 
 
 def test_more_epochs_go_on_with_the_learning_rate_of_the_longer_run(run, capsys):
@@ -108,7 +108,7 @@ def test_a_seed_that_nobody_chose_is_another_each_time_and_one_for_all_processes
 
     def seed():
         assert main(words) == 0
-        return int(re.search(r"seed (\d+)", said(capsys))[1])
+        return int(re.search(r"seed (\d+)", printed(capsys))[1])
 
     first = seed()
     assert seed() != first
@@ -117,7 +117,7 @@ def test_a_seed_that_nobody_chose_is_another_each_time_and_one_for_all_processes
     assert seed() == 77
     monkeypatch.delenv("PL_GLOBAL_SEED")
     assert main(words) == 2
-    assert "--seed_everything must be a number where torchrun starts several processes, got true." in said(capsys)
+    assert "--seed_everything must be a number where torchrun starts several processes, got true." in printed(capsys)
 
 
 @pytest.mark.parametrize("method", ["null", "MCDropout"])
@@ -148,16 +148,17 @@ def test_a_run_starts_from_its_twin_and_from_nothing_else(sparse, capsys):
     assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "2"]) == 0
     capsys.readouterr()
     assert main([*words, twin]) == 2
-    assert f"--model.init_from must be a checkpoint of the deterministic twin, got {twin}: there is no" in said(capsys)
+    sentence = f"--model.init_from must be a checkpoint of the deterministic twin, got {twin}: there is no"
+    assert sentence in printed(capsys)
     assert main([*words, last]) == 2
-    assert "conv1.bias must be [6] as in this network, got nothing." in said(capsys)
+    assert "conv1.bias must be [6] as in this network, got nothing." in printed(capsys)
 
 
 def test_a_collapsed_run_ends_with_the_cure_and_keeps_its_checkpoint(capsys):
     config = str(ROOT / "configs" / "lenet300100_svd.yaml")
     words = ["--model.kl_weight", "1.0", "--trainer.max_epochs", "9", "--name", "collapse"]
     assert main(["fit", "--config", config, "--data", "MNIST5k", "--data.train_subset", "1000", *words]) == 2
-    text = said(capsys)
+    text = printed(capsys)
     assert "bnn: error: the weights have collapsed in epoch" in text
     assert "LinearWarmup" in text
     assert epochs_done(read_checkpoint("checkpoints/collapse/version_0/last.ckpt")) >= 1
@@ -189,9 +190,9 @@ def test_a_run_without_a_hold_out_is_not_calibrated(capsys):
     last = "checkpoints/all/version_0/last.ckpt"
     assert read_checkpoint(last)[KEY].get("calibration") is None
     assert main(["test", "--ckpt_path", last]) == 0
-    assert "not calibrated" in said(capsys)
+    assert "not calibrated" in printed(capsys)
     assert main(["predict", "--ckpt_path", last]) == 0
-    assert "holds no calibration" in said(capsys)
+    assert "holds no calibration" in printed(capsys)
     assert "decision" not in table(Path("lightning_logs/all/version_0/predictions.csv"))[0]
 
 

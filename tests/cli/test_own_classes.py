@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning.cli import main
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said, table
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 
@@ -33,7 +33,7 @@ def test_a_users_own_network_and_data_train_by_class_path(capsys):
     own = ["--model.network", f"{__name__}.OwnNetwork", "--model.network.width", "7", "--model.method", "LRT"]
     assert main(["fit", *own, "--data", f"{__name__}.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
     assert main(["test", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]) == 0
-    assert "OwnData, 40 images:" in said(capsys)
+    assert "OwnData, 40 images:" in printed(capsys)
 
 
 def test_our_network_trains_on_a_users_own_data():
@@ -66,9 +66,9 @@ def test_a_users_pictures_go_from_training_to_decisions(capsys):
     best = "checkpoints/own/version_0/best.ckpt"
     ood = "[{class_path: ImageFolder, init_args: {root: elsewhere}}]"
     assert main(["test", "--ckpt_path", best, "--data.ood", ood]) == 0
-    assert "Told from ImageFolder:" in said(capsys)
+    assert "Told from ImageFolder:" in printed(capsys)
     assert main(["test", "--ckpt_path", best, "--data.ood", ood.replace("elsewhere", "photos")]) == 2
-    assert "--data.ood must be images from elsewhere, got ImageFolder" in said(capsys)
+    assert "--data.ood must be images from elsewhere, got ImageFolder" in printed(capsys)
     # Without --data the pictures of the test set, not those that it was trained on.
     assert main(["predict", "--ckpt_path", best]) == 0
     assert len(table(Path("lightning_logs/own/version_0/predictions.csv"))) == 12

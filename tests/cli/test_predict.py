@@ -7,7 +7,7 @@ from PIL import Image
 
 from bnn_lightning.cli import main
 from bnn_lightning.cli.preparation import _gives_data
-from tests.helpers import ON_THE_COMMAND_LINE, said, table
+from tests.helpers import ON_THE_COMMAND_LINE, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 
@@ -61,7 +61,7 @@ def test_predict_says_what_to_do_with_each_picture(run, capsys):
     best = str(run / "best.ckpt")
     words = ["predict", "--ckpt_path", best, "--target_risk", "0.85", "--alpha", "0.2"]
     assert main(words) == 0
-    assert "Accepted is what has a confidence of" in said(capsys)
+    assert "Accepted is what has a confidence of" in printed(capsys)
     rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
     assert {row["decision"] for row in rows} == {"accept", "abstain"}
     assert any(" | " in row["set"] for row in rows)

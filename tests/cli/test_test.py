@@ -12,14 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bnn_lightning.cli import main
 from bnn_lightning.evaluation.suite import OOD_SCORES
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint
-from tests.helpers import ON_THE_COMMAND_LINE, said, table, write_idx
+from tests.helpers import ON_THE_COMMAND_LINE, printed, table, write_idx
 
 pytestmark = ON_THE_COMMAND_LINE
 
 
 def test_a_checkpoint_alone_can_be_tested(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
     assert results["images"] == 1000
     assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights"]
@@ -33,7 +33,7 @@ def test_a_checkpoint_alone_can_be_tested(run, capsys):
 
 def test_flags_win_over_the_checkpoint(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     assert "50 weight draws" in out
     assert "calibrated with 25 samples" in out
 
@@ -51,7 +51,7 @@ def test_a_checkpoint_is_not_tested_on_images_it_was_trained_on(run, capsys):
     checkpoint[KEY]["data"]["name"] = "MNIST"
     torch.save(checkpoint, "other.ckpt")
     assert main(["test", "--ckpt_path", "other.ckpt"]) == 2
-    assert "its images are MNIST training images, which this checkpoint may have been trained on" in said(capsys)
+    assert "its images are MNIST training images, which this checkpoint may have been trained on" in printed(capsys)
     assert main(["predict", "--ckpt_path", "other.ckpt"]) == 0
 
 
@@ -60,9 +60,8 @@ def test_a_checkpoint_is_not_tested_on_other_classes(run, capsys):
     write_idx(Path("data/notMNIST/t10k-images-idx3-ubyte"), rows)
     write_idx(Path("data/notMNIST/t10k-labels-idx1-ubyte"), torch.arange(50).numpy() % 10)
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 2
-    assert "NotMNIST has the classes A, B, ... J, but the checkpoint was trained on MNIST5k with 0, 1, ... 9" in said(
-        capsys
-    )
+    sentence = "NotMNIST has the classes A, B, ... J, but the checkpoint was trained on MNIST5k with 0, 1, ... 9"
+    assert sentence in printed(capsys)
     assert main(["predict", "--ckpt_path", str(run / "best.ckpt"), "--data", "NotMNIST"]) == 0
 
 
@@ -70,7 +69,7 @@ def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
     before = sorted(Path().rglob("*"))
     for verb in ("test", "predict"):
         assert main([verb, "--ckpt_path", str(run / "last.ckpt"), "--trainer.fast_dev_run", "true"]) == 0
-    assert "500 predictions, which are not written" in said(capsys)
+    assert "500 predictions, which are not written" in printed(capsys)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -86,14 +85,14 @@ def test_a_test_set_that_is_split_by_seed_is_the_checkpoints(run, capsys):
     assert main([*last, "0"]) == 0
     capsys.readouterr()
     assert main([*last, "5"]) == 2
-    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has tra" in said(capsys)
+    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the test set has tra" in printed(capsys)
     # A set with test images of its own has them whatever the seed.
     assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 0
 
 
 def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert main(["test", "--ckpt_path", str(sparse)]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     assert "Kept are the weights with log alpha below 3:" in out
     assert re.search(r"\nfc1 +235,200 ", out)
     assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
@@ -113,7 +112,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
 def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     for title in ("AURC", "ECE at temperature", "risk at 95 % coverage", "± images", "± draws"):
         assert title in out
     assert "Told from RenderedLetters:" in out
@@ -143,7 +142,7 @@ def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
 @pytest.mark.parametrize("draws", ["local", "mean"])
 def test_samples_are_drawn_as_asked(run, draws, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
-    assert {"local": "25 local draws", "mean": "mean weights"}[draws] in said(capsys)
+    assert {"local": "25 local draws", "mean": "mean weights"}[draws] in printed(capsys)
     logs = Path("lightning_logs/lenet_lrt/version_0")
     assert (logs / f"test_mnist5k_best_{draws}.json").is_file()
     assert not (logs / "test_mnist5k_best.json").exists()

@@ -3,33 +3,31 @@
 import re
 
 from bnn_lightning.cli import main
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, said
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
 
 
 def test_validate_reports_the_hold_out(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt")]) == 0
-    out = said(capsys)
+    out = printed(capsys)
     assert "MNIST5k, 60 images:" in out
     assert re.search(r"\n +5 local draws\naccuracy +\d+\.\d\d %\n", out)
 
 
 def test_a_hold_out_that_has_the_training_images_is_refused(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data", "MNIST", "--data.root", "mnist"]) == 2
-    assert "--data must be the checkpoint's, MNIST5k, got MNIST, whose hold-out has its training images." in said(
-        capsys
-    )
+    sentence = "--data must be the checkpoint's, MNIST5k, got MNIST, whose hold-out has its training images."
+    assert sentence in printed(capsys)
 
 
 def test_validate_refuses_another_split_and_a_run_without_one(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 2
-    assert "--data.seed must be the checkpoint's, 0, got 5; on another split the hold-out has training images." in said(
-        capsys
-    )
+    sentence = "--data.seed must be the checkpoint's, 0, got 5; on another split the hold-out has training images."
+    assert sentence in printed(capsys)
     assert (
         main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1", "--name", "all"])
         == 0
     )
     assert main(["validate", "--ckpt_path", "checkpoints/all/version_0/last.ckpt"]) == 2
-    assert "was trained without a hold-out to validate on." in said(capsys)
+    assert "was trained without a hold-out to validate on." in printed(capsys)

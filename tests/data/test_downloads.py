@@ -7,7 +7,7 @@ import torch
 
 from bnn_lightning.data.downloads import fetch
 from bnn_lightning.files import atomic_write
-from tests.helpers import together, write_idx
+from tests.helpers import run_together, write_idx
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -30,7 +30,7 @@ def download(folder):
 fetch(Path("root"), "SET", place.is_file, download)
 print(len(place.read_text()))
 """
-    assert [out.split() for out in together(code, 4)] == [["200"]] * 4
+    assert [out.split() for out in run_together(code, 4)] == [["200"]] * 4
     assert Path("downloads").read_text() == "x"
     assert {path.name for path in Path("root").iterdir()} - {".SET.lock"} == {"SET"}
 

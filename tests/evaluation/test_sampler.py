@@ -73,7 +73,7 @@ def test_samples_follow_their_seed_and_leave_everything_as_it_was(draws):
     assert all(layer.sampling for layer in (net[0], net[5]))
 
 
-def twice(kind):
+def chain_with_a_module_twice(kind):
     """A chain with one module in two places."""
     module = {"activation": nn.ReLU(), "linear": nn.Linear(6, 6), "norm": nn.BatchNorm1d(6)}[kind]
     if kind == "linear":
@@ -88,7 +88,7 @@ def twice(kind):
 @pytest.mark.parametrize("method", [None, LRT(rho_init=(-30.0, 0.0)), BBB(rho_init=(-30.0, 0.0))])
 @pytest.mark.parametrize("draws", ["weights", "local", "mean"])
 def test_a_module_that_stands_in_two_places_is_run_in_both(kind, method, draws):
-    net = twice(kind).double().train()
+    net = chain_with_a_module_twice(kind).double().train()
     x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
     with torch.no_grad():
         net(x + 1)  # statistics of its own, for the norm

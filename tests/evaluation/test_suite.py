@@ -14,7 +14,7 @@ from bnn_lightning.likelihoods.categorical.scores import ood_scores, scores
 DRAWS, IMAGES, CLASSES = 8, 400, 5
 
 
-def seen(seed, spread=1.0, images=IMAGES, confident=6.0):
+def outputs_of(seed, spread=1.0, images=IMAGES, confident=6.0):
     """What a network said about images: logits of draws around a right answer."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (images,), generator=generator)
@@ -36,7 +36,7 @@ def calibration(temperature):
 
 
 def test_scores_are_those_of_the_mean_over_all_draws():
-    outputs = seen(0)
+    outputs = outputs_of(0)
     evaluation = evaluate({"test": outputs}, None)
     expected = scores(log_predictive(outputs.outputs), outputs.labels)
     assert {name: estimate.value for name, estimate in evaluation.predictions["samples"].items()} == expected
@@ -48,7 +48,7 @@ def test_scores_are_those_of_the_mean_over_all_draws():
 
 
 def test_scaled_scores_are_at_the_calibrated_temperature():
-    outputs = seen(0)
+    outputs = outputs_of(0)
     row = evaluate({"test": outputs}, calibration(2.0)).predictions["samples"]
     expected = scores(scaled(outputs.summary["log_probs"], 2.0), outputs.labels)
     for name in ("nll", "brier", "ece", "adaptive_ece"):
@@ -58,7 +58,7 @@ def test_scaled_scores_are_at_the_calibrated_temperature():
 
 def test_errors_come_from_images_and_from_draws():
     # More images shrink the one, equal draws leave nothing of the other.
-    outputs = seen(0)
+    outputs = outputs_of(0)
     row = evaluate({"test": outputs}, None).predictions["samples"]
     nll = -outputs.summary["log_probs"].gather(1, outputs.labels.unsqueeze(1))
     expected = nll.std().item() / IMAGES**0.5
@@ -74,7 +74,7 @@ def test_errors_come_from_images_and_from_draws():
 def test_draw_error_is_the_spread_over_other_draws():
     # The same images with new draws, many times: the spread of the NLL is what the bootstrap of one set estimates.
     generator = torch.Generator().manual_seed(5)
-    base = seen(0)
+    base = outputs_of(0)
     centre = base.outputs.mean(0, keepdim=True)
     values, estimates = [], []
     for number in range(400):
@@ -91,7 +91,7 @@ def test_draw_error_is_the_spread_over_other_draws():
 
 def test_an_ensembles_draw_error_is_that_of_its_members_draws():
     # Members that differ, each with draws that do not: there is nothing that could have been drawn otherwise.
-    outputs = seen(0)
+    outputs = outputs_of(0)
     logits = outputs.outputs[:2].repeat_interleave(4, 0)
     row = evaluate({"test": replace(outputs, outputs=logits)}, None, members=2).predictions["samples"]["nll"]
     assert row.draw_error == pytest.approx(0, abs=1e-6)
@@ -101,16 +101,16 @@ def test_an_ensembles_draw_error_is_that_of_its_members_draws():
 
 
 def test_other_ways_of_predicting_are_scored_on_their_own():
-    outputs = replace(seen(0), others={"mean_weights": {"log_probs": seen(1).summary["log_probs"]}})
+    outputs = replace(outputs_of(0), others={"mean_weights": {"log_probs": outputs_of(1).summary["log_probs"]}})
     evaluation = evaluate({"test": outputs}, None)
     assert list(evaluation.predictions) == ["samples", "mean_weights"]
-    expected = scores(seen(1).summary["log_probs"], outputs.labels)
+    expected = scores(outputs_of(1).summary["log_probs"], outputs.labels)
     assert evaluation.predictions["mean_weights"]["nll"].value == expected["nll"]
 
 
 def test_ood_compares_the_other_images_with_the_test_images():
     # The fault of a peer: in-distribution images in the place of the others give 0.5.
-    inside, outside = seen(0), seen(1, confident=0.0, images=300)
+    inside, outside = outputs_of(0), outputs_of(1, confident=0.0, images=300)
     evaluation = evaluate({"test": inside, "ood/other": outside, "ood/same": inside}, None)
     assert list(evaluation.ood) == ["other", "same"]
     inside_scores, outside_scores = ood_scores(inside.summary), ood_scores(outside.summary)
@@ -141,7 +141,13 @@ def test_tempered_entropy_is_numpys():
 
 
 def test_corruptions_are_scored_and_every_number_has_a_name_for_a_logger():
-    sets = {"test": seen(0), "ood/other": seen(1), "clean/0": seen(2), "noise/1": seen(3), "noise/2": seen(4)}
+    sets = {
+        "test": outputs_of(0),
+        "ood/other": outputs_of(1),
+        "clean/0": outputs_of(2),
+        "noise/1": outputs_of(3),
+        "noise/2": outputs_of(4),
+    }
     evaluation = evaluate(sets, None)
     assert list(evaluation.corruptions) == ["clean", "noise"]
     expected = scores(sets["noise/2"].summary["log_probs"], sets["noise/2"].labels)

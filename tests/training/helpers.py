@@ -43,7 +43,7 @@ def tiny(method=None, **settings):
     return module(network, method, **settings)
 
 
-def digits_ready():
+def loaded_digits():
     data = digits()
     data.setup("fit")
     return data

@@ -12,7 +12,7 @@ from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.training.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
 from bnn_lightning.training.checkpoints import epochs_done, read_checkpoint
 from bnn_lightning.training.saving import Checkpoints
-from tests.training.helpers import digits, digits_ready, fit, module, tiny
+from tests.training.helpers import digits, fit, loaded_digits, module, tiny
 
 
 class Hundred(nn.Sequential):
@@ -72,7 +72,7 @@ def test_the_end_of_an_epoch_is_looked_at_before_its_checkpoint_is_written(tmp_p
 
 
 def test_images_that_are_not_finite_are_named():
-    data = digits_ready()
+    data = loaded_digits()
     data.std = [0.0]
     model = tiny(LRT())
     with pytest.raises(TrainingStoppedError, match="step 1: the images are not finite"):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 from bnn_lightning import BBB, LRT, BayesianModule, LeNet, MCDropout, ModuleWrapper, Sparse, kl, sampling
 from bnn_lightning.inference.kl_weights import Blundell, LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay
-from tests.training.helpers import digits, digits_ready, fit, tiny
+from tests.training.helpers import digits, fit, loaded_digits, tiny
 
 
 def test_training_learns_and_logs_everything():
@@ -51,7 +51,7 @@ def test_n_is_what_a_users_own_loader_serves():
 def test_loss_of_a_step_is_nll_plus_weighted_kl_over_n():
     model = tiny(BBB(), kl_weight=0.25)
     fit(model)
-    x, labels = next(iter(digits_ready().train_dataloader()))
+    x, labels = next(iter(loaded_digits().train_dataloader()))
     with sampling(model, False):
         expected = nn.functional.cross_entropy(model(x), labels) + 0.25 * kl(model.network) / 400
         model.on_train_epoch_start()
@@ -61,7 +61,7 @@ def test_loss_of_a_step_is_nll_plus_weighted_kl_over_n():
 def test_several_training_samples_average_log_likelihoods_and_count_the_kl_once():
     model = tiny(BBB(rho_init=(-1.0, 0.1)), samples=3)
     fit(model)
-    x, labels = next(iter(digits_ready().train_dataloader()))
+    x, labels = next(iter(loaded_digits().train_dataloader()))
     model.on_train_epoch_start()
     torch.manual_seed(5)
     loss = model.training_step((x, labels), 0)

@@ -10,7 +10,7 @@ from bnn_lightning.cli import main
 from bnn_lightning.files import UnwritableError, require_space
 from bnn_lightning.training.checkpoints import read_checkpoint
 from bnn_lightning.training.runs import Run
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, together
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, run_together
 
 TWO_EPOCHS = [*SMALL, "--trainer.max_epochs", "2"]
 LAST = "checkpoints/lenet_lrt/version_0/last.ckpt"
@@ -72,14 +72,14 @@ from bnn_lightning.training.runs import Run
 for _ in range(20):
     print(Run.reserve(Path(), "run").version)
 """
-    versions = [int(line) for out in together(code, 4) for line in out.split()]
+    versions = [int(line) for out in run_together(code, 4) for line in out.split()]
     assert sorted(versions) == list(range(80))
     assert Run.reserve(Path(), "run").version == 80
 
 
 def test_the_same_config_started_twice_at_once_has_two_folders():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
-    outs = together(f"from bnn_lightning.cli import main\n\nassert main({words}) == 0", 2)
+    outs = run_together(f"from bnn_lightning.cli import main\n\nassert main({words}) == 0", 2)
     for version, other in ((0, 1), (1, 0)):
         logs, checkpoints = (
             Path(tree, "lenet_lrt", f"version_{version}") for tree in ("lightning_logs", "checkpoints")
@@ -87,6 +87,6 @@ def test_the_same_config_started_twice_at_once_has_two_folders():
         assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
         assert len((logs / "metrics.csv").read_text().splitlines()) == 2
         assert len(list(logs.glob("events.*"))) >= 1
-        said = [out for out in outs if f"version_{version}" in out]
-        assert len(said) == 1
-        assert f"version_{other}" not in said[0]
+        naming_it = [out for out in outs if f"version_{version}" in out]
+        assert len(naming_it) == 1
+        assert f"version_{other}" not in naming_it[0]
