@@ -76,8 +76,8 @@ NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5
     ],
 )
 def test_the_size_of_images_is_that_of_the_network(words, parameters, capsys):
-    given = ["fit", "--model.network", "MLP", *SMALL, "--trainer.fast_dev_run", "true"]
-    assert main([*given, *words.split()]) == 0
+    command = ["fit", "--model.network", "MLP", *SMALL, "--trainer.fast_dev_run", "true"]
+    assert main([*command, *words.split()]) == 0
     assert f"{parameters} parameters" in printed(capsys)
 
 

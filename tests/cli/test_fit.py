@@ -53,13 +53,13 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
     quick = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]
-    called = []
-    monkeypatch.setattr("bnn_lightning.cli.preparation.keep_freed_memory", lambda: called.append(1) or True)
+    calls = []
+    monkeypatch.setattr("bnn_lightning.cli.preparation.keep_freed_memory", lambda: calls.append(1) or True)
     assert main(quick) == 0
     assert printed(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
     assert main([*quick, "--keep_memory", "false"]) == 0
     assert "Freed memory" not in printed(capsys)
-    assert len(called) == 1
+    assert len(calls) == 1
 
 
 def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
@@ -171,17 +171,17 @@ def test_fit_calibrates_on_the_half_of_the_hold_out_that_selected_nothing(run):
     for name in ("best", "last"):
         model = BayesianClassifier.from_checkpoint(run / f"{name}.ckpt")
         assert list(model.calibration) == ["mean", "local", "weights"]
-        probs = {}
+        fitted = {}
         for half in ("calibration", "selection"):
             images = getattr(data, half)
             mean, std = data.mean[0], data.std[0]
             x = (images.pixels / 255 - mean) / std
             log_probs = log_predictive(Sampler(model.network, model.test_samples)(x))
-            probs[half] = Calibration.fit(log_probs, images.labels)
-        kept = model.calibration["weights"]
-        assert kept.temperature == pytest.approx(probs["calibration"].temperature, rel=1e-3)
-        torch.testing.assert_close(kept.confidence, probs["calibration"].confidence, rtol=1e-3, atol=1e-4)
-        assert not torch.allclose(kept.confidence, probs["selection"].confidence, rtol=1e-3, atol=1e-4)
+            fitted[half] = Calibration.fit(log_probs, images.labels)
+        calibration = model.calibration["weights"]
+        assert calibration.temperature == pytest.approx(fitted["calibration"].temperature, rel=1e-3)
+        torch.testing.assert_close(calibration.confidence, fitted["calibration"].confidence, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(calibration.confidence, fitted["selection"].confidence, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_without_a_hold_out_is_not_calibrated(capsys):

@@ -66,8 +66,8 @@ def test_a_run_killed_between_writing_a_checkpoint_and_putting_it_in_place_goes_
     process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS], KILL_AT_REPLACE.format(call=call))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    left = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
-    assert left == [".last.ckpt", "last"]
+    files = sorted(path.name.rsplit(".", 1)[0] for path in Path(LAST).parent.iterdir())
+    assert files == [".last.ckpt", "last"]
     assert read_checkpoint(LAST)["global_step"] == steps
     time.sleep(1)  # TensorBoard takes files in the order of the seconds in their names
     assert main(["fit", "--ckpt_path", LAST]) == 0
@@ -134,12 +134,12 @@ def test_the_second_ctrl_c_stops_at_once():
 def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "1"]) == 0
     capsys.readouterr()
-    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
+    one_more_epoch = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
     Path("c.yaml").write_text(f"ckpt_path: {LAST}\n")
     in_config = f"--ckpt_path {LAST} stands in a config; it goes on the command line."
     for words, sentence in (
-        ([*more, "--model.lr", "0.5"], "--model.lr is 0.001 to the end of a run that goes on, got 0.5."),
-        ([*more, "--name", "../x"], "--name must be the name of a folder, without /, got ../x."),
+        ([*one_more_epoch, "--model.lr", "0.5"], "--model.lr is 0.001 to the end of a run that goes on, got 0.5."),
+        ([*one_more_epoch, "--name", "../x"], "--name must be the name of a folder, without /, got ../x."),
         (["fit", "--config", LENET, "--config", "c.yaml"], in_config),
     ):
         assert main(words) == 2
@@ -151,10 +151,10 @@ def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys)
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "2", *words]) == 0
     write_checkpoint(read_checkpoint(LAST), Path(BEST))
     assert main(["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "3"]) == 0
-    kept = Path(LAST).read_bytes()
+    content = Path(LAST).read_bytes()
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", BEST, "--trainer.max_epochs", "3"]) == 0
-    assert Path(LAST).read_bytes() == kept
+    assert Path(LAST).read_bytes() == content
     assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt/version_1" in capsys.readouterr().out
     assert epochs_done(read_checkpoint(LAST.replace("version_0", "version_1"))) == 3
 
@@ -167,12 +167,12 @@ def test_a_run_is_trained_by_one_process_at_a_time(capsys):
         [sys.executable, "-c", f"import sys\n{holds}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "held\n"
-    more = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
-    assert main(more) == 2
+    one_more_epoch = ["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]
+    assert main(one_more_epoch) == 2
     assert f"--ckpt_path {LAST}: its run is being trained by another process." in capsys.readouterr().err
     os.kill(other.pid, signal.SIGKILL)  # who dies holds nothing
     other.communicate()
-    assert main(more) == 0
+    assert main(one_more_epoch) == 0
 
 
 def test_the_same_seed_gives_the_same_run_in_another_process(alone):

@@ -40,8 +40,8 @@ def test_a_network_may_be_one_layer_and_a_shared_layer_is_made_random_once():
 )
 def test_only_the_named_layers_become_random(only, random):
     net = nn.ModuleDict({"conv": nn.Conv1d(1, 1, 1), "fc1": nn.Linear(1, 1), "fc2": nn.Linear(1, 1)})
-    made = bayesianize(net, BBB(), only=only)
-    assert [name for name, module in made.items() if isinstance(module, BayesianLayer)] == random
+    bayesian = bayesianize(net, BBB(), only=only)
+    assert [name for name, module in bayesian.items() if isinstance(module, BayesianLayer)] == random
 
 
 def test_a_name_that_no_layer_has_is_refused():
@@ -125,11 +125,11 @@ def test_plain_is_the_inverse_of_bayesianize(layer):
 def test_plain_leaves_the_network_alone_and_masks_what_it_is_told():
     net = bayesianize(small(), BBB())
     mask = torch.rand(4, 8) < 0.5
-    made = to_plain(net, {"3.weight": mask})
-    assert torch.equal(made[3].weight, net[3].weight.mu * mask)
-    assert torch.equal(made[0].weight, net[0].weight.mu)
+    masked = to_plain(net, {"3.weight": mask})
+    assert torch.equal(masked[3].weight, net[3].weight.mu * mask)
+    assert torch.equal(masked[0].weight, net[0].weight.mu)
     assert isinstance(net[3], BayesianLayer)
-    made[0].weight.data.zero_()
+    masked[0].weight.data.zero_()
     assert net[0].weight.mu.abs().sum() > 0
 
 
@@ -187,8 +187,8 @@ def test_channels_must_divide_the_features():
 @pytest.mark.parametrize("layer", PLAIN_LAYERS, ids=str)
 def test_a_vector_over_inputs_is_the_same_on_the_input_and_on_the_weights(layer, channels):
     # Each input's factor, whether it multiplies the input or the weights that read it; groups read their own inputs.
-    made = BayesianLayer(layer, LRT(), channels).double()
-    op, weight = made.op, made.weight.mu
+    bayesian = BayesianLayer(layer, LRT(), channels).double()
+    op, weight = bayesian.op, bayesian.weight.mu
     x = torch.randn(2, op.in_features, *(9,) * (weight.dim() - 2), dtype=torch.float64)
     for count in {op.in_features, op.in_channels}:
         by_input = torch.randn(count, dtype=torch.float64)

@@ -97,9 +97,9 @@ def build(name, case, dtype=torch.float32):
 
 
 def test_every_method_is_under_contract_with_every_word_that_it_takes():
-    here = {method for method in leaves(Method) if method.__module__.startswith("bnn_")}
-    assert {type(method) for method, _ in METHODS.values()} == here
-    for kind in here:
+    our_methods = {method for method in leaves(Method) if method.__module__.startswith("bnn_")}
+    assert {type(method) for method, _ in METHODS.values()} == our_methods
+    for kind in our_methods:
         tried = [method for method, _ in METHODS.values() if type(method) is kind]
         for base in kind.__mro__:
             for setting, type_ in inspect.get_annotations(base, eval_str=True).items():

@@ -56,14 +56,14 @@ def test_notmnist_from_the_original_archive_counts_what_cannot_be_read(tmp_path)
         for label, letter in enumerate("ABCDEFGHIJ")
         for n in range(5)
     ]
-    bad = [
+    unreadable = [
         ("notMNIST_small/A/empty.png", b"no picture"),
         ("notMNIST_small/F/cut.png", png(7)[:50]),
         ("notMNIST_small/B/large.png", png(7, (280, 28))),
         ("notMNIST_small/C/huge.png", b"x" * 100_001),
     ]
-    others = [("notMNIST_small/A/._hidden.png", b"of a Mac"), ("notMNIST_small/readme.txt", b"letters")]
-    write_archive(tmp_path / "notMNIST" / "notMNIST_small.tar.gz", [*letters, *bad, *others])
+    ignored = [("notMNIST_small/A/._hidden.png", b"of a Mac"), ("notMNIST_small/readme.txt", b"letters")]
+    write_archive(tmp_path / "notMNIST" / "notMNIST_small.tar.gz", [*letters, *unreadable, *ignored])
     data = NotMNIST(str(tmp_path), val_split=0)
     with pytest.warns(UserWarning, match=r"4 unreadable files of notMNIST_small\.tar\.gz left out"):
         images = data.load_ood()

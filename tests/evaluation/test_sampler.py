@@ -156,9 +156,9 @@ def test_samples_differ_where_only_some_layers_are_random():
 
 def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again(monkeypatch):
     net = network(LRT(rho_init=WIDE))
-    kept = Sampler(net, 6, chunk=18)
-    expected = kept(X)
-    assert len(kept._drawn) == 6
+    keeping = Sampler(net, 6, chunk=18)
+    expected = keeping(X)
+    assert len(keeping._drawn) == 6
     monkeypatch.setattr("bnn_lightning.evaluation.sampler._KEPT", 1000)
     sampler = Sampler(net, 6, chunk=18)
     torch.testing.assert_close(sampler(X), expected)

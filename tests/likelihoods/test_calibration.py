@@ -121,9 +121,9 @@ def test_more_confidence_is_needed_for_less_risk():
 
 def test_a_calibration_survives_its_record():
     calibration = Calibration.fit(*overconfident(50))
-    again = Calibration(**calibration.record())
-    assert again.accept_rule(0.3) == calibration.accept_rule(0.3)
-    assert again.set_threshold(0.1) == calibration.set_threshold(0.1)
+    restored = Calibration(**calibration.record())
+    assert restored.accept_rule(0.3) == calibration.accept_rule(0.3)
+    assert restored.set_threshold(0.1) == calibration.set_threshold(0.1)
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def test_parameters_are_as_many_as_counted_by_hand(network, settings, weights, b
     size = getattr(net, "image_size", 32)
     # Per-weight variational dropout doubles the weights alone; biases carry no noise.
     for method in (Sparse(), HierarchicalB()):
-        made = bayesianize(net, method)
-        assert sum(parameter.numel() for parameter in made.parameters()) == 2 * weights + biases + norms
+        sparse = bayesianize(net, method)
+        assert sum(parameter.numel() for parameter in sparse.parameters()) == 2 * weights + biases + norms
     x = torch.randn(2, settings.get("in_channels", 3 if network is CIFARNet else 1), size, size)
     assert net(x).shape == (2, settings.get("num_classes", 10))
 

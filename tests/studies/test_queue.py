@@ -70,30 +70,30 @@ def test_what_a_dead_process_had_is_run_again_and_what_a_living_one_has_is_not(o
     with living.at_work():
         living.fill("abc", {}, retry=False, retake=False)
         with dead.at_work():
-            lost = dead.take("abc")
+            lost_trial = dead.take("abc")
             (dead._folder / dead._lock).unlink()  # as it is where the folder was cleaned; the lock is gone either way
-        had = living.take("abc")
+        living_trial = living.take("abc")
         with new.at_work():
             new.fill("abc", {}, retry=False, retake=False)
             assert sorted(keys_of(take_all(new))) == ["a", "c"]
-    assert keys_of([lost, had]) == ["a", "b"]
+    assert keys_of([lost_trial, living_trial]) == ["a", "b"]
 
 
 def test_another_places_runs_are_taken_only_when_asked(open_queue):
     far, near = open_queue("far"), open_queue("near")  # another machine, or another folder of this one
     with far.at_work(), near.at_work():
         far.fill("ab", {}, retry=False, retake=False)
-        theirs = far.take("ab")
+        far_trial = far.take("ab")
         near.fill("ab", {}, retry=False, retake=False)
-        (b,) = take_all(near)
-        assert b.user_attrs["key"] == "b"
+        (trial_b,) = take_all(near)
+        assert trial_b.user_attrs["key"] == "b"
         assert len(near.running_hosts()) == 2
-        near.finish(b, {"val_nll": 0.5})
+        near.finish(trial_b, {"val_nll": 0.5})
         near.fill("ab", {}, retry=False, retake=True)
-        (a,) = take_all(near)
-        assert a.user_attrs["key"] == "a"
+        (trial_a,) = take_all(near)
+        assert trial_a.user_attrs["key"] == "a"
         # They were alive after all: what they did is not lost.
-        far.finish(theirs, {"val_nll": 0.25})
+        far.finish(far_trial, {"val_nll": 0.25})
         assert near.rows() == {"a": {"val_nll": 0.25}, "b": {"val_nll": 0.5}}
 
 
@@ -109,9 +109,9 @@ def test_failed_runs_wait_for_a_retry_and_rows_of_a_file_count_as_done(open_queu
         queue.fill("abc", done | queue.rows(), retry=False, retake=False)
         assert take_all(queue) == []
         queue.fill("abc", done | queue.rows(), retry=True, retake=False)
-        again = take_all(queue)
-        assert keys_of(again) == ["b", "c"]
-        queue.finish(again[1], {"val_nll": 0.5})
+        retried = take_all(queue)
+        assert keys_of(retried) == ["b", "c"]
+        queue.finish(retried[1], {"val_nll": 0.5})
         assert queue.rows()["c"] == {"val_nll": 0.5}
 
 
@@ -124,12 +124,12 @@ def test_a_search_goes_on_with_what_it_was_at(open_queue):
     spaces = {"model.lr": FloatDistribution(0.001, 0.1)}
     dead, living, new = open_queue(), open_queue(), open_queue()
     with dead.at_work():
-        lost = dead.ask(spaces)
+        lost_trial = dead.ask(spaces)
     with living.at_work(), new.at_work():
         living.enqueue_lost(retake=False)
         new.enqueue_lost(retake=False)
-        assert living.ask(spaces).params == lost.params
-        assert new.ask(spaces).params != lost.params
+        assert living.ask(spaces).params == lost_trial.params
+        assert new.ask(spaces).params != lost_trial.params
 
 
 def test_what_a_living_machine_begins_is_not_retaken(write, open_queue):

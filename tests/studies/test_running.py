@@ -161,8 +161,8 @@ def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, capsys
     process.wait()
     capsys.readouterr()
     assert study([str(path)]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert [line for line in told if line.startswith("going")] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("going")] == [
         f"going on with {name}, seed 0" for name in ("first", "second")
     ]
     assert table_of(Path("results/tiny.csv")) == whole

@@ -270,14 +270,14 @@ def test_a_classifier_that_was_loaded_and_trained_anew_starts_anew(tmp_path):
     data = MNIST5k(image_size=32, train_subset=500, batch_size=50)
     with pytest.raises(KilledError):
         train(tmp_path, model, data)
-    again = classifier(LRT())
-    again.on_load_checkpoint(read_checkpoint(tmp_path / "last.ckpt"))
+    loaded = classifier(LRT())
+    loaded.on_load_checkpoint(read_checkpoint(tmp_path / "last.ckpt"))
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    again.trainer = Trainer(logger=False, enable_checkpointing=False)
-    again.on_train_batch_start(None, 0)
+    loaded.trainer = Trainer(logger=False, enable_checkpointing=False)
+    loaded.on_train_batch_start(None, 0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert again._sums is None
+    assert loaded._sums is None
 
 
 def test_a_wish_to_stop_is_of_one_run():

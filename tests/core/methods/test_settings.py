@@ -23,8 +23,8 @@ def test_the_references_dictionary_of_priors_is_understood():
     with pytest.raises(ValueError, match=r"^rho_init must be \(mean, std\) with std >= 0, .* got -5\.$"):
         LRT(rho_init=-5)
     assert BBB.from_priors(None) == BBB(prior_mu=0.0, prior_sigma=0.1, mu_init=(0.0, 0.1), rho_init=(-3.0, 0.1))
-    given = {"prior_sigma": 0.3, "posterior_rho_initial": (-5, 0.2)}
-    assert LRT.from_priors(given) == LRT(prior_sigma=0.3, mu_init=(0.0, 0.1), rho_init=(-5, 0.2))
+    priors = {"prior_sigma": 0.3, "posterior_rho_initial": (-5, 0.2)}
+    assert LRT.from_priors(priors) == LRT(prior_sigma=0.3, mu_init=(0.0, 0.1), rho_init=(-5, 0.2))
     with pytest.raises(ValueError, match=r"^priors has the unknown key 'prior_rho'; known keys: prior_mu, prior_sigma"):
         LRT.from_priors({"prior_rho": 1})
 
