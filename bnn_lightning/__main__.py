@@ -2,16 +2,13 @@
 
 import sys
 
+from bnn_lightning.cli import entry
+
 
 def main() -> int:
     """Runs the command line; gives its exit code."""
-    if sys.argv[1:2] == ["study"]:
-        from bnn_lightning.studies import study  # and Optuna, which the other verbs need not wait for
-
-        return study(sys.argv[2:])
-    from bnn_lightning.cli import main as verb
-
-    return verb()
+    # Studies stand above the command line, which therefore learns of their verb here.
+    return entry.main(programs={"study": "bnn_lightning.studies.command:study"})
 
 
 if __name__ == "__main__":

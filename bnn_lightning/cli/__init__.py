@@ -1,7 +1,6 @@
-"""The command line, ``bnn``: LightningCLI with verbs of its own, and with errors of one sentence."""
+"""The command line, ``bnn``: LightningCLI with one file for each verb, and with errors of one sentence."""
 
-from bnn_lightning.cli.entry import main, refusal
+from bnn_lightning.cli.entry import first_error, main
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.cli.verbs import CommandLine
 
-__all__ = ["CommandLine", "UsageError", "main", "refusal"]
+__all__ = ["UsageError", "first_error", "main"]

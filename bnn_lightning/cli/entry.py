@@ -1,76 +1,137 @@
-"""``bnn`` as a function: words in, exit code out, every error one sentence."""
+"""``bnn`` as a function: words in, exit code out.
 
-import logging
+Help and mistyped verbs need no more than the standard library; torch and Lightning are imported when a verb runs.
+"""
+
+import ast
 import os
 import signal
 import sys
-import warnings
-from typing import Any
+import textwrap
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import get_terminal_size
+from types import MappingProxyType
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
+import bnn_lightning
 from bnn_lightning.cli.errors import StoppedError, UsageError
-from bnn_lightning.cli.parser import ParseError, one_sentence
-from bnn_lightning.cli.verbs import CommandLine
+
+_NOT_VERBS = ("__init__", "base")  # files of cli/verbs that hold no verb
+_NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command line; 0 when all went well, 2 after one sentence that says what did not."""
-    _silence_the_libraries()
+def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRAMS) -> int:
+    """Runs the command line.
+
+    Args:
+        args: the words after ``bnn``; None takes those of this process.
+        programs: verbs with a command line of their own: for each name a function, as ``module:function``, that takes
+            the words after it and gives an exit code.
+
+    Returns:
+        the exit code: 0 when all went well, 2 after one sentence that says what did not.
+    """
+    name, *words = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        CommandLine(args)
+        if name in ("-h", "--help"):
+            print(help_page(programs))
+        elif name == "--version":
+            print(f"bnn_lightning {bnn_lightning.__version__}")
+        elif name in programs:
+            module, _, function = programs[name].partition(":")
+            return getattr(import_module(module), function)(words)
+        else:
+            class_path = _class_path(name, programs)
+            from bnn_lightning.cli.command_line import run_verb
+
+            run_verb(class_path, name, words)
     except BrokenPipeError:
         # Whoever was reading, such as head, has seen enough; there is nowhere left to say anything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ParseError, UsageError) as error:
-        print(f"bnn: error: {_sentence(error, args)}", file=sys.stderr)
+    except UsageError as error:
+        print(f"bnn: error: {error}", file=sys.stderr)
         return 2
     except (StoppedError, KeyboardInterrupt) as error:
-        signum = error.signum if isinstance(error, StoppedError) else signal.SIGINT
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return 0  # Lightning kills the first process where another one leaves in any other way
         print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
-        return 128 + signum  # as the shell has it
+        return 128 + (error.signum if isinstance(error, StoppedError) else signal.SIGINT)  # as the shell has it
     return 0
 
 
-class _AcceptedError(Exception):
-    """Network and data module could be built."""
-
-
-class _Check(CommandLine):
-    """Goes no further than that."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        raise _AcceptedError
-
-
-def refusal(args: list[str]) -> str:
+def first_error(args: list[str]) -> str:
     """The sentence that ``bnn`` would refuse ``args`` with before it reads any image or writes anything; often none."""
-    _silence_the_libraries()
+    name, *words = args
     try:
-        _Check(args)
-    except _AcceptedError:
-        return ""
-    except (ParseError, UsageError) as error:
-        return _sentence(error, args)
-    raise AssertionError("a trainer was built")
+        class_path = _class_path(name, _NO_PROGRAMS)
+        from bnn_lightning.cli.command_line import dry_parse
+
+        dry_parse(class_path, name, words)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
-def _sentence(error: ParseError | UsageError, args: list[str] | None) -> str:
-    return one_sentence(str(error), _verb(args)) if isinstance(error, ParseError) else str(error)
+def verbs() -> dict[str, str]:
+    """The class path of each verb in ``cli/verbs``: ``fit`` is the class ``Fit`` of the file ``fit.py``."""
+    names = sorted(path.stem for path in Path(__file__).with_name("verbs").glob("*.py"))
+    return {
+        name: f"{__package__}.verbs.{name}.{name.title().replace('_', '')}" for name in names if name not in _NOT_VERBS
+    }
 
 
-def _verb(args: list[str] | None) -> str:
-    """What was asked for; fit, whose help has the most, where that was no verb."""
-    words = sys.argv[1:] if args is None else args
-    return words[0] if words and words[0] in CommandLine.subcommands() else "fit"
+def help_page(programs: Mapping[str, str]) -> str:
+    """What ``bnn --help`` shows: every verb with the first line of its file's docstring."""
+    modules = {name: class_path.rpartition(".")[0] for name, class_path in verbs().items()}
+    modules |= {name: function.partition(":")[0] for name, function in programs.items()}
+    names = sorted(modules)
+    width = min(get_terminal_size().columns, 110)
+    indent = 4 + max(map(len, names))
+    lines = [
+        textwrap.fill(
+            _first_line(modules[name]), width, initial_indent=f"  {name:{indent - 2}}", subsequent_indent=" " * indent
+        )
+        for name in names
+    ]
+    end = (
+        "bnn VERB --help shows the options of a verb, bnn --version the version. A verb of your own goes by its class "
+        "path, such as mypackage.count.Count."
+    )
+    return "\n".join(
+        [
+            f"usage: bnn {{{','.join(names)}}} [options]",
+            "",
+            textwrap.fill((bnn_lightning.__doc__ or "").partition("\n")[0], width),
+            "",
+            "Verbs:",
+            *lines,
+            "",
+            textwrap.fill(end, width),
+            "",
+            "To begin:",
+            "  bnn fit --config configs/lenet_lrt.yaml",
+            "  bnn test --ckpt_path checkpoints/lenet_lrt/version_0/best.ckpt",
+        ]
+    )
 
 
-def _silence_the_libraries() -> None:
-    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
-    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
+def _class_path(name: str, programs: Mapping[str, str]) -> str:
+    """The class path of the verb that is called ``name``; a name with dots is one already."""
+    if "." in name:
+        return name
+    class_paths = verbs()
+    if name in class_paths:
+        return class_paths[name]
+    names = sorted([*class_paths, *programs])
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? It" if close else "it"
+    raise UsageError(f"there is no verb {name}; {hint} can be {', '.join(names)}, or the class path of your own.")
+
+
+def _first_line(module: str) -> str:
+    """The first line of the docstring of a module, which is read and not imported."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or "").partition("\n")[0]

@@ -2,18 +2,22 @@
 
 import argparse
 import re
+import sys
 from difflib import get_close_matches
-from inspect import isabstract
+from inspect import isabstract, signature
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from bnn_lightning.cli.settings import class_name, class_of
+from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.methods import Method
-from bnn_lightning.core.posteriors import Prior
+from bnn_lightning.core.posteriors import Posterior
+from bnn_lightning.core.priors import Prior
 from bnn_lightning.data import ImageData
-from bnn_lightning.inference.kl_weights import KLWeight
-from bnn_lightning.inference.learning_rates import LRSchedule
+from bnn_lightning.inference import Inference, KLWeight, LRSchedule
+from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.networks import Network
 
 # What is chosen by name, and the class that all names of a kind belong to.
@@ -21,8 +25,11 @@ PARTS: dict[str, type] = {
     "model.network": Network,
     "model.method": Method,
     "model.method.prior": Prior,
-    "model.kl_weight": KLWeight,
-    "model.lr_schedule": LRSchedule,
+    "model.method.posterior": Posterior,
+    "model.inference": Inference,
+    "model.inference.kl_weight": KLWeight,
+    "model.inference.lr_schedule": LRSchedule,
+    "model.likelihood": Likelihood,
     "data": ImageData,
 }
 
@@ -39,30 +46,16 @@ _TRAINER_ARGUMENTS = {
     "default_root_dir": "Where lightning_logs/ and checkpoints/ go; null is the current folder.",
 }
 
-# How a checkpoint's network is sampled, which is still a choice.
-SAMPLING = ("val_samples", "test_samples", "draws", "predict_chunk", "test_seed")
-
-VERBS = {
-    "fit": "Train a network; with --ckpt_path alone, go on where a checkpoint stopped.",
-    "validate": "Measure a checkpoint on the part of the hold-out that selects the best epoch.",
-    "test": "Measure a checkpoint on test images.",
-    "predict": "Write a checkpoint's predictions, their uncertainty and what to make of them to predictions.csv.",
-    "ensemble": "Put trained networks together as one checkpoint, for test and predict.",
-    "prune": "Measure a checkpoint's mean weights without more and more of those that carry least signal.",
-    "export": "Write a checkpoint's mean weights as a smaller network that plain torch loads.",
-    "study": "Run a grid of runs, on one machine or several, and report it as a table.",
-}
-
 # Help in our words where an argument comes from elsewhere.
 _HELP = {
-    "ckpt_path": "A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
     "data": "The images.",
     "seed_everything": "Seed of initial weights and noise; true draws one.",
     "config": "A config file; flags win over it, and later files over earlier ones.",
     "help": "Show this help.",
 }
 
-_TITLES = {"trainer": "Trainer", "model": "Model", "data": "Data", "ckpt_path": "Checkpoint"}
+# Titles of help's groups, by how the names of their arguments begin; the first that fits counts.
+_TITLES = {"trainer": "Trainer", "model.sampling": "Sampling", "model": "Model", "data": "Data"}
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
@@ -94,7 +87,9 @@ class ShortHelp(DefaultHelpFormatter):
         if action.required and action.option_strings:
             return f"{text} (required)"
         shown = action.option_strings and action.nargs != 0 and action.default is not argparse.SUPPRESS
-        return f"{text} (default: %(default)s)" if shown and action.dest not in ("config", "help") else text
+        if not shown or action.dest in ("config", "help"):
+            return text
+        return f"{text} (default: {class_name(action.default) if _is_class(action.default) else '%(default)s'})"
 
 
 class Parser(LightningArgumentParser):
@@ -110,6 +105,11 @@ class Parser(LightningArgumentParser):
         """Nothing: an error is one sentence."""
 
 
+def _is_class(value: Any) -> bool:
+    """Whether the value of a setting names a class."""
+    return isinstance(value, Namespace) and "class_path" in value
+
+
 def names_of(base: type) -> list[str]:
     """The names that the command line knows for a kind of part, such as the methods."""
     names: list[str] = []
@@ -121,51 +121,63 @@ def names_of(base: type) -> list[str]:
     return sorted(names)
 
 
-def shorten_help(parser: LightningArgumentParser, verb: str) -> None:
-    """Leaves in a verb's help what its user needs, and says where the rest is."""
-    parser.usage = f"bnn {verb} [--config FILE] [--ckpt_path FILE] [options]"
-    parser.description = VERBS[verb]
+def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None:
+    """Leaves in the help of ``bnn NAME`` what its user needs, and says where the rest is."""
+    checkpoint = "--ckpt_path FILE" if verb.needs_checkpoint else "[--ckpt_path FILE]"
+    parser.usage = f"bnn {name} {checkpoint} [--config FILE] [options]"
+    parser.description = (sys.modules[type(verb).__module__].__doc__ or "").partition("\n")[0]
     parser.epilog = (
-        f"Names are those listed, or the class path of your own. The settings of a part: bnn {verb} --data.help MNIST, "
-        f"--model.method.help LRT. Other arguments of lightning.pytorch.Trainer go as --trainer.NAME, but for "
-        f"max_steps and max_time: a run is whole epochs. --print_config shows all values."
+        f"Names are those listed, or the class path of your own. The settings of a part: bnn {name} --data.help MNIST, "
+        "--model.method.help LRT, --model.inference.help Variational. Other arguments of lightning.pytorch.Trainer go "
+        "as --trainer.NAME, but for max_steps and max_time: a run is whole epochs. --print_config shows all values."
     )
     for action in parser._actions:
-        part, _, name = action.dest.rpartition(".")
+        part, _, argument = action.dest.rpartition(".")
         action.help = _HELP.get(action.dest, action.help)
         if action.dest in PARTS:
             names = ", ".join(names_of(PARTS[action.dest]))
             action.help = f"{(action.help or '').strip().rstrip('.')}. Names: {names}."
+            if _is_class(action.default):
+                settings = ", ".join(signature(class_of(action.default)).parameters)
+                action.help += f" Settings of {class_name(action.default)}: {settings}." if settings else ""
             action.metavar = "NAME"
         elif action.metavar is None and action.choices is None and action.nargs != 0:
             # The argument's name in capitals would take a line of its own.
             action.metavar = "FILE" if action.dest in ("config", "ckpt_path") else "VALUE"
-        if part == "trainer" and name in _TRAINER_ARGUMENTS:
-            action.help = _TRAINER_ARGUMENTS[name]
+        if part == "trainer" and argument in _TRAINER_ARGUMENTS:
+            action.help = _TRAINER_ARGUMENTS[argument]
             action.option_strings = action.option_strings[:1]
-        elif part == "trainer" or action.dest in ("trainer", "model", "print_config") or name == "help":
-            vars(action)["hidden"] = True
-        # A checkpoint brings its model: only how it is sampled is still a choice.
-        if verb != "fit" and part == "model" and name not in SAMPLING:
-            vars(action)["hidden"] = True
-        # These mean nothing to a network that is yet to be trained; members comes with the checkpoint of an ensemble,
-        # and what lets a fault through is named by the error.
-        if action.dest in ("model.members", "model.allow_shared_statistics") or (
-            verb == "fit" and name in ("draws", "predict_chunk")
-        ):
-            vars(action)["hidden"] = True
-        if verb != "fit" and action.dest in ("trainer.max_epochs", "trainer.accumulate_grad_batches"):
-            vars(action)["hidden"] = True
+        vars(action)["hidden"] = _is_hidden(verb, action.dest)
     for group in parser._action_groups:
-        dests = {action.dest.partition(".")[0] for action in group._group_actions}
-        group.title = next((title for part, title in _TITLES.items() if part in dests), "Options")
+        dests = [action.dest for action in group._group_actions]
+        titles = (title for start, title in _TITLES.items() if any(dest.startswith(start) for dest in dests))
+        group.title = next(titles, "Options")
+
+
+def _is_hidden(verb: Verb, dest: str) -> bool:
+    """Whether help leaves an argument out: the user of this verb has no choice there, or hardly ever."""
+    part, _, argument = dest.rpartition(".")
+    if dest in ("trainer", "model", "model.sampling", "print_config") or argument == "help":
+        return True
+    if part == "trainer":
+        of_training = argument in ("max_epochs", "accumulate_grad_batches")
+        return argument not in _TRAINER_ARGUMENTS or (of_training and not verb.trains)
+    if verb.needs_checkpoint:
+        return part == "model"  # a checkpoint brings its model: only model.sampling is still a choice
+    # The first two mean nothing to a network that is yet to be trained; members comes with the checkpoint of an
+    # ensemble, and what lets a fault through is named by the error.
+    rare = ("sampling.draws", "sampling.chunk", "members", "allow_shared_statistics")
+    return dest.removeprefix("model.") in rare
 
 
 def one_sentence(message: str, verb: str = "fit") -> str:
     """What jsonargparse says about a value given to ``bnn VERB``, in one sentence with the flag, value and cure."""
     if found := re.search(r"arguments are required: (.*)", message):
-        missing = " and ".join(f"--{name.partition('.')[2]}" for name in found[1].split(", "))
-        return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+        names = found[1].split(", ")
+        missing = " and ".join(f"--{name}" for name in names)
+        if "data" in names or "model.network" in names:
+            return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+        return f"{missing} missing; bnn {verb} --help says what it is."
     flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Option '(\w+)' is not accepted", message):
         return f"{flag}.{found[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
@@ -196,28 +208,3 @@ def one_sentence(message: str, verb: str = "fit") -> str:
     lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"{flag}: {text}." if len(flag) > 2 else f"{text}."
-
-
-def value_of(flag: str, words: list[str]) -> str | None:
-    """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
-    value = None
-    for place, word in enumerate(words):
-        if word == flag:
-            value = words[place + 1] if place + 1 < len(words) else None
-        elif word.startswith(f"{flag}="):
-            value = word.removeprefix(f"{flag}=")
-    return value
-
-
-def configs_first(words: list[str]) -> list[str]:
-    """The same command line with its config files in front, so that flags win wherever they stand."""
-    configs, others = [], []
-    rest = iter(words[1:])
-    for word in rest:
-        if word in ("-c", "--config"):
-            configs += [word, next(rest, "")]
-        elif word.startswith("--config="):
-            configs.append(word)
-        else:
-            others.append(word)
-    return [*words[:1], *configs, *others]

@@ -2,7 +2,6 @@
 
 from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -10,13 +9,17 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import instantiate_class
 
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.data import ImageData
 
 
 def class_of(part: Namespace) -> type:
     """The class that a part of a config names."""
     module, name = part.class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
+
+
+def class_name(part: Namespace | None) -> str:
+    """The name of that class without its module; a network without a method is deterministic."""
+    return part.class_path.rpartition(".")[2] if part else "deterministic"
 
 
 def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
@@ -34,30 +37,9 @@ def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
             refuse_nulls(value.get("init_args") or Namespace(), class_of(value), key)
 
 
-def check_length(config: Namespace) -> None:
-    """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
-    trainer = config.trainer
-    if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
-        raise UsageError(f"--name must be the name of a folder, without /, got {config.name}.")
-    if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
-        raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
-    if trainer.max_epochs is not None and trainer.max_epochs < 1:
-        raise UsageError(
-            f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
-        )
-    if trainer.overfit_batches and issubclass(class_of(config.data), ImageData):
-        raise UsageError(
-            "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few."
-        )
-    if (batches := trainer.accumulate_grad_batches) is not None and batches < 1:
-        raise UsageError(f"--trainer.accumulate_grad_batches must be 1 or more, got {batches}.")
-    if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
-        raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
-
-
-def check_limit(trainer: Namespace, verb: str) -> None:
+def check_limit(trainer: Namespace, stage: str) -> None:
     """Nothing can be said about no images."""
-    name = f"limit_{ {'validate': 'val', 'fit': 'train'}.get(verb, verb) }_batches"
+    name = f"limit_{ {'validate': 'val', 'fit': 'train'}.get(stage, stage) }_batches"
     if trainer.get(name) == 0:
         raise UsageError(f"--trainer.{name} must be above 0, got 0.")
 
@@ -65,10 +47,10 @@ def check_limit(trainer: Namespace, verb: str) -> None:
 def check_precision(trainer: Namespace, model: Namespace) -> None:
     """Refuses what Lightning would change in silence, what overflows, and what would stop sigma from being learnt."""
     precision = str(trainer.precision)
-    if precision in ("16", "16-mixed") and model.loss_form == "total":
+    if precision in ("16", "16-mixed") and (model.inference.get("init_args") or {}).get("loss_form") == "total":
         raise UsageError(
-            f"--model.loss_form must be per_datum with --trainer.precision {precision}, whose numbers end at 65,504, "
-            "got total."
+            f"--model.inference.loss_form must be per_datum with --trainer.precision {precision}, whose numbers end at "
+            "65,504, got total."
         )
     cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
     if precision in ("16", "16-mixed") and cpu:

@@ -1,5 +1,6 @@
 """``bnn study``: runs a grid or a search of settings, and reports the results in one reproducible table."""
 
-from bnn_lightning.studies.command import study
+import lazy_loader
 
-__all__ = ["study"]
+# ``bnn --help`` looks into this package, and is not to wait for Optuna.
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"command": ["study"]})

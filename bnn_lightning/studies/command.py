@@ -1,4 +1,4 @@
-"""The command-line interface of ``bnn study``."""
+"""Run a grid of runs, on one machine or several, and report it as a table."""
 
 import argparse
 import signal

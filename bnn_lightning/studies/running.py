@@ -18,7 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from bnn_lightning.cli import UsageError, main, refusal
+from bnn_lightning.cli import UsageError, first_error, main
 from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
@@ -203,7 +203,7 @@ def dry_run(study: Study, results: Path, only: str, retry: bool, say: Callable[[
         hint = f", {failed} of them failed: --retry runs those again" if failed and not retry else ""
         say(f"{len(tasks) - len(left)} of {len(tasks)} runs have their row{hint}.")
     by_cell = {task.cell.name: task.fit_arguments for task in left}
-    refused = {cell: reason for cell, arguments in by_cell.items() if (reason := refusal(arguments))}
+    refused = {cell: reason for cell, arguments in by_cell.items() if (reason := first_error(arguments))}
     for cell, reason in refused.items():
         say(f"will fail: {cell}: {reason}")
     return len(refused)
@@ -307,7 +307,8 @@ def _process_context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bnn_lightning.cli"])
+    names = ("command_line", "verbs.fit", "verbs.test")
+    context.set_forkserver_preload([f"bnn_lightning.cli.{name}" for name in names])
     return context
 
 

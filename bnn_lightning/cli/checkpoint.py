@@ -1,0 +1,44 @@
+"""The checkpoints that a command line names, and which of their settings go under its flags."""
+
+from pathlib import Path
+from typing import Any
+
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.training.checkpoints import CheckpointError, Record
+
+
+def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:
+    """The checkpoint of ``bnn fit`` that ``flag`` names.
+
+    Raises:
+        UsageError: when the file cannot be read, or holds no config.
+    """
+    try:
+        record = Record.read(path)
+    except CheckpointError as error:
+        raise UsageError(f"{flag}: {error}") from error
+    if record.config is None:
+        raise UsageError(f"{flag} {path} was saved from Python and holds no config; load it in Python.")
+    return record
+
+
+def config_of(record: Record) -> dict[str, Any]:
+    """The config of the run that wrote a checkpoint, which :func:`read_given` has looked for."""
+    assert record.config is not None
+    return record.config
+
+
+def settings_of(record: Record, trains: bool) -> dict[str, Any]:
+    """The part of a checkpoint's config that goes under the flags of a command line.
+
+    Args:
+        record: of the checkpoint.
+        trains: whether the verb trains, and goes on with all that was set.
+    """
+    config = config_of(record)
+    if trains:
+        # The run's folders are where the checkpoint lies; not where a stranger's file would have them.
+        return config | {"trainer": config["trainer"] | {"default_root_dir": None}}
+    # Where it trained, how long, and what was saved when, says nothing about where it is tested.
+    parts = {part: config[part] for part in ("seed_everything", "name", "model", "data")}
+    return parts | {"trainer": {"precision": config["trainer"]["precision"]}}

@@ -1,0 +1,243 @@
+"""LightningCLI for one verb: parses its words, with a checkpoint's config under them, and builds what they ask for."""
+
+import logging
+import os
+import secrets
+import sys
+import warnings
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import __version__ as lightning_version
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from torchvision import __version__ as torchvision_version
+
+import bnn_lightning
+from bnn_lightning.cli.checkpoint import read_given, settings_of
+from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.folders import choose_folders
+from bnn_lightning.cli.images import load_images
+from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.settings import check_limit, check_precision, class_name, fit_network_to_data, refuse_nulls
+from bnn_lightning.cli.user_errors import user_errors
+from bnn_lightning.cli.verbs.base import Verb, load_verb
+from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
+from bnn_lightning.core.kernels.memory import keep_freed_memory
+from bnn_lightning.data import ImageData
+from bnn_lightning.training.callbacks import EpochBar
+from bnn_lightning.training.checkpoints import Record
+from bnn_lightning.training.module import BayesianModule
+from bnn_lightning.training.saving import AtomicCheckpointIO
+
+
+def run_verb(class_path: str, name: str, words: list[str]) -> None:
+    """Runs the verb of that class, which was asked for by ``name``, with the words that followed."""
+    try:
+        CommandLine(load_verb(class_path), name, words).run()
+    except (StoppedError, KeyboardInterrupt):
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            raise
+        # Any other process leaves in silence: Lightning kills the first one where another fails.
+
+
+def dry_parse(class_path: str, name: str, words: list[str]) -> None:
+    """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
+    _DryParse(load_verb(class_path), name, words)
+
+
+class CommandLine(LightningCLI):
+    """One call of ``bnn VERB``, parsed and built; :meth:`run` has the verb do its work.
+
+    Args:
+        verb: what is asked for.
+        name: the word that asked for it, which sentences repeat.
+        words: those after it.
+    """
+
+    def __init__(self, verb: Verb, name: str, words: list[str]):
+        _silence_the_libraries()
+        self.verb, self.name = verb, name
+        self.checkpoint: Record | None = None
+        super().__init__(
+            BayesianModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False},
+            parser_class=Parser,
+            subclass_mode_data=True,
+            args=words,
+            run=False,  # verbs are not methods of a Trainer; without Lightning's, the config is this verb's own
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def run(self) -> None:
+        """Has the verb do its work."""
+        arguments = {name: self.config_init[name] for name in self._verb_arguments}
+        with user_errors(self.config):
+            self.verb.run(self.session, **arguments)
+
+    # Parsing
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        needed = self.verb.needs_checkpoint
+        parser.add_argument(
+            "--ckpt_path",
+            type=str if needed else str | None,
+            required=needed,
+            help="A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
+        )
+        self._verb_arguments = parser.add_method_arguments(type(self.verb), "run", as_group=False, skip={"session"})
+        super().add_default_arguments_to_parser(parser)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Name of the run's folders; null makes one from the config."
+        )
+        parser.add_argument(
+            "--keep_memory", type=bool, default=True, help="Whether glibc keeps freed memory for the next step."
+        )
+        shorten_help(parser, self.verb, self.name)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Puts the checkpoint's own config under everything that is on the command line."""
+        words: list[str] = list(args or [])
+        path = value_of("--ckpt_path", words)
+        self._data_is_given = gives_data(words)
+        words = in_todays_words(words, _note)
+        if path is not None:
+            self.checkpoint = read_given(path)
+            words = ["--config", yaml.safe_dump(settings_of(self.checkpoint, self.verb.trains)), *words]
+        elif self.verb.needs_checkpoint and not asks_for_help(words):
+            raise UsageError(
+                f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
+            )
+        try:
+            self.config = parser.parse_args(configs_first(words))
+        except UnicodeDecodeError as error:
+            raise UsageError("--config must be a YAML file, got one that is not text.") from error
+        except ParseError as error:
+            raise UsageError(one_sentence(str(error), self.name)) from error
+        seed = self.config.seed_everything
+        if seed is True:
+            self.config.seed_everything = _drawn_seed()
+        elif isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
+
+    # Building
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config
+        self._keeps_memory = config.keep_memory and keep_freed_memory()
+        for part, owner in (("model", BayesianModule), ("trainer", Trainer)):
+            if not isinstance(config[part], Namespace):
+                raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
+            refuse_nulls(config[part], owner, part)
+        refuse_nulls(Namespace(data=config.data), None, "")
+        if config.ckpt_path and self.checkpoint is None:
+            raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")
+        if self.checkpoint is None:
+            with user_errors(config):
+                fit_network_to_data(config)
+        self.verb.check(config)
+        check_limit(config.trainer, self.verb.stage)
+        check_precision(config.trainer, config.model)
+        if self.verb.one_device:
+            if config.trainer.devices not in (1, "1", "auto"):
+                raise UsageError(f"--trainer.devices must be 1 for {self.name}, got {config.trainer.devices}.")
+            config.trainer.devices = 1
+        if config.name is None:
+            parts = (config.model.network, config.model.method, config.data)
+            config.name = "_".join(map(class_name, parts)).lower()
+
+    def instantiate_classes(self) -> None:
+        with user_errors(self.config):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        # Images come before the run's folders: what is wrong with them shows while nothing has been written.
+        if isinstance(self.datamodule, ImageData):
+            load_images(self.datamodule, self.verb, self.config, self.checkpoint, self._data_is_given)
+        self.session = session = Session(
+            config=self.config,
+            record=self._record(),
+            model=self.model,
+            datamodule=self.datamodule,
+            given_checkpoint=self.checkpoint,
+            run=choose_folders(self.verb.trains, self.config, self.model, self.checkpoint),
+            # A pipe has no width of its own; tables are not to be cut to 80 columns there.
+            console=Console(width=None if sys.stdout.isatty() else 120),
+            keeps_memory=self._keeps_memory,
+        )
+        callbacks: list[Callback] = [EpochBar()] if session.shows_progress_bar else []
+        callbacks += self.verb.callbacks(session)
+        settings = self.config_init.trainer
+        plugins = settings.plugins if isinstance(settings.plugins, list) else [settings.plugins or AtomicCheckpointIO()]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, AtomicCheckpointIO()]
+        logger = self._logger(session) if settings.logger in (None, True) else settings.logger
+        own = {"logger": logger, "enable_progress_bar": session.shows_progress_bar, "plugins": plugins}
+        try:
+            session.trainer = self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
+        return session.trainer
+
+    def _logger(self, session: Session) -> TensorBoardLogger:
+        logs = session.run.logs
+        # What a run that was killed has drawn beyond its checkpoint is drawn again.
+        drawn_again = session.checkpoint.global_step if self.verb.trains and session.is_in_own_folders else None
+        return TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name, purge_step=drawn_again)
+
+    def _record(self) -> dict[str, Any]:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))
+        for of_this_call in ("config", "ckpt_path"):
+            config.pop(of_this_call, None)
+        return {
+            "config": config,
+            "versions": {
+                "bnn_lightning": bnn_lightning.__version__,
+                "torch": str(torch.__version__),
+                "torchvision": torchvision_version,
+                "lightning": lightning_version,
+                "python": sys.version.split()[0],
+            },
+        }
+
+
+class _DryParse(CommandLine):
+    """Parses and builds network and data, then stops."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
+
+
+@rank_zero_only
+def _note(line: str) -> None:
+    print(f"bnn: {line}", file=sys.stderr)
+
+
+def _drawn_seed() -> int:
+    """A seed that nobody chose; the one that the first process has drawn, in the others that Lightning starts."""
+    if "LOCAL_RANK" not in os.environ:
+        return secrets.randbelow(2**32)
+    if "PL_GLOBAL_SEED" not in os.environ:
+        raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
+    return int(os.environ["PL_GLOBAL_SEED"])
+
+
+def _silence_the_libraries() -> None:
+    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
+    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")

@@ -1,0 +1,56 @@
+"""Loads the images that a verb runs on, and refuses those that would make its results mean nothing."""
+
+from jsonargparse import Namespace
+
+from bnn_lightning.cli.checkpoint import config_of
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.settings import class_of
+from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.data import ImageData
+from bnn_lightning.training.checkpoints import Record
+
+
+def load_images(data: ImageData, verb: Verb, config: Namespace, checkpoint: Record | None, data_is_given: bool) -> None:
+    """Loads the images: as the checkpoint's were, and not those that it was trained on.
+
+    Args:
+        data: which is set up.
+        verb: that will run on them.
+        config: every setting, as it was parsed.
+        checkpoint: of ``--ckpt_path``, or None.
+        data_is_given: whether the command line says which images, and not the checkpoint alone.
+    """
+    if checkpoint is not None and checkpoint.data is not None and not verb.trains:
+        trained_on = checkpoint.data["name"]
+        if verb.labelled and data.training_images_of == trained_on:
+            raise UsageError(
+                f"--data {data.name}: its images are {trained_on} training images, which this checkpoint may have "
+                f"been trained on; test on --data {trained_on}, or use bnn predict."
+            )
+        data.prepare_like(checkpoint.data, verb.labelled)
+        if verb.labelled:
+            _refuse_another_split(data, verb, config.data, config_of(checkpoint)["data"])
+        if verb.stage == "predict":
+            # Without any data it is the checkpoint's own test set that is predicted.
+            data.predicts_test_images = not data_is_given
+    data.setup(verb.stage)
+
+
+def _refuse_another_split(data: ImageData, verb: Verb, asked: Namespace, trained_on: dict) -> None:
+    """On another split the hold-out, or the test set, has images that the checkpoint was trained on."""
+    of_holdout = verb.stage in ("fit", "validate")
+    if of_holdout and getattr(class_of(Namespace(**trained_on)), "training_images_of", None) == data.name:
+        raise UsageError(
+            f"--data must be the checkpoint's, {trained_on['class_path'].split('.')[-1]}, got {data.name}, "
+            "whose hold-out has its training images."
+        )
+    if asked.class_path != trained_on["class_path"]:
+        return
+    of_test_set = ("seed",) if data.splits_test_by_seed else ()
+    for name in ("seed", "val_split", "train_subset") if of_holdout else of_test_set:
+        value, known = asked.init_args.get(name), trained_on["init_args"].get(name)
+        if value != known:
+            raise UsageError(
+                f"--data.{name} must be the checkpoint's, {known}, got {value}; "
+                f"on another split the {'hold-out' if of_holdout else 'test set'} has training images."
+            )

@@ -1,0 +1,38 @@
+"""What prune, export and test share: the network whose weights are removed, and what is said of those that are kept."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.session import Session
+from bnn_lightning.compression.sparsity import by_layer, compression
+from bnn_lightning.data import ImageData
+from bnn_lightning.reporting.results import sparsity
+from bnn_lightning.training.loading import load_record
+
+
+def load_for_removal(session: Session) -> Any:
+    """Puts the checkpoint's weights into the model; gives the loader of the test images."""
+    model, data = session.model, session.datamodule
+    if model.members > 1:
+        raise UsageError("--ckpt_path is of an ensemble; name the checkpoint of one of its networks.")
+    if model.objective == "likelihood":
+        raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
+    load_record(model, session.checkpoint)
+    if not isinstance(data, ImageData):
+        data.prepare_data()
+        data.setup("test")
+    loaders = data.test_dataloader()
+    return loaders[0] if isinstance(loaders, list) else loaders  # the others are not of the test images
+
+
+def sparsity_results(network: nn.Module, keep: Mapping[str, Tensor], rule: str) -> dict[str, Any]:
+    """The sparsity of each layer and of the network in plain values; ``rule`` says which weights are kept."""
+    return sparsity(by_layer(network, keep), compression(network, keep), rule)
+
+
+def kept_below(threshold: float) -> str:
+    """Which weights are kept by their log alpha, in words."""
+    return f"weights with log alpha below {threshold:g}"

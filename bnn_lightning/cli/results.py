@@ -1,0 +1,45 @@
+"""What verbs say about predictions: how they were made, and what was measured of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bnn_lightning.cli.checkpoint import config_of
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.settings import class_name
+from bnn_lightning.evaluation.metrics import Estimate
+from bnn_lightning.evaluation.sampler import Draws, pooled_samples
+from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.reporting.results import Source, evaluation
+
+
+def evaluation_results(
+    session: Session, predictions: Mapping[str, Mapping[str, Estimate]], images: int, draws: Draws, samples: int
+) -> dict[str, Any]:
+    """What was measured in each way of predicting, in plain values.
+
+    Args:
+        session: after the Trainer has measured.
+        predictions: by way of predicting and metric.
+        images: how many there were.
+        draws: how samples were drawn.
+        samples: how many.
+    """
+    config, data = session.config.model, session.data_description
+    source = Source(
+        checkpoint=relative_to_cwd(session.checkpoint.path),
+        **{name: class_name(config[name]) for name in ("network", "method", "inference", "likelihood")},
+        data=data["name"],
+        images=images,
+        draws=draws,
+        samples=samples,
+        members=session.model.members,
+        notes=data["notes"],
+    )
+    return evaluation(source, predictions, session.model.summary)
+
+
+def samples_of_calibration(session: Session) -> int | None:
+    """How many samples the calibration was fitted with; None where that is how many there are now."""
+    model = session.model
+    then = pooled_samples(config_of(session.checkpoint)["model"]["sampling"]["test_samples"], model.members)
+    return None if model.draws == "mean" or then == model.test_samples else then

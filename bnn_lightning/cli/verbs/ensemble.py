@@ -1,0 +1,60 @@
+"""Put trained networks together as one checkpoint, for test and predict."""
+
+from pathlib import Path
+from typing import Any
+
+from bnn_lightning.cli.checkpoint import read_given
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.training.checkpoints import KEY, Record, write_checkpoint
+from bnn_lightning.training.ensembles import first_difference, joined_checkpoint
+from bnn_lightning.training.loading import from_record
+from bnn_lightning.training.module import BayesianModule
+
+
+class Ensemble(Verb):
+    """Writes a checkpoint of several networks, calibrated on what they predict together."""
+
+    stage = "fit"  # for the calibration half of the hold-out
+    one_device = True
+
+    def run(self, session: Session, members: list[str], output: str | None = None) -> None:
+        """Puts trained networks together, and calibrates what they predict together.
+
+        Args:
+            members: the other checkpoints, such as [b.ckpt, c.ckpt], of the same model and data; only seeds may differ.
+            output: the file to write; null is ensemble.ckpt beside the first checkpoint.
+        """
+        first = session.checkpoint
+        file = Path(output) if output else first.path.with_name("ensemble.ckpt")
+        if file.exists():
+            raise UsageError(f"--output {relative_to_cwd(file)} is there already; name another file.")
+        others = [read_given(path, "--members") for path in members]
+        _check_members(first, others)
+        joined = joined_checkpoint([first, *others])
+        joined[KEY]["config"]["model"] |= {"sampling": session.config.model.sampling.as_dict()}
+        model = from_record(BayesianModule, Record.from_contents(joined))
+        model.trainer = session.trainer
+        calibrate_on: Any = getattr(session.datamodule, "calibration_dataloader", list)()
+        calibrations = model.calibrated(calibrate_on)
+        joined[KEY]["calibration"] = {draws: calibration.record() for draws, calibration in calibrations.items()}
+        write_checkpoint(joined, file)
+        epochs = ", ".join(str(checkpoint.epochs_done) for checkpoint in (first, *others))
+        session.print(f"{len(others) + 1} networks of epochs {epochs} written to {relative_to_cwd(file)}")
+        session.print(f"Next: bnn test --ckpt_path {relative_to_cwd(file)}")
+
+
+def _check_members(first: Record, others: list[Record]) -> None:
+    """Refuses checkpoints that are no different networks of one model and data."""
+    files = [checkpoint.path.resolve() for checkpoint in (first, *others)]
+    for checkpoint in (first, *others):
+        named = f"{'--ckpt_path' if checkpoint is first else '--members'} {checkpoint.path}"
+        if checkpoint is not first and files.count(checkpoint.path.resolve()) > 1:
+            raise UsageError(f"{named} is there twice; an ensemble is of different networks.")
+        if checkpoint.members > 1:
+            raise UsageError(f"{named} is an ensemble; name the checkpoints of its networks.")
+    for other in others:
+        if difference := first_difference(first, other):
+            raise UsageError(f"--members {other.path} differs from --ckpt_path in {difference}; only the seed may.")

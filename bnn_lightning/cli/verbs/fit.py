@@ -1,0 +1,187 @@
+"""Train a network; with --ckpt_path alone, go on where a checkpoint stopped."""
+
+import errno
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+
+from bnn_lightning.cli.checkpoint import config_of, read_given
+from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.settings import class_name, class_of
+from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.data import ImageData
+from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
+from bnn_lightning.reporting.tables import show_training
+from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
+from bnn_lightning.training.callbacks import CollapseGuard, EpochReport, FiniteGuard
+from bnn_lightning.training.checkpoints import Record
+from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+class Fit(Verb):
+    """Trains, calibrates and saves a network."""
+
+    stage = "fit"
+    needs_checkpoint = False
+    trains = True
+
+    def check(self, config: Namespace) -> None:
+        """A run is a number of whole epochs, because its schedules and its results are by the epoch."""
+        trainer = config.trainer
+        if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
+            raise UsageError(f"--name must be the name of a folder, without /, got {config.name}.")
+        if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
+            raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
+        if trainer.max_epochs is not None and trainer.max_epochs < 1:
+            raise UsageError(
+                f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
+            )
+        if trainer.overfit_batches and issubclass(class_of(config.data), ImageData):
+            raise UsageError(
+                "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few."
+            )
+        if (batches := trainer.accumulate_grad_batches) is not None and batches < 1:
+            raise UsageError(f"--trainer.accumulate_grad_batches must be 1 or more, got {batches}.")
+        if trainer.max_steps not in (None, -1) or trainer.max_time is not None:
+            raise UsageError("--trainer.max_epochs sets a run's length; max_steps and max_time could end in an epoch.")
+
+    def callbacks(self, session: Session) -> list[Callback]:
+        if session.config.trainer.fast_dev_run:
+            return []
+        run = session.run
+        callbacks: list[Callback] = [
+            EpochReport(run.logs, None if session.shows_progress_bar else session.print),
+            CurveLayout(),
+            PosteriorBoard(),
+            FiniteGuard(),
+            CollapseGuard(),
+            RunRecord(session.record),
+            HyperParameters(session.record["config"]),
+        ]
+        if session.config.trainer.enable_checkpointing is not False:
+            every_n_steps = session.config.save_every_n_steps
+            callbacks += [
+                Checkpoints(run.checkpoints, session.model.inference, every_n_steps),
+                Calibrate(run.checkpoints),
+            ]
+        return callbacks
+
+    def run(self, session: Session, save_every_n_steps: int | None = None) -> None:
+        """Trains.
+
+        Args:
+            save_every_n_steps: save last.ckpt also within an epoch, after every so many steps; null saves it between
+                epochs.
+        """
+        model, data, checkpoint = session.model, session.datamodule, session.given_checkpoint
+        if checkpoint is not None:
+            _check_resume(session, checkpoint)
+            model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
+        watched = data.selection if isinstance(data, ImageData) else None
+        if model.inference.watches_validation and watched is not None and len(watched) == 0:
+            raise UsageError(
+                "--model.inference.lr_schedule needs a hold-out to watch; set --data.val_split above 0, or choose one "
+                "that does not follow validation."
+            )
+        session.print(_headline(session))
+        if session.keeps_memory:
+            session.print("Freed memory is kept for the next step; --keep_memory false gives it back.")
+        if checkpoint is not None:
+            where = f", in {relative_to_cwd(session.run.checkpoints)}: this run has gone further already"
+            where = "" if session.is_in_own_folders else where
+            session.print(f"Going on after epoch {checkpoint.epochs_done}, {checkpoint.global_step:,} steps{where}")
+        path = None if checkpoint is None else checkpoint.path
+        writes = session.trainer.is_global_zero and not session.config.trainer.fast_dev_run
+        with _one_sentence(session), session.run.locked() if writes else nullcontext():
+            session.trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True if path else None)
+        if writes:
+            _show_what_is_saved(session)
+
+
+def _check_resume(session: Session, checkpoint: Record) -> None:
+    if not checkpoint.can_go_on:
+        raise UsageError(
+            f"--ckpt_path {checkpoint.path} holds no training state: it can be tested, but not gone on with."
+        )
+    then, now = (config["model"]["inference"] for config in (config_of(checkpoint), session.record["config"]))
+    fixed = session.model.inference.fixed_in_a_run
+    settings = {name: value for name, value in then.get("init_args", {}).items() if name in fixed}
+    for change in _changes("--model.inference", then | {"init_args": settings}, now):
+        raise UsageError(change)
+    epochs = session.trainer.max_epochs
+    if checkpoint.is_finished(epochs):
+        raise UsageError(
+            f"--ckpt_path {checkpoint.path} has finished its {epochs} epochs; go on with a larger --trainer.max_epochs."
+        )
+
+
+def _changes(flag: str, then: Any, now: Any) -> Iterator[str]:
+    """A sentence for each setting of ``then`` that is another one now; older checkpoints do not hold all of them."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name, value in then.items():
+            inner = flag if name in ("class_path", "init_args") else f"{flag}.{name}"
+            yield from _changes(inner, value, now.get(name))
+    elif then != now:
+        yield f"{flag} is {then} to the end of a run that goes on, got {now}."
+
+
+@contextmanager
+def _one_sentence(session: Session) -> Iterator[None]:
+    """Turns what can end a run into a sentence that says how to go on with it."""
+    last = session.run.checkpoints / "last.ckpt"
+
+    def how_to_go_on() -> str:
+        return (
+            f"Go on with: bnn fit --ckpt_path {relative_to_cwd(last)}" if last.is_file() else "Nothing has been saved."
+        )
+
+    try:
+        yield
+    except InUseError as error:
+        path = session.config.ckpt_path
+        raise UsageError(f"--ckpt_path {path}: its run is being trained by another process.") from error
+    except RunInterruptedError as error:
+        raise StoppedError(f"{error}. {how_to_go_on()}", error.signum) from error
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise StoppedError(f"stopped at once. {how_to_go_on()}", signal.SIGINT) from None
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS and not isinstance(error, UnwritableError):
+            raise
+        message = str(error).rstrip(".") if isinstance(error, UnwritableError) else f"{error.strerror}"
+        raise UsageError(f"{message}. {how_to_go_on()}") from error
+
+
+def _show_what_is_saved(session: Session) -> None:
+    files = [session.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")]
+    saved = {file.stem: read_given(file) for file in files if file.is_file()}
+    if not saved:
+        return
+    rows = {
+        name: (checkpoint.training, checkpoint.validation, (checkpoint.data or {}).get("notes", []))
+        for name, checkpoint in saved.items()
+        if checkpoint.training is not None
+    }
+    show_training(session.console, rows, session.model.likelihood.score)
+    paths = [relative_to_cwd(checkpoint.path) for checkpoint in saved.values()]
+    session.print(f"Checkpoints: {', '.join(paths)}")
+    session.print(f"Curves:      tensorboard --logdir {relative_to_cwd(session.run.logs.parent.parent)}")
+    session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
+
+
+def _headline(session: Session) -> str:
+    """What is about to be trained, in a line."""
+    config = session.config
+    network, method, source = map(class_name, (config.model.network, config.model.method, config.data))
+    parameters = sum(parameter.numel() for parameter in session.model.network.parameters())
+    facts = [f"{parameters:,} parameters", f"{config.trainer.max_epochs} epochs", f"seed {config.seed_everything}"]
+    if hasattr(session.datamodule, "num_train"):
+        facts.insert(1, f"N = {session.datamodule.num_train:,}")
+    return f"{network}, {method}, {source}: {', '.join(facts)}"

@@ -1,0 +1,60 @@
+"""Write a checkpoint's predictions, their uncertainty and what to make of them to predictions.csv."""
+
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.results import samples_of_calibration
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.data import ImageData
+from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.reporting.results import write_predictions
+
+
+class Predict(Verb):
+    """Writes a row for each image."""
+
+    stage = "predict"
+    labelled = False
+    one_device = True
+
+    def check(self, config: Namespace) -> None:
+        for name in ("target_risk", "alpha"):
+            if not 0 < config[name] < 1:
+                raise UsageError(f"--{name} must be a rate between 0 and 1, such as 0.05, got {config[name]}.")
+
+    def run(self, session: Session, target_risk: float = 0.01, alpha: float = 0.05) -> None:
+        """Predicts, with what to make of each prediction.
+
+        Args:
+            target_risk: accept as many predictions as keep the error rate among them below this, and abstain from the
+                others; by the calibration images, for images like those.
+            alpha: the prediction set of an image misses the true class at most this often; likewise.
+        """
+        model, data, path = session.model, session.datamodule, session.checkpoint.path
+        batches: Any = session.trainer.predict(model, data, ckpt_path=path, weights_only=True)
+        calibration = model.calibration.get(model.draws)
+        rows: list[dict[str, Any]] = []
+        if batches:
+            summary = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
+            count = len(next(iter(summary.values())))
+            names = data.predict_names() if isinstance(data, ImageData) else [str(index) for index in range(count)]
+            names = names[:count]  # of --trainer.limit_predict_batches
+            classes = session.data_description["class_names"]
+            rows = model.likelihood.decisions(summary, names, classes, calibration, target_risk, alpha)
+        predicted = f"{len(rows):,} predictions"
+        unreadable = data.unreadable if isinstance(data, ImageData) else {}
+        rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
+        if session.config.trainer.fast_dev_run:
+            session.print(f"{predicted}, which are not written")
+        else:
+            session.print(f"{predicted} written to {relative_to_cwd(write_predictions(session.run.logs, rows))}")
+        if rule := model.likelihood.decision_rule(calibration, target_risk, alpha):
+            session.print(rule)
+        if calibration is not None and (samples := samples_of_calibration(session)):
+            session.print(f"That was found with {samples} samples, not with {model.test_samples}.")
+        if unreadable:
+            session.print(f"Could not be read: {len(unreadable):,}; the last rows say why.")

@@ -1,0 +1,84 @@
+"""Measure a checkpoint on test images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from bnn_lightning.cli.kept_weights import kept_below, sparsity_results
+from bnn_lightning.cli.results import evaluation_results, samples_of_calibration
+from bnn_lightning.cli.session import Session
+from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.compression.sparsity import masks
+from bnn_lightning.core.posteriors import THRESHOLD
+from bnn_lightning.core.whole_network import sigma_over_prior
+from bnn_lightning.data import ImageData
+from bnn_lightning.evaluation.sampler import draws_of
+from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.reporting.results import free_name, ood_and_corruption_results, write_evaluation, write_sparsity
+from bnn_lightning.reporting.tables import show_evaluation, title_of
+from bnn_lightning.reporting.test_figures import draw_kept_weights, draw_tests
+
+
+class Test(Verb):
+    """Shows and writes the metrics of the test images, of images from elsewhere, and of corrupted ones."""
+
+    stage = "test"
+
+    def run(self, session: Session) -> None:
+        """Measures a checkpoint on test images."""
+        model, checkpoint = session.model, session.checkpoint
+        session.trainer.test(model, session.datamodule, ckpt_path=checkpoint.path, verbose=False, weights_only=True)
+        results = _results(session)
+        if not session.trainer.is_global_zero:
+            return
+        show_evaluation(session.console, results)
+        if session.config.trainer.fast_dev_run:
+            return
+        logs, stem = session.run.logs, checkpoint.path.stem
+        name = f"test_{results['data'].lower()}_{stem}"
+        if model.draws != draws_of(model.network):
+            name += f"_{model.draws}"  # beside the results of the usual way
+        with free_name(logs, name) as name:
+            written = write_evaluation(logs, name, results)
+        if model.removes_weights:
+            written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
+            written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, checkpoint.data or {})
+        if isinstance(session.datamodule, ImageData):
+            samples = title_of("samples", results["sampling"], results["method"])
+            written += _draw_figures(session, session.datamodule, name, samples)
+        session.print(f"Written to {relative_to_cwd(logs)}: {', '.join(path.name for path in written)}")
+
+
+def _results(session: Session) -> dict[str, Any]:
+    """What was measured, in plain values."""
+    model = session.model
+    evaluation: Any = model.evaluation
+    results = evaluation_results(
+        session, evaluation.predictions, evaluation.images, model.draws, model.test_samples
+    ) | ood_and_corruption_results(evaluation)
+    results["sigma_over_prior"] = sigma_over_prior(model.network)
+    if evaluation.temperature is None:
+        results["caveats"].append("not calibrated")
+    elif samples := samples_of_calibration(session):
+        results["caveats"].append(f"calibrated with {samples} samples")
+    if model.removes_weights:
+        results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(THRESHOLD))
+    return results
+
+
+def _draw_figures(session: Session, data: ImageData, name: str, samples: str) -> list[Path]:
+    """Draws what test saw, as PNG files and on TensorBoard's page of images."""
+    model = session.model
+    outputs = model.tested[data.name or "test"].summary["log_probs"].shape[-1]
+    classes = names_of_classes(session.data_description["class_names"], outputs)
+    drawn = draw_tests(session.run.logs / name, model, data, classes, samples)
+    for logger in session.trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for path in drawn:
+                with Image.open(path) as picture:
+                    logger.experiment.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
+    return drawn

@@ -1,0 +1,81 @@
+"""The words of a command line, looked at before they are parsed."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from bnn_lightning.training.upgrade import Say, upgraded_config, upgraded_words
+
+
+def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
+    """The same words, and what their config files hold, with the names of earlier releases replaced.
+
+    Args:
+        words: of the command line.
+        say: is told each old name, with the new one.
+    """
+    words = upgraded_words(list(words), say)
+    for place, word in enumerate(words):
+        if word.startswith("--config="):
+            words[place] = f"--config={_config_in_todays_words(word.removeprefix('--config='), say)}"
+        elif place and words[place - 1] in ("-c", "--config"):
+            words[place] = _config_in_todays_words(word, say)
+    return words
+
+
+def _config_in_todays_words(file: str, say: Say) -> str:
+    """The file itself, or the text of the config that it should be."""
+    try:
+        config = yaml.safe_load(Path(file).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return file  # the parser says what is wrong with it
+    if not isinstance(config, dict):
+        return file
+    upgraded = upgraded_config(config, say)
+    return file if upgraded == config else yaml.safe_dump(upgraded)
+
+
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """The value of ``--flag value`` or ``--flag=value``; the last one counts."""
+    value = None
+    for place, word in enumerate(words):
+        if word == flag:
+            value = words[place + 1] if place + 1 < len(words) else None
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
+    return value
+
+
+def configs_first(words: Sequence[str]) -> list[str]:
+    """The same words with the config files in front, so that flags win wherever they stand."""
+    configs, others = [], []
+    rest = iter(words)
+    for word in rest:
+        if word in ("-c", "--config"):
+            configs += [word, next(rest, "")]
+        elif word.startswith("--config="):
+            configs.append(word)
+        else:
+            others.append(word)
+    return configs + others
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether nothing is to be run, only help or a config to be shown."""
+    names = [word.partition("=")[0] for word in words]
+    return any(name == "-h" or name.endswith(("--help", ".help", "--print_config")) for name in names)
+
+
+def gives_data(words: Sequence[str]) -> bool:
+    """Whether a command line says which images, and not only how they are served."""
+    names = {word.partition("=")[0].replace(".init_args", "") for word in words}
+    if names & {"--data", "--data.class_path", "--data.root"}:
+        return True
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    files += [after for word, after in pairwise(words) if word in ("-c", "--config")]
+    try:
+        return any("data" in (yaml.safe_load(Path(file).read_text()) or {}) for file in files)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return True  # the parser says what is wrong with it
