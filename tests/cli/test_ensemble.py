@@ -14,6 +14,7 @@ from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 pytestmark = ON_THE_COMMAND_LINE
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys):
     config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     assert main(["fit", *config, "--seed_everything", "1"]) == 0

@@ -62,6 +62,7 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.compile", "true"]) == 0
     last = "checkpoints/lenet_lrt/version_0/last.ckpt"
@@ -71,6 +72,7 @@ def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monk
     assert main(["predict", "--ckpt_path", last, "--model.compile", "false"]) == 0
 
 
+@pytest.mark.slow
 def test_best_is_chosen_after_the_warm_up_by_validation_nll():
     # Weight 0 makes the first epochs' NLL the lowest there is; they are no candidates all the same.
     args = ["--model.kl_weight.length", "3", "--model.method.prior_sigma", "0.01", "--model.lr", "0.01"]
@@ -131,6 +133,7 @@ def test_fast_dev_run_leaves_nothing_behind():
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_nothing_but_the_run_is_on_the_screen():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     result = subprocess.run([sys.executable, "-m", "bnn_lightning", *words], capture_output=True, text=True, check=True)
@@ -138,6 +141,7 @@ def test_nothing_but_the_run_is_on_the_screen():
     assert result.stdout.startswith("LeNet, LRT, MNIST5k")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_its_twin_and_from_nothing_else(sparse, capsys):
     twin = "checkpoints/twin/version_0/last.ckpt"
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.init_from"]
@@ -184,6 +188,7 @@ def test_fit_calibrates_on_the_half_of_the_hold_out_that_selected_nothing(run):
         assert not torch.allclose(calibration.confidence, fitted["selection"].confidence, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_hold_out_is_not_calibrated(capsys):
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--data.val_split", "0", "--name", "all"]
     assert main(words) == 0

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
@@ -52,6 +53,7 @@ def test_a_users_network_is_given_the_size_of_the_images():
     assert main([*words, "--data.image_size", "20"]) == 0
 
 
+@pytest.mark.slow
 def test_a_users_pictures_go_from_training_to_decisions(capsys):
     generator = torch.Generator().manual_seed(0)
     for part, count in (("photos", 30), ("elsewhere", 5)):

@@ -59,6 +59,7 @@ os.replace = killed
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "steps"), [(3, 2), (5, 4)], ids=["within the first epoch", "after it"])
 def test_a_run_killed_between_writing_a_checkpoint_and_putting_it_in_place_goes_on(alone, call, steps):
     # benchmarks/fault_campaign.py does this, and worse, many times over. After the epoch its curves are on the disk
@@ -87,6 +88,7 @@ def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone
     assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
 def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, alone, capsys):
     process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS, "--trainer.max_epochs", "3"], SLOW_STEPS)
@@ -114,6 +116,7 @@ BayesianClassifier.training_step = lambda self, *args: time.sleep(0.1) or step(s
 """
 
 
+@pytest.mark.slow
 def test_the_second_ctrl_c_stops_at_once():
     never = "import time\nfrom bnn_lightning.training.module import BayesianClassifier\n"
     never += "BayesianClassifier.training_step = lambda self, batch, batch_idx: time.sleep(600)"
@@ -146,6 +149,7 @@ def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):
         assert capsys.readouterr().err == f"bnn: error: {sentence}\n"
 
 
+@pytest.mark.slow
 def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys):
     words = ["--model.kl_weight.length", "0", "--model.lr", "0.05"]
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "2", *words]) == 0
@@ -175,6 +179,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(capsys):
     assert main(one_more_epoch) == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_in_another_process(alone):
     process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS])
     process.communicate()

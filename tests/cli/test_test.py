@@ -38,6 +38,7 @@ def test_flags_win_over_the_checkpoint(run, capsys):
     assert "calibrated with 25 samples" in out
 
 
+@pytest.mark.slow
 def test_testing_twice_gives_the_same_numbers(run, capsys):
     for _ in range(2):
         assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
@@ -73,6 +74,7 @@ def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_test_set_that_is_split_by_seed_is_the_checkpoints(run, capsys):
     for label in range(10):
         for number in range(10):
@@ -109,6 +111,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert "train/sparsity" in tags
 
 
+@pytest.mark.slow
 def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0

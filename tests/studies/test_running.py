@@ -57,6 +57,7 @@ def table_of(path):
     return [{name: value for name, value in row.items() if name not in own} for row in rows.read(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     cells = {"one": {}, "wrong": {"model.network": "Nope"}, "best": {"model.method": None}}
@@ -108,6 +109,7 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
         Runner(Study.read(path), Path("results"), None, print).run("X")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_axis_may_be_called_as_a_column_is_and_a_finished_row_is_never_lost(write, capsys):
     path = write(grid={"data": {"half of it": {"data.train_subset": 100}, "wrong": {"data.train_subset": 10_000}}})
@@ -139,6 +141,7 @@ def wait_for_an_epoch(process, cell):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, capsys):
     cells = {"first": {"model.method": "BBB"}, "second": {"model.method": "LRT"}}

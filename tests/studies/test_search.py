@@ -7,6 +7,7 @@ import pytest
 from bnn_lightning.studies import rows, running, study
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_search_draws_cells_and_reports_the_best(write, capsys):
     space = {"model.lr": {"low": 0.001, "high": 0.1, "log": True}, "model.method": ["BBB", "LRT"]}

@@ -20,6 +20,7 @@ class Hundred(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(1024, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "collapses"), [(1.0, True), (LinearWarmup(start=5, length=15), False)])
 def test_collapse_guard_fires_without_the_ramp(weight, collapses):
     # With the full KL from the first step the weights are erased before they have learnt anything.

@@ -91,6 +91,7 @@ def assert_same_steps(expected_steps, actual_steps):
             torch.testing.assert_close(actual[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS[1:3], ids=lambda method: type(method).__name__)
 def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path, method):
     # By Lightning's Trainer, step for step: N is global, the KL unscaled, and the loader shares an epoch out.
@@ -159,6 +160,7 @@ def trained(folder, kind, ckpt_path=None):
     return read_checkpoint(folder / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_were_killed(tmp_path):
     alone = trained(tmp_path / "alone", BayesianModule)
     with pytest.raises(Exception, match="DiesError"):
@@ -181,6 +183,7 @@ def bnn(*words):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_command_line_count_every_image_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lightning_logs/lenet_lrt/version_0").mkdir(parents=True)  # the run is not the first of its name

@@ -77,6 +77,7 @@ for _ in range(20):
     assert Run.reserve(Path(), "run").version == 80
 
 
+@pytest.mark.slow
 def test_the_same_config_started_twice_at_once_has_two_folders():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     outs = run_together(f"from bnn_lightning.cli import main\n\nassert main({words}) == 0", 2)

@@ -58,6 +58,7 @@ def run(code, **environment):
     return subprocess.run(words, env=cleared | environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
 def test_freed_memory_is_kept_where_glibc_is_the_allocator(monkeypatch):
     # Page faults of a 64 MiB block that is made and freed again and again: 16,384 of 4 KiB each time, or none.
