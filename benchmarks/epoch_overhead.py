@@ -15,11 +15,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.profilers import SimpleProfiler
 
-from bnn_lightning import LRT, BayesianClassifier, LeNet
+from bnn_lightning import LRT, BayesianModule, LeNet
 from bnn_lightning.data import MNIST
 
-STEP = "[LightningModule]BayesianClassifier.optimizer_step"  # includes forward and backward
-ZERO_GRAD = "[LightningModule]BayesianClassifier.optimizer_zero_grad"
+STEP = "[LightningModule]BayesianModule.optimizer_step"  # includes forward and backward
+ZERO_GRAD = "[LightningModule]BayesianModule.optimizer_zero_grad"
 
 
 def epoch(data):
@@ -32,7 +32,7 @@ def epoch(data):
         "enable_model_summary": False,
     }
     trainer = Trainer(max_epochs=1, accelerator="cpu", limit_val_batches=0, profiler=profiler, **quiet)
-    trainer.fit(BayesianClassifier(LeNet(), LRT()), data)
+    trainer.fit(BayesianModule(LeNet(), LRT()), data)
     seconds = {name: sum(durations) for name, durations in profiler.recorded_durations.items()}
     return seconds["run_training_epoch"], seconds[STEP] - seconds[ZERO_GRAD]
 

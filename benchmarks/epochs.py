@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from bnn_lightning import LRT, BayesianClassifier, LeNet
+from bnn_lightning import LRT, BayesianModule, LeNet
 from bnn_lightning.data import MNIST
 
 COMMON = "common pipeline"
@@ -34,12 +34,12 @@ def ours(root, compiled):
     """A function that trains one more epoch by ``Trainer.fit``, with TensorBoard, without validation."""
     data = MNIST(root, image_size=32)
     data.setup("fit")
-    classifier = BayesianClassifier(LeNet(), LRT(), compile=compiled)
+    model = BayesianModule(LeNet(), LRT(), compile=compiled)
 
     def run():
         logger = TensorBoardLogger("lightning_logs", "benchmark", "epoch")
         trainer = Trainer(max_epochs=1, accelerator="cpu", limit_val_batches=0, logger=logger, **QUIET)
-        trainer.fit(classifier, data)
+        trainer.fit(model, data)
 
     return run
 

@@ -41,7 +41,8 @@ COMMON = ["--name", NAME, "--data", "MNIST5k", "--trainer.max_epochs", "3", "--s
 SCENARIOS = {
     "LRT, warm-up, linear decay": [],
     "Flipout, plateau, augmentation, 2 batches a step": [
-        *("--model.method", "Flipout", "--model.lr_schedule", "Plateau", "--model.lr_schedule.patience", "0"),
+        *("--model.method", "Flipout", "--model.inference.lr_schedule", "Plateau"),
+        *("--model.inference.lr_schedule.patience", "0"),
         *("--data.crop_padding", "2", "--trainer.accumulate_grad_batches", "2", "--save_every_n_steps", "3"),
     ],
     "BBB, validated twice an epoch": ["--model.method", "BBB", "--trainer.val_check_interval", "0.5"],
@@ -80,8 +81,8 @@ def cut_in_half(descriptor: int) -> None:
 
 # The number of calls in an undisturbed run, and what makes a run kill itself at one of them.
 KILL_POINTS: dict[str, tuple[int, Callable[[int], None]]] = {
-    "in a step": (39, lambda call: kill_at_call(module.BayesianClassifier, "training_step", call)),
-    "in a validation": (3, lambda call: kill_at_call(module.BayesianClassifier, "validation_step", call)),
+    "in a step": (39, lambda call: kill_at_call(module.BayesianModule, "training_step", call)),
+    "in a validation": (3, lambda call: kill_at_call(module.BayesianModule, "validation_step", call)),
     "in the calibration": (4, lambda call: kill_at_call(calibration.Calibration, "fit", call)),
     "file half written": (24, lambda call: kill_at_call(files.os, "fsync", call, cut_in_half)),
     "file not yet in place": (12, lambda call: kill_at_call(files.os, "replace", call, lambda *_: None)),

@@ -12,7 +12,7 @@ import warnings
 import torch
 from lightning.pytorch import Trainer
 
-from bnn_lightning import BayesianClassifier, HierarchicalB, LeNet300100, Sparse, VariationalB
+from bnn_lightning import BayesianModule, HierarchicalB, LeNet300100, Sparse, Variational, VariationalB
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.data import MNIST
@@ -28,7 +28,7 @@ def accuracy(network, data):
 def run(method, kl_weight, root):
     torch.manual_seed(0)
     data = MNIST(root=root, train_subset=10_000, batch_size=100, val_split=0.0, normalize=False, image_size=28)
-    model = BayesianClassifier(LeNet300100(), method, kl_weight=kl_weight)
+    model = BayesianModule(LeNet300100(), method, Variational(kl_weight=kl_weight))
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

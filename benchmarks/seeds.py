@@ -14,7 +14,8 @@ from pathlib import Path
 from rows import add, read, show_means
 
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from bnn_lightning.reporting.tables import title_of
+from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.runs import Run
 
 COLUMNS = [
@@ -37,15 +38,19 @@ def measure(rows: Path, group: str, named: list[str]) -> None:
         if not list(logs.glob("test_*_last.json")) and main(["test", "--ckpt_path", path]):
             raise SystemExit(f"{path} could not be tested")
         (file,) = logs.glob("test_*_last.json")
-        results, config = json.loads(file.read_text()), read_checkpoint(path)[KEY]["config"]
-        prediction, *_ = results["predictions"]
+        results, config = json.loads(file.read_text()), Record.read(path).config
         epochs = read(logs / "metrics.csv")
         row = {"group": group, "name": name, "seed": config["seed_everything"], "data": results["data"]}
-        row |= {"epochs": len(epochs), "devices": config["trainer"]["devices"], "caveats": ", ".join(results["caveats"])}
+        row |= {
+            "epochs": len(epochs),
+            "devices": config["trainer"]["devices"],
+            "caveats": ", ".join(results["caveats"]),
+        }
         row |= {key: epochs[-1][key] for key in ("train/loss", "val/nll")}
-        row |= {"elbo_per_n": results["training"]["elbo_per_n"], "prediction": prediction}
-        row |= {key: results["predictions"][prediction][key] for key in ("accuracy", "nll", "ece")}
-        row |= {f"mean_{key}": results["predictions"]["mean weights"][key] for key in ("accuracy", "nll")}
+        row["elbo_per_n"] = results["training"]["elbo_per_n"]
+        row |= {"prediction": title_of("samples", results["sampling"], results["method"])}
+        row |= {key: results["predictions"]["samples"][key] for key in ("accuracy", "nll", "ece")}
+        row |= {f"mean_{key}": results["predictions"]["mean_weights"][key] for key in ("accuracy", "nll")}
         add(rows, row | {"seconds": statistics.median(float(epoch["seconds"]) for epoch in epochs)})
 
 

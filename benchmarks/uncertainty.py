@@ -16,7 +16,8 @@ from pathlib import Path
 from rows import add, read, show_means
 
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
+from bnn_lightning.reporting.tables import title_of
+from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.runs import Run
 
 OOD_SETS = {"MNIST": ("NotMNIST", "FashionMNIST"), "FashionMNIST": ("NotMNIST", "MNIST")}
@@ -27,8 +28,8 @@ METRICS = ("accuracy", "nll", "ece", "brier", "nll_scaled", "ece_scaled", "aurc"
 def measure(rows: Path, named: list[str]) -> None:
     for argument in named:
         name, _, path = argument.partition(":")
-        draws = next((["--model.draws", kind] for ending, kind in DRAWS.items() if name.endswith(ending)), [])
-        ood_sets = OOD_SETS[read_checkpoint(path)[KEY]["data"]["name"]]
+        draws = next((["--model.sampling.draws", kind] for ending, kind in DRAWS.items() if name.endswith(ending)), [])
+        ood_sets = OOD_SETS[Record.read(path).data["name"]]
         start = time.monotonic()
         flags = ["--data.corruptions", "true", "--data.ood", f"[{', '.join(ood_sets)}]"]
         if main(["test", "--ckpt_path", path, *draws, *flags]):
@@ -40,11 +41,11 @@ def measure(rows: Path, named: list[str]) -> None:
 
 def row_of(name: str, results: dict) -> dict:
     """The numbers of a test's results that the table shows."""
-    prediction = next(iter(results["predictions"]))
+    prediction = title_of("samples", results["sampling"], results["method"])
     training = results["training"] or {}
     row = {"name": name, "data": results["data"], "checkpoint": results["checkpoint"], "prediction": prediction}
-    row |= {metric: results["predictions"][prediction].get(metric) for metric in METRICS}
-    row |= {f"{metric}_error": results["errors"][prediction][metric]["images"] for metric in ("accuracy", "nll", "ece")}
+    row |= {metric: results["predictions"]["samples"].get(metric) for metric in METRICS}
+    row |= {f"{metric}_error": results["errors"]["samples"][metric]["images"] for metric in ("accuracy", "nll", "ece")}
     row |= {key: training.get(key) for key in ("epoch", "elbo_per_n", "kl_per_n", "kl_weight")}
     row |= {"sigma_over_prior": results["sigma_over_prior"], "temperature": results["temperature"]}
     for other in OOD_SETS[results["data"]]:

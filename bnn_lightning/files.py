@@ -132,7 +132,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-# TODO(wording): names before the renaming; removed when every caller is renamed.
-write_whole, whole, shown = atomic_write, atomic_path, relative_to_cwd

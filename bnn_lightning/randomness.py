@@ -50,7 +50,3 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 def _device_module(device: torch.device) -> Any:
     return torch.cuda if device.type == "cuda" else torch.mps
-
-
-# TODO(wording): the name before the renaming; removed when every caller is renamed.
-mixed = combined_seed

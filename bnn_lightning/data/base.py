@@ -296,11 +296,11 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     count = round(share * len(labels))
-    # Evenly spaced places in a list sorted by class visit every class in proportion.
-    places = ((torch.arange(count) + 0.5) * len(labels) / max(count, 1)).long()
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[by_class[places]] = True
-    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+    # Evenly spaced positions in a list that is sorted by class take the same share of every class.
+    positions = ((torch.arange(count) + 0.5) * len(labels) / max(count, 1)).long()
+    in_first_part = torch.zeros(len(labels), dtype=torch.bool)
+    in_first_part[by_class[positions]] = True
+    return in_first_part.nonzero().flatten(), (~in_first_part).nonzero().flatten()
 
 
 def _start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ class Runner:
         if hosts := self.queue.running_hosts():
             self.say(
                 f"{len(hosts)} still running on {', '.join(sorted(set(hosts)))}; "
-                "--retake runs here what a machine that is gone has left so."
+                "--retake runs here what a machine has begun and will not finish."
             )
         self.say(f"Rows: {relative_to_cwd(self.file)}; next: bnn study {relative_to_cwd(self.study.path)} --report")
         return len(failed)
