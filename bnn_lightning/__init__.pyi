@@ -52,7 +52,9 @@ from .core.whole_network import draw as draw
 from .core.whole_network import kl as kl
 from .core.whole_network import random_tensors as random_tensors
 from .core.whole_network import sampling as sampling
-from .deployment.pt2 import load_dense as load_dense
+from .deployment import ExportFormat as ExportFormat
+from .deployment import Pt2 as Pt2
+from .deployment import load_dense as load_dense
 from .evaluation.sampler import Ensemble as Ensemble
 from .evaluation.sampler import Sampler as Sampler
 from .evaluation.sampler import Sampling as Sampling

@@ -16,6 +16,7 @@ from bnn_lightning.core.methods import Method
 from bnn_lightning.core.posteriors import Posterior
 from bnn_lightning.core.priors import Prior
 from bnn_lightning.data import ImageData
+from bnn_lightning.deployment import ExportFormat
 from bnn_lightning.inference import Inference, KLWeight, LRSchedule
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.networks import Network
@@ -31,6 +32,7 @@ PARTS: dict[str, type] = {
     "model.inference.lr_schedule": LRSchedule,
     "model.likelihood": Likelihood,
     "data": ImageData,
+    "format": ExportFormat,
 }
 
 # Of the Trainer's 41 arguments, those that help shows.
@@ -183,13 +185,21 @@ def one_sentence(message: str, verb: str = "fit") -> str:
         return f"{flag}.{found[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
     if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
         return f"{flag} names {found[1]}, which cannot be imported: {found[2].rstrip('.')}."
+    if found := re.search(
+        r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
+    ):
+        return f"{flag} must be the class path of a subclass of {found[1]}, got {found[2]}."
     base = PARTS.get(flag.removeprefix("--"))
-    if base is not None and (found := re.search(r"Expected a dot import path string: (.*)", message)):
+    if found := re.search(r"Expected a dot import path string: (.*)", message):
+        if base is None:
+            return f"{flag} must be a class path, got {found[1]}."
         names = names_of(base)
         close = get_close_matches(found[1], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? It" if close else "it"
         return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
     value = re.search(r"(?:Got value|Given value): (.*)", message)
+    if value and value[1] == "None":
+        return f"{flag} must not be null; leave it out for its default."
     if "Unable to load config" in message:
         part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
         return f"{part} must be settings by their names, or the name of a YAML file with such."

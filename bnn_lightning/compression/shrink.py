@@ -1,4 +1,4 @@
-"""Networks without the weights that carry no signal: what removing them costs, and a smaller network in plain torch."""
+"""A smaller network of plain layers with the same outputs, for one many of whose weights are 0."""
 
 import copy
 from collections import OrderedDict
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 # What may stand between weighted layers: it treats channels apart and makes a constant channel of a constant one.
-_ELEMENTWISE = (
+ELEMENTWISE = (
     nn.Identity,
     nn.Dropout,
     nn.Dropout2d,
@@ -25,7 +25,7 @@ _ELEMENTWISE = (
     nn.Softplus,
     nn.Tanh,
 )
-_POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
 
 class Select(nn.Module):
@@ -55,7 +55,7 @@ def shrink(net: nn.Module) -> nn.Sequential:
         ValueError: when ``net`` is no chain of layers that this is known for.
     """
     chain = _chain(net)
-    places = [place for place, (_, module) in enumerate(chain) if isinstance(module, _WEIGHTED)]
+    places = [place for place, (_, module) in enumerate(chain) if isinstance(module, WEIGHTED)]
     changed = True
     while changed:
         changed = False
@@ -84,11 +84,11 @@ def _chain(net: nn.Module) -> list[tuple[str, Any]]:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             continue
         previous = chain[-1][1] if chain else None
-        if isinstance(module, _BATCH_NORM) and isinstance(previous, _WEIGHTED):
+        if isinstance(module, _BATCH_NORM) and isinstance(previous, WEIGHTED):
             fuse: Any = fuse_linear_bn_eval if isinstance(previous, nn.Linear) else fuse_conv_bn_eval
             chain[-1] = (chain[-1][0], fuse(previous, module))
-        elif type(module) in (*_WEIGHTED, *_ELEMENTWISE, *_POOLING, nn.Flatten):
-            if any(module is other for _, other in chain if isinstance(module, _WEIGHTED)):
+        elif type(module) in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten):
+            if any(module is other for _, other in chain if isinstance(module, WEIGHTED)):
                 raise ValueError(f"network uses {name} in two places; a smaller one is made of chains only.")
             chain.append((name, module))
             _check_order(chain)
@@ -106,7 +106,7 @@ def _check_order(chain: list[tuple[str, Any]]) -> None:
     if not isinstance(layer, nn.Linear):
         return
     before = [module for _, module in chain[:-1]]
-    last = max((place for place, module in enumerate(before) if isinstance(module, _WEIGHTED)), default=None)
+    last = max((place for place, module in enumerate(before) if isinstance(module, WEIGHTED)), default=None)
     if last is None:
         return
     flattened = any(isinstance(module, nn.Flatten) for module in before[last:])
@@ -125,7 +125,7 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
         constant = ~layer.weight.flatten(1).ne(0).any(1) & outgoing.ne(0).any(2).any(0)
         value = layer.weight.new_zeros(units) if layer.bias is None else layer.bias.detach().clone()
         for module in between:
-            value = module(value) if isinstance(module, _ELEMENTWISE) else value
+            value = module(value) if isinstance(module, ELEMENTWISE) else value
         if _bends_constants(after) or any(_bends_constants(module) for module in between):
             constant &= value == 0  # another constant would not stay one
         if constant.any():

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,34 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.compression.shrink import _ELEMENTWISE, _POOLING, _WEIGHTED, Select
+from bnn_lightning.compression.shrink import ELEMENTWISE, POOLING, WEIGHTED, Select
 from bnn_lightning.core.conversion import in_order
+from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.files import atomic_write
 
 
-def write_dense(net: nn.Module, path: Path, example: Tensor, record: Mapping[str, Any]) -> None:
-    """Saves ``net`` so that plain torch loads it: ``torch.export.load(path).module()``, for any batch size.
+@dataclass(frozen=True)
+class Pt2(ExportFormat):
+    """torch's own: ``torch.export.load(path).module()`` is the network, for any batch size.
 
-    Args:
-        net: the network.
-        path: a file, conventionally ``.pt2``.
-        example: a batch of 2 or more images as the network takes them.
-        record: plain values that go into the file as ``bnn_lightning.json``, beside the layers of a chain.
+    The record is in the file as ``bnn_lightning.json``, beside the layers of a chain.
     """
-    batch = torch.export.Dim("batch")
-    # The file holds the example, with the whole memory that it is a part of.
-    program = torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=({0: batch},))
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        # Weights in channels_last memory make torch 2.14 warn; they are whole in the file all the same.
-        warnings.filterwarnings("ignore", "No complete tensor found")
-        text = json.dumps(dict(record) | {"layers": _described(net)}, indent=2)
-        torch.export.save(program, content, extra_files={_RECORD: text})
-    atomic_write(path, content.getbuffer())
+
+    ending = ".pt2"
+    how_to_load = "torch.export.load(FILE).module() loads it"
+
+    def write(self, net: nn.Module, path: Path, example: Tensor, record: Mapping[str, Any]) -> None:
+        batch = torch.export.Dim("batch")
+        # The file holds the example, with the whole memory that it is a part of.
+        program = torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=({0: batch},))
+        content = io.BytesIO()
+        with warnings.catch_warnings():
+            # Weights in channels_last memory make torch 2.14 warn; they are whole in the file all the same.
+            warnings.filterwarnings("ignore", "No complete tensor found")
+            text = json.dumps(dict(record) | {"layers": _described(net)}, indent=2)
+            torch.export.save(program, content, extra_files={_RECORD: text})
+        atomic_write(path, content.getbuffer())
 
 
 def load_dense(path: str | Path) -> nn.Sequential:
-    """The network in a file of :func:`export_dense`, without running anything that a stranger may have put into it.
+    """The network in a file of :class:`Pt2`, without running anything that a stranger may have put into it.
 
     ``torch.export.load`` unpickles some parts of such a file and evaluates others, which can run any code: keep it for
     files of your own. Here the layers are built from what ``bnn_lightning.json`` says of them, if they are of known
@@ -56,8 +60,8 @@ def load_dense(path: str | Path) -> nn.Sequential:
             weights = json.loads(archive.read(f"{root}/data/weights/model_weights_config.json"))["config"]
             net = nn.Sequential(OrderedDict((layer["name"], _built(layer)) for layer in layers))
             values = {
-                name: _tensor(one, archive.read(f"{root}/data/weights/{one['path_name']}"))
-                for name, one in weights.items()
+                name: _tensor(entry, archive.read(f"{root}/data/weights/{entry['path_name']}"))
+                for name, entry in weights.items()
             }
         net.load_state_dict(values)
     except Exception as error:  # a damaged archive can raise nearly anything
@@ -67,7 +71,7 @@ def load_dense(path: str | Path) -> nn.Sequential:
 
 
 _RECORD = "bnn_lightning.json"
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*_WEIGHTED, *_ELEMENTWISE, *_POOLING, nn.Flatten, Select)}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
 _DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # in torch's numbering of exported types
 
 

@@ -105,7 +105,7 @@ class BayesianModule(LightningModule):
         """For each way of drawing samples; from the checkpoint that was loaded."""
         self.evaluation: Evaluation | None = None
         """Of the last test."""
-        self.val_metrics = torch.nn.ModuleDict({likelihood.score: ExampleMean(), "nll": ExampleMean()})
+        self.val_metrics: Any = torch.nn.ModuleDict({likelihood.score: ExampleMean(), "nll": ExampleMean()})
         self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
         self._sums: EpochSums | None = None
         """Of an epoch that is not over."""
@@ -270,8 +270,8 @@ class BayesianModule(LightningModule):
 
     def calibrated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         """The calibration of each way of drawing samples, from the calibration half of the hold-out."""
-        ways: list[Draws] = list(dict.fromkeys(["mean", draws_of(self.network, "local"), draws_of(self.network)]))
-        samplers = {way: self.sampler(self.test_samples, way) for way in ways}
+        kinds: list[Draws] = ["mean", draws_of(self.network, "local"), draws_of(self.network)]
+        samplers: Any = {kind: self.sampler(self.test_samples, kind) for kind in dict.fromkeys(kinds)}
         context = self.trainer.precision_plugin.forward_context
         return calibrations(self.likelihood, samplers, batches, self.device, context)
 

@@ -29,6 +29,7 @@ _SETTINGS = {
 _WORDS = {
     "inference.optimizer": {"adam": "torch.optim.Adam", "sgd": "torch.optim.SGD"},
     "noise_on": {"W": "weights", "B": "outputs"},
+    "format": {"dense": "Pt2"},
 }
 # Modules of classes that a config may name.
 _MODULES = {
@@ -97,13 +98,14 @@ def upgraded_config(config: Mapping[str, Any], say: Say | None = None) -> dict[s
 def _put(model: dict[str, Any], group: str, key: str, value: Any) -> None:
     """Sets what the config does not say in today's words already."""
     if group == "inference":
-        inference = model.setdefault("inference", {"class_path": "bnn_lightning.Variational"})
+        inference: Any = model.setdefault("inference", {"class_path": "bnn_lightning.Variational"})
         if isinstance(inference, str):
             inference = model["inference"] = {"class_path": inference}
         settings = inference.setdefault("init_args", {}) if "class_path" in inference else inference
     else:
         settings = model.setdefault(group, {})
-    settings.setdefault(key, value)
+    if isinstance(settings, dict):
+        settings.setdefault(key, value)
 
 
 def _upgraded_values(value: Any, say: Say | None, key: str = "") -> Any:
@@ -157,7 +159,7 @@ def upgraded_words(words: list[str], say: Say | None = None) -> list[str]:
 
 
 def _value(flag: str, value: str) -> str:
-    return upgraded_word(flag.removeprefix("--model.method.").removeprefix("--model."), value)
+    return upgraded_word(flag.removeprefix("--").removeprefix("model.").removeprefix("method."), value)
 
 
 def _note(say: Say | None, old: str, new: str) -> None:

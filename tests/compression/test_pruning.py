@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from bnn_lightning import LRT, LeNet300100, bayesianize
-from bnn_lightning.compression.pruning import export_dense, latencies, pruning_sweep
+from bnn_lightning.compression.pruning import pruning_sweep
 from bnn_lightning.compression.sparsity import masks_without
 from bnn_lightning.core.whole_network import kl, sampling
+from bnn_lightning.deployment.dense import export_dense, latencies
 
 
 def test_export_measures_the_three_networks(tmp_path):

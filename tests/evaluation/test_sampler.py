@@ -236,7 +236,16 @@ def test_arguments_out_of_range_are_refused(make, message):
         make()
 
 
-def test_sample_logits_draws_from_torchs_generator():
+@pytest.mark.parametrize("draws", [None, "weights", "local", "mean"])
+def test_sample_logits_and_sampler_draw_the_same(draws):
+    net = network(LRT(rho_init=WIDE))
+    before = torch.get_rng_state()
+    assert torch.equal(sample_logits(net, X, 5, draws, seed=3), Sampler(net, 5, draws, seed=3)(X))
+    assert torch.equal(sample_logits(net, X, 5), Sampler(net, 5)(X))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sample_logits_leaves_the_network_as_it_was():
     net = network(BBB(rho_init=WIDE)).train()
     statistics = net[1].running_mean.clone()
     logits = sample_logits(net, X, 5)

@@ -80,7 +80,7 @@ def op_of(layer: nn.Module, channels: int | None = None) -> Op:
         TypeError: for a layer that is not exactly of one of the kinds.
     """
     if type(layer) not in _KINDS:
-        known = ", ".join(kind.__name__ for kind in _KINDS)
+        known = ", ".join(sorted(kind.__name__ for kind in _KINDS))
         raise TypeError(f"layer must be one of {known}, got {type(layer).__name__}.")
     return _KINDS[type(layer)](layer, channels)
 

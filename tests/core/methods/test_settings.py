@@ -75,7 +75,10 @@ def test_means_are_kept_or_drawn_as_the_method_says():
             lambda: BBB(moped_delta=0.1, prior=ScaleMixture()),
             "moped_delta must be 0 with ScaleMixture, which has no mean for each weight, got 0.1.",
         ),
-        (lambda: LRT(prior=ScaleMixture()), "prior must be the normal one or LearntScale for LRT, which draws no"),
+        (
+            lambda: LRT(prior=ScaleMixture()),
+            "prior must be one whose KL is exact, such as Normal or LearntScale, for LRT, which draws no",
+        ),
         (
             lambda: Sparse(prune_in_training=True, noise_on="outputs"),
             "prune_in_training must be false for multiplicative",

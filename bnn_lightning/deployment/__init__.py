@@ -1,0 +1,6 @@
+"""Files and programs that other software uses a network by."""
+
+from bnn_lightning.deployment.base import ExportFormat
+from bnn_lightning.deployment.pt2 import Pt2, load_dense
+
+__all__ = ["ExportFormat", "Pt2", "load_dense"]
