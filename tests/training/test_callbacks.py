@@ -10,7 +10,7 @@ from bnn_lightning import LRT, BayesianModule, Sparse
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.training.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
-from bnn_lightning.training.checkpoints import epochs_done, read_checkpoint
+from bnn_lightning.training.checkpoints import Record, read_checkpoint
 from bnn_lightning.training.saving import Checkpoints
 from tests.training.helpers import digits, fit, loaded_digits, module, tiny
 
@@ -68,7 +68,7 @@ def test_the_end_of_an_epoch_is_looked_at_before_its_checkpoint_is_written(tmp_p
     with pytest.raises(TrainingStoppedError, match="in epoch 2, step 1"):
         fit(model, digits(batch_size=500), epochs=3, callbacks=guards, enable_checkpointing=True)
     state = read_checkpoint(tmp_path / "last.ckpt")
-    assert epochs_done(state) == 1
+    assert Record.read(tmp_path / "last.ckpt").epochs_done == 1
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
 
 

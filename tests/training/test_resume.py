@@ -77,7 +77,7 @@ SETTINGS = {
     "LRT": ({"method": LRT(), "kl_weight": LinearWarmup(length=2), "lr_schedule": LinearDecay()}, {}, {}),
     "BBB, plateau": ({"method": BBB(), "lr_schedule": Plateau(patience=0)}, {}, {}),
     "Flipout, augmented": ({"method": Flipout()}, {"crop_padding": 2, "flip": True}, {}),
-    "2 batches a step": ({"method": LRT(), "train_samples": 2}, {}, {"accumulate_grad_batches": 2}),
+    "2 batches a step": ({"method": LRT(), "samples": 2}, {}, {"accumulate_grad_batches": 2}),
     "validated twice an epoch": ({"method": MCDropout()}, {}, {"val_check_interval": 0.5}),
     "plateau, validated before the end": (
         {"method": LRT(), "lr_schedule": Plateau(patience=0)},
@@ -226,9 +226,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_a_run_made_longer_has_a_best_epoch_after_its_warm_up(tmp_path):
     weight, data = LinearWarmup(length=3), MNIST5k(image_size=32, train_subset=500, batch_size=50)
     train(tmp_path, classifier(LRT(), kl_weight=weight), data, max_epochs=2)
-    assert (Record.read(tmp_path / "best.ckpt").epochs_done) == 2  # the last, for want of a settled one
+    assert Record.read(tmp_path / "best.ckpt").epochs_done == 2  # the last, for want of a settled one
     train(tmp_path, classifier(LRT(), kl_weight=weight), data, str(tmp_path / "last.ckpt"), max_epochs=4)
-    assert (Record.read(tmp_path / "best.ckpt").epochs_done) == 4
+    assert Record.read(tmp_path / "best.ckpt").epochs_done == 4
 
 
 def test_calibration_with_a_users_own_loader(tmp_path):
