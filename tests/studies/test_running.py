@@ -77,7 +77,7 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert first_row["command"].startswith("bnn fit --config base.yaml --seed_everything 0 --name tiny_one_seed0_")
     (log,) = Path("lightning_logs").glob("tiny_one_seed0_*/version_0/test_mnist_last.json")
     measured = json.loads(log.read_text())["predictions"]
-    for prefix, prediction in (("", "2 weight draws"), ("one_", "1 weight draw"), ("mean_", "mean weights")):
+    for prefix, prediction in (("", "samples"), ("one_", "one_sample"), ("mean_", "mean_weights")):
         assert float(first_row[f"{prefix}nll"]) == measured[prediction]["nll"]
     assert by_cell["wrong"]["failed"].startswith("--model.network does not know Nope")
     assert by_cell["best"]["elbo_per_n"] == ""
