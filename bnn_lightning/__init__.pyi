@@ -37,7 +37,9 @@ from .core.ops import layer_kind as layer_kind
 from .core.ops.base import with_values as with_values
 from .core.posteriors import Additive as Additive
 from .core.posteriors import Divergence as Divergence
+from .core.posteriors import FixedAlpha as FixedAlpha
 from .core.posteriors import Gaussian as Gaussian
+from .core.posteriors import LearntAlpha as LearntAlpha
 from .core.posteriors import Multiplicative as Multiplicative
 from .core.posteriors import Point as Point
 from .core.posteriors import Posterior as Posterior
@@ -76,6 +78,7 @@ from .inference import TrainingFacts as TrainingFacts
 from .inference import Variational as Variational
 from .likelihoods import Categorical as Categorical
 from .likelihoods import Likelihood as Likelihood
+from .likelihoods import Predictive as Predictive
 from .likelihoods import Uninformed as Uninformed
 from .likelihoods.categorical.predictive import covariances as covariances
 from .likelihoods.categorical.predictive import expected_entropy as expected_entropy

@@ -1,6 +1,8 @@
-"""The command line, ``bnn``: LightningCLI with one file for each verb, and with errors of one sentence."""
+"""The command line, ``bnn``: LightningCLI with one file for each verb, and with errors of one sentence.
 
-from bnn_lightning.cli.entry import first_error, main
-from bnn_lightning.cli.errors import UsageError
+What is public stands in ``__init__.pyi``, and is imported when it is first asked for.
+"""
 
-__all__ = ["UsageError", "first_error", "main"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

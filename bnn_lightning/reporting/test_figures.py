@@ -13,13 +13,14 @@ from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
+from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
 from bnn_lightning.reporting import figures
 from bnn_lightning.training.module import BayesianModule
 
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianModule, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
+def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: Sequence[str], name: str) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".
@@ -32,6 +33,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, classes: Sequ
     names = list(data.test_sets)
     test, images = model.tested[names[0]], data.test_sets[names[0]]
     log_probs_of_test = test.summary["log_probs"]
+    classes = names_of_classes(class_names, log_probs_of_test.shape[-1])
     written: list[Path] = []
 
     def path(name: str) -> Path:

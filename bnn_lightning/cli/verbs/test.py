@@ -17,7 +17,6 @@ from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import ImageData
 from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
 from bnn_lightning.reporting.results import free_name, ood_and_corruption_results, write_evaluation, write_sparsity
 from bnn_lightning.reporting.tables import show_evaluation, title_of
 from bnn_lightning.reporting.test_figures import draw_kept_weights, draw_tests
@@ -61,7 +60,7 @@ def _results(session: Session) -> dict[str, Any]:
         session, evaluation.predictions, evaluation.images, model.draws, model.test_samples
     ) | ood_and_corruption_results(evaluation)
     results["sigma_over_prior"] = sigma_over_prior(model.network)
-    if evaluation.temperature is None:
+    if model.likelihood.calibration_type is not None and model.calibration.get(model.draws) is None:
         results["caveats"].append("not calibrated")
     elif samples := samples_of_calibration(session):
         results["caveats"].append(f"calibrated with {samples} samples")
@@ -72,10 +71,8 @@ def _results(session: Session) -> dict[str, Any]:
 
 def _draw_figures(session: Session, data: ImageData, name: str, samples: str) -> list[Path]:
     """Draws what test saw, as PNG files and on TensorBoard's page of images."""
-    model = session.model
-    outputs = model.tested[data.name or "test"].summary["log_probs"].shape[-1]
-    classes = names_of_classes(session.data_description["class_names"], outputs)
-    drawn = draw_tests(session.run.logs / name, model, data, classes, samples)
+    class_names = session.data_description["class_names"]
+    drawn = draw_tests(session.run.logs / name, session.model, data, class_names, samples)
     for logger in session.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             for path in drawn:

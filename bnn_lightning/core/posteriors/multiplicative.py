@@ -77,7 +77,7 @@ class Multiplicative(Posterior):
     Args:
         mu: the weights.
         alpha: the variances, a tensor with a number for each noise that has a variance of its own.
-        over_weights: spreads a tensor of alpha's shape over the weights.
+        over_weights: spreads a tensor of alpha's shape over the weights; by default it broadcasts as it is.
         shared: weights with one alpha have one z too; otherwise each weight has its own, and pays its own KL.
         bernoulli: z is 0 or 1 + alpha, dropout that keeps with probability 1 / (1 + alpha); otherwise z is Gaussian.
     """
@@ -86,8 +86,8 @@ class Multiplicative(Posterior):
         self,
         mu: Tensor,
         alpha: FixedAlpha | LearntAlpha,
-        over_weights: Callable[[Tensor], Tensor],
-        shared: bool,
+        over_weights: Callable[[Tensor], Tensor] = unchanged,
+        shared: bool = False,
         bernoulli: bool = False,
     ):
         super().__init__()
