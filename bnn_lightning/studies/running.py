@@ -1,8 +1,6 @@
 """Runs a study: for each of its tasks ``bnn fit`` and ``bnn test``, one at a time, in processes of their own."""
 
 import fnmatch
-import json
-import math
 import multiprocessing
 import os
 import signal
@@ -11,11 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from bnn_lightning.cli import UsageError, first_error, main
@@ -23,6 +19,7 @@ from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue
+from bnn_lightning.studies.search_space import all_values, decoded, distribution_of, encoded
 from bnn_lightning.training.checkpoints import CheckpointError, Record
 from bnn_lightning.training.runs import CHECKPOINTS, Run
 
@@ -89,10 +86,10 @@ class Runner:
 
     def _run_search(self, retry: bool, retake: bool) -> Collection[str]:
         """Runs a search and returns the keys of its trials."""
-        spaces = {name: _space(space) for name, space in self.study.search.items()}
+        spaces = {name: distribution_of(space) for name, space in self.study.search.items()}
         with locked(self.logs / f"{self.study.name}.lock"):
             for key, (values, row) in self._tried().items():
-                encoded = {name: _encoded(values[name], spaces[name]) for name in spaces}
+                encoded = {name: encoded(values[name], spaces[name]) for name in spaces}
                 if not row.get("failed") and key not in self.queue.rows():
                     self.queue.add(key, row, encoded, spaces)
                 elif row.get("failed") and retry:
@@ -105,7 +102,7 @@ class Runner:
             if len(done) + len(self.queue.running_hosts()) >= self._num_trials:
                 return self._tried()
             trial = self.queue.ask(spaces)
-            task = self._task({name: _decoded(trial.params[name], spaces[name]) for name in spaces})
+            task = self._task({name: decoded(trial.params[name], spaces[name]) for name in spaces})
             taken = done | self.queue.running_keys()
             if task.key not in taken:
                 trial.set_user_attr("key", task.key)
@@ -113,17 +110,17 @@ class Runner:
                 continue
             # Values that were drawn before are not run again. In a finite space, values that were not drawn come next.
             self.queue.drop(trial)
-            all_values = _all_values(self.study.search)
+            all_values = all_values(self.study.search)
             untried = [values for values in all_values if self._task(values).key not in taken]
             if untried:
-                self.queue.enqueue({name: _encoded(untried[0][name], spaces[name]) for name in spaces})
+                self.queue.enqueue({name: encoded(untried[0][name], spaces[name]) for name in spaces})
             elif all_values:
                 return self._tried()
 
     @property
     def _num_trials(self) -> int:
         """The number of trials of a search: those that the study asks for, or all of a smaller finite space."""
-        return min(self.study.trials, len(_all_values(self.study.search)) or self.study.trials)
+        return min(self.study.trials, len(all_values(self.study.search)) or self.study.trials)
 
     def _task(self, values: Mapping[str, Any]) -> Task:
         """The task of a search with these values of its flags."""
@@ -320,34 +317,6 @@ def _bnn_process(words: list[str], log: Path, folder: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     sys.exit(main(words))
-
-
-def _space(space: Any) -> BaseDistribution:
-    """The Optuna distribution of a flag; choices are encoded as JSON, because Optuna takes only plain values."""
-    if isinstance(space, list):
-        return CategoricalDistribution([json.dumps(choice) for choice in space])
-    kind = IntDistribution if all(isinstance(space[end], int) for end in ("low", "high")) else FloatDistribution
-    return kind(space["low"], space["high"], log=bool(space.get("log")))
-
-
-def _all_values(search: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All combinations of values that a search can draw; an empty list where they are infinite or too many."""
-    choices = []
-    for space in search.values():
-        if isinstance(space, dict) and isinstance(_space(space), FloatDistribution):
-            return []
-        choices.append(space if isinstance(space, list) else range(space["low"], space["high"] + 1))
-    if math.prod(map(len, choices)) > 10_000:
-        return []
-    return [dict(zip(search, combination, strict=True)) for combination in product(*choices)]
-
-
-def _decoded(value: Any, space: BaseDistribution) -> Any:
-    return json.loads(value) if isinstance(space, CategoricalDistribution) else value
-
-
-def _encoded(value: Any, space: BaseDistribution) -> Any:
-    return json.dumps(value) if isinstance(space, CategoricalDistribution) else value
 
 
 def _summary(row: Mapping[str, Any]) -> str:
