@@ -26,8 +26,8 @@ LIBRARIES = {
     "optuna",
 }
 
-# Room: the rooms it may import, and the libraries beside the standard one. A room is a wing or a top-level file; the parts
-# of core are rooms too.
+# Room: the rooms it may import, and the libraries beside the standard one. Rooms are wings, top-level files and parts of
+# core.
 DOORS = {
     "core.kernels": (set(), {"torch"}),
     "core.ops": (set(), {"torch"}),

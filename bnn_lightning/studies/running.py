@@ -110,11 +110,11 @@ class Runner:
                 continue
             # Values that were drawn before are not run again. In a finite space, values that were not drawn come next.
             self.queue.drop(trial)
-            all_values = all_values(self.study.search)
-            untried = [values for values in all_values if self._task(values).key not in taken]
+            possible = all_values(self.study.search)
+            untried = [values for values in possible if self._task(values).key not in taken]
             if untried:
                 self.queue.enqueue({name: encoded(untried[0][name], spaces[name]) for name in spaces})
-            elif all_values:
+            elif possible:
                 return self._tried()
 
     @property
