@@ -89,12 +89,12 @@ class Runner:
         spaces = {name: distribution_of(space) for name, space in self.study.search.items()}
         with locked(self.logs / f"{self.study.name}.lock"):
             for key, (values, row) in self._tried().items():
-                encoded = {name: encoded(values[name], spaces[name]) for name in spaces}
+                search_values = {name: encoded(values[name], spaces[name]) for name in spaces}
                 if not row.get("failed") and key not in self.queue.rows():
-                    self.queue.add(key, row, encoded, spaces)
+                    self.queue.add(key, row, search_values, spaces)
                 elif row.get("failed") and retry:
                     self._retried.add(key)
-                    self.queue.enqueue(encoded)
+                    self.queue.enqueue(search_values)
         self.queue.enqueue_lost(retake)  # retakes what other machines have begun before now, not what they begin later
         while True:
             self.queue.enqueue_lost(retake=False)
