@@ -46,8 +46,7 @@ def _refuse_another_split(data: ImageData, verb: Verb, asked: Namespace, trained
         )
     if asked.class_path != trained_on["class_path"]:
         return
-    of_test_set = ("seed",) if data.splits_test_by_seed else ()
-    for name in ("seed", "val_split", "train_subset") if of_holdout else of_test_set:
+    for name in data.split_settings(of_holdout):
         value, known = asked.init_args.get(name), trained_on["init_args"].get(name)
         if value != known:
             raise UsageError(

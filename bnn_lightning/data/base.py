@@ -126,6 +126,12 @@ class ImageData(LightningDataModule):
     def load_test(self) -> Images:
         """The test images."""
 
+    def split_settings(self, of_holdout: bool) -> tuple[str, ...]:
+        """Names of the settings that decide which images are held out, or else which are test images."""
+        if of_holdout:
+            return ("seed", "val_split", "train_subset")
+        return ("seed",) if self.splits_test_by_seed else ()
+
     def load_holdout(self) -> Images | None:
         """The source's own validation images; None where the hold-out is to be split off the training images."""
         return None

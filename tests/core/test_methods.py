@@ -325,3 +325,21 @@ def test_autocast_keeps_variances_and_kl_in_float32(name, dtype):
     assert torch.isfinite(y.float().square().mean())
     if METHODS[name][1] == "local":
         assert seen[1] == (False, torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("follower", [nn.ReLU(inplace=True), nn.SiLU(inplace=True), nn.Hardtanh(inplace=True)], ids=str)
+@pytest.mark.parametrize("case", ["linear", "conv2d", "conv1d"])
+@each_method
+def test_an_in_place_operation_may_follow(name, case, follower):
+    # A layer that returned a view would have torch refuse the change, or spoil what backward reads.
+    _, layer, x = build(name, case, F64)
+    gradients = []
+    for activation in (follower, type(follower)()):
+        torch.manual_seed(2)
+        layer.zero_grad()
+        y = activation(layer(x))
+        y = y.mul_(2) if activation is follower else 2 * y
+        y.square().sum().backward()
+        gradients.append([None if value.grad is None else value.grad.clone() for value in layer.parameters()])
+    for changed_in_place, fresh in zip(*gradients, strict=True):
+        torch.testing.assert_close(changed_in_place, fresh, rtol=0, atol=0)
