@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.conversion import to_plain
-from bnn_lightning.core.posteriors import THRESHOLD, Point
+from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD, Point
 from bnn_lightning.core.whole_network import random_tensors
 
 
@@ -40,7 +40,7 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
         }
 
 
-def masks(net: nn.Module, threshold: float = THRESHOLD) -> dict[str, Tensor]:
+def masks(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> dict[str, Tensor]:
     """True where a weight is kept: where its log alpha is below ``threshold``."""
     return {name: values < threshold for name, values in weight_log_alphas(net).items()}
 
@@ -77,7 +77,7 @@ def by_layer(net: nn.Module, keep: Mapping[str, Tensor]) -> list[LayerSparsity]:
     ]
 
 
-def overall_sparsity(net: nn.Module, threshold: float = THRESHOLD) -> float:
+def overall_sparsity(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> float:
     """The share of all weights of random layers that is removed at ``threshold``, from 0 to 1."""
     every = torch.cat([mask.flatten() for mask in masks(net, threshold).values()])
     return 1 - every.float().mean().item()

@@ -1,1 +1,1 @@
-"""Random tensors, the methods that draw them, and the layers and networks made of them: torch alone."""
+"""Posteriors, priors, methods and Bayesian layers, and functions over whole networks; imports torch alone."""

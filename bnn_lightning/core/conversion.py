@@ -1,4 +1,4 @@
-"""Plain networks made Bayesian, and back: bayesianize, its inverse, and the deterministic twin's weights."""
+"""Conversion between plain and Bayesian networks: bayesianize, to_plain, and loading the weights of a plain network."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -13,23 +13,26 @@ from bnn_lightning.core.ops import layer_kinds
 
 
 def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*") -> nn.Module:
-    """A copy of ``net`` in which the layers named like ``only`` are random under ``method``.
+    """A copy of ``net`` in which the layers whose names match ``only`` are random under ``method``.
 
-    Layers of the known kinds can be: Linear, Conv1d, Conv2d and those that :func:`layer_kind` was told of. Their
-    values, trained or not, become the posterior means (unless the method draws its own). A layer that is used in two
-    places stays one layer. ``net`` itself is not touched. The channels that are flattened into a linear
-    layer are found where convolution, Flatten and linear layer stand in one ``nn.Sequential``.
+    Layers of registered kinds can become random: Linear, Conv1d, Conv2d and those registered by
+    :func:`~bnn_lightning.layer_kind`. Their values, trained or not, become the posterior means, unless the method draws
+    the means itself. A layer that is used in two places stays one layer. ``net`` is not changed.
+
+    Some methods have a noise variance for each channel that was flattened into a linear layer. The number of channels
+    is known where convolution, Flatten and linear layer are in the same ``nn.Sequential``; elsewhere each input feature
+    counts as a channel.
 
     Args:
         net: any network; ``bayesianize(resnet18(), LRT())`` works.
         method: for example ``LRT(prior_sigma=0.1)``.
-        only: a pattern over layer names, or several: ``"fc*"``, ``["conv1", "fc3"]``.
+        only: one pattern for layer names or several, with wildcards: ``"fc*"``, ``["conv1", "fc3"]``.
 
     Raises:
-        ValueError: when ``only`` names no such layer, or when a weight is tied between two layers.
+        ValueError: when a pattern of ``only`` matches no layer that can be random, or when two layers share a weight.
     """
     patterns = [only] if isinstance(only, str) else list(only)
-    holder = nn.ModuleDict({"net": copy.deepcopy(net)})  # so that `net` itself may be such a layer
+    holder = nn.ModuleDict({"net": copy.deepcopy(net)})  # a parent also for `net`, which may itself be such a layer
     names: dict[nn.Module, str] = {}
     for name, module in holder.named_modules():
         if type(module) in layer_kinds():
@@ -43,73 +46,85 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     chosen = {layer for layer, name in names.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     _refuse_tied_weights(holder, chosen, names)
     channels = _flattened_channels(holder)
-    return _replaced(
+    return _with_replaced_modules(
         holder, {layer: BayesianLayer(layer, method, channels.get(layer)) for layer in names if layer in chosen}
     )
 
 
 def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The deterministic network at the mean weights: a copy of ``net`` in plain layers, the inverse of bayesianize.
+    """The deterministic network at the posterior means: a copy of ``net`` in plain layers, the inverse of bayesianize.
 
     Args:
-        net: a network with random layers.
-        keep: for the names of :func:`random_tensors` a mask over the tensor; where it is false the result has a 0.
+        net: a network with Bayesian layers.
+        keep: boolean masks by the names of :func:`~bnn_lightning.random_tensors`, each of its tensor's shape; weights
+            where the mask is false are 0 in the result. Tensors without a mask are kept whole.
     """
     holder = nn.ModuleDict({"net": copy.deepcopy(net)})
-    made: dict[nn.Module, nn.Module] = {}
+    plain_layers: dict[nn.Module, nn.Module] = {}
     for name, layer in holder["net"].named_modules():
         if isinstance(layer, BayesianLayer):
             values: list[Any] = []
-            for part in ("weight", "bias"):
-                posterior = getattr(layer, part)
+            for tensor_name in ("weight", "bias"):
+                posterior = getattr(layer, tensor_name)
                 value = None if posterior is None else posterior.mean.detach().clone()
-                mask = (keep or {}).get(f"{name}.{part}".removeprefix("."))
+                mask = (keep or {}).get(f"{name}.{tensor_name}".removeprefix("."))
                 values.append(value if value is None or mask is None else value * mask)
-            made[layer] = layer.op.layer(*values).train(layer.training)
-    return _replaced(holder, made)
+            plain_layers[layer] = layer.op.layer(*values).train(layer.training)
+    return _with_replaced_modules(holder, plain_layers)
 
 
 def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Starts ``net``, a bayesianized network, from the weights of its deterministic twin, in place.
+    """Loads the weights of the deterministic twin into ``net``, a bayesianized network, in place.
 
-    Each random layer is made anew by its method from the twin's values; all others take them as they are.
+    The method of each Bayesian layer forms new posteriors from the twin's values, so create optimisers afterwards; all
+    other modules take the twin's tensors unchanged.
+
+    Args:
+        net: the network to load into.
+        state_dict: of the same network before :func:`bayesianize`, such as a trained one.
 
     Raises:
-        ValueError: when the twin's tensors are not those of ``net``.
+        ValueError: when names or shapes are not those of ``net`` in plain layers.
     """
     twin = to_plain(net)
     expected, given = twin.state_dict(), dict(state_dict)
     for name in sorted(expected.keys() | given.keys()):
-        sizes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"{name} must be {sizes[0]} as in this network, got {sizes[1]}.")
+        shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{name} must be {shapes[0]} as in this network, got {shapes[1]}.")
     twin.load_state_dict(given)
-    layers = dict(twin.named_modules())
+    twin_modules = dict(twin.named_modules())
     for name, layer in net.named_modules():
         if isinstance(layer, BayesianLayer):
-            values: Any = layers[name]
-            layer.weight = layer.method.weight(values.weight, layer.op)
-            layer.bias = None if values.bias is None else layer.method.bias(values.bias)
+            plain_layer: Any = twin_modules[name]
+            layer.weight = layer.method.weight(plain_layer.weight, layer.op)
+            layer.bias = None if plain_layer.bias is None else layer.method.bias(plain_layer.bias)
             del given[f"{name}.weight".removeprefix(".")]
             given.pop(f"{name}.bias".removeprefix("."), None)
     net.load_state_dict(given, strict=False)
 
 
-def _replaced(holder: nn.ModuleDict, made: Mapping[Any, nn.Module]) -> nn.Module:
+def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Names and modules of all children, a module that occurs twice also twice; ``named_children()`` gives it once."""
+    return [(name, child) for name, child in chain._modules.items() if child is not None]
+
+
+def _with_replaced_modules(holder: nn.ModuleDict, replacements: Mapping[Any, nn.Module]) -> nn.Module:
+    """``holder["net"]`` with each module that is a key of ``replacements`` replaced by its value, in place."""
     for parent in list(holder.modules()):
-        for name, child in list(parent._modules.items()):  # named_children() would skip a layer's second place
-            if child is not None and child in made:
-                parent._modules[name] = made[child]
+        for name, child in list(parent._modules.items()):  # named_children() would skip a repeated module
+            if child is not None and child in replacements:
+                parent._modules[name] = replacements[child]
     return holder["net"]
 
 
 def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
-    """The channels that are flattened into a linear layer, for each chain in which convolution and layer both stand."""
+    """For each linear layer behind a convolution and a Flatten in one ``nn.Sequential``, the convolution's channels."""
     channels_of: dict[nn.Module, int] = {}
     for chain in net.modules():
-        # A layer that stands in two places is met in both.
-        every = (module for _, module in chain.named_modules(remove_duplicate=False))
-        leaves = [module for module in every if not isinstance(module, nn.Sequential)]
+        # With duplicates: a layer that occurs twice stands behind something at both places.
+        modules = (module for _, module in chain.named_modules(remove_duplicate=False))
+        leaves = [module for module in modules if not isinstance(module, nn.Sequential)]
         if not isinstance(chain, nn.Sequential) or any(list(leaf.children()) for leaf in leaves):
             continue
         channels = flattened = None
@@ -126,18 +141,14 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
 
 
 def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.Module, str]) -> None:
+    """Raises ValueError when a layer of ``chosen`` shares a parameter with another module."""
     owners: dict[int, nn.Module] = {}
     for module in net.modules():
         for parameter in module.parameters(recurse=False):
-            other = owners.setdefault(id(parameter), module)
-            if other is not module and (other in chosen or module in chosen):
-                tied = [names.get(layer, type(layer).__name__) for layer in (other, module)]
+            owner = owners.setdefault(id(parameter), module)
+            if owner is not module and (owner in chosen or module in chosen):
+                tied = [names.get(layer, type(layer).__name__) for layer in (owner, module)]
                 raise ValueError(
                     f"{tied[0]} and {tied[1]} share a weight, which two random layers would draw twice; "
                     "use one layer in both places, or leave them out with only=."
                 )
-
-
-def in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a chain with their names; named_children() would skip the second place of one that stands in two."""
-    return [(name, part) for name, part in chain._modules.items() if part is not None]

@@ -1,4 +1,4 @@
-"""BayesianLayer, the one layer class whose weight and bias are random."""
+"""BayesianLayer, the one layer class whose weight and bias are random tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +12,26 @@ from bnn_lightning.core.ops import op_of
 
 
 class BayesianLayer(nn.Module):
-    """A plain layer whose weight and bias are random under a method: the only Bayesian layer class there is.
+    """A plain layer whose weight and bias are random under a method: ``BayesianLayer(nn.Conv2d(3, 16, 5), LRT())``.
 
-    ``BayesianLayer(nn.Conv2d(3, 16, 5), LRT())``. ``weight`` and ``bias`` are posteriors, so parameters are named
-    ``weight.mu``, ``weight.rho``, ``bias.mu`` and so on.
+    ``weight`` and ``bias`` are posteriors, so the parameters are named ``weight.mu``, ``weight.rho``, ``bias.mu`` and
+    so on. Inputs and outputs have the shapes of the plain layer.
 
-    ``sampling`` decides whether a forward pass draws noise (the default) or uses the mean weights. It has nothing to do
-    with ``train()`` and ``eval()``, which belong to batch norm and dropout; set it for a network with :func:`sampling`.
+    ``sampling`` says whether a forward pass draws noise (True, the default) or uses the mean weights (False). It is
+    independent of ``train()`` and ``eval()``, which set the mode of batch norm and dropout. To set it for a whole
+    network use :func:`~bnn_lightning.core.whole_network.sampling`. ``compiles`` says whether noise is computed by
+    compiled code.
 
     Args:
-        layer: of a kind that can be random, such as Linear, Conv1d or Conv2d; its values are the first means.
-        method: how they are random.
-        channels: for a linear layer that reads flattened images, how many channels they had; null takes each feature
-            for a channel.
+        layer: the plain layer, of a kind registered by :func:`~bnn_lightning.core.ops.layer_kind`, such as Linear,
+            Conv1d or Conv2d. The method forms the posteriors from its values.
+        method: how weight and bias are random.
+        channels: for a linear layer behind a Flatten, the number of channels before the flattening; None treats each
+            input feature as a channel.
 
     Raises:
-        TypeError: for a layer that is not exactly of such a kind.
+        TypeError: when the class of ``layer`` is not exactly a registered one.
+        ValueError: when ``channels`` does not divide the input features.
     """
 
     def __init__(self, layer: Any, method: Method, channels: int | None = None):
@@ -49,7 +53,10 @@ class BayesianLayer(nn.Module):
         return self.op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
 
     def output_sampler(self, x: Tensor) -> Callable[[], Tensor]:
-        """Returns a function; each call draws one output sample for ``x``. Mean and variance are computed once."""
+        """Returns a function; each call draws one output sample for ``x``.
+
+        Where the method gives the moments of the outputs, they are computed once for all calls.
+        """
         with compiling(self.compiles):
             moments = self.method.moments(self.op, x, self.weight, self.bias) if self.sampling else None
 

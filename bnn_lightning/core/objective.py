@@ -1,4 +1,4 @@
-"""The objective: the evidence lower bound, and the one place where the number of training examples enters."""
+"""The evidence lower bound and the training loss: the only place where the number N of training examples enters."""
 
 from typing import TypeVar
 
@@ -10,35 +10,35 @@ Number = TypeVar("Number", float, Tensor)
 def elbo(nll: Number, kl: Number, num_train: int) -> Number:
     """The evidence lower bound per training example, elbo/N = -(nll + KL/N), in nats.
 
-    Always at KL weight 1, whatever weight trained the network: only then is it a bound on log p(data).
+    The KL weight is always 1, whatever weight trained the network: only then is it a bound on log p(data) / N.
     Blundell et al. 2015 (arXiv:1505.05424), eq. 1-2.
 
     Args:
-        nll: mean over examples of -log p(y | x, w) with w drawn from the posterior.
-        kl: KL(posterior || prior) summed over all weights, as :func:`bnn_lightning.kl` gives it.
-        num_train: N, the distinct examples trained on: after the hold-out and any subset, before augmentation.
+        nll: mean over examples of -log p(y | x, w) with w drawn from the posterior, in nats.
+        kl: KL(posterior || prior) in nats, summed over all weights, as :func:`bnn_lightning.kl` computes it.
+        num_train: N, the number of distinct training examples: without the hold-out, before augmentation.
     """
     return -(nll + kl / num_train)
 
 
 def variational_loss(nll: Number, kl: Number, num_train: int, kl_weight: float = 1.0) -> Number:
-    """What is minimised, per training example: nll + kl_weight * KL/N; with weight 1 it is -elbo/N.
+    """The training loss per training example, nll + kl_weight * KL/N, in nats; with weight 1 it is -elbo/N.
 
-    Times N it is the total form, N * nll + kl_weight * KL. For S weight samples in a step, ``nll`` is the mean of the
-    S values and ``kl`` is counted once.
+    N times this loss is the total form, N * nll + kl_weight * KL. With several weight samples in a step, ``nll`` is the
+    mean over the samples and ``kl`` is counted once. Arguments are those of :func:`elbo`.
     """
     return nll + kl_weight * kl / num_train
 
 
 def objective_values(objective: str, nll: float, kl: float, num_train: int, kl_weight: float = 1.0) -> dict[str, float]:
-    """Loss, KL and ELBO under the names that they are logged by; of ``likelihood``, which has no KL, the loss alone.
+    """Loss, KL, KL/N, KL weight and elbo/N by the names under which they are logged; without a KL the loss alone.
 
     Args:
-        objective: see :attr:`bnn_lightning.Method.objective`.
-        nll: mean over examples and weight samples.
-        kl: summed over all weights.
+        objective: see :attr:`bnn_lightning.Method.objective`; ``likelihood`` has no KL.
+        nll: mean over examples and weight samples, in nats.
+        kl: summed over all weights, in nats.
         num_train: N.
-        kl_weight: of the loss; the ELBO is at weight 1.
+        kl_weight: the weight in the loss; the ELBO has weight 1.
     """
     if objective == "likelihood":
         return {"loss": nll}

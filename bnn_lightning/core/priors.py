@@ -1,4 +1,4 @@
-"""Priors over weights."""
+"""Priors over weights: normal, scale mixture, and normal with a learnt scale."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,32 +15,37 @@ from bnn_lightning.core.ops.base import Op
 
 @dataclass(frozen=True)
 class Prior(ABC):
-    """A prior over each weight of a tensor.
+    """A prior over the weights of a tensor.
 
-    Write a prior as a frozen dataclass of its settings with :meth:`log_prob`. Fields that hold tensors travel with the
-    posterior: to its device, and into its checkpoint.
+    Write a prior as a frozen dataclass of its settings with :meth:`log_prob`. Fields that hold tensors become buffers
+    of the posterior, so that they move with it to another device and into the checkpoint.
     """
 
     has_closed_kl: ClassVar[bool] = False
-    """Whether :meth:`kl` is exact. Local reparameterisation, which draws no weights, refuses a prior without it."""
+    """Whether :meth:`kl` is exact. Local reparameterisation, which draws no weights, refuses other priors."""
 
     def for_tensor(self, init: Tensor, op: Op | None = None) -> "Prior":
-        """The prior of one tensor of a network: itself, or one that depends on the tensor's values, shape or fan-in.
+        """The prior of one tensor of a network: by default this prior; it may depend on values, shape or fan-in.
 
         Args:
-            init: the values of the tensor before training; ``init[0].numel()`` is a weight's fan-in.
+            init: the tensor's values before training; ``init[0].numel()`` is the fan-in of a weight.
             op: the layer's arithmetic; None for a bias.
         """
         return self
 
     @abstractmethod
     def log_prob(self, w: Tensor) -> Tensor:
-        """The logarithm of p(w), element by element, in nats."""
+        """Log p(w) of each element, in nats, in the shape of ``w``."""
 
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        """KL(N(mu, sigma^2) || prior) summed over a tensor, in nats: exact, or an unbiased estimate.
+        """KL(N(mu, sigma^2) || prior) in nats, summed over a tensor: exact, or an unbiased estimate.
 
-        Here an estimate from one draw: the entropy of the posterior in closed form, and log p at the draw.
+        By default an estimate from one draw w: -(entropy of the posterior + log p(w)), the entropy in closed form.
+
+        Args:
+            mu: means of the posterior.
+            sigma: its standard deviations, of the same shape.
+            log_sigma: log(sigma), finite also where sigma underflows.
         """
         entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
         return -(entropy + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
@@ -77,14 +82,15 @@ class Normal(Prior):
 
 @dataclass(frozen=True)
 class ScaleMixture(Prior):
-    """p(w) = pi N(0, sigma1^2) + (1 - pi) N(0, sigma2^2): a spike and a slab.
+    """The spike-and-slab prior p(w) = pi N(0, sigma1^2) + (1 - pi) N(0, sigma2^2).
 
-    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. Its KL is an estimate from one draw.
+    Blundell et al. 2015 (arXiv:1505.05424), eq. 7. The KL is estimated from one draw.
 
     Args:
-        pi: weight of the wide component, between 0 and 1.
+        pi: weight of the wide component (the slab), between 0 and 1.
         sigma1: standard deviation of the wide component.
-        sigma2: standard deviation of the narrow component; exp(-6) = 0.0025 is one of the published choices.
+        sigma2: standard deviation of the narrow component (the spike); exp(-6) = 0.0025 is one of the published
+            choices.
     """
 
     pi: float = 0.5
@@ -100,19 +106,19 @@ class ScaleMixture(Prior):
                 raise ValueError(f"{name} must be a positive standard deviation, got {value}.")
 
     def log_prob(self, w: Tensor) -> Tensor:
-        parts = [
+        components = [
             math.log(share) - 0.5 * (w / sigma).square() - math.log(sigma * math.sqrt(2 * math.pi))
             for share, sigma in ((self.pi, self.sigma1), (1 - self.pi, self.sigma2))
         ]
-        return torch.logaddexp(*parts)
+        return torch.logaddexp(*components)
 
 
 @dataclass(frozen=True)
 class LearntScale(Prior):
-    """Empirical Bayes: p(w) = N(prior_mu, s^2) with one s for each tensor, always at its optimum.
+    """Empirical Bayes: p(w) = N(prior_mu, s^2) with the optimal s for each tensor.
 
-    The s that minimises the KL is s^2 = mean(sigma^2 + (mu - prior_mu)^2), so it needs no parameter of its own, and the
-    KL is sum(log s - log sigma).
+    The s that minimises the KL has the closed form s^2 = mean(sigma^2 + (mu - prior_mu)^2), so it is no parameter; the
+    KL at this s is sum(log s - log sigma).
 
     Args:
         prior_mu: mean of the prior.
@@ -123,7 +129,7 @@ class LearntScale(Prior):
     prior_mu: float = 0.0
 
     def log_prob(self, w: Tensor) -> Tensor:
-        """The same at the s that is best for these weights, s^2 = mean((w - prior_mu)^2)."""
+        """Log p(w) at the s that maximises it, s^2 = mean((w - prior_mu)^2)."""
         squares = (w - self.prior_mu).square()
         variance = squares.mean()
         return -0.5 * (squares / variance + variance.log() + math.log(2 * math.pi))

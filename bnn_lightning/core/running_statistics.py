@@ -8,27 +8,30 @@ from torch.utils.hooks import RemovableHandle
 
 
 def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
-    """Has ``net`` raise ValueError where a forward pass runs a module with running statistics more than once.
+    """Installs hooks: a forward pass of ``net`` that runs a module with running statistics twice raises ValueError.
 
-    In training each run normalises with its own batch; in evaluation all of them with one mixture of their statistics,
-    so that accuracy falls from training to evaluation. Gives the hooks that look, to be removed.
+    During training each call normalises with the statistics of its own batch, but in evaluation all calls use the same
+    running statistics, a mixture over the places, so that accuracy drops.
+
+    Returns:
+        the handles of the hooks; call ``remove()`` on each to end the check.
     """
-    seen: set[str] = set()
+    already_run: set[str] = set()
 
-    def look(name: str) -> Callable[..., None]:
+    def check_first_run(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any) -> None:
-            if name in seen:
+            if name in already_run:
                 raise ValueError(
                     f"network must run each module with running statistics once in a forward pass, but runs {name} "
                     f"({type(module).__name__}) again: in evaluation one mixture of statistics would serve both "
                     "places. Give each place a module of its own, or set allow_shared_statistics."
                 )
-            seen.add(name)
+            already_run.add(name)
 
         return hook
 
-    hooks = [net.register_forward_pre_hook(lambda *_: seen.clear())]
+    handles = [net.register_forward_pre_hook(lambda *_: already_run.clear())]
     for name, module in net.named_modules():
         if getattr(module, "running_mean", None) is not None:
-            hooks.append(module.register_forward_pre_hook(look(name)))
-    return hooks
+            handles.append(module.register_forward_pre_hook(check_first_run(name)))
+    return handles

@@ -1,4 +1,4 @@
-"""Functions over all random layers of a network: their KL, joint draws, how they are sampled, and what they are."""
+"""Functions over all Bayesian layers of a network: KL, joint weight draws, sampling on and off, description."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,33 +18,39 @@ Objective = Literal["elbo", "regularised", "likelihood"]
 
 
 def bayesian_layers(net: nn.Module) -> list[BayesianLayer]:
-    """The random layers of ``net``, each once."""
+    """The Bayesian layers of ``net``, in its order; a layer that is used twice once."""
     return [module for module in net.modules() if isinstance(module, BayesianLayer)]
 
 
 def methods_of(net: nn.Module) -> list[Method]:
-    """The methods of its random layers, each once, in the order of the layers."""
+    """The distinct methods of the Bayesian layers, in the order of the layers."""
     return list(dict.fromkeys(layer.method for layer in bayesian_layers(net)))
 
 
 def random_tensors(net: nn.Module) -> Iterator[tuple[str, Posterior]]:
-    """The random tensors of ``net`` with their names, such as ``("conv1.weight", Gaussian(...))``; each once."""
+    """Names and posteriors of the weights and biases of all Bayesian layers: ``("conv1.weight", Gaussian(...))``.
+
+    Each tensor occurs once, also if its layer is used twice. Biases that are not random, as under dropout, are among
+    them as :class:`~bnn_lightning.Point`.
+    """
     for name, module in net.named_modules():
         if isinstance(module, BayesianLayer):
-            for part in ("weight", "bias"):
-                if getattr(module, part) is not None:
-                    yield f"{name}.{part}".removeprefix("."), getattr(module, part)
+            for tensor_name in ("weight", "bias"):
+                if getattr(module, tensor_name) is not None:
+                    yield f"{name}.{tensor_name}".removeprefix("."), getattr(module, tensor_name)
 
 
 def draw(net: nn.Module) -> dict[str, Tensor]:
-    """One joint draw of all random tensors by name: a function of the input that :func:`torch.func.functional_call`
-    applies to :func:`~bnn_lightning.core.conversion.to_plain` of ``net``. Tensors are independent of each other.
+    """One joint sample of all random tensors of ``net`` by name, differentiable in the posterior's parameters.
+
+    ``torch.func.functional_call(to_plain(net), draw(net), (x,))`` is the network at these weights. Tensors are drawn
+    independently of each other.
     """
     return {name: posterior.sample() for name, posterior in random_tensors(net)}
 
 
 def width_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters that say how wide the posteriors of ``net`` are, such as rho, in the network's order."""
+    """The parameters that set the widths of the posteriors of ``net``, such as rho, in the order of its parameters."""
     widths = {
         id(posterior.get_parameter(name)) for _, posterior in random_tensors(net) for name in posterior.width_parameters
     }
@@ -52,13 +58,13 @@ def width_parameters(net: nn.Module) -> list[nn.Parameter]:
 
 
 def kl(net: nn.Module) -> Tensor:
-    """KL(posterior || prior) in nats, summed over every random tensor of ``net``, however deeply nested.
+    """KL(posterior || prior) in nats, summed over all random tensors of ``net``, however deeply nested.
 
-    A scalar of at least float32, computed from the current parameters: it needs no forward pass before it. Zero for a
+    A scalar of at least float32, computed from the current parameters; it needs no forward pass before. Zero for a
     deterministic network.
     """
     posteriors = [posterior for _, posterior in random_tensors(net)]
-    # A class derived from Gaussian may have a KL of its own.
+    # Exactly Gaussian: a derived class may have a KL of its own.
     gaussians = [posterior for posterior in posteriors if type(posterior) is Gaussian]
     with compiling(any(layer.compiles for layer in bayesian_layers(net))):
         terms = [posterior.kl() for posterior in posteriors if type(posterior) is not Gaussian]
@@ -71,15 +77,20 @@ def kl(net: nn.Module) -> Tensor:
 
 
 def objective_of(net: nn.Module) -> Objective:
-    """What nll + KL/N of ``net`` is, see :attr:`Method.objective`: ``likelihood`` where it has no KL."""
+    """What nll + KL/N is for ``net``: the weakest claim among its methods, see :attr:`bnn_lightning.Method.objective`.
+
+    ``regularised`` if any method's KL is to an improper prior, else ``elbo`` if any method has a KL, else
+    ``likelihood``.
+    """
     objectives = [method.objective for method in methods_of(net)]
-    return next((kind for kind in ("regularised", "elbo") if kind in objectives), "likelihood")
+    return next((objective for objective in ("regularised", "elbo") if objective in objectives), "likelihood")
 
 
 def sigma_over_prior(net: nn.Module) -> float | None:
-    """The mean of sigma / prior_sigma over all Gaussian weights with a normal prior; None where there are none.
+    """The mean of sigma / prior_sigma over all weights and biases with a normal prior; None where there are none.
 
-    Near 0 the posterior is a point, whatever the accuracy; at 1 most weights are as the prior left them.
+    Near 0 the posterior is close to a point estimate; near 1 most weights have the width of the prior, as if they had
+    learnt nothing.
     """
     total, count = 0.0, 0
     for _, posterior in random_tensors(net):
@@ -94,17 +105,17 @@ def sigma_over_prior(net: nn.Module) -> float | None:
 def sampling(net: nn.Module, enabled: bool) -> Iterator[nn.Module]:
     """Inside the ``with``, forward passes of ``net`` draw noise (True) or use the mean weights (False).
 
-    On exit every layer is as it was before, also after an exception.
+    On exit each layer returns to its previous mode, also after an exception.
     """
     layers = bayesian_layers(net)
-    before = [layer.sampling for layer in layers]
+    previous_modes = [layer.sampling for layer in layers]
     try:
         for layer in layers:
             layer.sampling = enabled
         yield net
     finally:
-        for layer, was in zip(layers, before, strict=True):
-            layer.sampling = was
+        for layer, mode in zip(layers, previous_modes, strict=True):
+            layer.sampling = mode
 
 
 @dataclass(frozen=True)
@@ -112,11 +123,12 @@ class LayerDescription:
     """A layer that has parameters.
 
     Args:
-        name: its place in the network.
-        kind: its class, or that of the plain layer it was.
-        method: how its weights are random; None where it is deterministic.
-        random: how many of its numbers are.
-        deterministic: how many are not: weights of a plain layer, biases under dropout, scales of batch norm.
+        name: in the network, such as ``features.conv1``.
+        kind: its class; of a Bayesian layer that of the plain layer.
+        method: of a Bayesian layer; None for a deterministic one.
+        random: number of its random weights and biases.
+        deterministic: number of its other parameters: weights of a plain layer, biases under dropout, scales of batch
+            norm.
     """
 
     name: str
@@ -128,18 +140,18 @@ class LayerDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """The layers of a network; as text, a table."""
+    """The layers of a network that have parameters; ``str()`` of it is a table."""
 
     layers: tuple[LayerDescription, ...]
 
     @property
     def random(self) -> int:
-        """How many numbers of the network are random."""
+        """The number of random weights and biases of the network."""
         return sum(layer.random for layer in self.layers)
 
     @property
     def deterministic(self) -> int:
-        """How many numbers of the network are not."""
+        """The number of its other parameters."""
         return sum(layer.deterministic for layer in self.layers)
 
     def __str__(self) -> str:
@@ -166,13 +178,13 @@ class Description:
 
 
 def describe(net: nn.Module) -> Description:
-    """For each layer of ``net`` its method, how many of its numbers are random, and what stayed deterministic."""
-    layers, inside = [], set()
+    """For each layer of ``net`` with parameters its method, and how many of its weights and biases are random."""
+    layers, inside_bayesian = [], set()
     for name, module in net.named_modules():
         if isinstance(module, BayesianLayer):
-            inside |= set(module.modules())
-            posteriors = [part for part in (module.weight, module.bias) if part is not None]
-            sizes = [(part.mean.numel(), isinstance(part, Point)) for part in posteriors]
+            inside_bayesian |= set(module.modules())
+            posteriors = [posterior for posterior in (module.weight, module.bias) if posterior is not None]
+            sizes = [(posterior.mean.numel(), isinstance(posterior, Point)) for posterior in posteriors]
             layers.append(
                 LayerDescription(
                     name,
@@ -182,6 +194,8 @@ def describe(net: nn.Module) -> Description:
                     sum(size for size, is_point in sizes if is_point),
                 )
             )
-        elif module not in inside and (numbers := sum(part.numel() for part in module.parameters(recurse=False))):
-            layers.append(LayerDescription(name, type(module).__name__, None, 0, numbers))
+        elif module not in inside_bayesian and (
+            count := sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        ):
+            layers.append(LayerDescription(name, type(module).__name__, None, 0, count))
     return Description(tuple(layers))

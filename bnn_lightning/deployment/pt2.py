@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.compression.shrink import ELEMENTWISE, POOLING, WEIGHTED, Select
-from bnn_lightning.core.conversion import in_order
+from bnn_lightning.core.conversion import children_in_order
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.files import atomic_write
 
@@ -78,7 +78,7 @@ _DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # in torch's num
 def _described(net: nn.Module) -> list[dict[str, Any]] | None:
     """Names, kinds and settings of the layers of a chain; None for any other network."""
     layers = []
-    for name, module in in_order(net):
+    for name, module in children_in_order(net):
         settings = {key: getattr(module, key, None) for key in signature(type(module).__init__).parameters}
         if "bias" in settings:
             settings["bias"] = settings["bias"] is not None

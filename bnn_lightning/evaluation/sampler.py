@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bnn_lightning.core.conversion import in_order, to_plain
+from bnn_lightning.core.conversion import children_in_order, to_plain
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.whole_network import draw, methods_of, random_tensors, sampling
@@ -154,9 +154,9 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     if type(net).forward is not nn.Sequential.forward:
         return nn.Identity(), net
-    layers = in_order(net)
+    layers = children_in_order(net)
     before = 0
-    for _, layer in in_order(bayesian):
+    for _, layer in children_in_order(bayesian):
         if any(isinstance(module, BayesianLayer) for module in layer.modules()):
             break
         before += 1
@@ -166,7 +166,7 @@ def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Outputs ``(count, batch, outputs)`` for each of ``counts``, whose samples are folded into the batch."""
-    layers = [layer for _, layer in in_order(net)] if type(net) is nn.Sequential else []
+    layers = [layer for _, layer in children_in_order(net)] if type(net) is nn.Sequential else []
     first, rest = (layers[0], layers[1:]) if layers else (net, [])
     outputs = []
     repeated: dict[int, Callable[[], Tensor]] = {}

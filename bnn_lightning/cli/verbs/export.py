@@ -7,7 +7,7 @@ from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsit
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks, masks_without
-from bnn_lightning.core.posteriors import THRESHOLD
+from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.deployment import ExportFormat, Pt2
 from bnn_lightning.deployment.dense import export_dense
 from bnn_lightning.files import relative_to_cwd
@@ -26,7 +26,7 @@ class Export(Verb):
         format: ExportFormat = Pt2(),  # noqa: B008
         output: str | None = None,
         removed: float | None = None,
-        threshold: float = THRESHOLD,
+        threshold: float = LOG_ALPHA_THRESHOLD,
     ) -> None:
         """Writes a smaller network.
 

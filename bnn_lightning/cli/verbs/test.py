@@ -12,7 +12,7 @@ from bnn_lightning.cli.results import evaluation_results, samples_of_calibration
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks
-from bnn_lightning.core.posteriors import THRESHOLD
+from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import ImageData
 from bnn_lightning.evaluation.sampler import draws_of
@@ -65,7 +65,7 @@ def _results(session: Session) -> dict[str, Any]:
     elif samples := samples_of_calibration(session):
         results["caveats"].append(f"calibrated with {samples} samples")
     if model.removes_weights:
-        results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(THRESHOLD))
+        results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(LOG_ALPHA_THRESHOLD))
     return results
 
 

@@ -1,1 +1,4 @@
-"""What exists for speed alone, each beside the plain formula that it replaces."""
+"""Numerical building blocks: noise, softplus, the Gaussian KL, memory formats, compiled loops.
+
+Most exist for speed. The docstring of each function gives the plain formula that it computes, and a test compares both.
+"""

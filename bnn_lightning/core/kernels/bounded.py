@@ -1,4 +1,4 @@
-"""A clamp whose gradient still leads back inside."""
+"""A clamp with the gradient of projected gradient descent."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _Bounded(torch.autograd.Function):
-    """clamp(x, low, high) whose gradient still passes where it leads back inside, so that nothing dies on a bound."""
+    """:func:`bounded` for tensors; torch's clamp has a zero gradient at and beyond its bounds."""
 
     generate_vmap_rule = True
 
@@ -22,16 +22,23 @@ class _Bounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, low, high = ctx.saved_tensors
-        # A step goes against the gradient: at the upper bound a positive one leads inside, at the lower a negative one.
+        # A descent step moves x against the gradient: a negative gradient pushes it over the upper bound, a positive
+        # one over the lower.
         outwards = ((x >= high) & (grad < 0)) | ((x <= low) & (grad > 0))
         return grad.masked_fill(outwards, 0), None, None
 
 
 def bounded(x: Tensor, low: float, high: float | Tensor) -> Tensor:
-    """``x`` within [low, high], with the gradient of projected descent: stopped only where it leads further out.
+    """clamp(x, low, high), element by element, with the gradient of projected gradient descent.
 
-    A plain clamp has no gradient at its bounds, so a parameter that starts or arrives there never moves again.
+    At or beyond a bound the gradient is 0 only if a descent step would move ``x`` further out; otherwise it passes
+    unchanged. With a plain clamp a parameter that reaches a bound has no gradient and stays there for ever.
+
+    Args:
+        x: any shape.
+        low: the lower bound.
+        high: the upper bound; a tensor must broadcast to ``x``.
     """
-    # A number becomes a tensor on its device: one that is copied there would have the program wait for the device.
+    # Bounds become tensors on the device of x: copying a number to a GPU would wait for the GPU.
     bounds = (bound.to(x) if isinstance(bound, Tensor) else x.new_full((), bound) for bound in (low, high))
     return _Bounded.apply(x, *bounds)

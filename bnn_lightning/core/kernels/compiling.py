@@ -1,6 +1,7 @@
-"""Element-wise functions that inductor makes one loop of, where that is wanted: convolutions stay as torch has them.
+"""Switches compiled code on and off: element-wise functions that inductor fuses into one loop.
 
-Compiling a whole network was measured too: its pooling came out slower than torch's, by more than the rest gained.
+Only element-wise functions are compiled. Compiling whole networks was measured and is slower: inductor's pooling loses
+more time than the fused loops gain (docs/performance.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,49 +12,49 @@ from typing import Any
 
 import torch
 
-_wanted: ContextVar[bool] = ContextVar("compiling", default=False)
+_enabled: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
 def compiling(enabled: bool) -> AbstractContextManager[None]:
-    """Inside the ``with``, whether :func:`fused` gives compiled functions, and noise on a CPU is Philox's.
+    """A context in which :func:`fused` returns compiled functions, and noise on a CPU comes from Philox, or not.
 
-    Inside a graph that someone else compiles it changes nothing.
+    Inside a graph that the caller compiles with torch.compile it has no effect.
     """
-    return nullcontext() if torch.compiler.is_compiling() or _wanted.get() == enabled else _changed(enabled)
+    return nullcontext() if torch.compiler.is_compiling() or _enabled.get() == enabled else _switched(enabled)
 
 
 @contextmanager
-def _changed(enabled: bool) -> Iterator[None]:
-    token = _wanted.set(enabled)
+def _switched(enabled: bool) -> Iterator[None]:
+    token = _enabled.set(enabled)
     try:
         yield
     finally:
-        _wanted.reset(token)
+        _enabled.reset(token)
 
 
 def is_compiling() -> bool:
-    """Whether we compile; not so inside a graph that someone else compiles."""
-    return not torch.compiler.is_compiling() and _wanted.get()
+    """Whether :func:`compiling` is on; always false inside a graph that the caller compiles with torch.compile."""
+    return not torch.compiler.is_compiling() and _enabled.get()
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, or where that is wanted its compiled form, for tensors of any length.
+    """``function`` compiled for tensors of any length while :func:`compiling` is on, otherwise ``function`` itself.
 
-    Nothing falls back to eager: without a C++ compiler the first call raises torch's error.
+    There is no fallback: without a C++ compiler the first call of a compiled function raises torch's error.
     """
     return _compiled(function) if is_compiling() else function
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compiles and runs something small.
+    """Compiles and runs a small function on ``device``.
 
     Raises:
-        ValueError: where that fails, with the reason.
+        ValueError: when that fails, with the reason.
     """
     with compiling(True):
         try:
             fused(_double)(torch.ones(8, device=device))
-        except Exception as error:  # inductor has no one kind of error for a compiler that is missing or too old
+        except Exception as error:  # inductor raises many types of error if the compiler is missing or too old
             reason = " ".join(str(error).split()).split(" Set TORCH")[0][:200]
             raise ValueError(
                 f"compile must be false on this machine, where inductor cannot compile: {reason}; "
@@ -67,7 +68,7 @@ def _double(x: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # By default inductor writes what has taken many operations to memory, though the same loop reads it: for noise more
-    # bytes than its result has.
+    # By default inductor stores intermediate results of many operations in memory, although the same loop reads them;
+    # for Philox noise these would take more memory traffic than the result.
     options: dict[str, Any] = {"realize_opcount_threshold": 10**6, "realize_reads_threshold": 10**6}
     return torch.compile(function, fullgraph=True, dynamic=True, options=options)

@@ -1,4 +1,4 @@
-"""What element-wise functions share: the precision of sums, and saved derivatives."""
+"""Shared by element-wise functions: the precision of sums, and an autograd function that saves its derivative."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from torch.autograd.function import once_differentiable
 
 
 class WithDerivative(torch.autograd.Function):
-    """A function of one tensor, element by element, whose ``forward`` gives its derivative beside its value."""
+    """Base class of element-wise functions whose ``forward`` returns ``(value, derivative)``.
+
+    Backward multiplies by the saved derivative, so autograd keeps one tensor instead of every intermediate result.
+    """
 
     generate_vmap_rule = True
 
@@ -24,5 +27,8 @@ class WithDerivative(torch.autograd.Function):
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
-    """Millions of terms are added up: never in less than float32, whatever the parameters are kept in."""
+    """The dtype of ``x`` if it is float32 or float64, float32 for half precision.
+
+    KLs, log-probabilities and variances are computed in this dtype: they sum millions of terms.
+    """
     return torch.promote_types(x.dtype, torch.float32)

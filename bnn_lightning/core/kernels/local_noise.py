@@ -8,42 +8,58 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnn_lightning.core.kernels.compiling import fused
-from bnn_lightning.core.kernels.memory import flat, like, shaped, without_base
-from bnn_lightning.core.kernels.noise import has_own_noise, new_key, philox_quarters, standard_normal_like
+from bnn_lightning.core.kernels.memory import (
+    flatten_in_memory_order,
+    in_format_of,
+    unflatten_like,
+    without_view_base,
+)
+from bnn_lightning.core.kernels.noise import draw_key, philox_quarters, standard_normal_like, uses_philox
 
 _EPS = 1e-16
-_BLOCK = 2**17  # numbers: four such blocks of float32 stay in the cache of two cores
+_BLOCK = 2**17  # elements of a block: four such blocks of float32 fit into the cache of two cores
 
 
 def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
-    """Mean + sqrt(variance + eps) * zeta, zeta ~ N(0, 1), in the dtype of ``mean``: local reparameterisation.
+    """Local reparameterisation: mean + sqrt(max(variance, 0) + eps) * zeta with zeta ~ N(0, 1), independent elements.
 
-    eps is 1e-16: without it, a patch of zeros under a layer without bias has v = 0 and the gradient of the square root
-    is infinite. A convolution by Winograd's algorithm or by Fourier transforms makes -1e-7 of such a 0: below 0 the
-    variance counts as 0, and has no gradient.
+    eps is 1e-16: a patch of zeros under a layer without bias has variance 0, where the gradient of the square root is
+    infinite. Convolutions by Winograd's algorithm or by Fourier transforms return about -1e-7 for such a 0; negative
+    variances count as 0 and get no gradient. Kingma et al. 2015 (arXiv:1506.02557), section 2.3.
+
+    Args:
+        mean: any shape.
+        variance: the same shape. The sum is computed in its dtype: float32 also where the layer runs in half precision.
+
+    Returns:
+        a tensor of the shape and dtype of ``mean``.
     """
-    precise = mean.to(variance.dtype)
+    precise_mean = mean.to(variance.dtype)
     if torch.compiler.is_compiling():
-        y = precise + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)  # fused by who compiles
+        # The caller's compiler fuses the plain formula by itself.
+        y = precise_mean + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)
     else:
-        # Drawn here, one number tells vmap whether noise differs between its examples; it adds nothing to the noise.
+        # The noise does not use this number. Under vmap it is batched if and only if vmap's randomness is "different",
+        # which tells _AddNoise.vmap whether each example gets noise of its own.
         token = torch.rand((), device=mean.device)
-        y = _AddNoise.apply(precise, variance, token, torch.is_grad_enabled())[0]
+        y = _AddNoise.apply(precise_mean, variance, token, torch.is_grad_enabled())[0]
     return y.to(mean.dtype)
 
 
 class _AddNoise(torch.autograd.Function):
-    """The same, with one saved tensor where autograd keeps three: zeta / (2 std), the derivative in the variance.
+    """:func:`with_noise` with one saved tensor, zeta / (2 std), the derivative in variance; autograd would keep three.
 
-    The results are tensors of their own and not views, so that what follows may change them in place.
+    Its results are not views, so that the operations that follow may change them in place.
     """
 
     @staticmethod
     def forward(mean: Tensor, variance: Tensor, _: Tensor, with_derivative: bool) -> tuple[Tensor, ...]:
-        make = _with_philox if has_own_noise(mean) else _in_blocks
-        mean, variance = mean.detach(), variance.detach()  # the compiler warns of views of what has a gradient
-        results = make(flat(mean), flat(like(variance, mean)), with_derivative)
-        return tuple(without_base(shaped(result, mean)) for result in results)
+        add_noise = _add_philox_noise if uses_philox(mean) else _add_torch_noise
+        mean, variance = mean.detach(), variance.detach()  # the compiler warns about views of tensors with a gradient
+        results = add_noise(
+            flatten_in_memory_order(mean), flatten_in_memory_order(in_format_of(variance, mean)), with_derivative
+        )
+        return tuple(without_view_base(unflatten_like(result, mean)) for result in results)
 
     @staticmethod
     def vmap(
@@ -70,8 +86,8 @@ class _AddNoise(torch.autograd.Function):
         return grad, grad * ctx.saved_tensors[0], None, None
 
 
-def _in_blocks(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
-    """Block by block, each in the cache from its draw to its result."""
+def _add_torch_noise(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
+    """``[y]`` or ``[y, derivative]`` for flat tensors, block by block: each block stays in the cache."""
     results = [torch.empty_like(mean) for _ in range(1 + with_derivative)]
     size = _BLOCK if mean.device.type == "cpu" else max(1, mean.numel())
     for m, v, y, *derivative in zip(*(x.split(size) for x in (mean, variance, *results)), strict=True):
@@ -83,20 +99,21 @@ def _in_blocks(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Te
     return results
 
 
-def _with_philox(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
-    count, beyond = mean.numel(), -mean.numel() % 8
-    if beyond or not count:  # a counter gives four numbers, and the compiler takes lengths of 0 and 1 by themselves
-        mean, variance = F.pad(mean, (0, beyond or 8)), F.pad(variance, (0, beyond or 8))
-    results = fused(_in_quarters)(mean, variance, new_key(mean), with_derivative)
+def _add_philox_noise(mean: Tensor, variance: Tensor, with_derivative: bool) -> list[Tensor]:
+    """``[y]`` or ``[y, derivative]`` for flat tensors, in one compiled loop."""
+    count, padding = mean.numel(), -mean.numel() % 8
+    if padding or not count:  # a Philox counter gives four numbers, and the compiler specialises for lengths 0 and 1
+        mean, variance = F.pad(mean, (0, padding or 8)), F.pad(variance, (0, padding or 8))
+    results = fused(_add_noise_to_quarters)(mean, variance, draw_key(mean), with_derivative)
     return [result[:count] for result in results]
 
 
-def _in_quarters(mean: Tensor, variance: Tensor, key: Tensor, with_derivative: bool) -> list[Tensor]:
-    """One loop, whose step takes a number from each quarter."""
+def _add_noise_to_quarters(mean: Tensor, variance: Tensor, key: Tensor, with_derivative: bool) -> list[Tensor]:
+    """Step i of the loop computes element i of each quarter of the tensors: the four numbers of one Philox counter."""
     means = mean.view(4, -1)
     variances = variance.view(4, -1)
     stds = [(v.clamp_min(0) + _EPS).sqrt() for v in variances]
     zetas = philox_quarters(means.shape[1], key)
     y = [m + std * zeta for m, std, zeta in zip(means, stds, zetas, strict=True)]
     derivative = [torch.where(v < 0, 0, zeta / (2 * std)) for v, std, zeta in zip(variances, stds, zetas, strict=True)]
-    return [torch.cat(parts) for parts in (y, derivative)[: 1 + with_derivative]]
+    return [torch.cat(quarters) for quarters in (y, derivative)[: 1 + with_derivative]]

@@ -1,4 +1,4 @@
-"""Standard normal noise: torch's generator, drawn flat; in compiled code on a CPU Philox, whose key torch's draws."""
+"""Standard normal noise: from torch's generator, or in compiled code on a CPU from Philox with a key drawn by torch."""
 
 import math
 
@@ -6,85 +6,86 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.compiling import fused, is_compiling
-from bnn_lightning.core.kernels.memory import is_channels_last, shaped
+from bnn_lightning.core.kernels.memory import is_channels_last, unflatten_like
 
-_LOW = 0xFFFFFFFF
-# The multipliers and key increments of Philox-4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-_MULTIPLY = (0xD2511F53, 0xCD9E8D57)
-_INCREMENT = (0x9E3779B9, 0xBB67AE85)
+_LOW_32_BITS = 0xFFFFFFFF
+# Multipliers and key increments of Philox-4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 
 
 def standard_normal_like(x: Tensor) -> Tensor:
-    """N(0, 1) noise with the shape and memory format of ``x``."""
-    if has_own_noise(x):
-        count = -(-x.numel() // 8) * 2  # a counter gives four; the compiler takes a length of 1 for a case of its own
-        return shaped(fused(philox_normal)(count, new_key(x))[: x.numel()].to(x.dtype), x)
+    """Independent N(0, 1) noise with the shape, dtype, device and memory format of ``x``."""
+    if uses_philox(x):
+        # Each counter gives four numbers. An even count is never 1, a length that the compiler would specialise for.
+        count = -(-x.numel() // 8) * 2
+        return unflatten_like(fused(philox_normal)(count, draw_key(x))[: x.numel()].to(x.dtype), x)
     if is_channels_last(x):
-        # Drawing straight into a channels_last tensor takes torch's slow strided path, several times as long.
+        # Filling a channels_last tensor takes torch's slow strided path, several times as long as a contiguous one.
         return torch.randn_like(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return torch.randn_like(x)
 
 
-def has_own_noise(x: Tensor) -> bool:
-    """Whether noise for ``x`` is Philox's: in compiled code on a CPU, where torch's generator is one serial loop.
+def uses_philox(x: Tensor) -> bool:
+    """Whether noise for ``x`` comes from Philox: in compiled code on a CPU, where torch's generator is a serial loop.
 
     On other devices torch's own noise is counter-based and parallel, compiled or not.
     """
     return x.device.type == "cpu" and (torch.compiler.is_compiling() or is_compiling())
 
 
-def new_key(x: Tensor) -> Tensor:
-    """A key for :func:`philox`, the next of torch's generator on the device of ``x``."""
+def draw_key(x: Tensor) -> Tensor:
+    """A key for :func:`philox`: two int64 from 0 to 2^32 - 1, drawn from torch's generator on the device of ``x``."""
     return torch.randint(0, 1 << 32, (2,), device=x.device)
 
 
 def philox(counter: Tensor, key: Tensor, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four random words of 32 bits, as int64 from 0 to 2^32 - 1, for each ``counter``: Philox-4x32.
+    """Philox-4x32: four random words of 32 bits, as int64 from 0 to 2^32 - 1, for each element of ``counter``.
 
-    A bijection of the counter that the key chooses: no state, so that any part of a sequence can be had by itself.
-    Salmon et al. 2011 (doi:10.1145/2063384.2063405).
+    The words are a bijection of the counter, chosen by the key. There is no state, so that any part of the sequence can
+    be computed independently of the rest. Salmon et al. 2011 (doi:10.1145/2063384.2063405).
 
     Args:
-        counter: int64, the low 64 of its 128 bits.
-        key: two int64 from 0 to 2^32 - 1.
+        counter: int64, any shape: the low 64 of the counter's 128 bits.
+        key: ``(2,)``, int64 from 0 to 2^32 - 1.
         rounds: 10, as published.
     """
-    high, zero = (counter >> 32) & _LOW, torch.zeros_like(counter)
-    return philox_words((counter & _LOW, high, zero, zero), (key[0], key[1]), rounds)
+    high, zero = (counter >> 32) & _LOW_32_BITS, torch.zeros_like(counter)
+    return philox_words((counter & _LOW_32_BITS, high, zero, zero), (key[0], key[1]), rounds)
 
 
 def philox_words(
     words: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same for a counter of four words."""
+    """:func:`philox` for a counter given as its four words of 32 bits, the lowest first."""
     for _ in range(rounds):
-        # Products are up to 2^64: they wrap around in int64, and the mask gives their high half as it is unsigned.
-        first, second = words[0] * _MULTIPLY[0], words[2] * _MULTIPLY[1]
+        # Products are up to 2^64 and wrap around in int64; after the shift the mask removes the copies of the sign bit.
+        first, second = words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]
         words = (
-            ((second >> 32) & _LOW) ^ words[1] ^ key[0],
-            second & _LOW,
-            ((first >> 32) & _LOW) ^ words[3] ^ key[1],
-            first & _LOW,
+            ((second >> 32) & _LOW_32_BITS) ^ words[1] ^ key[0],
+            second & _LOW_32_BITS,
+            ((first >> 32) & _LOW_32_BITS) ^ words[3] ^ key[1],
+            first & _LOW_32_BITS,
         )
-        key = ((key[0] + _INCREMENT[0]) & _LOW, (key[1] + _INCREMENT[1]) & _LOW)
+        key = ((key[0] + _KEY_INCREMENTS[0]) & _LOW_32_BITS, (key[1] + _KEY_INCREMENTS[1]) & _LOW_32_BITS)
     return words
 
 
 def philox_quarters(count: int, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four times ``count`` numbers from N(0, 1) as float32, a function of the key: by the transform of Box and Muller.
+    """Four tensors ``(count,)`` of float32 N(0, 1) noise, a function of ``key``, by the Box-Muller transform.
 
-    Their largest magnitude is 6.8, which the 32 bits of a uniform number allow.
+    The largest magnitude is 6.8, because the uniform numbers have 32 bits.
     """
     words = philox(torch.arange(count, device=key.device), key)
     return *_box_muller(words[0], words[1]), *_box_muller(words[2], words[3])
 
 
 def philox_normal(count: int, key: Tensor) -> Tensor:
-    """The numbers of :func:`philox_quarters`, one quarter after another."""
+    """The four tensors of :func:`philox_quarters`, concatenated: ``(4 * count,)``."""
     return torch.cat(philox_quarters(count, key))
 
 
 def _box_muller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    radius = (first.float() + 0.5).mul(2.0**-32).log().mul(-2).sqrt()  # never log(0)
+    radius = (first.float() + 0.5).mul(2.0**-32).log().mul(-2).sqrt()  # + 0.5: never log(0)
     angle = second.float() * (2 * math.pi * 2.0**-32)
     return radius * angle.cos(), radius * angle.sin()

@@ -1,4 +1,4 @@
-"""Softplus, its square and its logarithm, with what backward needs and no more."""
+"""Softplus, its square and its logarithm, with gradients that save one tensor."""
 
 from typing import Any
 
@@ -7,20 +7,23 @@ from torch import Tensor
 
 from bnn_lightning.core.kernels.compiling import fused, is_compiling
 from bnn_lightning.core.kernels.elementwise import WithDerivative, at_least_float32
-from bnn_lightning.core.kernels.memory import flat, shaped
+from bnn_lightning.core.kernels.memory import flatten_in_memory_order, unflatten_like
 
-# Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. Going through the
-# logarithm would end at log(0) = -inf once softplus underflows (rho < -104 in float32).
+# Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. The logarithm of a
+# softplus that has underflowed (rho < -104 in float32) would be -inf.
 LOG_SIGMA_IS_RHO = -30.0
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), element by element; torch's own takes 2.6 times as long where exp(x) is small."""
+    """log(1 + exp(x)), element by element.
+
+    torch's softplus takes 2.6 times as long where exp(x) is small, as it is for posterior standard deviations.
+    """
     return _Softplus.apply(x)
 
 
 def squared_softplus(x: Tensor) -> Tensor:
-    """The square of :func:`softplus`, with one saved tensor and its gradient in one pass."""
+    """softplus(x)^2, element by element, with one saved tensor and its gradient in one pass."""
     return _SquaredSoftplus.apply(x)[0]
 
 
@@ -36,8 +39,10 @@ class _Softplus(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        # Flat, because compiled code is for any length, but for one number of axes.
-        return shaped(fused(plain_softplus)(flat(x)), x) if is_compiling() and x.numel() >= 2**15 else plain_softplus(x)
+        if is_compiling() and x.numel() >= 2**15:
+            # Compiled code takes any length, but is compiled again for each number of axes: hence the flat view.
+            return unflatten_like(fused(plain_softplus)(flatten_in_memory_order(x)), x)
+        return plain_softplus(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -49,19 +54,22 @@ class _Softplus(torch.autograd.Function):
 
 
 def log_softplus(rho: Tensor) -> Tensor:
-    """log(softplus(rho)), also where softplus underflows."""
+    """log(softplus(rho)), element by element, finite also where softplus underflows."""
     return softplus(rho.clamp_min(LOG_SIGMA_IS_RHO)).log() + (rho - LOG_SIGMA_IS_RHO).clamp_max(0)
 
 
 def plain_softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) without a gradient of its own, for tensors of any float dtype."""
+    """log(1 + exp(x)) in operations that inductor can compile: log(1 + exp(-|x|)) + max(x, 0), in the dtype of ``x``.
+
+    Half precision is computed in float32. For gradients use :func:`softplus`, which saves ``x`` alone.
+    """
     precise = x.to(at_least_float32(x))
     return (_log1p_exp(precise.abs().neg()) + precise.clamp_min(0)).to(x.dtype)
 
 
 def _log1p_exp(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) for x up to 0."""
-    e = x.exp()
+    """log(1 + exp(x)) for x <= 0."""
+    exp_x = x.exp()
     if torch.compiler.is_compiling():
-        return e.log1p()  # inductor's atanh is far off for small numbers
-    return (e / (2 + e)).atanh_().mul_(2)  # the same; torch's log1p is slow for small numbers
+        return exp_x.log1p()  # inductor's atanh is inaccurate for small numbers
+    return (exp_x / (2 + exp_x)).atanh_().mul_(2)  # equal to log1p; torch's log1p is slow for small numbers

@@ -1,4 +1,4 @@
-"""Methods: how a weight becomes random and where the noise enters."""
+"""Methods: how weights become random, and where the noise enters a layer."""
 
 from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout

@@ -1,7 +1,7 @@
-"""Dropout with a fixed rate: MC dropout (Bernoulli), and its Gaussian forms on inputs and on weights.
+"""Dropout at a fixed rate: Bernoulli (MC dropout), and Gaussian on inputs or on weights.
 
-Nothing is learnt but the weights, there is no KL, and biases carry no noise. The variance of the multiplicative noise
-is alpha = p / (1 - p) for a dropout rate p.
+Only the weights are learnt. There is no KL, and biases have no noise. At dropout rate p the multiplicative noise has
+mean 1 and variance alpha = p / (1 - p).
 """
 
 from abc import ABC
@@ -13,20 +13,28 @@ from torch import Tensor
 from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
-from bnn_lightning.core.posteriors import FixedAlpha, Multiplicative, Point, Posterior, unchanged
+from bnn_lightning.core.posteriors import FixedAlpha, Multiplicative, Point, Posterior, identity
 from bnn_lightning.core.posteriors.moments import moments
 
 
 def with_noisy_inputs(op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
-    """op(x * z, mean weights), with an independent z for each element of x and a variance for each input channel."""
-    # Noise is formed in the precision of alpha, also where the layer runs in half precision.
+    """op(x * z, mean weight, mean bias) with noise z drawn independently for each element of ``x``.
+
+    Args:
+        op: the layer's arithmetic.
+        x: the layer's input.
+        weight: a :class:`~bnn_lightning.Multiplicative` posterior with one alpha for each input feature or channel,
+            the variance of z there.
+        bias: of the layer.
+    """
+    # The noise is computed in the dtype of alpha, also where the layer runs in half precision.
     z = weight.noise(op.over_inputs(weight.alpha()).expand_as(x))
     return op(x * z.to(x.dtype), weight.mean, None if bias is None else bias.mean)
 
 
 @dataclass(frozen=True)
 class FixedDropout(Method, ABC):
-    """What dropout methods with a fixed rate share.
+    """What the dropout methods at a fixed rate share.
 
     Args:
         p: the dropout rate, from 0 to below 1; the noise has variance p / (1 - p).
@@ -52,8 +60,8 @@ class FixedDropout(Method, ABC):
 
 
 @dataclass(frozen=True)
-class _OnInputs(FixedDropout, ABC):
-    """Noise on the inputs of each layer, for each element of x."""
+class _FixedDropoutOnInputs(FixedDropout, ABC):
+    """Noise on the inputs of each layer, independent for each element."""
 
     bernoulli: ClassVar[bool]
 
@@ -68,18 +76,18 @@ class _OnInputs(FixedDropout, ABC):
 
 
 @dataclass(frozen=True)
-class MCDropout(_OnInputs):
-    """Bernoulli dropout before each layer, also when predicting: y = op(x * z / (1 - p), theta), z ~ Bernoulli(1 - p).
+class MCDropout(_FixedDropoutOnInputs):
+    """Bernoulli dropout before each layer, also in prediction: y = op(x * z / (1 - p), theta), z ~ Bernoulli(1 - p).
 
-    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142). z is drawn for each
-    element of x, pixels included.
+    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142). z is drawn independently
+    for each element of x, pixels included.
     """
 
     bernoulli = True
 
 
 @dataclass(frozen=True)
-class GaussianS(_OnInputs):
+class GaussianS(_FixedDropoutOnInputs):
     """Gaussian dropout on inputs: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
 
     Srivastava et al. 2014, section 10.
@@ -90,14 +98,15 @@ class GaussianS(_OnInputs):
 
 @dataclass(frozen=True)
 class GaussianW(FixedDropout):
-    """Gaussian dropout on weights, drawn at the outputs: q(w) = N(theta, alpha theta^2), y by local reparameterisation.
+    """Gaussian dropout on weights, q(w) = N(theta, alpha theta^2), with the noise drawn at the outputs.
 
-    Wang & Manning 2013, "Fast dropout training".
+    y ~ N(op(x, theta), alpha op(x^2, theta^2)) by local reparameterisation. Wang & Manning 2013, "Fast dropout
+    training".
     """
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, *(1 for _ in init.shape))
-        return Multiplicative(init.detach().clone(), alpha, unchanged, shared=False)
+        return Multiplicative(init.detach().clone(), alpha, identity, shared=False)
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         return with_noise(*self.moments(op, x, weight, bias))

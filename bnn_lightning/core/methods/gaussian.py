@@ -1,4 +1,4 @@
-"""Methods with a Gaussian posterior over every weight: Bayes by backprop, Flipout, local reparameterisation."""
+"""Methods with a Gaussian posterior for each weight: Bayes by backprop, Flipout, local reparameterisation."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,34 +16,35 @@ from bnn_lightning.core.posteriors import Gaussian, Posterior
 from bnn_lightning.core.posteriors.moments import moments
 from bnn_lightning.core.priors import Normal, Prior
 
-_PRIORS_DICT = {
+# Keys of PyTorch-BayesianCNN's `priors` dict, and the settings that they become.
+_SETTING_OF_PRIORS_KEY = {
     "prior_mu": "prior_mu",
     "prior_sigma": "prior_sigma",
     "posterior_mu_initial": "mu_init",
     "posterior_rho_initial": "rho_init",
 }
 
-
-_MIN_MOPED_SIGMA = 1e-6  # where a trained weight is 0
+_MIN_MOPED_SIGMA = 1e-6  # the initial sigma of a weight whose trained value is 0
 
 
 @dataclass(frozen=True)
 class GaussianMethod(Method):
-    """What BBB, Flipout and LRT share: q(w) = N(mu, softplus(rho)^2) against a prior N(prior_mu, prior_sigma^2).
+    """What BBB, Flipout and LRT share: q(w) = N(mu, softplus(rho)^2) and a prior N(prior_mu, prior_sigma^2).
 
-    Other families of posteriors go by ``posterior``, other priors by ``prior``.
+    ``posterior`` takes another family of posteriors, ``prior`` another prior.
 
     Args:
         prior_sigma: standard deviation (not variance) of the prior over each weight and bias.
         prior_mu: mean of the prior.
-        mu_init: mean and std of the normal that initial means are drawn from; null keeps the layer's own values, so
-            that a trained network gives its weights as means.
-        rho_init: mean and std of the normal that initial rho are drawn from; sigma(-5) = 0.0067, sigma(-3) = 0.0486.
+        mu_init: mean and std of the normal from which initial means are drawn; null takes the layer's own values, so
+            that the weights of a trained network become the means.
+        rho_init: mean and std of the normal from which initial rho are drawn; softplus(-5) = 0.0067, softplus(-3) =
+            0.0486.
         prior: another prior, such as ScaleMixture or LearntScale; null is Normal(prior_mu, prior_sigma).
-        moped_delta: sigma starts at moped_delta * |w| and the prior is N(w, prior_sigma^2) for a layer's own values w,
-            as in MOPED (Krishnan et al. 2020, arXiv:1906.05323); 0 is without; null is 0, or 0.1 where init_from
-            brings trained values and the prior is the normal one.
-        posterior: the family of posteriors: a class that is made from (mu, rho, prior) and settings of its own.
+        moped_delta: if positive, the initial sigma is moped_delta * |mu| and the prior is N(mu, prior_sigma^2) around
+            the initial mean mu, as in MOPED (Krishnan et al. 2020, arXiv:1906.05323). 0 switches that off. null is 0,
+            but 0.1 where init_from loads trained weights and the prior is normal.
+        posterior: another family of posteriors: a class that is created from (mu, rho, prior) and settings of its own.
     """
 
     prior_sigma: float = 0.1
@@ -72,27 +73,33 @@ class GaussianMethod(Method):
                 continue
             if isinstance(value, list):
                 value = tuple(value)
-                object.__setattr__(self, name, value)  # a method tells draws apart, and must have a hash for that
-            pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int | float) for part in value)
-            if not pair or not all(map(math.isfinite, value)) or value[1] < 0:
+                object.__setattr__(self, name, value)  # methods are keys of dicts, and lists have no hash
+            is_pair = (
+                isinstance(value, tuple)
+                and len(value) == 2
+                and all(isinstance(number, int | float) for number in value)
+            )
+            if not is_pair or not all(map(math.isfinite, value)) or value[1] < 0:
                 raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1), got {value}.")
 
     @classmethod
     def from_priors(cls, priors: Mapping[str, Any] | None) -> Self:
-        """The method that a ``priors`` dict of PyTorch-BayesianCNN describes, with that dict's documented defaults.
+        """The method that a ``priors`` dict of PyTorch-BayesianCNN describes, with the defaults of that package.
 
-        Keys: ``prior_mu`` (0), ``prior_sigma`` (0.1), ``posterior_mu_initial`` ((0, 0.1)), ``posterior_rho_initial``
-        ((-3, 0.1)).
+        Keys and defaults: ``prior_mu`` 0, ``prior_sigma`` 0.1, ``posterior_mu_initial`` (0, 0.1),
+        ``posterior_rho_initial`` (-3, 0.1).
 
         Raises:
             ValueError: for any other key.
         """
         given = dict(priors or {})
-        unknown = sorted(set(given) - set(_PRIORS_DICT))
+        unknown = sorted(set(given) - set(_SETTING_OF_PRIORS_KEY))
         if unknown:
-            raise ValueError(f"priors has the unknown key {unknown[0]!r}; known keys: {', '.join(_PRIORS_DICT)}.")
+            raise ValueError(
+                f"priors has the unknown key {unknown[0]!r}; known keys: {', '.join(_SETTING_OF_PRIORS_KEY)}."
+            )
         settings: dict[str, Any] = {"prior_mu": 0.0, "prior_sigma": 0.1, "mu_init": (0.0, 0.1), "rho_init": (-3.0, 0.1)}
-        return cls(**settings | {_PRIORS_DICT[key]: value for key, value in given.items()})
+        return cls(**settings | {_SETTING_OF_PRIORS_KEY[key]: value for key, value in given.items()})
 
     @property
     def _prior(self) -> Prior:
@@ -103,7 +110,7 @@ class GaussianMethod(Method):
         mu = init.clone() if self.mu_init is None else torch.empty_like(init).normal_(*self.mu_init)
         prior: Any = self._prior.for_tensor(init, op)
         if self.moped_delta:
-            rho = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA).expm1().log()
+            rho = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA).expm1().log()  # the inverse of softplus
             prior = replace(prior, mu=mu.clone())
         else:
             rho = torch.empty_like(init).normal_(*self.rho_init)
@@ -115,7 +122,11 @@ class GaussianMethod(Method):
         return self.weight(init)
 
     def check_posterior(self, posterior: Posterior) -> None:
-        """Refuses, with a ValueError, a family of posteriors that the method's noise would be wrong for."""
+        """Checks that the method's noise is right for a family of posteriors.
+
+        Raises:
+            ValueError: when it is not.
+        """
 
     def pretrained(self) -> Self:
         delta = 0.1 if isinstance(self._prior, Normal) else 0.0
@@ -126,7 +137,7 @@ class GaussianMethod(Method):
 class BBB(GaussianMethod):
     """Bayes by backprop: one draw w = mu + sigma * eps for the whole batch, y = op(x, w).
 
-    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. S samples need S forward passes.
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. S samples take S forward passes.
     """
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
@@ -135,12 +146,12 @@ class BBB(GaussianMethod):
 
 @dataclass(frozen=True)
 class Flipout(GaussianMethod):
-    """Flipout: one draw for the batch whose signs each example flips, so that examples have weights of their own.
+    """Flipout: one draw of the weights for the batch, whose noise changes signs at random from example to example.
 
-    y_n = op(x_n, mu) + op(x_n * s_n, sigma * eps) * r_n + b_n with signs s_n over input channels and r_n over outputs,
-    and biases b_n drawn for each example. Wen et al. 2018 (arXiv:1803.04386), eq. 4. Signs are the same all over an
-    image: each example's output is that of one weight draw, correlated across space as BBB's. Two examples are
-    uncorrelated.
+    y_n = op(x_n, mu) + op(x_n * s_n, sigma * eps) * r_n + b_n with random signs s_n for each input channel and r_n for
+    each output channel, and biases b_n drawn for each example. Wen et al. 2018 (arXiv:1803.04386), eq. 4. Signs are
+    constant over an image, so each example's output is that of one weight draw, with the correlations across space that
+    BBB has. The noise of two examples is uncorrelated.
     """
 
     def check_posterior(self, posterior: Posterior) -> None:
@@ -152,25 +163,27 @@ class Flipout(GaussianMethod):
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         mean = op(x, weight.mean, None)
-        perturbation = op(x * _signs(op, x), weight.sample() - weight.mean, None)
-        y = torch.addcmul(mean, perturbation, _signs(op, perturbation))
+        perturbation = op(x * _random_signs(op, x), weight.sample() - weight.mean, None)
+        y = torch.addcmul(mean, perturbation, _random_signs(op, perturbation))
         if bias is None:
             return y
         shape = op.example_shape(y)
-        centre, std = op.over_outputs(bias.mean).expand(shape), op.over_outputs(bias.variance.sqrt()).expand(shape)
-        return y + torch.addcmul(centre, std, standard_normal_like(centre)).to(y.dtype)
+        bias_mean = op.over_outputs(bias.mean).expand(shape)
+        bias_std = op.over_outputs(bias.variance.sqrt()).expand(shape)
+        return y + torch.addcmul(bias_mean, bias_std, standard_normal_like(bias_mean)).to(y.dtype)
 
 
 @dataclass(frozen=True)
 class LRT(GaussianMethod):
-    """Local reparameterisation: noise on the outputs, with the mean and variance that random weights would give them.
+    """Local reparameterisation: noise on the outputs, with the mean and variance that random weights give them.
 
     y = m + sqrt(v + eps) * zeta with m = op(x, mean of w, mean of b), v = op(x^2, variance of w, variance of b) and
-    zeta ~ N(0, 1) of y's shape. Kingma et al. 2015 (arXiv:1506.02557), section 2.3; for convolutions Shridhar et al.
-    2018 (arXiv:1806.05978). Every example has noise of its own, so gradients vary less than under BBB.
+    zeta ~ N(0, 1) of the shape of y. Kingma et al. 2015 (arXiv:1506.02557), section 2.3; for convolutions Shridhar et
+    al. 2018 (arXiv:1806.05978). Each example has noise of its own, so gradients have less variance than under BBB.
 
-    Exact for linear layers. For convolutions the marginals are exact, but weights shared across space make outputs
-    correlated and LRT draws them independently: weight draws and local draws are two different predictives.
+    For linear layers this is the exact distribution of the outputs. For convolutions each output has its exact
+    distribution, but shared weights correlate the outputs of different pixels, and LRT draws them independently: weight
+    draws and local draws then give two different predictive distributions.
     """
 
     def __post_init__(self) -> None:
@@ -199,7 +212,7 @@ class LRT(GaussianMethod):
         return moments(op, x, weight, bias)
 
 
-def _signs(op: Op, x: Tensor) -> Tensor:
-    """-1 or 1 for each example and channel of ``x``."""
-    # Integers and not the sign of a uniform number, which can be 0.
+def _random_signs(op: Op, x: Tensor) -> Tensor:
+    """-1 or 1 with equal probability for each example and channel of ``x``: ``(batch, channels, 1, 1)`` for images."""
+    # From random integers: the sign of a uniform number can be 0.
     return torch.randint(0, 2, op.example_shape(x), device=x.device).to(x.dtype).mul_(2).sub_(1)

@@ -1,9 +1,9 @@
-"""Variational dropout: the variance alpha of the noise is learnt, against a prior that asks for much of it.
+"""Variational dropout: the variance alpha of the noise is learnt, under a KL that favours large alpha.
 
-Each method is a place where noise enters and a divergence. :class:`DropoutOnInputs` (A in the papers) puts the noise on
-a layer's inputs (correlated: the weights of an input share it), :class:`DropoutOnWeights` (B) on its weights
-(independent), or on its outputs, as one study did under the name of B. Variational, hierarchical and sparse differ by
-the divergence alone, and another divergence is a class of two lines. Biases carry no noise.
+A method is a place where the noise enters and a divergence. :class:`DropoutOnInputs` (A in the papers) has noise on a
+layer's inputs, so that the weights of an input share it; :class:`DropoutOnWeights` (B) has independent noise on the
+weights or, as one study implemented B, noise on the outputs. Variational, hierarchical and sparse dropout differ in the
+divergence; another divergence makes another method in a class of two lines. Biases have no noise.
 """
 
 import math
@@ -21,8 +21,8 @@ from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import (
     HIERARCHICAL,
     KINGMA,
+    LOG_ALPHA_THRESHOLD,
     LOG_UNIFORM,
-    THRESHOLD,
     Additive,
     Divergence,
     LearntAlpha,
@@ -30,21 +30,21 @@ from bnn_lightning.core.posteriors import (
     Parametrisation,
     Point,
     Posterior,
-    unchanged,
+    identity,
 )
 from bnn_lightning.core.posteriors.moments import moments
 
 
 @dataclass(frozen=True)
 class VariationalDropout(Method, ABC):
-    """What methods with a learnt alpha share.
+    """What the methods with a learnt alpha share.
 
     Args:
-        parametrisation: what is learnt: log_alpha, log_sigma2 or log_sigma. Where each weight has an alpha of its own
-            the last two make the noise additive, w = theta + sigma eps with alpha = sigma^2 / theta^2; where weights
-            share one, sigma is that of the noise relative to the signal.
-        p: initial dropout rate, alpha = p / (1 - p), where alpha is learnt.
-        sigma_init: initial sigma where the noise is additive; exp(-5) = 0.0067 is the published log sigma^2 of -10.
+        parametrisation: the parameter that is learnt: log_alpha, log_sigma2 or log_sigma. With an alpha for each
+            weight, the last two make the noise additive, w = theta + sigma eps with alpha = sigma^2 / theta^2. Where
+            weights share an alpha, sigma is that of the multiplicative noise, alpha = sigma^2.
+        p: initial dropout rate, alpha = p / (1 - p), unless the noise is additive.
+        sigma_init: initial sigma of additive noise; exp(-5) = 0.0067 is the published log sigma^2 of -10.
     """
 
     parametrisation: Parametrisation = "log_alpha"
@@ -54,7 +54,7 @@ class VariationalDropout(Method, ABC):
     @property
     @abstractmethod
     def divergence(self) -> Divergence:
-        """The KL, a function of alpha: a constant of the class."""
+        """The KL as a function of alpha; a class attribute of each method."""
 
     def __post_init__(self) -> None:
         check_words(self)
@@ -82,9 +82,8 @@ class DropoutOnInputs(VariationalDropout, ABC):
     """Noise on the inputs of each layer: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
 
     Args:
-        alpha: what has an alpha of its own in a linear layer that reads flattened images: each feature (the noise
-            stands between flattening and layer), or each channel (it stands between convolution and flattening). In all
-            other layers both are the same.
+        alpha: what has an alpha of its own in a linear layer behind a Flatten: each feature (noise between Flatten and
+            layer) or each channel (noise between convolution and Flatten). In all other layers they are the same.
     """
 
     alpha: Literal["feature", "channel"] = "feature"
@@ -101,13 +100,13 @@ class DropoutOnInputs(VariationalDropout, ABC):
 
 @dataclass(frozen=True)
 class DropoutOnWeights(VariationalDropout, ABC):
-    """Noise on the weights of each layer: q(w) = N(theta, alpha theta^2), by local reparameterisation.
+    """Noise on the weights of each layer, q(w) = N(theta, alpha theta^2), drawn by local reparameterisation.
 
     Args:
-        noise_on: weights; or outputs with their bias: y = op(x, theta) * (1 + sqrt(alpha) eps) with an eps for each
-            element of y, which is no local reparameterisation: the weights of an output share their noise.
-        alpha: what has an alpha of its own where noise is on weights: each weight, each output, or the layer. Where it
-            is on outputs, each output has.
+        noise_on: weights; or outputs: y = op(x, theta) * (1 + sqrt(alpha) eps), bias included, with eps ~ N(0, 1) for
+            each element of y. The latter is no local reparameterisation: the weights of an output share their noise.
+        alpha: what has an alpha of its own where the noise is on weights: each weight, each output, or the layer.
+            Where the noise is on outputs, each output has one.
     """
 
     noise_on: Literal["weights", "outputs"] = "weights"
@@ -120,18 +119,19 @@ class DropoutOnWeights(VariationalDropout, ABC):
         if self.alpha != "weight":
             ones = (1,) * (init.dim() - 1)
             alpha = self._alpha(init, len(init) if self.alpha == "output" else 1, *ones)
-            return Multiplicative(theta, alpha, unchanged, shared=False)
+            return Multiplicative(theta, alpha, identity, shared=False)
         if self.parametrisation == "log_alpha":
-            return Multiplicative(theta, self._alpha(init, *init.shape), unchanged, shared=False)
+            return Multiplicative(theta, self._alpha(init, *init.shape), identity, shared=False)
         log_sigma2 = torch.full_like(theta, 2 * math.log(self.sigma_init))
         return Additive(theta, log_sigma2, self.parametrisation, self.divergence, self._prune_above())
 
     def _prune_above(self) -> float:
+        """The log alpha above which the mean of a weight counts as 0 during training."""
         return math.inf
 
     def forward(self, op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:
-        if moments_of_outputs := self.moments(op, x, weight, bias):
-            return with_noise(*moments_of_outputs)
+        if output_moments := self.moments(op, x, weight, bias):
+            return with_noise(*output_moments)
         y = op(x, weight.mean, None if bias is None else bias.mean)
         return y * weight.noise(op.over_outputs(weight.alpha()).expand_as(y)).to(y.dtype)
 
@@ -163,7 +163,7 @@ class VariationalB(DropoutOnWeights):
 
 @dataclass(frozen=True)
 class HierarchicalA(DropoutOnInputs):
-    """Hierarchical variational dropout on inputs: the prior's variance is at its optimum for each alpha.
+    """Hierarchical variational dropout on inputs: the variance of the prior N(0, gamma) is optimal for each alpha.
 
     Liu et al. 2019 (arXiv:1811.07533).
     """
@@ -173,12 +173,12 @@ class HierarchicalA(DropoutOnInputs):
 
 
 @dataclass(frozen=True)
-class _Removing(DropoutOnWeights, ABC):
-    """Noise on the weights under a KL that drives it past any bound where a weight has no use.
+class _SparsifyingDropoutOnWeights(DropoutOnWeights, ABC):
+    """Noise on the weights under a KL that drives the alpha of unused weights to infinity, so that they can be removed.
 
     Args:
-        prune_in_training: take the mean of a weight as 0 while its log alpha is above 3, as the authors of Sparse did
-            for LeNets: a weight that has lost its signal does not find it again by chance. For additive noise only.
+        prune_in_training: treat the mean of a weight as 0 while its log alpha is above 3, as the authors of Sparse did
+            for LeNets: a weight without signal does not regain it by chance. For additive noise only.
     """
 
     removes_weights = True
@@ -187,20 +187,20 @@ class _Removing(DropoutOnWeights, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        additive = self.parametrisation != "log_alpha" and self.noise_on == "weights" and self.alpha == "weight"
-        if self.prune_in_training and not additive:
+        is_additive = self.parametrisation != "log_alpha" and self.noise_on == "weights" and self.alpha == "weight"
+        if self.prune_in_training and not is_additive:
             raise ValueError(
                 "prune_in_training must be false for multiplicative noise, got True; it goes with parametrisation "
                 "log_sigma2 or log_sigma, noise_on weights, and alpha weight."
             )
 
     def _prune_above(self) -> float:
-        return THRESHOLD if self.prune_in_training else math.inf
+        return LOG_ALPHA_THRESHOLD if self.prune_in_training else math.inf
 
 
 @dataclass(frozen=True)
-class HierarchicalB(_Removing):
-    """Hierarchical variational dropout on weights: the prior's variance is at its optimum for each alpha.
+class HierarchicalB(_SparsifyingDropoutOnWeights):
+    """Hierarchical variational dropout on weights: the variance of the prior N(0, gamma) is optimal for each alpha.
 
     Liu et al. 2019 (arXiv:1811.07533).
     """
@@ -209,11 +209,11 @@ class HierarchicalB(_Removing):
 
 
 @dataclass(frozen=True)
-class Sparse(_Removing):
+class Sparse(_SparsifyingDropoutOnWeights):
     """Sparse variational dropout: additive noise on weights, KL to the log-uniform prior by Molchanov's approximation.
 
-    Molchanov et al. 2017 (arXiv:1701.05369). Weights whose alpha grows past exp(3) carry no signal and can be removed.
-    The KL must be ramped up (LinearWarmup), or it erases the weights before the likelihood has found a use for them.
+    Molchanov et al. 2017 (arXiv:1701.05369). Weights with alpha above exp(3) carry no signal and can be removed. The KL
+    needs a warm-up (LinearWarmup); otherwise it erases the weights before the likelihood has made use of them.
     """
 
     divergence = LOG_UNIFORM
@@ -224,7 +224,10 @@ class Sparse(_Removing):
 
 @dataclass(frozen=True)
 class _OverRows:
-    """``(out,)`` in a shape that broadcasts to a weight of ``dimensions``, one number for each row."""
+    """Reshapes ``(out,)`` to ``(out, 1, ...)``, which broadcasts to a weight ``(out, in, ...)`` of ``dimensions`` axes.
+
+    A class and not a function inside a function, so that networks can be pickled.
+    """
 
     dimensions: int
 

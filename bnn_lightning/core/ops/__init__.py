@@ -1,4 +1,4 @@
-"""Layer kinds that can be random: the arithmetic of each, one kind a file."""
+"""Layer kinds that can be random: the arithmetic of each, one kind in a file."""
 
 from bnn_lightning.core.ops.base import Op, layer_kind, layer_kinds, op_of
 from bnn_lightning.core.ops.convolution import ConvOp

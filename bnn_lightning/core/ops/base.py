@@ -1,4 +1,4 @@
-"""The contract of a layer kind: its arithmetic, and how values for each channel spread over it."""
+"""The contract of a layer kind: its arithmetic, and how one value for each channel broadcasts over its tensors."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,44 +8,47 @@ from torch import Tensor, nn
 
 
 class Op(Protocol):
-    """A layer's arithmetic, ``op(x, weight, bias)``: linear in x for a fixed weight, with the geometry inside.
+    """A layer's arithmetic as a function ``op(x, weight, bias)``, with stride, padding and so on inside.
 
-    Linear in weight and bias too, so that their means give the mean of its outputs.
+    It must be linear in x for a fixed weight, and linear in weight and bias together, so that the means of weight and
+    bias give the mean of the outputs.
 
-    What differs between channels but is the same all over an image (noise, its variance) is a vector over inputs or
-    outputs; the three ``over_`` functions spread it.
+    Noise and its variance may differ between channels but be constant over an image. They are vectors with one value
+    for each input or output channel; the three ``over_`` methods reshape them.
     """
 
     @property
     def in_features(self) -> int:
-        """Features of a linear layer's input, channels of a convolution's."""
+        """Number of input features of a linear layer, of input channels of a convolution."""
         ...
 
     @property
     def in_channels(self) -> int:
-        """The same, but for a linear layer behind a flattening the channels that were flattened."""
+        """Number of input channels; of a linear layer behind a Flatten, the channels before the flattening."""
         ...
 
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output for these weights, in the shapes of the plain layer."""
+        ...
 
     def over_inputs(self, values: Tensor) -> Tensor:
-        """``(in_features,)`` or ``(in_channels,)`` in a shape that broadcasts to x."""
+        """``(in_features,)`` or ``(in_channels,)`` in a shape that broadcasts to the input."""
         ...
 
     def over_outputs(self, values: Tensor) -> Tensor:
-        """``(out,)`` in a shape that broadcasts to what ``op`` gives."""
+        """``(out,)`` in a shape that broadcasts to the output."""
         ...
 
     def over_weights(self, values: Tensor) -> Tensor:
-        """The same in a shape that broadcasts to the weight."""
+        """``(in_features,)`` or ``(in_channels,)`` in a shape that broadcasts to the weight, along its inputs."""
         ...
 
     def example_shape(self, x: Tensor) -> torch.Size:
-        """The shape of noise that is constant over space: ``(batch, channels, 1, ...)``; x: input or output."""
+        """The shape of noise that is constant over space, ``(batch, channels, 1, ...)``; x is an input or an output."""
         ...
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        """The plain layer with these values."""
+        """The plain layer with these values as its parameters."""
         ...
 
 
@@ -55,10 +58,11 @@ _KINDS: dict[type, MakeOp] = {}
 
 
 def layer_kind(*kinds: type[nn.Module]) -> Callable[[MakeOp], MakeOp]:
-    """Makes layers of exactly these classes ones that can be random; decorates the function that gives their op.
+    """A decorator for the function that creates the op of a layer: registers layers of these classes as a kind.
 
-    The function takes the layer and the channels that were flattened into it, or None where that is not known. The
-    layer has a ``weight``, and a ``bias`` that may be None.
+    The function takes the layer, and the number of channels flattened into it or None if that is not known. The layer
+    must have attributes ``weight`` and ``bias``, of which the bias may be None. Derived classes are not registered,
+    because they may compute something else.
     """
 
     def register(make_op: MakeOp) -> MakeOp:
@@ -69,15 +73,19 @@ def layer_kind(*kinds: type[nn.Module]) -> Callable[[MakeOp], MakeOp]:
 
 
 def layer_kinds() -> tuple[type, ...]:
-    """The classes of layers that can be random. A class derived from one of them may compute something else."""
+    """The classes of layers that can be random. Classes derived from them are not included."""
     return tuple(_KINDS)
 
 
 def op_of(layer: nn.Module, channels: int | None = None) -> Op:
-    """The op of a layer.
+    """The op of a plain layer.
+
+    Args:
+        layer: of a registered kind.
+        channels: number of channels that were flattened into a linear layer; None if that is not known.
 
     Raises:
-        TypeError: for a layer that is not exactly of one of the kinds.
+        TypeError: when the class of ``layer`` is not exactly a registered one.
     """
     if type(layer) not in _KINDS:
         known = ", ".join(sorted(kind.__name__ for kind in _KINDS))
@@ -86,7 +94,7 @@ def op_of(layer: nn.Module, channels: int | None = None) -> Op:
 
 
 def with_values(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """``layer`` with these tensors as its parameters."""
+    """``layer`` itself, with ``weight`` and ``bias`` as its new parameters."""
     layer.weight = nn.Parameter(weight)
     layer.bias = None if bias is None else nn.Parameter(bias)
     return layer

@@ -1,4 +1,4 @@
-"""Convolutions as an op."""
+"""Conv1d and Conv2d as an op."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,10 @@ from bnn_lightning.core.ops.base import layer_kind, with_values
 
 @dataclass(frozen=True)
 class ConvOp:
-    """``F.conv1d`` or ``F.conv2d`` with a layer's stride, padding, dilation, groups and padding mode."""
+    """``F.conv1d`` or ``F.conv2d`` with a layer's stride, padding, dilation, groups and padding mode.
+
+    Inputs and outputs are ``(batch, channels, width)`` or ``(batch, channels, height, width)``.
+    """
 
     in_channels: int
     out_channels: int
@@ -22,7 +25,7 @@ class ConvOp:
     dilation: tuple[int, ...]
     groups: int
     padding_mode: Any
-    edges: tuple[int, ...]  # how much each edge grows, in the order of F.pad; used by modes other than zeros
+    edges: tuple[int, ...]  # padding of each edge in the order of F.pad, for padding modes other than zeros
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding
@@ -41,7 +44,7 @@ class ConvOp:
     over_outputs = over_inputs
 
     def over_weights(self, values: Tensor) -> Tensor:
-        # Outputs see the channels of their own group only.
+        # Each output channel has weights for the input channels of its own group only.
         rows = values.view(self.groups, -1).repeat_interleave(self.out_channels // self.groups, 0)
         return rows.view(*rows.shape, *(1,) * self.dimensions)
 

@@ -1,4 +1,4 @@
-"""Linear layers as an op."""
+"""Linear as an op."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from bnn_lightning.core.ops.base import layer_kind, with_values
 
 @dataclass(frozen=True)
 class LinearOp:
-    """``F.linear``."""
+    """``F.linear``: inputs are ``(..., in_features)``, outputs ``(..., out_features)``."""
 
     in_features: int
     in_channels: int

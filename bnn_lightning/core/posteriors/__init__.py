@@ -1,10 +1,10 @@
-"""Random tensors: what a weight or a bias becomes under a method, their priors, and the KL divergences between them.
+"""Random tensors, which replace the weights and biases of layers, with their priors and KL divergences.
 
-Every posterior is an ``nn.Module`` with ``mean``, ``variance``, ``sample()``, ``kl()`` and ``log_alpha()``.
+Each posterior is an ``nn.Module`` with ``mean``, ``variance``, ``sample()``, ``kl()`` and ``log_alpha()``.
 """
 
 from bnn_lightning.core.posteriors.additive import Additive
-from bnn_lightning.core.posteriors.base import THRESHOLD, Point, Posterior
+from bnn_lightning.core.posteriors.base import LOG_ALPHA_THRESHOLD, Point, Posterior
 from bnn_lightning.core.posteriors.divergences import (
     HIERARCHICAL,
     KINGMA,
@@ -20,15 +20,15 @@ from bnn_lightning.core.posteriors.multiplicative import (
     LearntAlpha,
     Multiplicative,
     Parametrisation,
-    unchanged,
+    identity,
 )
 from bnn_lightning.core.priors import LearntScale, Normal, Prior, ScaleMixture
 
 __all__ = [
     "HIERARCHICAL",
     "KINGMA",
+    "LOG_ALPHA_THRESHOLD",
     "LOG_UNIFORM",
-    "THRESHOLD",
     "Additive",
     "Divergence",
     "FixedAlpha",
@@ -43,7 +43,7 @@ __all__ = [
     "Prior",
     "ScaleMixture",
     "hierarchical_kl",
+    "identity",
     "kingma_kl",
     "log_uniform_kl",
-    "unchanged",
 ]

@@ -1,4 +1,4 @@
-"""Weights with additive Gaussian noise whose KL depends on alpha = variance / mean^2 only."""
+"""Weights with additive Gaussian noise and a KL that depends on alpha = variance / mean^2 alone."""
 
 import math
 
@@ -12,22 +12,22 @@ from bnn_lightning.core.posteriors.base import Posterior, shape_text
 from bnn_lightning.core.posteriors.divergences import Divergence
 from bnn_lightning.core.posteriors.multiplicative import Parametrisation
 
-_MAX_LOG_PRECISION = 40.0  # log(1 / sigma) in the KL of additive noise
-_MIN_LOG_SIGMA2 = -40.0  # where the limit on alpha would ask for no noise at all, at a mean of 0
+_MAX_LOG_PRECISION = 40.0  # of log(1 / sigma) in the KL: exp() of more would overflow
+_MIN_LOG_SIGMA2 = -40.0  # of the upper bound on log sigma^2, which for a mean of 0 would be -inf
 
 
 class Additive(Posterior):
-    """w = mu + sigma * eps with a KL that depends on alpha = sigma^2 / mu^2 only, one for each weight.
+    """w = mu + sigma * eps with eps ~ N(0, 1), and a KL that depends on alpha = sigma^2 / mu^2 alone, for each weight.
 
-    The same family as multiplicative noise, but the gradient in mu carries no noise: dw/dmu is 1 here and
+    The distribution is that of multiplicative noise, but the gradient in mu has less variance: dw/dmu is 1 here and
     1 + sqrt(alpha) eps there. Molchanov et al. 2017 (arXiv:1701.05369), section 4.2.
 
     Args:
         mu: initial means.
-        log_sigma2: initial log variances, of the same shape.
-        parametrisation: log_sigma2 or log_sigma; it names the parameter.
-        divergence: the KL, a function of alpha.
-        prune_above: the mean is taken as 0 where log alpha is above this, so that nothing but the KL moves mu there.
+        log_sigma2: initial log sigma^2, of the same shape.
+        parametrisation: the parameter that is learnt, log_sigma2 or log_sigma; it is named so.
+        divergence: the KL as a function of alpha. If it is valid up to a largest alpha, sigma^2 is bounded accordingly.
+        prune_above: where log alpha is above this, the mean counts as 0, so that only the KL moves mu.
     """
 
     def __init__(
@@ -50,19 +50,20 @@ class Additive(Posterior):
         return (self.parametrisation,)
 
     def _log_sigma2(self) -> Tensor:
+        """Log sigma^2 of each weight, within its upper bound."""
         value = getattr(self, self.parametrisation) * self.factor
-        return value if math.isinf(self.divergence.valid_to) else bounded(value, -math.inf, self._limit())
+        return value if math.isinf(self.divergence.valid_to) else bounded(value, -math.inf, self._max_log_sigma2())
 
-    def _limit(self) -> Tensor:
-        """The log sigma^2 at which alpha is as large as the divergence holds for."""
+    def _max_log_sigma2(self) -> Tensor:
+        """The log sigma^2 of each weight at which alpha is the largest that the divergence is valid for."""
         return (2 * self.mu.detach().abs().log() + self.divergence.valid_to).clamp_min(_MIN_LOG_SIGMA2)
 
     @property
     def mean(self) -> Tensor:
         if math.isinf(self.prune_above):
             return self.mu
-        signal, noise = self.mu.detach().square(), self._log_sigma2().detach().exp()
-        return self.mu * (noise < math.exp(self.prune_above) * signal)
+        mean_square, variance = self.mu.detach().square(), self._log_sigma2().detach().exp()
+        return self.mu * (variance < math.exp(self.prune_above) * mean_square)
 
     @property
     def variance(self) -> Tensor:
@@ -79,14 +80,16 @@ class Additive(Posterior):
         dtype = at_least_float32(self.mu)
         log_sigma2 = self._log_sigma2().to(dtype)
         log_precision = -0.5 * log_sigma2
-        # By value only, so that a sigma that small still feels the KL: exp() would overflow.
+        # The bound changes the value alone, not the gradient: a smaller sigma still feels the KL.
         log_precision = log_precision + (log_precision.clamp_max(_MAX_LOG_PRECISION) - log_precision).detach()
-        # (mu / sigma)^2 rather than log alpha, whose logarithm of mu^2 has no gradient at mu = 0.
+        # 1/alpha as (mu / sigma)^2 and not as exp(-log alpha): the logarithm of mu^2 has no gradient at mu = 0.
         precision = (self.mu.to(dtype) * log_precision.exp()).square()
         if math.isfinite(self.divergence.valid_to):
-            # At the limit alpha stays what it is when mu moves, for the limit moves with it.
-            least = math.exp(-self.divergence.valid_to)
-            precision = precision.clamp_min(least).masked_fill(log_sigma2 >= self._limit(), least)
+            # Where sigma^2 is at its bound, alpha is constant in mu, because the bound moves with mu: no gradient.
+            min_precision = math.exp(-self.divergence.valid_to)
+            precision = precision.clamp_min(min_precision).masked_fill(
+                log_sigma2 >= self._max_log_sigma2(), min_precision
+            )
         return self.divergence.function(precision).sum()
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The contract of a random tensor, and the tensor that is not random."""
+"""The contract of a posterior, a random tensor; and Point, the tensor that is not random."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,29 +8,32 @@ from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 
-THRESHOLD = 3.0
-"""A weight with log alpha above this is removed: its noise has 20 times the power of its signal, a dropout rate of
-0.95 (Molchanov et al. 2017, section 4.3)."""
+LOG_ALPHA_THRESHOLD = 3.0
+"""Weights with log alpha above this are removed by default: the variance of their noise is 20 times their squared mean,
+a dropout rate of 0.95 (Molchanov et al. 2017, section 4.3)."""
 
 
 class Posterior(nn.Module, ABC):
-    """A random tensor. ``mean``, ``variance`` and ``sample()`` have the shape of the tensor that it replaces.
+    """A random tensor. ``mean`` and ``sample()`` have the shape of the tensor that it replaces.
 
-    What is learnt are parameters of the module, so that a network's state_dict holds its posterior, whoever learnt it.
-    A class for ``GaussianMethod(posterior=...)`` is made from ``(mu, rho, prior)`` and settings of its own.
+    Everything that is learnt is a parameter of the module, so that the posterior is part of the network's state_dict. A
+    class for ``GaussianMethod(posterior=...)`` is created from ``(mu, rho, prior)`` and settings of its own.
     """
 
     is_factorised: bool = True
-    """Whether the elements are independent of each other. Local reparameterisation is right for such posteriors only:
-    it draws each output by itself, with the variance that independent weights would give it."""
+    """Whether the elements are independent of each other. Local reparameterisation requires it: it draws each output
+    independently, with the variance that independent weights give it."""
 
     is_symmetric: bool = True
-    """Whether ``sample() - mean`` has the same distribution when signs of any of its elements are flipped, as Flipout
-    does from example to example."""
+    """Whether ``sample() - mean`` keeps its distribution when the signs of any of its elements are flipped. Flipout
+    requires it."""
 
     @property
     def width_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that say how wide it is, such as ``("rho",)``: they may have a rate of their own."""
+        """Names of the parameters that set the width of the posterior, such as ``("rho",)``.
+
+        The optimiser may give them a learning rate of their own, and no weight decay.
+        """
         return ()
 
     @property
@@ -45,20 +48,20 @@ class Posterior(nn.Module, ABC):
 
     @abstractmethod
     def sample(self) -> Tensor:
-        """One draw, differentiable in the posterior's parameters."""
+        """One draw of the tensor, differentiable in the posterior's parameters."""
 
     @abstractmethod
     def kl(self) -> Tensor:
-        """KL(posterior || prior) summed over the tensor: a scalar in nats, computed from the current parameters."""
+        """KL(posterior || prior) in nats, summed over the tensor: a scalar, computed from the current parameters."""
 
     def log_alpha(self) -> Tensor:
-        """log(variance / mean^2) of each element: -2 log of its signal-to-noise ratio; inf where the mean is 0."""
+        """log(variance / mean^2) of each element, -2 log of its signal-to-noise ratio; inf where the mean is 0."""
         dtype = at_least_float32(self.mean)
         return self.variance.to(dtype).log() - 2 * self.mean.to(dtype).abs().log()
 
 
 class Point(Posterior):
-    """A tensor that is not random: all mass at mu, no KL."""
+    """A tensor that is not random: its value is the parameter ``mu``, its variance and its KL are 0."""
 
     def __init__(self, mu: Tensor):
         super().__init__()
@@ -86,5 +89,5 @@ class Point(Posterior):
 
 
 def shape_text(x: Tensor) -> str:
-    """Its sizes, such as 16x3x5x5."""
+    """The shape of ``x`` as text, such as 16x3x5x5."""
     return "x".join(str(size) for size in x.shape)

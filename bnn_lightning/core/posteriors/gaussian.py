@@ -1,4 +1,4 @@
-"""Independent Gaussian weights."""
+"""Gaussian, the posterior with an independent normal distribution for each weight."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -15,15 +15,15 @@ from bnn_lightning.core.priors import Normal, Prior
 
 
 class Gaussian(Posterior):
-    """q(w) = N(mu, sigma^2) for each element on its own, with sigma = softplus(rho).
+    """q(w) = N(mu, sigma^2) for each element independently, with sigma = softplus(rho).
 
-    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters; tensors of the prior, such
-    as the mean and standard deviation of a normal one, are buffers.
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters. Tensors of the prior are
+    buffers named ``prior_...``; mean and standard deviation of a normal prior become tensors, also if they are numbers.
 
     Args:
         mu: initial means.
-        rho: initial rho, of the same shape; sigma(-3) = 0.0486, sigma(-5) = 0.00672.
-        prior: the prior of this tensor.
+        rho: initial rho, of the same shape; softplus(-3) = 0.0486, softplus(-5) = 0.00672.
+        prior: the prior of this tensor, a dataclass.
     """
 
     def __init__(self, mu: Tensor, rho: Tensor, prior: Prior):
@@ -43,7 +43,7 @@ class Gaussian(Posterior):
 
     @property
     def prior(self) -> Prior:
-        """The prior, with its tensors as they are now: on this module's device, from its checkpoint."""
+        """The prior with the current tensors: on this module's device, and as its checkpoint has set them."""
         return replace(self._prior, **{name: getattr(self, f"prior_{name}") for name in self._prior_tensors})
 
     @property
@@ -75,7 +75,7 @@ class Gaussian(Posterior):
 
     @staticmethod
     def kl_of_all(gaussians: Sequence["Gaussian"]) -> Tensor:
-        """The sum of their KLs, in one pass over those whose prior is a plain normal one."""
+        """The sum of the KLs of ``gaussians`` in nats: a scalar. Those with a normal prior are computed in one pass."""
         terms: list[Tensor] = []
         groups: dict[tuple[torch.dtype, torch.device], list[Gaussian]] = {}
         for posterior in gaussians:

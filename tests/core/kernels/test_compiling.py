@@ -8,7 +8,7 @@ from bnn_lightning import BBB, LRT, Flipout, GaussianS, Sparse, ThreeConvThreeFC
 from bnn_lightning.core.kernels import local_noise as local
 from bnn_lightning.core.kernels.compiling import check_compiler, compiling
 from bnn_lightning.core.kernels.memory import channels_last
-from bnn_lightning.core.kernels.noise import new_key, philox_normal
+from bnn_lightning.core.kernels.noise import draw_key, philox_normal
 from bnn_lightning.core.kernels.softplus import softplus
 from bnn_lightning.core.whole_network import bayesian_layers
 
@@ -24,7 +24,7 @@ def test_compiled_local_reparameterisation_is_the_formula():
         torch.rand(())  # what with_noise asks vmap with
         count = mean.numel()
         padded = count + (-count % 8 or (0 if count else 8))
-        zeta = philox_normal(padded // 4, new_key(mean))[:count].view(shape)
+        zeta = philox_normal(padded // 4, draw_key(mean))[:count].view(shape)
         std = (variance + 1e-16).sqrt()
         torch.testing.assert_close(y, mean + std * zeta, rtol=2e-6, atol=2e-6)
         upstream = torch.randn(shape)

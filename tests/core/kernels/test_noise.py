@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnn_lightning.core.kernels.memory import is_channels_last
-from bnn_lightning.core.kernels.noise import new_key, philox, philox_normal, philox_words, standard_normal_like
+from bnn_lightning.core.kernels.noise import draw_key, philox, philox_normal, philox_words, standard_normal_like
 
 COUNT = 1_000_000
 
@@ -37,7 +37,7 @@ def test_philox_counts_in_the_low_words():
 
 def normal(seed):
     torch.manual_seed(seed)
-    return philox_normal(COUNT // 4, new_key(torch.zeros(())))
+    return philox_normal(COUNT // 4, draw_key(torch.zeros(())))
 
 
 def test_moments_up_to_the_sixth_are_those_of_a_normal_law():
@@ -87,9 +87,9 @@ def test_close_keys_give_unrelated_numbers(change):
 
 def test_keys_come_from_torchs_generator():
     torch.manual_seed(5)
-    first, second = new_key(torch.zeros(1)), new_key(torch.zeros(1))
+    first, second = draw_key(torch.zeros(1)), draw_key(torch.zeros(1))
     torch.manual_seed(5)
-    assert torch.equal(new_key(torch.zeros(1)), first)
+    assert torch.equal(draw_key(torch.zeros(1)), first)
     assert not torch.equal(first, second)
     assert min(first.min(), second.min()) >= 0
     assert max(first.max(), second.max()) < 1 << 32

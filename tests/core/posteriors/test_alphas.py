@@ -16,8 +16,8 @@ from bnn_lightning.core.posteriors import (
     LearntAlpha,
     Multiplicative,
     Point,
+    identity,
     log_uniform_kl,
-    unchanged,
 )
 from bnn_lightning.core.priors import Normal
 
@@ -51,7 +51,7 @@ def test_additive_kl_is_finite_at_a_mean_of_zero(parametrisation, start, diverge
 def test_log_alpha_kl_is_finite_far_out(start, divergence):
     # log(1 + exp(-log alpha)) overflows below -88 when it is written as it stands.
     alpha = LearntAlpha(torch.full((2,), start), "log_alpha", divergence)
-    posterior = Multiplicative(torch.zeros(2), alpha, unchanged, shared=False)
+    posterior = Multiplicative(torch.zeros(2), alpha, identity, shared=False)
     (posterior.kl() + posterior.sample().sum()).backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in posterior.parameters())
 
@@ -120,7 +120,7 @@ def test_additive_alpha_never_dies_on_its_bound():
 def test_tied_alphas_pay_for_each_weight_and_shared_noise_once(shape, shared, times):
     # Weights that share an alpha have noise of their own, and a KL each; one noise for all of them has one KL.
     alpha = LearntAlpha(torch.full(shape, -1.0, dtype=F64), "log_alpha", LOG_UNIFORM)
-    over = (lambda values: values.view(4, 6)) if shared else unchanged
+    over = (lambda values: values.view(4, 6)) if shared else identity
     posterior = Multiplicative(torch.randn(4, 6, dtype=F64), alpha, over, shared)
     kl_of_a_weight = log_uniform_kl(torch.tensor(1.0, dtype=F64).exp()).item()
     assert posterior.kl().item() == pytest.approx(times * math.prod(shape) * kl_of_a_weight, rel=1e-9)
@@ -135,7 +135,7 @@ def test_every_posterior_tells_its_log_alpha():
     tiny = Additive(torch.tensor([1e-30]), torch.tensor([-3.0]), "log_sigma2", LOG_UNIFORM)  # its square underflows
     assert tiny.log_alpha().item() == pytest.approx(-3 + 60 * math.log(10), rel=1e-5)
     alpha = LearntAlpha(torch.tensor([[2.0], [-1.0]]), "log_alpha", LOG_UNIFORM)
-    tied = Multiplicative(torch.tensor([[0.0, 1e-25], [1.0, 2.0]]), alpha, unchanged, shared=False)
+    tied = Multiplicative(torch.tensor([[0.0, 1e-25], [1.0, 2.0]]), alpha, identity, shared=False)
     assert tied.log_alpha().tolist() == [[2, 2], [-1, -1]]
     assert Point(torch.ones(2)).log_alpha().tolist() == [-math.inf, -math.inf]
 
