@@ -1,4 +1,4 @@
-"""How a posterior is learnt, with which weight of the KL and which learning rate."""
+"""How a posterior is learnt: variational inference, schedules of the KL weight, schedules of the learning rate."""
 
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts
 from bnn_lightning.inference.kl_weights import Blundell, Constant, KLWeight, LinearWarmup, Soenderby, Standard

@@ -1,4 +1,4 @@
-"""The contract of an inference: how a posterior is learnt."""
+"""The contract of an inference, which learns a posterior, and the facts and results of a training step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from bnn_lightning.likelihoods.base import Likelihood
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What an optimiser may have to know of the run.
+    """What an inference needs to know about the run to create its optimiser.
 
     Args:
-        num_train: N, the distinct training examples.
+        num_train: N, the number of distinct training examples.
         epochs: of the run.
-        can_fuse: whether torch's fused optimisers work here: on a CPU and CUDA, but not where Lightning would have to
+        can_fuse: whether torch's fused optimisers can be used: the network is on a CPU or CUDA, and Lightning need not
             clip or unscale their gradients.
     """
 
@@ -31,12 +31,14 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training step stands in its run; all but ``num_train`` and ``epochs`` count from 0.
+    """The position of a training step in its run.
 
     Args:
-        epoch: of ``epochs``.
-        step: the optimiser step in its epoch, of ``steps``.
-        num_train: N, the distinct training examples.
+        epoch: from 0 to ``epochs`` - 1.
+        step: the optimiser step in its epoch, from 0 to ``steps`` - 1.
+        steps: optimiser steps in an epoch.
+        epochs: of the run.
+        num_train: N, the number of distinct training examples.
     """
 
     epoch: int
@@ -48,13 +50,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a training step came to.
+    """The results of a training step.
 
     Args:
-        loss: the scalar that backward starts from.
-        nll: the expected negative log-likelihood, a mean over examples, in nats.
-        kl: KL(posterior || prior), a sum over weights, in nats; zero where there is none.
-        kl_weight: that the loss gave it.
+        loss: the scalar to minimise.
+        nll: the expected negative log-likelihood in nats, a mean over samples and examples: a scalar.
+        kl: KL(posterior || prior) in nats, a sum over weights: a scalar; zero where there is no KL.
+        kl_weight: the weight of the KL in the loss.
         outputs: of the network, ``(samples, batch, outputs)``.
     """
 
@@ -66,63 +68,76 @@ class Terms:
 
 
 class Inference(ABC):
-    """How a posterior is learnt. Write one as a frozen dataclass of its settings.
+    """How a posterior is learnt.
 
-    What is learnt lives in the network's state_dict, so that test, predict, ensembles and exports need not ask who
-    learnt it.
+    Write an inference as a frozen dataclass of its settings with a field ``lr`` and with :meth:`make_optimizer` and
+    :meth:`loss`. The learnt posterior is part of the network's state_dict, so that test, predict, ensembles and exports
+    do not depend on the inference.
     """
 
     lr: Any
-    """The learning rate; None where there is none to choose."""
+    """The learning rate; None where the inference has none to choose."""
 
     fixed_in_a_run: ClassVar[tuple[str, ...]] = ("lr",)
-    """Names of settings that are part of the optimiser's state: a run that goes on keeps them to its end."""
+    """Names of settings that are part of the optimiser's state: a resumed run cannot change them."""
 
     def prepare(self, net: nn.Module, method: Method | None, only: str | list[str]) -> nn.Module:
-        """The network whose state_dict is the posterior; by default ``net`` made random by ``method``."""
+        """The network to train, whose state_dict holds the posterior.
+
+        By default ``net`` in which the layers that match ``only`` are random under ``method``, see
+        :func:`~bnn_lightning.bayesianize`; ``net`` itself without a method.
+        """
         return net if method is None else bayesianize(net, method, only)
 
     @abstractmethod
     def make_optimizer(self, net: nn.Module, facts: TrainingFacts) -> Optimizer:
-        """The optimiser over the parameters of ``net``, in one group or more, each with its rate."""
+        """The optimiser for the parameters of ``net``, in one or more groups, each with its learning rate."""
 
     def make_scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any] | None:
-        """What Lightning takes as ``lr_scheduler``; None keeps the rates constant."""
+        """Lightning's ``lr_scheduler`` config for a run of ``epochs``; None keeps the learning rates constant."""
         return None
 
     @property
     def watches_validation(self) -> bool:
-        """Whether the learning rate follows validation, so that there must be a hold-out."""
+        """Whether the learning rate depends on validation metrics, so that a hold-out is required."""
         return False
 
     @abstractmethod
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
-        """The terms of a training step on inputs ``(batch, ...)`` and labels ``(batch, ...)``."""
+        """Loss, nll, KL and outputs of a training step.
+
+        Args:
+            net: the network of :meth:`prepare`.
+            x: inputs, ``(batch, channels, height, width)`` for images.
+            y: labels, ``(batch, ...)``.
+            likelihood: of the labels.
+            step: the position of the step in its run.
+        """
 
     def is_settled(self, epoch: int, epochs: int) -> bool:
-        """Whether the objective of ``epoch`` is that of the end of the run: earlier epochs cannot be the best."""
+        """Whether ``epoch`` (from 0) of ``epochs`` has the final objective; no earlier epoch becomes the best one."""
         return True
 
     def after_epoch(self, net: nn.Module) -> None:  # noqa: B027
-        """Called when the steps of an epoch are over, before it is validated."""
+        """Called after the last step of each epoch, before its validation."""
 
     def after_fit(  # noqa: B027
         self, net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], likelihood: Likelihood
     ) -> None:
-        """Called after the last step of a run, before its last validation and checkpoints.
+        """Called after the last step of the run, before its last validation and checkpoint.
 
         Args:
             net: the network.
-            batches: of training images and labels, on the network's device.
+            batches: training images and labels on the network's device, one pass over the training data.
             likelihood: of the labels.
         """
 
 
 def checked_outputs(net: nn.Module, x: Tensor) -> Tensor:
-    """The outputs of one forward pass ``(batch, outputs)``.
+    """The outputs of one forward pass, ``(batch, outputs)``.
 
     Raises:
-        ValueError: when they are no tensor.
+        ValueError: when the network does not return a tensor.
     """
     outputs = net(x)
     if not isinstance(outputs, Tensor):

@@ -1,4 +1,4 @@
-"""The weight of the KL term as a function of epoch and step, without state."""
+"""Schedules of the KL weight: functions of epoch and step, without state."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,23 +7,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KLWeight(ABC):
-    """The weight beta of the KL term at each step. The objective is the ELBO where its mean over an epoch is 1."""
+    """The weight beta of the KL at each optimiser step, loss = nll + beta KL/N.
+
+    Where the mean of beta over an epoch is 1, the objective is the ELBO; where it is lower, the posterior is tempered.
+    """
 
     @abstractmethod
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
-        """The weight at optimiser step ``step`` (from 0) of ``steps`` in ``epoch`` (from 0) of ``epochs``."""
+        """The weight beta at optimiser step ``step`` (from 0) of ``steps`` in ``epoch`` (from 0) of ``epochs``."""
 
     def settled(self, epoch: int, epochs: int) -> bool:
-        """Whether the warm-up is over; earlier epochs have another objective and are no candidates for the best."""
+        """Whether the warm-up is over in ``epoch`` (from 0) of ``epochs``.
+
+        Earlier epochs have another objective, and none of them becomes the best epoch.
+        """
         return True
 
 
 @dataclass(frozen=True)
 class Constant(KLWeight):
-    """The same weight c at every step; 1 is Bayes, less is a cold posterior.
+    """beta = weight at every step: 1 is the ELBO, less than 1 gives a cold posterior.
 
     Args:
-        weight: c, 0 or more.
+        weight: 0 or more.
     """
 
     weight: float = 1.0
@@ -38,29 +44,35 @@ class Constant(KLWeight):
 
 @dataclass(frozen=True)
 class Standard(Constant):
-    """The usual name of Constant in the literature: every one of an epoch's M steps carries KL/M."""
+    """Constant under the name that it has in the literature: each of the M steps of an epoch has KL/M."""
 
 
 @dataclass(frozen=True)
 class Blundell(KLWeight):
-    """beta_i = M * 2^(M-i) / (2^M - 1) at step i = 1..M of an epoch: the first steps carry nearly all of the KL.
+    """beta_i = M * 2^(M-i) / (2^M - 1) at step i = 1..M of an epoch: the first steps have nearly all of the KL.
 
-    Blundell et al. 2015 (arXiv:1505.05424), eq. 9, times M because that equation pairs with sums over a batch. Its mean
-    over an epoch is 1, but half of the KL falls on one step, where Adam's normalisation breaks the intended sum.
-    ``reference_scale`` leaves the factor M out, as the PyTorch-BayesianCNN code does: the posterior is then tempered
-    by 1/M.
+    Blundell et al. 2015 (arXiv:1505.05424), eq. 9, times M: that equation is for sums over a batch. The mean over an
+    epoch is 1, but half of the KL is in one step, and Adam, which normalises each step, does not add the steps up as
+    intended.
+
+    Args:
+        reference_scale: leave the factor M out, as the code of PyTorch-BayesianCNN does. The posterior is then tempered
+            by 1/M.
     """
 
     reference_scale: bool = False
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
-        share = 2.0 ** -(step + 1) / -math.expm1(-steps * math.log(2))  # never 2^M, which overflows at M = 1024
-        return share if self.reference_scale else steps * share
+        fraction = 2.0 ** -(step + 1) / -math.expm1(-steps * math.log(2))  # without 2^M, which overflows at M = 1024
+        return fraction if self.reference_scale else steps * fraction
 
 
 @dataclass(frozen=True)
 class Soenderby(KLWeight):
-    """min(epoch / (epochs // 4), 1): warm-up over the first quarter. Sonderby et al. 2016 (arXiv:1602.02282)."""
+    """Warm-up over the first quarter of the run: beta = min(epoch / max(1, epochs // 4), 1).
+
+    Sonderby et al. 2016 (arXiv:1602.02282).
+    """
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         return min(epoch / max(1, epochs // 4), 1.0)
@@ -71,12 +83,12 @@ class Soenderby(KLWeight):
 
 @dataclass(frozen=True)
 class LinearWarmup(KLWeight):
-    """0 before epoch ``start``, then linear to ``peak`` over ``length``: peak min(max(epoch - start, 0) / length, 1).
+    """Linear warm-up from epoch ``start``: beta = peak * min(max(epoch - start, 0) / length, 1).
 
     Args:
-        start: an epoch, or with a decimal point (such as 0.1) a fraction of the run.
-        length: a number of epochs, or a fraction of the run; 5 and 15 are the sparse variational dropout recipe.
-        peak: the weight that it rises to; below 1 the posterior is tempered.
+        start: whole epochs, or with a decimal point (such as 0.1) a fraction of the run.
+        length: whole epochs, or a fraction of the run. The recipe of sparse variational dropout has start 5, length 15.
+        peak: the final weight; below 1 the posterior is tempered.
     """
 
     start: int | float = 0
@@ -100,14 +112,15 @@ class LinearWarmup(KLWeight):
 
 
 def _in_epochs(value: float, epochs: int) -> float:
+    """``value`` in epochs: a float is a fraction of the run."""
     return value * epochs if isinstance(value, float) else value
 
 
 def kl_weight(value: float | str | KLWeight) -> KLWeight:
-    """The schedule that a number (a constant weight), a schedule's name or a schedule stands for.
+    """A schedule from a number (a constant weight), the name of a schedule, or a schedule.
 
     Raises:
-        ValueError: for a name that is not a schedule's.
+        ValueError: when the name is unknown, or the number negative or not finite.
     """
     if isinstance(value, KLWeight):
         return value

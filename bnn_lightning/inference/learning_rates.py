@@ -1,4 +1,4 @@
-"""The learning rate as a function of the epoch."""
+"""Schedules of the learning rate: linear decay, reduction on a plateau, cosine."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,11 +11,11 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 @dataclass(frozen=True)
 class LRSchedule(ABC):
-    """How the learning rate changes from epoch to epoch."""
+    """The learning rate of each epoch."""
 
     @abstractmethod
     def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
-        """What Lightning takes as ``lr_scheduler``, for a run of ``epochs``; stepped once an epoch."""
+        """Lightning's ``lr_scheduler`` config for a run of ``epochs``; the scheduler steps once an epoch."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class LinearDecay(LRSchedule):
     """lr until epoch ``start``, then linear to ``end_factor * lr`` at epoch ``end``, then constant.
 
     Args:
-        start: last epoch at the full rate.
-        end: epoch at which the decay ends; null means the run's last epoch plus one, where the rate would be
-            ``end_factor * lr``.
-        end_factor: what is left of the rate at the end.
+        start: last epoch at the full rate, from 0.
+        end: epoch at which the decay ends; null is the epoch after the last one of the run, so that the run ends just
+            before ``end_factor * lr``.
+        end_factor: final learning rate divided by the initial one, from 0 to 1.
     """
 
     start: int = 0
@@ -42,10 +42,10 @@ class LinearDecay(LRSchedule):
             raise ValueError(f"end_factor must be from 0 to 1, got {self.end_factor}.")
 
     def factor(self, epoch: int, epochs: int) -> float:
-        """What the learning rate is multiplied with in ``epoch`` (from 0) of ``epochs``."""
+        """The learning rate of ``epoch`` (from 0) of ``epochs``, divided by lr."""
         end = epochs if self.end is None else self.end
-        done = min(max((epoch - self.start) / max(end - self.start, 1), 0.0), 1.0)
-        return 1.0 - (1.0 - self.end_factor) * done
+        progress = min(max((epoch - self.start) / max(end - self.start, 1), 0.0), 1.0)
+        return 1.0 - (1.0 - self.end_factor) * progress
 
     def scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
         return {"scheduler": LambdaLR(optimizer, lambda epoch: self.factor(epoch, epochs))}
@@ -53,11 +53,11 @@ class LinearDecay(LRSchedule):
 
 @dataclass(frozen=True)
 class Plateau(LRSchedule):
-    """lr times ``factor`` whenever the validation NLL has not improved for ``patience`` epochs.
+    """Multiplies lr by ``factor`` after more than ``patience`` epochs without a better validation NLL.
 
     Args:
-        factor: what is left of the rate each time.
-        patience: epochs without improvement that are still waited for.
+        factor: between 0 and 1.
+        patience: epochs without improvement before the rate changes.
     """
 
     factor: float = 0.1
@@ -79,7 +79,7 @@ class Cosine(LRSchedule):
     """Half a cosine from lr to ``end_factor * lr`` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5).
 
     Args:
-        end_factor: what is left of the rate at the end.
+        end_factor: final learning rate divided by the initial one, from 0 to 1.
     """
 
     end_factor: float = 0.0
@@ -89,7 +89,7 @@ class Cosine(LRSchedule):
             raise ValueError(f"end_factor must be from 0 to 1, got {self.end_factor}.")
 
     def factor(self, epoch: int, epochs: int) -> float:
-        """What the learning rate is multiplied with in ``epoch`` (from 0) of ``epochs``."""
+        """The learning rate of ``epoch`` (from 0) of ``epochs``, divided by lr."""
         cosine = math.cos(math.pi * min(epoch / epochs, 1.0))
         return self.end_factor + (1.0 - self.end_factor) * 0.5 * (1.0 + cosine)
 

@@ -1,4 +1,4 @@
-"""Variational inference: the ELBO by stochastic gradients, with any optimiser."""
+"""Variational inference: maximises the ELBO by stochastic gradients, with any optimiser of torch."""
 
 import inspect
 import math
@@ -24,24 +24,26 @@ MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 @dataclass(frozen=True)
 class Variational(Inference):
-    """Minimises nll + kl_weight KL/N by an optimiser of torch, with one draw of the noise or several.
+    """Minimises nll + kl_weight * KL/N by an optimiser of torch, with one or several noise samples in each step.
 
-    The reparameterisation gradient of Kingma & Welling 2014 (arXiv:1312.6114); for weights Blundell et al. 2015
-    (arXiv:1505.05424). A deterministic network has no KL, and the loss is its nll.
+    Gradients are those of the reparameterisation trick (Kingma & Welling 2014, arXiv:1312.6114), for weights Blundell
+    et al. 2015 (arXiv:1505.05424). For a deterministic network, which has no KL, the loss is the nll.
 
     Args:
-        lr: the learning rate; null is the optimiser's own.
-        optimizer: any class of torch.optim, or your own, with its settings. Weight decay is for means and the weights
-            of plain layers: what says how wide a posterior is has none.
-        lr_schedule: LinearDecay, Cosine or Plateau, which know the run's length; or any class of
-            torch.optim.lr_scheduler, stepped once an epoch. Null keeps the rate constant.
-        rho_lr_factor: the learning rate of rho, log_alpha or log_sigma over that of the other parameters. Adam moves
-            rho by at most lr a step, so that a short run ends before sigma has found its value; 10 closes that gap.
-        kl_weight: the weight of the KL term: a number (1 is the ELBO), or a schedule.
-        loss_form: nll + KL/N (per_datum), or N times that (total). The epsilon of Adam and its relatives is 1e-8/N and
-            1e-8 (without a KL 1e-8 and 1e-8 N), so that both give the same steps; one that is set stays as it is.
-            16-mixed needs per_datum.
-        samples: weight samples in a training step.
+        lr: the learning rate; null takes the optimiser's default.
+        optimizer: any class of torch.optim, or your own, with its settings. Weight decay applies to the means and to
+            the weights of plain layers, not to the width parameters of posteriors such as rho.
+        lr_schedule: LinearDecay, Cosine or Plateau; or any class of torch.optim.lr_scheduler, stepped once an epoch.
+            null keeps the rate constant.
+        rho_lr_factor: learning rate of the width parameters (rho, log_alpha, log_sigma2 or log_sigma), divided by that
+            of the other parameters. Adam moves rho by about lr a step, so that in a short run sigma does not reach its
+            optimum; a factor of 10 corrects that.
+        kl_weight: the weight of the KL: a number (1 is the ELBO) or a schedule.
+        loss_form: per_datum is nll + KL/N, total is N times that. The default epsilon of Adam-like optimisers (1e-8) is
+            meant for the total form, or for the nll where there is no KL; it is divided or multiplied by N where the
+            form is the other one, so that both forms take the same steps. An epsilon that you set is not changed.
+            total cannot be used with 16-mixed.
+        samples: noise samples in each training step.
     """
 
     fixed_in_a_run = ("lr", "optimizer", "rho_lr_factor")
@@ -65,11 +67,11 @@ class Variational(Inference):
             raise ValueError(f"loss_form must be per_datum or total, got {self.loss_form!r}.")
         object.__setattr__(self, "kl_weight", kl_weight(self.kl_weight))
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
-        own_lr, usual_lr = optimizer.defaults.get("lr"), _default(optimizer, "lr")
+        optimizer_lr, default_lr = optimizer.defaults.get("lr"), _default_argument(optimizer, "lr")
         if self.lr is None:
-            object.__setattr__(self, "lr", own_lr)
-        elif own_lr not in (usual_lr, self.lr):
-            raise ValueError(f"lr must be one number for inference and optimizer, got {self.lr} and {own_lr}.")
+            object.__setattr__(self, "lr", optimizer_lr)
+        elif optimizer_lr not in (default_lr, self.lr):
+            raise ValueError(f"lr must be one number for inference and optimizer, got {self.lr} and {optimizer_lr}.")
         if self.loss_form == "total" and "eps" not in optimizer.defaults:
             raise ValueError(
                 f"loss_form must be per_datum with {type(optimizer).__name__}, whose steps are as long as gradients, "
@@ -78,15 +80,15 @@ class Variational(Inference):
 
     def make_optimizer(self, net: nn.Module, facts: TrainingFacts) -> Optimizer:
         widths = width_parameters(net)
-        ids = {id(parameter) for parameter in widths}
-        groups = [{"params": [parameter for parameter in net.parameters() if id(parameter) not in ids]}]
+        width_ids = {id(parameter) for parameter in widths}
+        groups = [{"params": [parameter for parameter in net.parameters() if id(parameter) not in width_ids]}]
         if widths:
             groups.append({"params": widths})
         optimizer = self.optimizer(groups)
         for group, factor in zip(optimizer.param_groups, (1.0, self.rho_lr_factor), strict=False):
-            group["lr"] = self.lr * factor  # type: ignore[operator]  # null has become the optimiser's own
-            if isinstance(group.get("eps"), float) and group["eps"] == _default(optimizer, "eps"):
-                group["eps"] = self._scaled(group["eps"], objective_of(net) != "likelihood", facts.num_train)
+            group["lr"] = self.lr * factor  # type: ignore[operator]  # __post_init__ has replaced None
+            if isinstance(group.get("eps"), float) and group["eps"] == _default_argument(optimizer, "eps"):
+                group["eps"] = self._scaled_eps(group["eps"], objective_of(net) != "likelihood", facts.num_train)
             if "fused" in group and group["fused"] is None and group.get("foreach") is None and facts.can_fuse:
                 group["fused"] = True
         for group in optimizer.param_groups[1:]:
@@ -94,8 +96,8 @@ class Variational(Inference):
                 group["weight_decay"] = 0.0
         return optimizer
 
-    def _scaled(self, eps: float, has_kl: bool, num_train: int) -> float:
-        """Epsilon in proportion to gradients: it is meant for those of N nll + KL, or of nll where there is no KL."""
+    def _scaled_eps(self, eps: float, has_kl: bool, num_train: int) -> float:
+        """Epsilon scaled like the gradients: ``eps`` is for those of N * nll + KL, or of nll where there is no KL."""
         if has_kl:
             return eps / num_train if self.loss_form == "per_datum" else eps
         return eps * num_train if self.loss_form == "total" else eps
@@ -111,8 +113,9 @@ class Variational(Inference):
 
     @property
     def watches_validation(self) -> bool:
-        made_of = getattr(self.lr_schedule, "args", ())  # of a partial function, as the command line makes it
-        return isinstance(self.lr_schedule, Plateau) or ReduceLROnPlateau in (self.lr_schedule, *made_of)
+        # The command line passes a partial function, with the class among its arguments.
+        partial_args = getattr(self.lr_schedule, "args", ())
+        return isinstance(self.lr_schedule, Plateau) or ReduceLROnPlateau in (self.lr_schedule, *partial_args)
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         outputs = torch.stack([checked_outputs(net, x) for _ in range(self.samples)])
@@ -127,7 +130,7 @@ class Variational(Inference):
         return self.kl_weight.settled(epoch, epochs)  # type: ignore[union-attr]
 
 
-def _default(optimizer: Optimizer, name: str) -> Any:
-    """The value that an optimiser's class gives an argument by itself."""
+def _default_argument(optimizer: Optimizer, name: str) -> Any:
+    """The default of an argument of the optimiser's class; None if it has no such argument."""
     parameter = inspect.signature(type(optimizer)).parameters.get(name)
     return None if parameter is None else parameter.default

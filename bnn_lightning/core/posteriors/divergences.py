@@ -41,7 +41,7 @@ def kingma_kl(precision: Tensor) -> Tensor:
 def log_uniform_kl(precision: Tensor) -> Tensor:
     """KL to the log-uniform prior for every alpha: k1 - k1 sigmoid(k2 + k3 log alpha) + log(1 + 1/alpha) / 2.
 
-    Molchanov et al. 2017 (arXiv:1701.05369), eq. 14, clamped 0.01 nats of the exact value. The constant, which the
+    Molchanov et al. 2017 (arXiv:1701.05369), eq. 14, within 0.01 nats of the exact value. The constant, which the
     improper prior leaves open, makes it 0 as alpha goes to infinity. Because the prior is improper, nll + KL/N is a
     regularised loss, not a bound on -log p(data) / N.
 
