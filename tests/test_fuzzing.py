@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bnn_lightning.cli import CommandLine, main
+from bnn_lightning.cli import main
+from bnn_lightning.cli.command_line import CommandLine
 from bnn_lightning.data import ImageFolder
 from bnn_lightning.data.idx import read_idx, read_labelled
 from bnn_lightning.data.notmnist import read_letters
-from bnn_lightning.training.checkpoints import KEY, CheckpointError, read_checkpoint
+from bnn_lightning.training.checkpoints import FORMAT_VERSION, KEY, CheckpointError, read_checkpoint
 from tests.helpers import ROOT
 
 EACH = {"idx": 150, "tar": 60, "image": 100, "checkpoint": 30, "config": 12}  # inputs by default
@@ -181,7 +182,7 @@ def test_checkpoints_of_any_bytes_are_read_or_refused_by_name(folder, content):
     path = folder / "x.ckpt"
     path.write_bytes(content)
     checkpoint, reason = attempt(read_checkpoint, path, error=CheckpointError)
-    assert reason.startswith(str(path)) if reason else checkpoint[KEY]["format_version"] == 1
+    assert reason.startswith(str(path)) if reason else checkpoint[KEY]["format_version"] == FORMAT_VERSION
 
 
 # Values that fit somewhere, values that fit nowhere, and names of all kinds of things.
@@ -198,7 +199,8 @@ VALUES = st.one_of(
     st.dictionaries(st.sampled_from(KEYS), st.one_of(st.text(max_size=5), st.sampled_from(NAMES)), max_size=2),
 )
 CONFIG = yaml.safe_load((ROOT / "configs" / "lenet_lrt.yaml").read_text()) | {"data": "MNIST5k"}
-OF_MODEL = ["lr", "kl_weight", "method", "network", "lr_schedule", "train_samples", "only", "init_from", "draws", "odd"]
+OF_MODEL = ["inference", "likelihood", "sampling", "method", "network", "only", "init_from", "odd"]
+OF_MODEL += ["lr", "kl_weight", "lr_schedule", "train_samples", "draws"]  # names of an earlier release
 OF_TRAINER = ["max_epochs", "precision", "accelerator", "devices", "callbacks", "odd"]
 PLACES = [("model", name) for name in OF_MODEL] + [("trainer", name) for name in OF_TRAINER]
 PLACES += [(name,) for name in ("data", "seed_everything", "name", "save_every_n_steps", "odd", "model", "trainer")]
@@ -222,7 +224,7 @@ def config(draw):
 @given(content=config())
 def test_configs_of_any_values_are_parsed_or_refused_in_a_sentence(folder, content, monkeypatch, capsys):
     # Everything up to the verb itself; what makes sense would train.
-    monkeypatch.setattr(CommandLine, "_run_subcommand", lambda self, verb: None)
+    monkeypatch.setattr(CommandLine, "run", lambda self: None)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -232,8 +234,9 @@ def test_configs_of_any_values_are_parsed_or_refused_in_a_sentence(folder, conte
     _, err = capsys.readouterr()
     assert code in (0, 2)
     if code == 2:
-        assert err.startswith("bnn: error: "), err
-        assert err.count("\n") == 1, err
-        assert err.endswith(".\n"), err
+        lines = [line for line in err.splitlines() if not line.endswith(" now.")]  # on names of earlier releases
+        assert len(lines) == 1, err
+        assert lines[0].startswith("bnn: error: "), err
+        assert lines[0].endswith("."), err
         assert "<class" not in err, err
     assert {path.name for path in work.iterdir()} <= {"lightning_logs"}

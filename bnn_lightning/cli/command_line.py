@@ -138,10 +138,11 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config
         self._keeps_memory = config.keep_memory and keep_freed_memory()
-        for part, owner in (("model", BayesianModule), ("trainer", Trainer)):
-            if not isinstance(config[part], Namespace):
-                raise UsageError(f"--{part} must be settings by their names, got {config[part]}.")
-            refuse_nulls(config[part], owner, part)
+        for group in sorted(self.parser.groups or ()):  # trainer, model, and what is in it
+            if not isinstance(config[group], Namespace):
+                raise UsageError(f"--{group} must be settings by their names, got {config[group]}.")
+        refuse_nulls(config.model, BayesianModule, "model")
+        refuse_nulls(config.trainer, Trainer, "trainer")
         refuse_nulls(Namespace(data=config.data), None, "")
         if config.ckpt_path and self.checkpoint is None:
             raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")

@@ -180,7 +180,8 @@ def one_sentence(message: str, verb: str = "fit") -> str:
         if "data" in names or "model.network" in names:
             return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
         return f"{missing} missing; bnn {verb} --help says what it is."
-    flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    # What stands in a config file is named as its flag would be.
+    flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message)).removeprefix("config.")
     if found := re.search(r"Option '(\w+)' is not accepted", message):
         return f"{flag}.{found[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
     if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):

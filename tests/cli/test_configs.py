@@ -1,6 +1,7 @@
 """Config files, and the flags that win over them."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,9 +18,24 @@ pytestmark = ON_THE_COMMAND_LINE
 
 def test_flags_win_over_a_config_wherever_they_stand(capsys):
     with pytest.raises(SystemExit, match="0"):
-        main(["fit", "--name", "mine", "--model.lr=0.5", "--config", LENET, "--print_config"])
+        main(["fit", "--name", "mine", "--model.inference.lr=0.5", "--config", LENET, "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
-    assert (config["name"], config["model"]["lr"]) == ("mine", 0.5)
+    assert (config["name"], config["model"]["inference"]["init_args"]["lr"]) == ("mine", 0.5)
+
+
+def test_names_of_earlier_releases_are_taken_with_a_note(capsys):
+    Path("old.yaml").write_text("data: MNIST5k\nmodel: {network: LeNet, lr: 0.25, kl_weight: 0.5}\n")
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config=old.yaml", "--model.test_samples", "7", "--print_config"])
+    captured = capsys.readouterr()
+    model = yaml.safe_load(captured.out)["model"]
+    assert (model["inference"]["init_args"]["lr"], model["inference"]["init_args"]["kl_weight"]) == (0.25, 0.5)
+    assert model["sampling"]["test_samples"] == 7
+    assert captured.err.splitlines() == [
+        "bnn: model.test_samples is called model.sampling.test_samples now.",
+        "bnn: model.lr is called model.inference.lr now.",
+        "bnn: model.kl_weight is called model.inference.kl_weight now.",
+    ]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

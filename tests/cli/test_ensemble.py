@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnn_lightning import BayesianClassifier, Sampler
+from bnn_lightning import BayesianModule, Sampler
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
@@ -19,7 +19,7 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     assert main(["fit", *config, "--seed_everything", "1"]) == 0
     second = "checkpoints/lenet_lrt/version_1/best.ckpt"
-    words = ["--model.test_samples", "5", "--model.val_samples", "3"]
+    words = ["--model.sampling.test_samples", "5", "--model.sampling.val_samples", "3"]
     assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]", *words]) == 0
     capsys.readouterr()
     joined = str(run / "ensemble.ckpt")
@@ -33,12 +33,12 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     assert results["temperature"] is not None
     elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
     assert results["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)
-    model = BayesianClassifier.from_checkpoint(joined)
+    model = BayesianModule.from_checkpoint(joined)
     x = torch.randn(4, 1, 32, 32)
     logits = model.sampler(6)(x)
-    first = BayesianClassifier.from_checkpoint(run / "best.ckpt")
+    first = BayesianModule.from_checkpoint(run / "best.ckpt")
     torch.testing.assert_close(logits[:3], Sampler(first.network, 3)(x), rtol=1e-4, atol=1e-5)
-    model.network.members[0].load_state_dict(BayesianClassifier.from_checkpoint(second).network.state_dict())
+    model.network.members[0].load_state_dict(BayesianModule.from_checkpoint(second).network.state_dict())
     torch.testing.assert_close(model.sampler(2, "mean")(x)[0], model.sampler(2, "mean")(x)[1])
     assert main(["validate", "--ckpt_path", joined]) == 0
     assert "4 local draws" in printed(capsys)

@@ -22,9 +22,9 @@ MISTAKES = [
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
     ("--model.method.sigma 1", "--model.method.sigma is not a setting; bnn fit --model.method.help NAME lists those of NAME."),
-    ("--model.lr abc", "--model.lr must be a number, got abc."),
-    ("--model.lr -1", "--model.lr must be a positive number, got -1.0."),
-    ("--model.kl_weight -1", "--model.kl_weight must be a number from 0 up, or a schedule, got -1.0."),
+    ("--model.inference.lr abc", "--model.inference.lr must be a number, got abc."),
+    ("--model.inference.lr -1", "--model.inference.lr must be a positive number, got -1.0."),
+    ("--model.inference.kl_weight -1", "--model.inference.kl_weight must be a number from 0 up, or a schedule, got -1.0."),
     ("--data.batch_size x", "--data.batch_size must be a whole number, got x."),
     ("--data.val_split 2", "--data.val_split must be from 0 to below 1, such as 0.2, got 2.0."),
     ("--data.image_size 28", "--data.image_size must be 32 for LeNet, got 28; leave it out, and images are resized."),
@@ -40,8 +40,10 @@ MISTAKES = [
         "--trainer.precision bf16-true is too coarse for rho: at -5 its next number is 0.004 or more away, and Adam moves "
         "it by 0.001 a step; bf16-mixed keeps parameters in float32.",
     ),
-    ("--model.lr null", "--model.lr must be a number, got None."),
-    ("--model.kl_weight.length null", "--model.kl_weight.length must not be null; leave it out for its default."),
+    ("--model.inference.samples null", "--model.inference.samples must not be null; leave it out for its default."),
+    ("--model.inference.optimizer Adamm", "--model.inference.optimizer must be a class path, got Adamm."),
+    ("--model.inference.optimizer torch.nn.Linear", "--model.inference.optimizer must be the class path of a subclass of Optimizer, got torch.nn.Linear."),
+    ("--model.inference.kl_weight.length null", "--model.inference.kl_weight.length must not be null; leave it out for its default."),
     ("--data.batch_size null", "--data.batch_size must not be null; leave it out for its default."),
     ("--model.network os.system", f"--model.network must be the name of a Network, such as {', '.join(names_of(Network))}, got os.system."),
     ("--seed_everything -1", "--seed_everything must be from 0 to 4294967295, got -1."),
@@ -61,8 +63,11 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
     [
         (
             "fitt",
-            "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'ensemble', 'prune', 'export')",
+            "there is no verb fitt; did you mean fit? It can be ensemble, export, fit, predict, prune, test, validate",
         ),
+        ("--config a.yaml", "there is no verb --config; it can be ensemble"),
+        ("mypackage.Count", "mypackage.Count cannot be imported: No module named 'mypackage'."),
+        ("pathlib.Path", "pathlib.Path is no verb: a subclass of bnn_lightning.cli.Verb with a method run."),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
         ("fit --config nowhere.yaml", "--config: File does not exist"),
         ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
@@ -108,8 +113,8 @@ def test_an_unknown_message_becomes_one_sentence():
             "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few.",
         ),
         (
-            "fit --config {config} --trainer.precision 16-mixed --model.loss_form total",
-            "--model.loss_form must be per_datum with --trainer.precision 16-mixed, whose numbers end at 65,504",
+            "fit --config {config} --trainer.precision 16-mixed --model.inference.loss_form total",
+            "--model.inference.loss_form must be per_datum with --trainer.precision 16-mixed, whose numbers end at 65,504",
         ),
         ("fit --config {config} --trainer.limit_train_batches 0", "limit_train_batches must be above 0, got 0."),
         (
@@ -125,12 +130,18 @@ def test_an_unknown_message_becomes_one_sentence():
             "ensemble --ckpt_path {run}/best.ckpt --members [{run}/best.ckpt]",
             "best.ckpt is there twice; an ensemble is of different networks.",
         ),
-        ("fit --config {config} --model.kl_weight.start -1", "--model.kl_weight.start must be whole epochs"),
         (
-            "fit --config {config} --model.lr_schedule Plateau --model.lr_schedule.factor 2",
-            "--model.lr_schedule.factor must be between 0 and 1, got 2.0.",
+            "fit --config {config} --model.inference.kl_weight.start -1",
+            "--model.inference.kl_weight.start must be whole epochs",
         ),
-        ("fit --config {config} --model.lr_schedule Plateau --data.val_split 0", "Plateau needs a hold-out to watch"),
+        (
+            "fit --config {config} --model.inference.lr_schedule Plateau --model.inference.lr_schedule.factor 2",
+            "--model.inference.lr_schedule.factor must be between 0 and 1, got 2.0.",
+        ),
+        (
+            "fit --config {config} --model.inference.lr_schedule Plateau --data.val_split 0",
+            "lr_schedule needs a hold-out to watch",
+        ),
     ],
 )
 def test_mistakes_with_checkpoints_and_trainers_get_one_sentence(words, sentence, run, capsys):
@@ -154,8 +165,14 @@ def test_mistakes_with_checkpoints_and_trainers_get_one_sentence(words, sentence
             "--removed is missing: this method drives no weights to zero by itself; bnn prune",
         ),
         ("export --ckpt_path {lrt} --removed 2", "--removed must be a share of the weights from 0 to 1, got 2.0."),
-        ("export --ckpt_path {sparse} --format foo", "--format must be one of 'dense', got foo."),
-        ("fit --config {config} --model.method.prior ScaleMixture", "--model.method.prior must be the normal one or"),
+        (
+            "export --ckpt_path {sparse} --format foo",
+            "--format does not know foo; it can be Pt2, or the class path of your own.",
+        ),
+        (
+            "fit --config {config} --model.method.prior ScaleMixture",
+            "--model.method.prior must be one whose KL is exact",
+        ),
         ("fit --config {config} --model.method.prior Mixture", "--model.method.prior does not know Mixture; did you"),
         (
             "fit --config {config} --model.method VariationalA --model.method.p 0.7",
@@ -186,8 +203,8 @@ def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run,
     ("words", "sentence"),
     [
         (
-            "test --ckpt_path {run}/best.ckpt --model.draws median",
-            "--model.draws must be one of 'weights', 'local', 'mean', got median.",
+            "test --ckpt_path {run}/best.ckpt --model.sampling.draws median",
+            "--model.sampling.draws must be one of 'weights', 'local', 'mean', got median.",
         ),
         (
             "test --ckpt_path {run}/best.ckpt --data.ood+=MNIST5k",
@@ -196,7 +213,10 @@ def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run,
         ("test --ckpt_path {run}/best.ckpt --data.ood+=NotMNIST", "NotMNIST was not found: looked for notMNIST_small"),
         ("predict --ckpt_path {run}/best.ckpt --alpha 1.5", "--alpha must be a rate between 0 and 1"),
         ("predict --ckpt_path {run}/best.ckpt --target_risk 0", "--target_risk must be a rate between 0 and 1"),
-        ("test --ckpt_path {run}/best.ckpt --model.predict_chunk 0", "--model.predict_chunk must be 1 or more, got 0."),
+        (
+            "test --ckpt_path {run}/best.ckpt --model.sampling.chunk 0",
+            "--model.sampling.chunk must be 1 or more, got 0.",
+        ),
     ],
 )
 def test_mistakes_with_uncertainty_get_one_sentence(words, sentence, run, capsys, monkeypatch):

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bnn_lightning import BayesianClassifier, Sampler, log_predictive
+from bnn_lightning import BayesianModule, Sampler, log_predictive
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.likelihoods.categorical.calibration import Calibration
-from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint
+from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -54,7 +54,7 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
         monkeypatch.delenv(name)
     quick = ["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]
     calls = []
-    monkeypatch.setattr("bnn_lightning.cli.preparation.keep_freed_memory", lambda: calls.append(1) or True)
+    monkeypatch.setattr("bnn_lightning.cli.command_line.keep_freed_memory", lambda: calls.append(1) or True)
     assert main(quick) == 0
     assert printed(capsys).count("Freed memory is kept for the next step; --keep_memory false gives it back.") == 1
     assert main([*quick, "--keep_memory", "false"]) == 0
@@ -75,13 +75,13 @@ def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monk
 @pytest.mark.slow
 def test_best_is_chosen_after_the_warm_up_by_validation_nll():
     # Weight 0 makes the first epochs' NLL the lowest there is; they are no candidates all the same.
-    args = ["--model.kl_weight.length", "3", "--model.method.prior_sigma", "0.01", "--model.lr", "0.01"]
-    assert main(["fit", "--config", LENET, *SMALL, *args, "--trainer.max_epochs", "6"]) == 0
+    words = "--model.inference.kl_weight.length 3 --model.method.prior_sigma 0.01 --model.inference.lr 0.01"
+    assert main(["fit", "--config", LENET, *SMALL, *words.split(), "--trainer.max_epochs", "6"]) == 0
     rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
     settled = [(float(row["val/nll"]), int(row["epoch"])) for row in rows if float(row["train/kl_weight"]) == 1]
     assert len(settled) == 3
-    best = read_checkpoint("checkpoints/lenet_lrt/version_0/best.ckpt")
-    assert epochs_done(best) == min(settled)[1]
+    best = Record.read("checkpoints/lenet_lrt/version_0/best.ckpt")
+    assert best.epochs_done == min(settled)[1]
 
 
 def test_without_hold_out_the_last_epoch_is_the_result(capsys):
@@ -97,8 +97,8 @@ def test_more_epochs_go_on_with_the_learning_rate_of_the_longer_run(run, capsys)
 
 
 def test_epochs_without_validation_keep_their_columns():
-    words = ["--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "4", "--model.kl_weight.length", "0"]
-    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    words = "--trainer.check_val_every_n_epoch 2 --trainer.max_epochs 4 --model.inference.kl_weight.length 0"
+    assert main(["fit", "--config", LENET, *SMALL, *words.split()]) == 0
     rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert [bool(row["val/nll"]) for row in rows] == [False, True, False, True]
@@ -160,12 +160,12 @@ def test_a_run_starts_from_its_twin_and_from_nothing_else(sparse, capsys):
 
 def test_a_collapsed_run_ends_with_the_cure_and_keeps_its_checkpoint(capsys):
     config = str(ROOT / "configs" / "lenet300100_svd.yaml")
-    words = ["--model.kl_weight", "1.0", "--trainer.max_epochs", "9", "--name", "collapse"]
+    words = ["--model.inference.kl_weight", "1.0", "--trainer.max_epochs", "9", "--name", "collapse"]
     assert main(["fit", "--config", config, "--data", "MNIST5k", "--data.train_subset", "1000", *words]) == 2
     text = printed(capsys)
     assert "bnn: error: the weights have collapsed in epoch" in text
     assert "LinearWarmup" in text
-    assert epochs_done(read_checkpoint("checkpoints/collapse/version_0/last.ckpt")) >= 1
+    assert Record.read("checkpoints/collapse/version_0/last.ckpt").epochs_done >= 1
 
 
 def test_fit_calibrates_on_the_half_of_the_hold_out_that_selected_nothing(run):
@@ -173,7 +173,7 @@ def test_fit_calibrates_on_the_half_of_the_hold_out_that_selected_nothing(run):
     data = MNIST5k(image_size=32, train_subset=600)
     data.setup("fit")
     for name in ("best", "last"):
-        model = BayesianClassifier.from_checkpoint(run / f"{name}.ckpt")
+        model = BayesianModule.from_checkpoint(run / f"{name}.ckpt")
         assert list(model.calibration) == ["mean", "local", "weights"]
         fitted = {}
         for half in ("calibration", "selection"):

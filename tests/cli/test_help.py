@@ -1,11 +1,50 @@
-"""Help: short, and there without a checkpoint."""
+"""Help: short, fast, and there without a checkpoint."""
+
+import subprocess
+import sys
 
 import pytest
 
+import bnn_lightning
+from bnn_lightning.__main__ import main as bnn
 from bnn_lightning.cli import main
+from bnn_lightning.cli.entry import verbs
 from tests.helpers import ON_THE_COMMAND_LINE
 
 pytestmark = ON_THE_COMMAND_LINE
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_first_page_has_every_verb_with_the_first_line_of_its_file(words, columns, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bnn", *words])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert bnn() == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0] == f"usage: bnn {{{','.join(sorted([*verbs(), 'study']))}}} [options]"
+    assert max(map(len, lines)) <= columns
+    assert "\n  test      Measure a checkpoint on test images.\n" in text
+    assert "\n  study     Run a grid of runs, " in text
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bnn_lightning {bnn_lightning.__version__}\n"
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--version", 0), ("tset", 2)])
+def test_what_needs_no_verb_loads_only_the_standard_library(word, code):
+    heavy = {"torch", "lightning", "jsonargparse", "torchvision", "matplotlib", "rich", "yaml", "optuna", "numpy"}
+    program = (
+        "import sys\nfrom bnn_lightning.__main__ import main\n"
+        f"sys.argv = ['bnn', {word!r}]\nassert main() == {code}\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(eval(result.stderr.splitlines()[-1]))
+    assert "bnn_lightning" in loaded
+    assert loaded & heavy == set()
 
 
 def test_help_is_short(capsys):
@@ -14,7 +53,7 @@ def test_help_is_short(capsys):
             main([verb, "--help"])
         text = capsys.readouterr().out
         assert len(text.splitlines()) < 80
-        assert "--model.test_samples" in text
+        assert "--model.sampling.test_samples" in text
         assert "MNIST5k" in text
 
 

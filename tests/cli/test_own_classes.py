@@ -1,4 +1,4 @@
-"""A user's own network, data and pictures."""
+"""A user's own network, data, verb and pictures."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bnn_lightning.cli import main
+from bnn_lightning.cli import Session, Verb, main
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -40,6 +40,34 @@ def test_a_users_own_network_and_data_train_by_class_path(capsys):
 def test_our_network_trains_on_a_users_own_data():
     words = ["--model.network", "MLP", "--model.network.image_size", "28", "--trainer.fast_dev_run", "true"]
     assert main(["fit", *words, "--data", f"{__name__}.OwnData"]) == 0
+
+
+class Count(Verb):
+    """Counts parameters."""
+
+    needs_checkpoint = False
+
+    def run(self, session: Session, twice: bool = False) -> None:
+        """Counts.
+
+        Args:
+            twice: whether each parameter counts twice.
+        """
+        count = sum(parameter.numel() for parameter in session.model.parameters())
+        session.print(f"{(1 + twice) * count} parameters, for {session.run.logs}")
+
+
+def test_a_users_own_verb_runs_by_class_path(run, capsys):
+    verb = f"{__name__}.Count"
+    assert main([verb, "--config", LENET, *SMALL, "--twice", "true"]) == 0
+    assert "246824 parameters, for lightning_logs/lenet_lrt/version_1" in printed(capsys)
+    assert main([verb, "--ckpt_path", str(run / "best.ckpt")]) == 0
+    assert f"123412 parameters, for {Path('lightning_logs/lenet_lrt/version_0').resolve()}" in printed(capsys)
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    text = printed(capsys)
+    assert text.startswith(f"usage: bnn {verb} [--ckpt_path FILE] [--config FILE] [options]\n\nA user's own network")
+    assert "Whether each parameter counts twice. (default: False)" in text
 
 
 class SizedNetwork(nn.Sequential):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from bnn_lightning.cli import main
-from bnn_lightning.cli.preparation import _gives_data
+from bnn_lightning.cli.words import gives_data
 from tests.helpers import ON_THE_COMMAND_LINE, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -48,7 +48,7 @@ def test_predict_names_a_users_pictures_and_those_it_cannot_read(run, capsys):
 def test_flags_and_configs_say_which_images_are_predicted(words, given):
     Path("trainer.yaml").write_text("trainer: {accelerator: cpu}")
     Path("data.yaml").write_text("data: MNIST")
-    assert _gives_data(words.split()) == given
+    assert gives_data(words.split()) == given
 
 
 def test_predict_can_stop_after_some_batches(run):

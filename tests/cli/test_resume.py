@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fault_campaign import differences, outcome
 
-from bnn_lightning import BayesianClassifier
+from bnn_lightning import BayesianModule
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, epochs_done, read_checkpoint, write_checkpoint
+from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint, write_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL
 
 FIVE_STEPS = [*SMALL, "--data.batch_size", "100"]  # an epoch
@@ -78,7 +78,7 @@ def test_a_run_killed_between_writing_a_checkpoint_and_putting_it_in_place_goes_
 
 def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(BayesianClassifier, "calibrated", lambda *_: (_ for _ in ()).throw(KilledError))
+        patch.setattr(BayesianModule, "calibrated", lambda *_: (_ for _ in ()).throw(KilledError))
         with pytest.raises(KilledError):
             main(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS])
     assert "calibration" not in read_checkpoint(LAST)[KEY]
@@ -110,16 +110,16 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signum, name, a
 
 SLOW_STEPS = """
 import time
-from bnn_lightning.training.module import BayesianClassifier
-step = BayesianClassifier.training_step
-BayesianClassifier.training_step = lambda self, *args: time.sleep(0.1) or step(self, *args)
+from bnn_lightning.training.module import BayesianModule
+step = BayesianModule.training_step
+BayesianModule.training_step = lambda self, *args: time.sleep(0.1) or step(self, *args)
 """
 
 
 @pytest.mark.slow
 def test_the_second_ctrl_c_stops_at_once():
-    never = "import time\nfrom bnn_lightning.training.module import BayesianClassifier\n"
-    never += "BayesianClassifier.training_step = lambda self, batch, batch_idx: time.sleep(600)"
+    never = "import time\nfrom bnn_lightning.training.module import BayesianModule\n"
+    never += "BayesianModule.training_step = lambda self, batch, batch_idx: time.sleep(600)"
     process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS], never)
     while not Path(LAST).is_file():
         time.sleep(0.05)
@@ -141,7 +141,10 @@ def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):
     Path("c.yaml").write_text(f"ckpt_path: {LAST}\n")
     in_config = f"--ckpt_path {LAST} stands in a config; it goes on the command line."
     for words, sentence in (
-        ([*one_more_epoch, "--model.lr", "0.5"], "--model.lr is 0.001 to the end of a run that goes on, got 0.5."),
+        (
+            [*one_more_epoch, "--model.inference.lr", "0.5"],
+            "--model.inference.lr is 0.001 to the end of a run that goes on, got 0.5.",
+        ),
         ([*one_more_epoch, "--name", "../x"], "--name must be the name of a folder, without /, got ../x."),
         (["fit", "--config", LENET, "--config", "c.yaml"], in_config),
     ):
@@ -151,7 +154,7 @@ def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):
 
 @pytest.mark.slow
 def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys):
-    words = ["--model.kl_weight.length", "0", "--model.lr", "0.05"]
+    words = ["--model.inference.kl_weight.length", "0", "--model.inference.lr", "0.05"]
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "2", *words]) == 0
     write_checkpoint(read_checkpoint(LAST), Path(BEST))
     assert main(["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "3"]) == 0
@@ -160,7 +163,7 @@ def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys)
     assert main(["fit", "--ckpt_path", BEST, "--trainer.max_epochs", "3"]) == 0
     assert Path(LAST).read_bytes() == content
     assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt/version_1" in capsys.readouterr().out
-    assert epochs_done(read_checkpoint(LAST.replace("version_0", "version_1"))) == 3
+    assert Record.read(LAST.replace("version_0", "version_1")).epochs_done == 3
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(capsys):

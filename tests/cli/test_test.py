@@ -10,7 +10,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnn_lightning.cli import main
-from bnn_lightning.evaluation.suite import OOD_SCORES
 from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, printed, table, write_idx
 
@@ -22,17 +21,17 @@ def test_a_checkpoint_alone_can_be_tested(run, capsys):
     out = printed(capsys)
     results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
     assert results["images"] == 1000
-    assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights"]
-    assert "posterior not converged" in results["marks"]
+    assert list(results["predictions"]) == ["samples", "one_sample", "mean_weights"]
+    assert "posterior not converged" in results["caveats"]
     assert results["training"]["num_train"] == 480
     assert "Note: posterior not converged." in out
     rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.csv"))
-    assert float(rows[0]["accuracy"]) == results["predictions"]["25 weight draws"]["accuracy"]
+    assert float(rows[0]["accuracy"]) == results["predictions"]["samples"]["accuracy"]
     assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
 
 
 def test_flags_win_over_the_checkpoint(run, capsys):
-    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.test_samples", "50"]) == 0
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.sampling.test_samples", "50"]) == 0
     out = printed(capsys)
     assert "50 weight draws" in out
     assert "calibrated with 25 samples" in out
@@ -100,7 +99,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
     assert re.search(r"compression \d+\.\dx \(weights over kept weights\), \d+\.\dx with biases", out)
     logs = Path("lightning_logs/sparse/version_0")
     results = json.loads((logs / "test_mnist5k_last.json").read_text())
-    assert list(results["predictions"]) == ["25 weight draws", "1 weight draw", "mean weights", "kept weights"]
+    assert list(results["predictions"]) == ["samples", "one_sample", "mean_weights", "kept_weights"]
     assert results["sparsity"]["kept"] == sum(layer["kept"] for layer in results["sparsity"]["layers"])
     assert results["sparsity"]["compression"] == pytest.approx(266_200 / results["sparsity"]["kept"])
     rows = table(logs / "sparsity_last.csv")
@@ -113,7 +112,7 @@ def test_test_reports_the_sparsity_of_each_layer(sparse, capsys):
 
 @pytest.mark.slow
 def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
-    words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.test_samples", "3"]
+    words = ["--data.ood+=RenderedLetters", "--data.corruptions", "true", "--model.sampling.test_samples", "3"]
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), *words]) == 0
     out = printed(capsys)
     for title in ("AURC", "ECE at temperature", "risk at 95 % coverage", "± images", "± draws"):
@@ -123,14 +122,15 @@ def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     assert re.search(r"\nocclusion +nll +\d", out)
     logs = Path("lightning_logs/lenet_lrt/version_0")
     results = json.loads((logs / "test_mnist5k_best.json").read_text())
-    assert set(results["ood"]["RenderedLetters"]) == set(OOD_SCORES)
+    scores = {"entropy", "tempered_entropy", "mutual_information", "one_minus_max_p", "epistemic"}
+    assert set(results["ood"]["RenderedLetters"]) == scores
     assert results["corruptions"]["noise"].keys() == {"1", "2", "3", "4", "5"}
     ood = table(logs / "test_mnist5k_best_ood.csv")
     assert float(ood[0]["auroc"]) == results["ood"]["RenderedLetters"]["entropy"]["auroc"]["value"]
     assert len(table(logs / "test_mnist5k_best_corruptions.csv")) == 26
     row = table(logs / "test_mnist5k_best.csv")[0]
-    assert float(row["nll_draw_error"]) == results["errors"]["3 weight draws"]["nll"]["draws"]
-    assert float(row["nll_scaled"]) == results["predictions"]["3 weight draws"]["nll_scaled"]
+    assert float(row["nll_draw_error"]) == results["errors"]["samples"]["nll"]["draws"]
+    assert float(row["nll_scaled"]) == results["predictions"]["samples"]["nll_scaled"]
     figures = ("reliability", "risk_coverage", "extremes", "turning", "ood", "uncertainty")
     for name in figures:
         with Image.open(logs / f"test_mnist5k_best_{name}.png") as picture:
@@ -144,7 +144,7 @@ def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
 
 @pytest.mark.parametrize("draws", ["local", "mean"])
 def test_samples_are_drawn_as_asked(run, draws, capsys):
-    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.draws", draws]) == 0
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.sampling.draws", draws]) == 0
     assert {"local": "25 local draws", "mean": "mean weights"}[draws] in printed(capsys)
     logs = Path("lightning_logs/lenet_lrt/version_0")
     assert (logs / f"test_mnist5k_best_{draws}.json").is_file()

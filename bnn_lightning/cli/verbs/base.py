@@ -41,7 +41,7 @@ class Verb:
     """Whether it runs on one device only."""
 
     run: Callable[..., None]
-    """``run(self, session, ...)`` does the work; ``session`` is a :class:`bnn_lightning.cli.session.Session`."""
+    """``run(self, session, ...)`` does the work; ``session`` is a :class:`bnn_lightning.cli.Session`."""
 
     def check(self, config: Namespace) -> None:
         """Raises a UsageError for settings that it cannot run with, before anything is built or read."""
@@ -64,6 +64,5 @@ def load_verb(class_path: str) -> Verb:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{class_path} cannot be imported: {reason or type(error).__name__}.") from error
     if not (isinstance(verb, type) and issubclass(verb, Verb) and hasattr(verb, "run")):
-        base = f"{Verb.__module__}.{Verb.__name__}"
-        raise UsageError(f"{class_path} is no verb, which must be a subclass of {base} with a method run.")
+        raise UsageError(f"{class_path} is no verb: a subclass of bnn_lightning.cli.Verb with a method run.")
     return verb()
