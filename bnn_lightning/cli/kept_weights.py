@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
-from bnn_lightning.compression.sparsity import by_layer, compression
+from bnn_lightning.compression.sparsity import compression_ratios, sparsity_by_layer
 from bnn_lightning.data import ImageData
 from bnn_lightning.reporting.results import sparsity
 from bnn_lightning.training.loading import load_record
@@ -30,7 +30,7 @@ def load_for_removal(session: Session) -> Any:
 
 def sparsity_results(network: nn.Module, keep: Mapping[str, Tensor], rule: str) -> dict[str, Any]:
     """The sparsity of each layer and of the network in plain values; ``rule`` says which weights are kept."""
-    return sparsity(by_layer(network, keep), compression(network, keep), rule)
+    return sparsity(sparsity_by_layer(network, keep), compression_ratios(network, keep), rule)
 
 
 def kept_below(threshold: float) -> str:

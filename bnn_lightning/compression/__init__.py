@@ -1,1 +1,1 @@
-"""Weights that carry no signal: which, how many, and smaller networks without them."""
+"""Removal of weights that carry no signal: which weights, what it costs, and a smaller network without them."""

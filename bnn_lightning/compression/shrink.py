@@ -1,4 +1,4 @@
-"""A smaller network of plain layers with the same outputs, for one many of whose weights are 0."""
+"""Shrinks a network many of whose weights are 0: a smaller network of plain layers with the same outputs."""
 
 import copy
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-# What may stand between weighted layers: it treats channels apart and makes a constant channel of a constant one.
+# Layers that may stand between weighted layers: they do not mix channels, and map a constant channel to a constant one.
 ELEMENTWISE = (
     nn.Identity,
     nn.Dropout,
@@ -29,7 +29,11 @@ POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAv
 
 
 class Select(nn.Module):
-    """Keeps some features of ``(batch, features)``: those that the next layer has weights for."""
+    """Selects the features of ``(batch, features)`` that the next layer has weights for.
+
+    Args:
+        indices: of these features, ``(selected,)``, int64.
+    """
 
     indices: Tensor
 
@@ -47,34 +51,39 @@ class Select(nn.Module):
 def shrink(net: nn.Module) -> nn.Sequential:
     """A smaller network with the same outputs in eval mode, for a chain of plain layers many of whose weights are 0.
 
-    Three steps, until nothing changes: a unit (or channel) whose incoming weights are all 0 is a constant, which is
-    folded into the next layer's bias; a unit without outgoing weights is removed, with its weights; features that a
-    linear layer has no weights for are not read. Batch norm is folded into the layer before it.
+    Batch norm is folded into the layer before it. Then, until nothing changes: a unit (or channel) whose incoming
+    weights are all 0 is constant, and is folded into the next layer's bias; a unit without outgoing weights is removed
+    with its incoming weights. At last, the inputs for which a linear layer has no weights are left out by a
+    :class:`Select`. Convolutions with groups keep all their channels.
+
+    Args:
+        net: nested ``nn.Sequential`` of Linear, Conv1d, Conv2d, batch norm, Flatten, pooling and activations. It is not
+            changed.
 
     Raises:
-        ValueError: when ``net`` is no chain of layers that this is known for.
+        ValueError: when ``net`` is not such a chain.
     """
-    chain = _chain(net)
-    places = [place for place, (_, module) in enumerate(chain) if isinstance(module, WEIGHTED)]
+    chain = _folded_chain(net)
+    weighted = [index for index, (_, module) in enumerate(chain) if isinstance(module, WEIGHTED)]
     changed = True
     while changed:
         changed = False
-        for here, there in pairwise(places):
-            between = [module for _, module in chain[here + 1 : there]]
-            changed |= _join(chain[here][1], between, chain[there][1])
-    for place in reversed(places):
-        name, layer = chain[place]
+        for index, next_index in pairwise(weighted):
+            between = [module for _, module in chain[index + 1 : next_index]]
+            changed |= _remove_units(chain[index][1], between, chain[next_index][1])
+    for index in reversed(weighted):
+        name, layer = chain[index]
         if isinstance(layer, nn.Linear):
-            read = layer.weight.ne(0).any(0)
-            read[0] |= not read.any()  # no layer is left without an input
-            if not read.all():
-                _keep_columns(layer, read)
-                chain.insert(place, (f"{name}_select", Select(read.nonzero().flatten())))
+            used = layer.weight.ne(0).any(0)
+            used[0] |= not used.any()  # a layer needs at least one input
+            if not used.all():
+                _keep_inputs(layer, used)
+                chain.insert(index, (f"{name}_select", Select(used.nonzero().flatten())))
     return nn.Sequential(OrderedDict(chain)).to(memory_format=torch.channels_last)
 
 
-def _chain(net: nn.Module) -> list[tuple[str, Any]]:
-    """Copies of the layers of nested ``nn.Sequential`` in their order, each with a name, batch norm folded in."""
+def _folded_chain(net: nn.Module) -> list[tuple[str, Any]]:
+    """Names and copies of the layers of nested ``nn.Sequential`` in their order, with batch norm folded in."""
     chain: list[tuple[str, Any]] = []
     net = copy.deepcopy(net).eval()
     for path, module in net.named_modules(remove_duplicate=False):
@@ -101,12 +110,16 @@ def _chain(net: nn.Module) -> list[tuple[str, Any]]:
 
 
 def _check_order(chain: list[tuple[str, Any]]) -> None:
-    """Refuses linear layers that would read something else than units, or whole flattened images."""
+    """Checks the last layer of ``chain``: a linear layer must read the units of another, or whole flattened images.
+
+    Raises:
+        ValueError: when it does not.
+    """
     name, layer = chain[-1]
     if not isinstance(layer, nn.Linear):
         return
     before = [module for _, module in chain[:-1]]
-    last = max((place for place, module in enumerate(before) if isinstance(module, WEIGHTED)), default=None)
+    last = max((index for index, module in enumerate(before) if isinstance(module, WEIGHTED)), default=None)
     if last is None:
         return
     flattened = any(isinstance(module, nn.Flatten) for module in before[last:])
@@ -115,8 +128,17 @@ def _check_order(chain: list[tuple[str, Any]]) -> None:
         raise ValueError(f"network must have {wanted} between {kind} and {name} to be made smaller.")
 
 
-def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
-    """Folds and removes what ``layer`` does not need to give to ``after``; whether anything was."""
+def _remove_units(layer: Any, between: list[nn.Module], after: Any) -> bool:
+    """Folds constant units of ``layer`` into the bias of ``after``, and removes units that ``after`` does not use.
+
+    Args:
+        layer: a weighted layer.
+        between: the modules between both layers.
+        after: the next weighted layer.
+
+    Returns:
+        whether anything changed.
+    """
     if getattr(layer, "groups", 1) != 1 or getattr(after, "groups", 1) != 1:
         return False
     with torch.no_grad():
@@ -126,8 +148,8 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
         value = layer.weight.new_zeros(units) if layer.bias is None else layer.bias.detach().clone()
         for module in between:
             value = module(value) if isinstance(module, ELEMENTWISE) else value
-        if _bends_constants(after) or any(_bends_constants(module) for module in between):
-            constant &= value == 0  # another constant would not stay one
+        if _varies_at_edges(after) or any(_varies_at_edges(module) for module in between):
+            constant &= value == 0  # other constants would differ at the edges of the image
         if constant.any():
             folded = (outgoing[:, constant].double().sum(2) * value[constant].double()).sum(1)
             bias = after.weight.new_zeros(len(folded)) if after.bias is None else after.bias
@@ -135,7 +157,7 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
             outgoing[:, constant] = 0
             after.weight.copy_(outgoing.view(after.weight.shape))
         used = outgoing.ne(0).any(2).any(0)
-        used[0] |= not used.any()  # no layer is left without a unit
+        used[0] |= not used.any()  # a layer needs at least one unit
         if used.all():
             return bool(constant.any())
         layer.weight = nn.Parameter(layer.weight[used].clone())
@@ -144,11 +166,12 @@ def _join(layer: Any, between: list[nn.Module], after: Any) -> bool:
             layer.out_features = len(layer.weight)
         else:
             layer.out_channels = len(layer.weight)
-        _keep_columns(after, used.repeat_interleave(after.weight.shape[1] // units))
+        _keep_inputs(after, used.repeat_interleave(after.weight.shape[1] // units))
     return True
 
 
-def _keep_columns(layer: Any, kept: Tensor) -> None:
+def _keep_inputs(layer: Any, kept: Tensor) -> None:
+    """Removes the weights of ``layer`` for inputs where the mask ``kept`` is false."""
     layer.weight = nn.Parameter(layer.weight.detach()[:, kept].clone())
     if isinstance(layer, nn.Linear):
         layer.in_features = layer.weight.shape[1]
@@ -156,8 +179,8 @@ def _keep_columns(layer: Any, kept: Tensor) -> None:
         layer.in_channels = layer.weight.shape[1]
 
 
-def _bends_constants(module: Any) -> bool:
-    """Whether a constant but 0 comes out as another: zeros set around it, or pooling that divides by another number."""
+def _varies_at_edges(module: Any) -> bool:
+    """Whether a constant image can come out as another value: zero padding, or pooling with another divisor."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         padded = module.padding == "same" or (not isinstance(module.padding, str) and any(module.padding))
         return padded and module.padding_mode == "zeros"

@@ -1,6 +1,7 @@
-"""Which weights carry no signal: masks by log alpha or by signal-to-noise, the report by layer, the compression ratio.
+"""Which weights carry no signal: masks by log alpha or by share, sparsity by layer, compression ratios.
 
-log alpha = log(sigma^2 / mu^2) = -2 log(|mu| / sigma): a threshold on one is a threshold on the other.
+log alpha = log(sigma^2 / mu^2) = -2 log(|mu| / sigma), so that a threshold on log alpha is one on the signal-to-noise
+ratio |mu| / sigma.
 """
 
 import math
@@ -17,7 +18,14 @@ from bnn_lightning.core.whole_network import random_tensors
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """What is left of a layer's weights; biases are all kept and not counted."""
+    """How many weights of a layer are kept. Biases are always kept, and not counted.
+
+    Args:
+        layer: its name in the network.
+        weights: number of its weights.
+        kept: number of those that are kept.
+        median_log_alpha: of all its weights.
+    """
 
     layer: str
     weights: int
@@ -26,12 +34,12 @@ class LayerSparsity:
 
     @property
     def sparsity(self) -> float:
-        """The share of its weights that is removed, from 0 to 1."""
+        """The fraction of the weights that is removed, from 0 to 1."""
         return 1 - self.kept / self.weights
 
 
 def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
-    """Log alpha of every weight (biases left out) of the random layers, by posterior name such as ``conv1.weight``."""
+    """Log alpha of every random weight, without biases, by the names of ``random_tensors`` such as ``conv1.weight``."""
     with torch.no_grad():
         return {
             name: posterior.log_alpha()
@@ -41,52 +49,61 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
 
 
 def masks(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> dict[str, Tensor]:
-    """True where a weight is kept: where its log alpha is below ``threshold``."""
-    return {name: values < threshold for name, values in weight_log_alphas(net).items()}
+    """Boolean masks over the weights by name, true where a weight is kept: log alpha is below ``threshold``."""
+    return {name: log_alphas < threshold for name, log_alphas in weight_log_alphas(net).items()}
 
 
-def masks_without(net: nn.Module, removed: float) -> dict[str, Tensor]:
-    """Masks that remove this share of all weights, those of lowest |mu| / sigma in the whole network first.
+def masks_removing(net: nn.Module, removed: float) -> dict[str, Tensor]:
+    """Masks that remove a share of all random weights: those of lowest |mu| / sigma in the whole network.
 
     Blundell et al. 2015 (arXiv:1505.05424), section 5.1.
 
+    Args:
+        net: a network with random layers.
+        removed: the share, from 0 to 1.
+
     Raises:
-        ValueError: unless ``removed`` is from 0 to 1.
+        ValueError: when ``removed`` is not from 0 to 1.
     """
     if not 0 <= removed <= 1:
         raise ValueError(f"removed must be a share of the weights from 0 to 1, got {removed}.")
-    values = weight_log_alphas(net)
-    every = torch.cat([value.flatten() for value in values.values()])
-    kept = torch.zeros(len(every), dtype=torch.bool, device=every.device)
-    # By rank and not by a quantile: however many are equal, the share is what was asked for.
-    kept[every.argsort(stable=True)[: len(every) - round(removed * len(every))]] = True
-    parts = kept.split([value.numel() for value in values.values()])
-    return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+    log_alphas = weight_log_alphas(net)
+    all_log_alphas = torch.cat([values.flatten() for values in log_alphas.values()])
+    kept = torch.zeros(len(all_log_alphas), dtype=torch.bool, device=all_log_alphas.device)
+    # By rank and not by a quantile, so that the share is exact also where many weights have the same log alpha.
+    kept[all_log_alphas.argsort(stable=True)[: len(all_log_alphas) - round(removed * len(all_log_alphas))]] = True
+    flat_masks = kept.split([values.numel() for values in log_alphas.values()])
+    return {name: mask.view(values.shape) for (name, values), mask in zip(log_alphas.items(), flat_masks, strict=True)}
 
 
-def by_layer(net: nn.Module, keep: Mapping[str, Tensor]) -> list[LayerSparsity]:
-    """The report of each random layer under ``keep``, in the network's order."""
+def sparsity_by_layer(net: nn.Module, keep: Mapping[str, Tensor]) -> list[LayerSparsity]:
+    """The sparsity of each random layer under the masks ``keep``, in the network's order."""
     return [
         LayerSparsity(
             layer=name.removesuffix(".weight"),
             weights=keep[name].numel(),
             kept=int(keep[name].sum()),
-            median_log_alpha=values.median().item(),
+            median_log_alpha=log_alphas.median().item(),
         )
-        for name, values in weight_log_alphas(net).items()
+        for name, log_alphas in weight_log_alphas(net).items()
     ]
 
 
 def overall_sparsity(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> float:
-    """The share of all weights of random layers that is removed at ``threshold``, from 0 to 1."""
-    every = torch.cat([mask.flatten() for mask in masks(net, threshold).values()])
-    return 1 - every.float().mean().item()
+    """The fraction of all random weights whose log alpha is not below ``threshold``, from 0 to 1."""
+    kept = torch.cat([mask.flatten() for mask in masks(net, threshold).values()])
+    return 1 - kept.float().mean().item()
 
 
-def compression(net: nn.Module, keep: Mapping[str, Tensor]) -> tuple[float, float]:
-    """All weights over those that are kept: with biases left out, as papers count, and with them counted on both sides.
+def compression_ratios(net: nn.Module, keep: Mapping[str, Tensor]) -> tuple[float, float]:
+    """The number of weights divided by the number of kept weights: without biases, as in papers, and with biases.
 
-    Weights of layers that are not random are all kept. Infinite where nothing is kept.
+    Biases and other vectors are all kept, as are the weights of layers that are not random. Infinite if nothing is
+    kept.
+
+    Args:
+        net: a network with random layers.
+        keep: masks over its weights, as :func:`masks` returns them.
     """
     weights = kept = biases = 0
     for name, parameter in to_plain(net).named_parameters():

@@ -1,4 +1,4 @@
-"""Files and programs that other software uses a network by."""
+"""Export formats: files from which other programs load a network."""
 
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.pt2 import Pt2, load_dense

@@ -1,4 +1,4 @@
-"""The smaller network of the kept weights, written and measured beside the one that it came from."""
+"""Exports the smaller network of the kept weights, and compares it with the network that it comes from."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.compression.pruning import logits_over
+from bnn_lightning.compression.pruning import logits_and_labels
 from bnn_lightning.compression.shrink import shrink
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.deployment.base import ExportFormat
@@ -24,19 +24,27 @@ def export_dense(
     record: Mapping[str, Any],
     file_format: ExportFormat = Pt2(),  # noqa: B008
 ) -> tuple[list[dict[str, Any]], float]:
-    """Writes the smaller network of the kept weights, and measures it beside the one as trained and the one with zeros.
+    """Writes the smaller network of the kept weights to a file, and measures three networks.
+
+    These are ``mean weights``, the network at its mean weights; ``kept weights``, the same with the removed weights
+    set to 0; and ``dense``, the smaller network, whose outputs are those of ``kept weights``.
 
     Args:
-        net: a network with random layers.
-        keep: masks over its weights, as :func:`bnn_lightning.compression.sparsity.masks` gives them.
-        loader: test images and labels; its first batch is what latency is measured on.
-        path: the file of the smaller network.
-        record: plain values that go into the file.
+        net: a classifier with random layers.
+        keep: masks over its weights, as :func:`bnn_lightning.compression.sparsity.masks` returns them.
+        loader: batches of test images and class labels; latency is measured on the first batch.
+        path: the file to write.
+        record: plain values to store in the file.
         file_format: of the file.
 
     Returns:
-        a row for each of the three networks, and the largest difference between a logit of the smaller network and of
-        the one with zeros.
+        a row for each network with ``network`` (its name), ``parameters`` (their number), ``accuracy``, ``bytes`` (of
+        its file), ``batch`` (images of the first batch), ``ms_1`` and ``ms_batch`` (milliseconds for one image and for
+        that batch); and the largest absolute difference between logits of ``dense`` and ``kept weights``.
+
+    Raises:
+        ValueError: when the network cannot be made smaller, see :func:`bnn_lightning.compression.shrink.shrink`.
+        UnwritableError: when the file cannot be written.
     """
     masked = to_plain(net, keep)
     nets = {"mean weights": to_plain(net), "kept weights": masked, "dense": shrink(masked)}
@@ -47,7 +55,7 @@ def export_dense(
         for name, network in nets.items():
             file = path if name == "dense" else Path(folder) / f"network{file_format.ending}"
             file_format.write(network, file, images[:1].expand(2, *images.shape[1:]), record)
-            logits[name], labels = logits_over(network, loader)
+            logits[name], labels = logits_and_labels(network, loader)
             rows[name] = {
                 "network": name,
                 "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -62,7 +70,11 @@ def export_dense(
 
 
 def latencies(nets: Mapping[str, nn.Module], x: Tensor, rounds: int = 30) -> dict[str, float]:
-    """Milliseconds of a forward pass of each network over the batch ``x``: medians, measured in turns."""
+    """The median milliseconds of a forward pass of each network over the batch ``x``, by name.
+
+    The networks take turns, so that a change of the machine's load affects all of them. Three rounds of warm-up are not
+    counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in nets}
     with torch.inference_mode():
         for _ in range(rounds + 3):
@@ -70,4 +82,4 @@ def latencies(nets: Mapping[str, nn.Module], x: Tensor, rounds: int = 30) -> dic
                 start = time.perf_counter()
                 net(x)
                 seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * sorted(times[3:])[rounds // 2] for name, times in seconds.items()}  # the first 3 warm up
+    return {name: 1000 * sorted(times[3:])[rounds // 2] for name, times in seconds.items()}

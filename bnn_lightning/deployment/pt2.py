@@ -1,4 +1,4 @@
-"""Networks as .pt2 files: written for torch.export.load, and read back without running what is in them."""
+"""Networks as .pt2 files: written by torch.export.save, and read back without executing anything in the file."""
 
 import io
 import json
@@ -22,9 +22,10 @@ from bnn_lightning.files import atomic_write
 
 @dataclass(frozen=True)
 class Pt2(ExportFormat):
-    """torch's own: ``torch.export.load(path).module()`` is the network, for any batch size.
+    """torch's own format: ``torch.export.load(path).module()`` is the network, for batches of any size.
 
-    The record is in the file as ``bnn_lightning.json``, beside the layers of a chain.
+    The record is stored in the file as ``bnn_lightning.json``, together with a specification of the layers if the
+    network is a chain, from which :func:`load_dense` rebuilds it.
     """
 
     ending = ".pt2"
@@ -32,35 +33,35 @@ class Pt2(ExportFormat):
 
     def write(self, net: nn.Module, path: Path, example: Tensor, record: Mapping[str, Any]) -> None:
         batch = torch.export.Dim("batch")
-        # The file holds the example, with the whole memory that it is a part of.
+        # torch stores the example in the file, with the whole memory of which it is a view: hence the clone.
         program = torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=({0: batch},))
         content = io.BytesIO()
         with warnings.catch_warnings():
-            # Weights in channels_last memory make torch 2.14 warn; they are whole in the file all the same.
+            # torch 2.14 warns about weights in channels_last memory, but stores them completely.
             warnings.filterwarnings("ignore", "No complete tensor found")
-            text = json.dumps(dict(record) | {"layers": _described(net)}, indent=2)
+            text = json.dumps(dict(record) | {"layers": _layer_specs(net)}, indent=2)
             torch.export.save(program, content, extra_files={_RECORD: text})
         atomic_write(path, content.getbuffer())
 
 
 def load_dense(path: str | Path) -> nn.Sequential:
-    """The network in a file of :class:`Pt2`, without running anything that a stranger may have put into it.
+    """The network in a file written by :class:`Pt2`, in eval mode, safe also for files from unknown sources.
 
-    ``torch.export.load`` unpickles some parts of such a file and evaluates others, which can run any code: keep it for
-    files of your own. Here the layers are built from what ``bnn_lightning.json`` says of them, if they are of known
-    kinds, and filled with the numbers of ``data/weights``; nothing else is looked at.
+    ``torch.export.load`` unpickles some parts of such a file and evaluates others, so that a file can execute any code:
+    use it for your own files alone. This function builds layers of known kinds from the specification in
+    ``bnn_lightning.json`` and fills them with the numbers in ``data/weights``; it reads nothing else.
 
     Raises:
-        ValueError: when the file cannot be read, or is not of a chain of known layers.
+        ValueError: when the file cannot be read, or its network is not a chain of known layers.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             root = archive.namelist()[0].partition("/")[0]
-            layers = json.loads(archive.read(f"{root}/extra/{_RECORD}"))["layers"]
+            specs = json.loads(archive.read(f"{root}/extra/{_RECORD}"))["layers"]
             weights = json.loads(archive.read(f"{root}/data/weights/model_weights_config.json"))["config"]
-            net = nn.Sequential(OrderedDict((layer["name"], _built(layer)) for layer in layers))
+            net = nn.Sequential(OrderedDict((spec["name"], _layer_from_spec(spec)) for spec in specs))
             values = {
-                name: _tensor(entry, archive.read(f"{root}/data/weights/{entry['path_name']}"))
+                name: _tensor_from_bytes(entry, archive.read(f"{root}/data/weights/{entry['path_name']}"))
                 for name, entry in weights.items()
             }
         net.load_state_dict(values)
@@ -72,31 +73,32 @@ def load_dense(path: str | Path) -> nn.Sequential:
 
 _RECORD = "bnn_lightning.json"
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
-_DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # in torch's numbering of exported types
+_DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # by torch.export's numbers of dtypes
 
 
-def _described(net: nn.Module) -> list[dict[str, Any]] | None:
-    """Names, kinds and settings of the layers of a chain; None for any other network."""
-    layers = []
+def _layer_specs(net: nn.Module) -> list[dict[str, Any]] | None:
+    """Name, kind and settings (arguments of the constructor) of each layer of a chain; None for any other network."""
+    specs = []
     for name, module in children_in_order(net):
         settings = {key: getattr(module, key, None) for key in signature(type(module).__init__).parameters}
         if "bias" in settings:
             settings["bias"] = settings["bias"] is not None
         if isinstance(module, Select):
             settings["indices"] = len(module.indices)
-        plain = {key: value for key, value in settings.items() if value is not None}
-        layers.append({"name": name, "kind": type(module).__name__, "settings": plain})
+        settings = {key: value for key, value in settings.items() if value is not None}
+        specs.append({"name": name, "kind": type(module).__name__, "settings": settings})
     is_chain = type(net) is nn.Sequential and all(type(module) in _KINDS.values() for module in net)
-    return layers if is_chain else None
+    return specs if is_chain else None
 
 
-def _built(layer: Mapping[str, Any]) -> nn.Module:
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in layer["settings"].items()}
-    if layer["kind"] == Select.__name__:
+def _layer_from_spec(spec: Mapping[str, Any]) -> nn.Module:
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in spec["settings"].items()}
+    if spec["kind"] == Select.__name__:
         return Select(torch.zeros(settings["indices"], dtype=torch.int64))
-    return _KINDS[layer["kind"]](**settings)
+    return _KINDS[spec["kind"]](**settings)
 
 
-def _tensor(meta: Mapping[str, Any], content: bytes) -> Tensor:
-    sizes, strides = ([size["as_int"] for size in meta["tensor_meta"][key]] for key in ("sizes", "strides"))
-    return torch.frombuffer(bytearray(content), dtype=_DTYPES[meta["tensor_meta"]["dtype"]]).as_strided(sizes, strides)
+def _tensor_from_bytes(entry: Mapping[str, Any], content: bytes) -> Tensor:
+    meta = entry["tensor_meta"]
+    sizes, strides = ([size["as_int"] for size in meta[key]] for key in ("sizes", "strides"))
+    return torch.frombuffer(bytearray(content), dtype=_DTYPES[meta["dtype"]]).as_strided(sizes, strides)

@@ -6,7 +6,7 @@ from torch import nn
 
 from bnn_lightning import LRT, LeNet300100, bayesianize
 from bnn_lightning.compression.pruning import pruning_sweep
-from bnn_lightning.compression.sparsity import masks_without
+from bnn_lightning.compression.sparsity import masks_removing
 from bnn_lightning.core.whole_network import kl, sampling
 from bnn_lightning.deployment.dense import export_dense, latencies
 
@@ -14,7 +14,7 @@ from bnn_lightning.deployment.dense import export_dense, latencies
 def test_export_measures_the_three_networks(tmp_path):
     net = bayesianize(LeNet300100(), LRT())
     loader = [(torch.randn(1, 1, 28, 28), torch.tensor([1]))] * 2  # batches of one image, too
-    keep = masks_without(net, 0.99)
+    keep = masks_removing(net, 0.99)
     rows, difference = export_dense(net, keep, loader, tmp_path / "new" / "net.pt2", {})
     assert [row["network"] for row in rows] == ["mean weights", "kept weights", "dense"]
     assert rows[2]["parameters"] < rows[1]["parameters"] == rows[0]["parameters"] == 266_610

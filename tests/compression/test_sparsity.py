@@ -6,11 +6,11 @@ from torch import nn
 
 from bnn_lightning import BBB, LRT, HierarchicalB, LeNet300100, Sparse, bayesianize
 from bnn_lightning.compression.sparsity import (
-    by_layer,
-    compression,
+    compression_ratios,
     masks,
-    masks_without,
+    masks_removing,
     overall_sparsity,
+    sparsity_by_layer,
     weight_log_alphas,
 )
 from bnn_lightning.core.conversion import to_plain
@@ -36,13 +36,13 @@ def test_the_report_counts_a_hand_made_network():
     # LeNet-300-100 and its shares are small enough to count by hand.
     net = sparse_net()
     keep = masks(net)
-    layers = by_layer(net, keep)
+    layers = sparsity_by_layer(net, keep)
     assert [(layer.layer, layer.weights) for layer in layers] == [("fc1", 235_200), ("fc2", 30_000), ("fc3", 1_000)]
     assert [layer.kept for layer in layers] == [7_056, 3_000, 500]
     assert [layer.sparsity for layer in layers] == pytest.approx([0.97, 0.9, 0.5])
     assert [layer.median_log_alpha for layer in layers][:2] == pytest.approx([4, 4], abs=1e-4)
     kept = 7_056 + 3_000 + 500
-    assert compression(net, keep) == pytest.approx((266_200 / kept, 266_610 / (kept + 410)))
+    assert compression_ratios(net, keep) == pytest.approx((266_200 / kept, 266_610 / (kept + 410)))
     assert overall_sparsity(net) == pytest.approx(1 - kept / 266_200, abs=1e-6)
 
 
@@ -68,31 +68,31 @@ def test_threshold_moves_the_mask():
     net = sparse_net()
     assert overall_sparsity(net, threshold=5.0) == 0
     assert overall_sparsity(net, threshold=-3.0) == 1
-    assert compression(net, masks(net, -3.0))[0] == math.inf
+    assert compression_ratios(net, masks(net, -3.0))[0] == math.inf
 
 
 def test_layers_that_are_not_random_count_as_kept():
     net = bayesianize(LeNet300100(), Sparse(), only="fc1")
     keep = {"fc1.weight": torch.zeros(300, 784, dtype=torch.bool)}
-    assert compression(net, keep)[0] == pytest.approx(266_200 / 31_000)
+    assert compression_ratios(net, keep)[0] == pytest.approx(266_200 / 31_000)
 
 
 def test_signal_to_noise_goes_over_the_whole_network_and_removes_the_share_exactly():
     net = bayesianize(nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 5)), LRT())
     ratios = {name: (p.mu.abs() / p.sigma).detach() for name, p in weights(net)}
     for share in (0.0, 0.37, 0.5, 1.0):
-        keep = masks_without(net, share)
+        keep = masks_removing(net, share)
         assert sum(int((~mask).sum()) for mask in keep.values()) == round(share * 300)
         kept = torch.cat([ratios[name][mask] for name, mask in keep.items()])
         gone = torch.cat([ratios[name][~mask] for name, mask in keep.items()])
         assert len(kept) == 0 or len(gone) == 0 or gone.max() <= kept.min()
     with pytest.raises(ValueError, match=r"^removed must be a share of the weights from 0 to 1, got 1.5\.$"):
-        masks_without(net, 1.5)
+        masks_removing(net, 1.5)
 
 
 def test_equal_ratios_are_still_removed_in_the_share_asked_for():
     net = bayesianize(nn.Linear(8, 8), HierarchicalB(alpha="layer"))
-    assert int(masks_without(net, 0.25)["weight"].sum()) == 48
+    assert int(masks_removing(net, 0.25)["weight"].sum()) == 48
 
 
 def test_biases_are_left_out():

@@ -6,7 +6,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsity_results
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.compression.sparsity import masks, masks_without
+from bnn_lightning.compression.sparsity import masks, masks_removing
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.deployment import ExportFormat, Pt2
 from bnn_lightning.deployment.dense import export_dense
@@ -46,7 +46,7 @@ class Export(Verb):
         if removed is None:
             keep, rule = masks(network, threshold), kept_below(threshold)
         else:
-            keep = masks_without(network, removed)
+            keep = masks_removing(network, removed)
             rule = f"{100 * (1 - removed):.4g} % of weights with the highest |mu| / sigma"
         file = Path(output) if output else checkpoint.path.with_suffix(format.ending)
         record = {"checkpoint": str(checkpoint.path), "data": checkpoint.data}
