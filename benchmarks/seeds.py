@@ -34,7 +34,7 @@ COLUMNS = [
 def measure(rows: Path, group: str, named: list[str]) -> None:
     for argument in named:
         name, _, path = argument.partition(":")
-        logs = Run.of_checkpoint(path).logs
+        logs = Run.from_checkpoint(path).logs
         if not list(logs.glob("test_*_last.json")) and main(["test", "--ckpt_path", path]):
             raise SystemExit(f"{path} could not be tested")
         (file,) = logs.glob("test_*_last.json")

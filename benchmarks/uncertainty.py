@@ -34,7 +34,7 @@ def measure(rows: Path, named: list[str]) -> None:
         flags = ["--data.corruptions", "true", "--data.ood", f"[{', '.join(ood_sets)}]"]
         if main(["test", "--ckpt_path", path, *draws, *flags]):
             raise SystemExit(f"{path} could not be tested")
-        files = Run.of_checkpoint(path).logs.glob(f"test_*_{Path(path).stem}*.json")
+        files = Run.from_checkpoint(path).logs.glob(f"test_*_{Path(path).stem}*.json")
         results = json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text())
         add(rows, row_of(name, results) | {"seconds": round(time.monotonic() - start)})
 

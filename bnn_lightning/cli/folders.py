@@ -22,7 +22,7 @@ def choose_folders(trains: bool, config: Namespace, model: BayesianModule, check
         model: what would be saved.
         checkpoint: of ``--ckpt_path``, or None.
     """
-    own = None if checkpoint is None else Run.of_checkpoint(checkpoint.path)
+    own = None if checkpoint is None else Run.from_checkpoint(checkpoint.path)
     if own is not None and checkpoint is not None and not (trains and _is_behind(checkpoint, own)):
         return own
     root = Path(config.trainer.default_root_dir or ".")

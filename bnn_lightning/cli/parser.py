@@ -174,43 +174,43 @@ def _is_hidden(verb: Verb, dest: str) -> bool:
 
 def one_sentence(message: str, verb: str = "fit") -> str:
     """What jsonargparse says about a value given to ``bnn VERB``, in one sentence with the flag, value and cure."""
-    if found := re.search(r"arguments are required: (.*)", message):
-        names = found[1].split(", ")
+    if match := re.search(r"arguments are required: (.*)", message):
+        names = match[1].split(", ")
         missing = " and ".join(f"--{name}" for name in names)
         if "data" in names or "model.network" in names:
             return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
         return f"{missing} missing; bnn {verb} --help says what it is."
     # What stands in a config file is named as its flag would be.
     flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message)).removeprefix("config.")
-    if found := re.search(r"Option '(\w+)' is not accepted", message):
-        return f"{flag}.{found[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
-    if found := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
-        return f"{flag} names {found[1]}, which cannot be imported: {found[2].rstrip('.')}."
-    if found := re.search(
+    if match := re.search(r"Option '(\w+)' is not accepted", message):
+        return f"{flag}.{match[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
+    if match := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
+        return f"{flag} names {match[1]}, which cannot be imported: {match[2].rstrip('.')}."
+    if match := re.search(
         r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
     ):
-        return f"{flag} must be the class path of a subclass of {found[1]}, got {found[2]}."
+        return f"{flag} must be the class path of a subclass of {match[1]}, got {match[2]}."
     base = PARTS.get(flag.removeprefix("--"))
-    if found := re.search(r"Expected a dot import path string: (.*)", message):
+    if match := re.search(r"Expected a dot import path string: (.*)", message):
         if base is None:
-            return f"{flag} must be a class path, got {found[1]}."
+            return f"{flag} must be a class path, got {match[1]}."
         names = names_of(base)
-        close = get_close_matches(found[1], names, n=1, cutoff=0.5)
+        close = get_close_matches(match[1], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? It" if close else "it"
-        return f"{flag} does not know {found[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
+        return f"{flag} does not know {match[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     if value and value[1] == "None":
         return f"{flag} must not be null; leave it out for its default."
     if "Unable to load config" in message:
         part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
         return f"{part} must be settings by their names, or the name of a YAML file with such."
-    if found := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
+    if match := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
         given = value or re.search(r"Import path ([\w.]+)", message)
-        kind, got = found[1] or found[2], f", got {given[1]}" if given else ""
+        kind, got = match[1] or match[2], f", got {given[1]}" if given else ""
         known = f", such as {', '.join(names_of(base))}" if base else ""
         return f"{flag} must be the name of a {kind}{known}{got}."
-    if value and (found := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):
-        return f"{flag} must be one of {found[1]}, got {value[1]}."
+    if value and (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):
+        return f"{flag} must be one of {match[1]}, got {value[1]}."
     kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
     if value and len(kinds) == 1 and (kind := re.fullmatch(r"<class '(\w+)'>", kinds[0])):
         return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."

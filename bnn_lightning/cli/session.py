@@ -51,7 +51,7 @@ class Session:
     @property
     def is_in_own_folders(self) -> bool:
         """Whether results go where the run of the checkpoint has its own, and not into folders that are new."""
-        return self.given_checkpoint is not None and self.run == Run.of_checkpoint(self.given_checkpoint.path)
+        return self.given_checkpoint is not None and self.run == Run.from_checkpoint(self.given_checkpoint.path)
 
     @property
     def shows_progress_bar(self) -> bool:

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
     binary_specificity_at_sensitivity,
 )
+
+from bnn_lightning.likelihoods.base import Likelihood
 
 RESAMPLES = 100
 _SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
@@ -35,6 +37,36 @@ class ExampleMean(Metric):
     def compute(self) -> Tensor:
         """The mean so far, over all processes."""
         return (self.total / self.count).float()
+
+
+class ValidationMetrics(nn.Module):
+    """Score and nll of the predictive, and the expected nll of its samples, over the batches of a validation.
+
+    Args:
+        likelihood: of the labels.
+    """
+
+    def __init__(self, likelihood: Likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+        self.score, self.nll = ExampleMean(), ExampleMean()
+        self.expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+        for metric in (self.score, self.nll, self.expected_nll):
+            metric.reset()
+
+    def update(self, outputs: Tensor, y: Tensor) -> None:
+        """Takes a batch of outputs ``(samples, batch, outputs)`` and labels."""
+        predictive = self.likelihood.predictive(outputs)
+        self.score.update(self.likelihood.example_score(predictive, y))
+        self.nll.update(-self.likelihood.log_prob(predictive, y))
+        self.expected_nll.update(self.likelihood.nll(outputs, y), len(y))
+
+    def compute(self) -> dict[str, float]:
+        """Score and nll so far, over all processes."""
+        return {self.likelihood.score: self.score.compute().item(), "nll": self.nll.compute().item()}
 
 
 def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:

@@ -57,6 +57,11 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError(
+            f"members must be 1 to train or call a network, got {len(self.members)}: train each by itself."
+        )
+
 
 def pooled_samples(samples: int, members: int) -> int:
     """``samples``, rounded up to equally many for each member of an ensemble."""

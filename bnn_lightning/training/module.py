@@ -1,28 +1,24 @@
 """BayesianModule: the LightningModule that trains, tests and predicts with the parts that it is given."""
 
-import copy
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
-from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.kernels.compiling import check_compiler
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.methods import Method
-from bnn_lightning.core.objective import elbo, objective_values
+from bnn_lightning.core.objective import objective_values
 from bnn_lightning.core.running_statistics import forbid_shared_batch_norm
 from bnn_lightning.core.whole_network import bayesian_layers, kl, objective_of
 from bnn_lightning.evaluation.collect import Collector, calibrations
-from bnn_lightning.evaluation.metrics import ExampleMean
-from bnn_lightning.evaluation.sampler import Draws, Ensemble, Sampler, Sampling, draws_of, pooled_samples
+from bnn_lightning.evaluation.metrics import ValidationMetrics
+from bnn_lightning.evaluation.sampler import Draws, Sampler, Sampling, draws_of, pooled_samples
 from bnn_lightning.evaluation.suite import Evaluation, evaluate
 from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.inference.base import checked_outputs
@@ -30,7 +26,7 @@ from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import Record, check_format
 from bnn_lightning.training.facts import step_of, training_batches, training_facts
-from bnn_lightning.training.loading import from_record
+from bnn_lightning.training.loading import build_network, from_record, start_from_twin
 from bnn_lightning.training.progress import EpochSums, TrainingSummary
 from bnn_lightning.training.rates import follow_schedule, rates_of, scale_rates
 from bnn_lightning.training.resume import Resume, put_record
@@ -68,23 +64,14 @@ class BayesianModule(LightningModule):
         allow_shared_statistics: bool = False,
     ):
         super().__init__()
-        if members < 1:
-            raise ValueError(f"members must be 1 or more, got {members}.")
         if method is not None and init_from is not None:
             method = method.pretrained()
-        networks = [inference.prepare(network, method, only)]
-        networks += [copy.deepcopy(networks[0]) for _ in range(members - 1)]
-        self.network = networks[0] if members == 1 else Ensemble(networks)
-        self.network.to(memory_format=torch.channels_last)
+        self.network = build_network(network, method, inference, only, members, compile)
         self.inference, self.likelihood, self.sampling = inference, likelihood, sampling
         self.init_from, self.members, self.compile_noise = init_from, members, compile
         self.allow_shared_statistics = allow_shared_statistics
         layers = bayesian_layers(self.network)
-        for layer in layers:
-            layer.compiles = compile
         self.is_bayesian = bool(layers)
-        if compile and not self.is_bayesian:
-            warnings.warn("compile has nothing to compile in a deterministic network.", stacklevel=2)
         self.objective = objective_of(self.network)
         self.removes_weights = members == 1 and any(layer.method.removes_weights for layer in layers)
         self.draws = draws_of(self.network, sampling.draws)
@@ -105,8 +92,7 @@ class BayesianModule(LightningModule):
         """For each way of drawing samples; from the checkpoint that was loaded."""
         self.evaluation: Evaluation | None = None
         """Of the last test."""
-        self.val_metrics: Any = torch.nn.ModuleDict({likelihood.score: ExampleMean(), "nll": ExampleMean()})
-        self.val_expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
+        self.val_metrics = ValidationMetrics(likelihood)
         self._sums: EpochSums | None = None
         """Of an epoch that is not over."""
         self._resume = Resume()
@@ -122,8 +108,6 @@ class BayesianModule(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(batch, outputs)`` of one forward pass over images ``(batch, channels, height, width)``."""
-        if self.members > 1:
-            raise ValueError(f"members must be 1 to train or call a network, got {self.members}: train each by itself.")
         return checked_outputs(self.network, channels_last(x))
 
     # Training
@@ -131,15 +115,8 @@ class BayesianModule(LightningModule):
     def setup(self, stage: str) -> None:
         if self.compile_noise and self.is_bayesian:
             check_compiler(self.device)
-        if stage == "fit" and self.members > 1:
-            raise ValueError(f"members must be 1 to train or call a network, got {self.members}: train each by itself.")
         if stage == "fit" and self.init_from is not None:
-            try:
-                load_plain_state_dict(self.network, Record.read(self.init_from).network_state)
-            except ValueError as error:
-                raise ValueError(
-                    f"init_from must be a checkpoint of the deterministic twin, got {self.init_from}: {error}"
-                ) from error
+            start_from_twin(self.network, self.init_from)
             self.init_from = None  # another fit goes on from here
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -191,53 +168,32 @@ class BayesianModule(LightningModule):
         sums: Any = self._sums
         self._sums = None
         sums.totals = self.trainer.strategy.reduce(sums.totals, reduce_op="sum")
-        nll, score, divergence, weight = sums.means()
-        guess = self.likelihood.uninformed(sums.num_outputs)
-        self.summary = TrainingSummary(
-            epoch=self.current_epoch,
-            num_train=self.num_train,
-            nll=nll,
-            score=score,
-            kl=divergence,
-            kl_weight=weight,
-            elbo_per_n=elbo(nll, divergence, self.num_train) if self.objective != "likelihood" else None,
-            uninformed_nll=guess.nll,
-            uninformed_score=guess.score,
-            is_bound=self.objective == "elbo",
-            sparsity=overall_sparsity(self.network) if self.removes_weights else None,
-        )
-        values = {"nll": nll, self.likelihood.score: score}
-        values |= objective_values(self.objective, nll, divergence, self.num_train, weight)
-        if self.summary.sparsity is not None:
-            values["sparsity"] = self.summary.sparsity
+        sparsity = overall_sparsity(self.network) if self.removes_weights else None
+        self.summary = sums.summary(self.current_epoch, self.num_train, self.likelihood, self.objective, sparsity)
+        values = self.summary.values(self.likelihood.score, self.objective)
         values = {f"train/{name}": value for name, value in values.items()} | {"lr": sums.lr}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     # Evaluation
 
     def sampler(self, samples: int, draws: Draws | None = None) -> Sampler:
-        """Samples of this network's outputs as test draws them; null ``draws`` is the module's own way."""
+        """Samples of this network's outputs, in validation, test and predict; null ``draws`` is the module's own."""
         return Sampler(self.network, samples, draws or self.draws, self.sampling.seed, self.sampling.chunk)
 
     def on_validation_epoch_start(self) -> None:
-        for metric in (*self.val_metrics.values(), self.val_expected_nll):
-            metric.reset()
+        self.val_metrics.reset()
         # Training passes, as in the objective; seeded, so that validation leaves the noise of training as it was.
         self._sampler = self.sampler(self.val_samples, "local")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        outputs, y = self._sampler(batch[0], batch_idx), batch[1]
-        predictive = self.likelihood.predictive(outputs)
-        self.val_metrics[self.likelihood.score].update(self.likelihood.example_score(predictive, y))
-        self.val_metrics["nll"].update(-self.likelihood.log_prob(predictive, y))
-        self.val_expected_nll.update(self.likelihood.nll(outputs, y), len(y))
+        self.val_metrics.update(self._sampler(batch[0], batch_idx), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        values = {name: metric.compute().item() for name, metric in self.val_metrics.items()}
+        values = self.val_metrics.compute()
         if self.num_train:
             # At KL weight 1, whatever weight is training: a schedule must not move what runs are compared by.
             divergence = kl(self.network).item() / self.members
-            nll = self.val_expected_nll.compute().item()
+            nll = self.val_metrics.expected_nll.compute().item()
             values |= objective_values(self.objective, nll, divergence, self.num_train)
         values = {f"val/{name}": value for name, value in values.items()}
         if not self.trainer.sanity_checking:

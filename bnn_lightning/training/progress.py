@@ -7,7 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from bnn_lightning.core.objective import elbo, objective_values
+from bnn_lightning.core.whole_network import Objective
 from bnn_lightning.inference import Terms
+from bnn_lightning.likelihoods import Likelihood
 
 NOT_CONVERGED = "posterior not converged"
 
@@ -41,6 +44,26 @@ class EpochSums:
         """Mean nll, score, KL and KL weight."""
         nll, score, divergence, _ = (self.totals / self.totals[-1]).tolist()
         return nll, score, divergence, sum(self.kl_weights) / len(self.kl_weights)
+
+    def summary(
+        self, epoch: int, num_train: int, likelihood: Likelihood, objective: Objective, sparsity: float | None
+    ) -> "TrainingSummary":
+        """The summary of an epoch that is over, from the sums of all processes."""
+        nll, score, divergence, weight = self.means()
+        guess = likelihood.uninformed(self.num_outputs)
+        return TrainingSummary(
+            epoch=epoch,
+            num_train=num_train,
+            nll=nll,
+            score=score,
+            kl=divergence,
+            kl_weight=weight,
+            elbo_per_n=None if objective == "likelihood" else elbo(nll, divergence, num_train),
+            uninformed_nll=guess.nll,
+            uninformed_score=guess.score,
+            is_bound=objective == "elbo",
+            sparsity=sparsity,
+        )
 
     def record(self) -> dict[str, Any]:
         """All of it in plain values."""
@@ -90,6 +113,12 @@ class TrainingSummary:
     def kl_per_n(self) -> float | None:
         """KL/N, in nats; None where there is no KL."""
         return None if self.elbo_per_n is None else self.kl / self.num_train
+
+    def values(self, score: str, objective: Objective) -> dict[str, float]:
+        """The numbers by the names that they are logged under; ``score`` is that of the likelihood's."""
+        values = {"nll": self.nll, score: self.score}
+        values |= objective_values(objective, self.nll, self.kl, self.num_train, self.kl_weight)
+        return values if self.sparsity is None else values | {"sparsity": self.sparsity}
 
     @property
     def caveats(self) -> list[str]:

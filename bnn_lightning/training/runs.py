@@ -54,7 +54,7 @@ class Run:
         return locked(self.logs / ".lock", wait=False)
 
     @classmethod
-    def of_checkpoint(cls, path: str | Path | None) -> Self | None:
+    def from_checkpoint(cls, path: str | Path | None) -> Self | None:
         """The run that wrote a checkpoint, told by the folder that it lies in; None where that is not a run's."""
         if path is None:
             return None

@@ -168,7 +168,7 @@ def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys)
 
 def test_a_run_is_trained_by_one_process_at_a_time(capsys):
     assert main(["fit", "--config", LENET, *FIVE_STEPS, "--trainer.max_epochs", "1"]) == 0
-    holds = f"from bnn_lightning.training.runs import Run\nwith Run.of_checkpoint({LAST!r}).locked():\n"
+    holds = f"from bnn_lightning.training.runs import Run\nwith Run.from_checkpoint({LAST!r}).locked():\n"
     holds += "    print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", f"import sys\n{holds}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

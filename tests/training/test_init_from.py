@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, BayesianModule, LeNet, Sparse, sampling
+from bnn_lightning import BBB, LRT, BayesianModule, LeNet, Sparse, Variational, sampling
 from tests.training.helpers import fit, tiny
 
 
@@ -15,16 +15,15 @@ def saved_twin(tmp_path):
     return twin, str(tmp_path / "twin.ckpt")
 
 
-class Untrained(BayesianModule):
-    def configure_optimizers(self):
-        self.num_train = self._count_training_examples()
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+def untrained(network, method, init_from):
+    """A module whose steps are too short to change a number."""
+    return BayesianModule(network, method, Variational(1e-30, torch.optim.SGD), init_from=init_from)
 
 
 def test_init_from_takes_means_sigmas_and_prior_means_of_the_twin(tmp_path):
     twin, path = saved_twin(tmp_path)
     network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
-    model = Untrained(network, LRT(moped_delta=0.2), init_from=path)
+    model = untrained(network, LRT(moped_delta=0.2), init_from=path)
     fit(model)
     weight, trained = model.network[2].weight, twin.network[2].weight
     assert torch.equal(weight.mu, trained)
@@ -39,12 +38,12 @@ def test_init_from_can_take_the_means_alone_and_goes_into_any_method(tmp_path):
     twin, path = saved_twin(tmp_path)
     for method in (BBB(moped_delta=0), Sparse(), None):
         network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
-        model = Untrained(network, method, init_from=path)
+        model = untrained(network, method, init_from=path)
         fit(model)
         weight = model.network[2].weight
         assert torch.equal(weight if method is None else weight.mu, twin.network[2].weight)
     assert model.network[2].bias is not None
-    model = Untrained(
+    model = untrained(
         nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10)), BBB(moped_delta=0), init_from=path
     )
     fit(model)

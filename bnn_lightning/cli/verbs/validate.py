@@ -1,7 +1,5 @@
 """Measure a checkpoint on the part of the hold-out that selects the best epoch."""
 
-from typing import Any
-
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.results import evaluation_results
 from bnn_lightning.cli.session import Session
@@ -19,12 +17,10 @@ class Validate(Verb):
         """Measures a checkpoint on the hold-out."""
         model, trainer, path = session.model, session.trainer, session.checkpoint.path
         trainer.validate(model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
-        count: Any = model.val_metrics["nll"].count
-        images = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        images = int(trainer.strategy.reduce(model.val_metrics.nll.count, reduce_op="sum"))
         if not images:
             raise UsageError(f"--ckpt_path {path} was trained without a hold-out to validate on.")
-        metrics: Any = model.val_metrics
-        values = {name: Estimate(metric.compute().item()) for name, metric in metrics.items()}
+        values = {name: Estimate(value) for name, value in model.val_metrics.compute().items()}
         results = evaluation_results(session, {"samples": values}, images, "local", model.val_samples)
         if trainer.is_global_zero:
             show_evaluation(session.console, results)
