@@ -61,6 +61,8 @@ def load_verb(class_path: str) -> Verb:
     try:
         verb = getattr(import_module(module), name)
     except Exception as error:  # a file of somebody else's can raise anything
+        if module.startswith(f"{__package__}."):
+            raise  # a fault of this program, whose traceback says where
         reason = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{class_path} cannot be imported: {reason or type(error).__name__}.") from error
     if not (isinstance(verb, type) and issubclass(verb, Verb) and hasattr(verb, "run")):
