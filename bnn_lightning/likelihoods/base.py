@@ -1,4 +1,4 @@
-"""The contract of a likelihood: what a network's outputs mean, and what a label is."""
+"""The contract of a likelihood: what the outputs of a network mean, and what a label is."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -8,83 +8,97 @@ import torch
 from torch import Tensor
 
 Predictive = dict[str, Tensor]
-"""What a network says about examples: tensors ``(batch, ...)`` by name."""
+"""Results for a batch of examples, such as log-probabilities: tensors ``(batch, ...)`` by name."""
 
 
 class Uninformed(NamedTuple):
-    """What a prediction is worth that looks at no input."""
+    """The nll and the score of the best prediction that ignores the input."""
 
     nll: float
-    """In nats an example. A posterior whose elbo/N is lower has not converged: the prior alone would do better."""
+    """In nats per example. A posterior whose elbo/N is below minus this has not converged: the untrained prior, which
+    has no KL, would be better."""
     score: float
-    """Of :attr:`Likelihood.score`."""
+    """The mean of :meth:`Likelihood.example_score`."""
 
 
 class Likelihood(ABC):
-    """p(y | outputs), and what is reported about it.
+    """p(y | outputs), and what is reported about predictions.
 
-    Write a likelihood as a frozen dataclass of its settings with the abstract methods below. It then trains, is tested
-    and predicts with every network, method and inference. The other methods add to the reports.
+    Write a likelihood as a frozen dataclass of its settings with ``score`` and the abstract methods below. It then
+    works with every network, method and inference, in training, test and predict. The other methods add to the reports.
 
-    Outputs of T samples are ``(samples, batch, outputs)``; they may be in half precision. y is what the data give as
-    labels, ``(batch, ...)``.
+    Outputs of several samples are ``(samples, batch, outputs)``, possibly in half precision; labels y are
+    ``(batch, ...)``, as the data module gives them.
     """
 
     score: ClassVar[str]
-    """The name of what :meth:`example_score` is the mean of, such as accuracy: 1 is best."""
+    """The name of the mean of :meth:`example_score`, such as accuracy."""
 
     headline: ClassVar[tuple[str, ...]] = ("nll",)
-    """The metrics that are reported of corrupted images."""
+    """Names of the metrics that are reported for corrupted images."""
 
     calibration_type: ClassVar[type | None] = None
-    """The class of what :meth:`calibrate` gives; it has ``record()``, plain values that it can be made of again."""
+    """The class of the result of :meth:`calibrate`. Its method ``record()`` returns plain values and tensors, which are
+    the arguments to create it again from a checkpoint."""
 
     @abstractmethod
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The expected negative log-likelihood: the mean over samples and examples of -log p(y | outputs), in nats."""
+        """The expected negative log-likelihood in nats: the mean of -log p(y | outputs) over samples and examples.
+
+        A scalar, differentiable in ``outputs``; the first term of the ELBO.
+        """
 
     @abstractmethod
     def predictive(self, outputs: Tensor) -> Predictive:
-        """The mixture over samples, as :meth:`log_prob` and :meth:`metrics` need it."""
+        """The predictive distribution, the equal mixture over samples, in the form that :meth:`log_prob` needs."""
 
     @abstractmethod
     def log_prob(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
-        """The logarithm of the predictive density of y, for each example: ``(batch,)``."""
+        """The log of the predictive probability (or density) of y in nats, for each example: ``(batch,)``."""
 
     @abstractmethod
     def example_score(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
-        """How good each prediction is, ``(batch,)``: 1 is best."""
+        """How good each prediction is, ``(batch,)``: at most 1, which is best."""
 
     @abstractmethod
     def uninformed(self, num_outputs: int) -> Uninformed:
-        """What guessing is worth."""
+        """Nll and score of the best prediction that ignores the input, for a network with ``num_outputs`` outputs."""
 
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The mean score of the samples, each by itself: a scalar."""
+        """The mean over samples and examples of the score, each sample scored by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]
         return torch.stack([score.float().mean() for score in scores]).mean()
 
     def summary(self, outputs: Tensor) -> Predictive:
-        """All that the samples say about each example: :meth:`predictive` with uncertainties, for predict and test."""
+        """:meth:`predictive` together with uncertainties of each example, for test and predict."""
         return self.predictive(outputs)
 
     def mixture(self, outputs: Tensor) -> Callable[[Tensor], Predictive]:
-        """The predictive as a function of how often each sample counts, ``(samples,)``; by default each counts once."""
+        """A function from counts ``(samples,)`` to the predictive in which sample t counts ``counts[t]`` times.
+
+        The bootstrap over draws calls it many times.
+        """
         return lambda counts: self.predictive(outputs.repeat_interleave(counts.long(), 0))
 
     def metrics(self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any = None) -> dict[str, float]:
-        """What test reports about predictions. With a calibration also metrics at it, named with ``_scaled``."""
+        """The metrics that test reports, means over examples; with a calibration also calibrated ones, ``..._scaled``.
+
+        By default the score and the nll of the predictive, in nats.
+        """
         return {
             self.score: self.example_score(predictive, y).double().mean().item(),
             "nll": -self.log_prob(predictive, y).double().mean().item(),
         }
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Numbers for each example, ``(batch,)``, that unfamiliar inputs should have more of; by default none."""
+        """Scores of each example by name, ``(batch,)``, higher for out-of-distribution inputs; by default none."""
         return {}
 
     def calibrate(self, predictive: Mapping[str, Tensor], y: Tensor) -> Any:
-        """What labelled examples of the calibration half of the hold-out say about predictions; None for nothing."""
+        """A calibration of predictions, fitted on labelled examples: the calibration half of the hold-out.
+
+        By default None, no calibration.
+        """
         return None
 
     def decisions(
@@ -96,15 +110,17 @@ class Likelihood(ABC):
         target_risk: float,
         alpha: float,
     ) -> list[dict[str, Any]]:
-        """A row for each example, for a table; here with every number of the summary that is one for each example.
+        """Rows for the table that predict writes, one for each example.
+
+        By default with the example's name and every entry of the summary that is one number for each example.
 
         Args:
-            summary: of the examples.
-            names: what identifies each example to a person.
+            summary: of the examples, as :meth:`summary` returns it.
+            names: of the examples, such as file names.
             class_names: of the labels, as far as they are known.
-            calibration: of the way that the samples were drawn in, or None.
-            target_risk: the error rate that accepted predictions are to have at most.
-            alpha: how often a prediction set may miss the label.
+            calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
+            target_risk: the highest allowed error rate of accepted predictions.
+            alpha: the allowed rate at which prediction sets miss the label.
         """
         columns = {key: values.flatten().tolist() for key, values in summary.items() if values[0].numel() == 1}
         return [
@@ -113,5 +129,5 @@ class Likelihood(ABC):
         ]
 
     def decision_rule(self, calibration: Any, target_risk: float, alpha: float) -> str:
-        """The rules that :meth:`decisions` went by, in a sentence; empty where there are none."""
+        """The rules of :meth:`decisions` as a sentence for the user; empty if there are none."""
         return ""

@@ -106,7 +106,8 @@ def test_prediction_sets_hold_the_label_as_often_as_promised(alpha):
     coverages = []
     for seed in range(40):
         calibration = Calibration.fit(*overconfident(500, seed=seed))
-        within = log_probs.exp().gather(1, labels.unsqueeze(1)).squeeze(1) >= calibration.set_threshold(alpha)
+        threshold = calibration.prediction_set_threshold(alpha)
+        within = log_probs.exp().gather(1, labels.unsqueeze(1)).squeeze(1) >= threshold
         coverages.append(within.double().mean().item())
     error = (alpha * (1 - alpha) * (1 / 500 + 1 / 50_000) / 40) ** 0.5
     assert abs(sum(coverages) / 40 - (1 - alpha)) < 5 * error + 1 / 501
@@ -123,14 +124,14 @@ def test_a_calibration_survives_its_record():
     calibration = Calibration.fit(*overconfident(50))
     restored = Calibration(**calibration.record())
     assert restored.accept_rule(0.3) == calibration.accept_rule(0.3)
-    assert restored.set_threshold(0.1) == calibration.set_threshold(0.1)
+    assert restored.prediction_set_threshold(0.1) == calibration.prediction_set_threshold(0.1)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda c: c.accept_rule(0), r"^target_risk must be an error rate between 0 and 1, such as 0\.01, got 0\.$"),
-        (lambda c: c.set_threshold(1.0), r"^alpha must be between 0 and 1, such as 0\.05, got 1\.0\.$"),
+        (lambda c: c.prediction_set_threshold(1.0), r"^alpha must be between 0 and 1, such as 0\.05, got 1\.0\.$"),
         (
             lambda c: c.fit(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
             r"^labels must be of one calibration image or more, got none\.$",

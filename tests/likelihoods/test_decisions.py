@@ -23,7 +23,7 @@ def test_a_row_says_what_to_do_with_a_prediction():
     rows = decisions(predicted, [f"{n}.png" for n in range(300)], CLASSES, calibration, 0.1, 0.05)
     probs = predicted["log_probs"].double().exp()
     at_temperature = scaled(predicted["log_probs"].double(), calibration.temperature).exp()
-    rule, within = calibration.accept_rule(0.1), calibration.set_threshold(0.05)
+    rule, within = calibration.accept_rule(0.1), calibration.prediction_set_threshold(0.05)
     for index, row in enumerate(rows):
         assert row["file"] == f"{index}.png"
         assert row["name"] == CLASSES[row["class"]] == CLASSES[int(probs[index].argmax())]

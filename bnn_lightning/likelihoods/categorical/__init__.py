@@ -1,4 +1,4 @@
-"""Class labels: softmax outputs, their uncertainties, scores, calibration and decisions."""
+"""Classification: softmax likelihood, uncertainties, scores, calibration and decisions."""
 
 from bnn_lightning.likelihoods.categorical.likelihood import Categorical
 

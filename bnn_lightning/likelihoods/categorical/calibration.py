@@ -1,6 +1,6 @@
-"""Calibration of predicted class probabilities on labelled images, the calibration half of the hold-out.
+"""Calibration of class probabilities: temperature, accept rule with bounded risk, conformal prediction sets.
 
-A temperature, which predictions to accept for a target risk, and prediction sets with a target coverage.
+It is fitted on labelled images, the calibration half of the hold-out (unused for training and model selection).
 """
 
 import math
@@ -12,16 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CONFIDENCE_LEVEL = 0.95
-"""How sure the bound on the risk of accepted predictions is, over calibration sets."""
+"""The probability, over calibration sets, that the bound on the error rate of accepted predictions holds."""
 
 
 @dataclass(frozen=True)
 class AcceptRule:
-    """Accept a prediction whose confidence is at least ``threshold``.
+    """Accepts predictions whose confidence is at least a threshold.
 
-    On the calibration images ``coverage`` of them were accepted, with the error rate ``risk``; ``bound`` is above the
-    true error rate of accepted predictions with probability :data:`CONFIDENCE_LEVEL`. A threshold of infinity accepts
-    nothing: no bound was low enough.
+    Args:
+        threshold: on the probability of the predicted class; infinite if no threshold meets the target risk, so that
+            nothing is accepted.
+        coverage: the fraction of the calibration images that is accepted.
+        risk: the error rate of the accepted calibration images.
+        bound: an upper bound on the true error rate of accepted predictions, which holds with probability
+            :data:`CONFIDENCE_LEVEL` over calibration sets.
     """
 
     threshold: float
@@ -32,16 +36,16 @@ class AcceptRule:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of one way of predicting.
+    """The calibration of predictions from samples drawn in one way (weight draws, local draws, mean weights).
+
+    Accept rule and prediction sets use the predicted probabilities, not those at the temperature: the temperature was
+    fitted on the same labels, so guarantees at it would not be exact.
 
     Args:
-        temperature: T of log p / T, made a distribution again: above 1 makes predictions less sure.
-        confidence: of each calibration image the probability of the predicted class; falling.
-        correct: whether that class is the label, in the same order.
-        label_prob: of each calibration image the probability of its label; rising.
-
-    The temperature has seen the labels, so that bounds on probabilities at it would not be exact: those here are of the
-    probabilities as they were predicted.
+        temperature: T of softmax(log p / T); above 1 it makes predictions less confident.
+        confidence: the probability of the predicted class of each calibration image, ``(images,)``, in falling order.
+        correct: whether that class is the label, ``(images,)``, in the same order.
+        label_prob: the probability of the label of each calibration image, ``(images,)``, in rising order.
     """
 
     temperature: float
@@ -51,7 +55,11 @@ class Calibration:
 
     @classmethod
     def fit(cls, log_probs: Tensor, labels: Tensor) -> Self:
-        """From log predictive probabilities ``(images, classes)`` and labels ``(images,)``."""
+        """The calibration from log predictive probabilities ``(images, classes)`` and labels ``(images,)``.
+
+        Raises:
+            ValueError: when there are no images.
+        """
         if len(labels) == 0:
             raise ValueError("labels must be of one calibration image or more, got none.")
         probs = log_probs.double().exp()
@@ -65,10 +73,14 @@ class Calibration:
         )
 
     def accept_rule(self, target_risk: float) -> AcceptRule:
-        """The rule that accepts most, while the error rate of what it accepts is bounded by ``target_risk``.
+        """The rule with the highest coverage whose bound on the error rate is at most ``target_risk``.
 
         Selection with guaranteed risk (Geifman & El-Yaniv 2017, arXiv:1705.08500, algorithm 1): a binary search over
-        thresholds, each with a binomial bound at its share of the error probability.
+        thresholds. Each step computes a binomial bound that fails with probability at most (1 - 0.95) / steps, so that
+        all of them hold together with probability 0.95.
+
+        Raises:
+            ValueError: when ``target_risk`` is not between 0 and 1.
         """
         if not 0 < target_risk < 1:
             raise ValueError(f"target_risk must be an error rate between 0 and 1, such as 0.01, got {target_risk}.")
@@ -80,7 +92,7 @@ class Calibration:
         low, high = 1, images
         for _ in range(steps):
             count = (low + high + 1) // 2
-            # All images of one confidence are accepted together.
+            # Images of equal confidence are accepted together.
             threshold = self.confidence[count - 1]
             accepted = int((self.confidence >= threshold).sum())
             wrong = int(mistakes[accepted - 1])
@@ -95,19 +107,23 @@ class Calibration:
                 break
         return best
 
-    def set_threshold(self, alpha: float) -> float:
-        """The probability above which a class belongs to the prediction set that misses the label with rate ``alpha``.
+    def prediction_set_threshold(self, alpha: float) -> float:
+        """The lowest probability of a class in the prediction set, for sets that miss the label at rate ``alpha``.
 
         Split conformal prediction with the score 1 - p(label) (Sadinle et al. 2019): the floor(alpha (n + 1))-th
-        smallest probability of a label. Holds for images like those of the calibration, averaged over all of them.
+        smallest probability of a label among n calibration images. The rate holds on average over images from the same
+        distribution as the calibration images.
+
+        Raises:
+            ValueError: when ``alpha`` is not between 0 and 1.
         """
         if not 0 < alpha < 1:
             raise ValueError(f"alpha must be between 0 and 1, such as 0.05, got {alpha}.")
-        place = math.floor(alpha * (len(self.label_prob) + 1))
-        return 0.0 if place == 0 else self.label_prob[place - 1].item()
+        rank = math.floor(alpha * (len(self.label_prob) + 1))
+        return 0.0 if rank == 0 else self.label_prob[rank - 1].item()
 
     def record(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
+        """The fields by name, plain values and tensors, for a checkpoint."""
         return {
             "temperature": self.temperature,
             "confidence": self.confidence,
@@ -117,12 +133,18 @@ class Calibration:
 
 
 def scaled(log_probs: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities at a temperature: log softmax(log p / T). Guo et al. 2017, for a predictive that is a mean."""
+    """Log-probabilities at a temperature T, log softmax(log p / T): ``(..., classes)``.
+
+    The temperature scaling of Guo et al. 2017, applied to the log predictive probabilities in place of logits.
+    """
     return F.log_softmax(log_probs / temperature, -1)
 
 
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
-    """The temperature from 0.05 to 20 with the lowest NLL of ``labels``: it is convex in 1/T."""
+    """The temperature from 0.05 to 20 with the lowest NLL of ``labels``, by golden-section search.
+
+    The NLL is convex in 1/T, so it has one minimum. Shapes are those of :meth:`Calibration.fit`.
+    """
     log_probs = log_probs.double()
 
     def nll(log_temperature: float) -> float:
@@ -145,15 +167,18 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
 
 
 def binomial_upper_bound(wrong: int, trials: int, delta: float) -> float:
-    """The rate r at which ``wrong`` or fewer mistakes in ``trials`` have probability ``delta`` (Clopper & Pearson)."""
+    """The error rate at which ``wrong`` or fewer mistakes in ``trials`` have probability ``delta``.
+
+    With probability 1 - ``delta`` the true error rate is below this (Clopper & Pearson 1934).
+    """
     if wrong >= trials:
         return 1.0
     k = torch.arange(wrong + 1, dtype=torch.float64)
-    log_ways = math.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(trials - k + 1)
+    log_binomials = math.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(trials - k + 1)
 
     low, high = wrong / trials, 1.0
     for _ in range(60):
         rate = (low + high) / 2
-        tail = (log_ways + k * math.log(rate) + (trials - k) * math.log1p(-rate)).logsumexp(0).exp().item()
+        tail = (log_binomials + k * math.log(rate) + (trials - k) * math.log1p(-rate)).logsumexp(0).exp().item()
         low, high = (rate, high) if tail > delta else (low, rate)
     return high

@@ -1,4 +1,4 @@
-"""What to make of each prediction: accept it or abstain, and which classes it could be."""
+"""Decisions on predictions: accept or abstain, and prediction sets. Rows of a table, and the rules in a sentence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from bnn_lightning.likelihoods.categorical.calibration import CONFIDENCE_LEVEL, 
 
 
 def names_of_classes(known: Sequence[str], count: int) -> list[str]:
-    """A name for each of ``count`` outputs; numbers stand for those that are not known."""
+    """A name for each of ``count`` classes; a class without a known name is named by its number."""
     return [*known[:count], *map(str, range(len(known), count))]
 
 
@@ -22,47 +22,49 @@ def decisions(
     target_risk: float,
     alpha: float,
 ) -> list[dict[str, Any]]:
-    """A row for each image, for a table.
+    """A row for each image, for the table that predict writes.
 
-    ``confidence`` is the probability of the predicted class. On it is based the decision ``accept`` or ``abstain``, and
-    on the probabilities of all classes the prediction set ``set``, most probable first; ``calibrated_confidence`` is at
-    the calibrated temperature. Without a calibration these three are missing. The predicted class is always part
-    of its set, so that none is empty; that can only lower the rate of misses.
+    Columns: ``file``, ``class`` (the number of the predicted class), ``name`` (its name), ``confidence`` (its
+    probability), and the uncertainties of the summary. With a calibration also ``calibrated_confidence`` (at the
+    calibrated temperature), ``decision`` (``accept`` or ``abstain``, by ``confidence``), and ``set`` (the names of the
+    classes of the prediction set, most probable first). The predicted class is always in the set, so that no set is
+    empty; that can only lower the rate at which sets miss the label.
 
     Args:
         summary: of the images, see :func:`bnn_lightning.likelihoods.categorical.predictive.summary`.
-        names: what identifies each image to a person.
-        classes: their names, as far as they are known.
-        calibration: of the way that the samples were drawn in.
+        names: of the images, such as file names.
+        classes: names of the classes, as far as they are known.
+        calibration: of samples drawn in the same way, or None.
         target_risk: see :meth:`Calibration.accept_rule`.
-        alpha: see :meth:`Calibration.set_threshold`.
+        alpha: see :meth:`Calibration.prediction_set_threshold`.
     """
     log_probs = summary["log_probs"].double()
     probs = log_probs.exp()
     confidence, predicted = probs.max(-1)
-    named = names_of_classes(classes, probs.shape[-1])
+    class_names = names_of_classes(classes, probs.shape[-1])
     rows = []
     for index, (name, label) in enumerate(zip(names, predicted.tolist(), strict=True)):
-        row: dict[str, Any] = {"file": name, "class": label, "name": named[label]}
+        row: dict[str, Any] = {"file": name, "class": label, "name": class_names[label]}
         row["confidence"] = round(confidence[index].item(), 6)
         for key in ("entropy", "mutual_information", "aleatoric", "epistemic"):
             row[key] = float(f"{summary[key][index].item():.6g}")
         rows.append(row)
     if calibration is None:
         return rows
-    least = calibration.accept_rule(target_risk).threshold
-    within = calibration.set_threshold(alpha)
-    at_temperature = scaled(log_probs, calibration.temperature).exp().amax(-1)
-    for row, sure, calibrated, image in zip(rows, confidence.tolist(), at_temperature.tolist(), probs, strict=True):
-        row["calibrated_confidence"] = round(calibrated, 6)
-        row["decision"] = "accept" if sure >= least else "abstain"
-        likely = [label for label in image.argsort(descending=True, stable=True).tolist() if image[label] >= within]
-        row["set"] = " | ".join(named[label] for label in likely or [row["class"]])
+    accept_threshold = calibration.accept_rule(target_risk).threshold
+    set_threshold = calibration.prediction_set_threshold(alpha)
+    calibrated_confidence = scaled(log_probs, calibration.temperature).exp().amax(-1)
+    for index, (row, image_probs) in enumerate(zip(rows, probs, strict=True)):
+        row["calibrated_confidence"] = round(calibrated_confidence[index].item(), 6)
+        row["decision"] = "accept" if confidence[index].item() >= accept_threshold else "abstain"
+        by_probability = image_probs.argsort(descending=True, stable=True).tolist()
+        prediction_set = [label for label in by_probability if image_probs[label] >= set_threshold]
+        row["set"] = " | ".join(class_names[label] for label in prediction_set or [row["class"]])
     return rows
 
 
 def decision_rule(calibration: Calibration | None, target_risk: float, alpha: float) -> str:
-    """The rules that :func:`decisions` went by, and what they promise."""
+    """The rules of :func:`decisions` and their guarantees, in sentences for the user."""
     if calibration is None:
         return (
             "The checkpoint holds no calibration for this way of predicting, so there is no accept or abstain, and "

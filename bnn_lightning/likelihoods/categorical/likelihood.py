@@ -1,4 +1,4 @@
-"""Categorical: outputs are logits, a label is a class."""
+"""Categorical, the likelihood of classification: outputs are logits, a label is a class."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,16 @@ from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decis
 from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
 
-_SCALED = ("nll", "brier", "ece", "adaptive_ece")
+_SCALED_METRICS = ("nll", "brier", "ece", "adaptive_ece")
 
 
 @dataclass(frozen=True)
 class Categorical(Likelihood):
-    """p(y | logits) = softmax(logits)_y for a class y, a whole number from 0 to K - 1."""
+    """p(y | logits) = softmax(logits)_y for a class y, a whole number from 0 to K - 1, with K outputs.
+
+    Methods and shapes are those of :class:`~bnn_lightning.Likelihood`; labels are int64 ``(batch,)``. The predictive is
+    ``{"log_probs": (batch, classes)}``, in nats.
+    """
 
     score = "accuracy"
     headline = ("accuracy", "nll", "ece")
@@ -29,7 +33,7 @@ class Categorical(Likelihood):
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         logits = outputs.flatten(0, 1)
-        # Half precision is too coarse for probabilities.
+        # In half precision small probabilities are rounded to 0.
         return F.cross_entropy(logits.to(at_least_float32(logits)), y.repeat(len(outputs)))
 
     def predictive(self, outputs: Tensor) -> Predictive:
@@ -52,11 +56,11 @@ class Categorical(Likelihood):
 
     def mixture(self, outputs: Tensor) -> Callable[[Tensor], Predictive]:
         probs = probabilities(outputs)
-        smallest = torch.finfo(probs.dtype).tiny
+        smallest_prob = torch.finfo(probs.dtype).tiny  # never log(0)
 
         def predictive(counts: Tensor) -> Predictive:
             mean = torch.tensordot(counts.to(probs.dtype) / len(probs), probs, 1)
-            return {"log_probs": mean.clamp_min(smallest).log()}
+            return {"log_probs": mean.clamp_min(smallest_prob).log()}
 
         return predictive
 
@@ -64,7 +68,7 @@ class Categorical(Likelihood):
         metrics = scores(predictive["log_probs"], y)
         if calibration is not None:
             at_temperature = scores(scaled(predictive["log_probs"], calibration.temperature), y)
-            metrics |= {f"{name}_scaled": at_temperature[name] for name in _SCALED}
+            metrics |= {f"{name}_scaled": at_temperature[name] for name in _SCALED_METRICS}
         return metrics
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:

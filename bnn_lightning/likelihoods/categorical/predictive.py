@@ -1,6 +1,6 @@
-"""The posterior predictive: T weight samples turned into probabilities and uncertainty. Pure functions of logits.
+"""The posterior predictive: probabilities, entropies and covariances from the logits of T samples.
 
-Shapes: logits of T samples are ``(samples, batch, classes)``. Entropies are in nats.
+All are pure functions of logits ``(samples, batch, classes)``. Entropies are in nats. Results are at least float32.
 """
 
 import math
@@ -16,24 +16,24 @@ Transform = Literal["softmax", "normalized"]
 
 
 def log_predictive(logits: Tensor) -> Tensor:
-    """Log of the predictive probabilities, log (1/T) sum_t softmax(logits_t): ``(batch, classes)``, float32 or more."""
+    """The log of the predictive probabilities, log((1/T) sum_t softmax(logits_t)): ``(batch, classes)``."""
     return F.log_softmax(logits, -1, dtype=at_least_float32(logits)).logsumexp(0) - math.log(logits.shape[0])
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
-    """Total uncertainty H(mean_t p_t) of each example: ``(batch,)``."""
+    """Total uncertainty of each example in nats, the entropy H(mean_t p_t): ``(batch,)``."""
     return torch.special.entr(log_predictive(logits).exp()).sum(-1)
 
 
 def expected_entropy(logits: Tensor) -> Tensor:
-    """Aleatoric uncertainty of each example in nats, mean_t H(p_t): ``(batch,)``."""
+    """Aleatoric uncertainty of each example in nats, the mean entropy mean_t H(p_t): ``(batch,)``."""
     return torch.special.entr(probabilities(logits)).sum(-1).mean(0)
 
 
 def mutual_information(logits: Tensor) -> Tensor:
-    """Epistemic uncertainty of each example, H(mean_t p_t) - mean_t H(p_t): ``(batch,)``, never negative.
+    """Epistemic uncertainty of each example in nats, H(mean_t p_t) - mean_t H(p_t): ``(batch,)``, never negative.
 
-    Zero when all samples agree, and exactly so for one sample, such as that of mean weights.
+    The mutual information between label and weights. It is 0 when all samples agree, exactly 0 for a single sample.
     """
     if len(logits) == 1:
         return torch.zeros_like(logits[0, ..., 0], dtype=at_least_float32(logits))
@@ -41,16 +41,22 @@ def mutual_information(logits: Tensor) -> Tensor:
 
 
 def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:
-    """Each sample's probabilities: ``(samples, batch, classes)``, float32 or more.
+    """The class probabilities of each sample: ``(samples, batch, classes)``.
 
-    ``softmax`` is the likelihood that networks are trained with. ``normalized`` is softplus(f) / sum_k softplus(f_k)
-    (Shridhar et al. 2018, arXiv:1806.05978, eq. 15), which is not: it calls a network unsure that is not (logits of 10
-    and nine zeros give 0.616 instead of 0.9996), so that numbers of the two never compare.
+    Args:
+        logits: of the samples.
+        transform: ``softmax`` is the likelihood with which networks are trained. ``normalized`` is
+            softplus(f) / sum_k softplus(f_k) (Shridhar et al. 2018, arXiv:1806.05978, eq. 15). It underestimates the
+            confidence (logits of 10 and nine zeros give 0.616 instead of 0.9996), so do not compare its uncertainties
+            with those of softmax.
+
+    Raises:
+        ValueError: for another transform.
     """
     if transform == "softmax":
         return F.softmax(logits, -1, dtype=at_least_float32(logits))
     if transform == "normalized":
-        positive = F.softplus(logits.to(at_least_float32(logits))) + 1e-12  # where every logit is very negative
+        positive = F.softplus(logits.to(at_least_float32(logits))) + 1e-12  # never 0 / 0
         return positive / positive.sum(-1, keepdim=True)
     raise ValueError(f"transform must be softmax or normalized, got {transform!r}.")
 
@@ -59,24 +65,26 @@ class Uncertainty(NamedTuple):
     """The two parts of the predictive covariance of the one-hot label; their sum is diag(p) - p p^T at the mean p."""
 
     aleatoric: Tensor
-    """mean_t [diag(p_t) - p_t p_t^T]: what is left when the weights are known."""
+    """mean_t [diag(p_t) - p_t p_t^T]: would remain if the weights were known."""
     epistemic: Tensor
-    """mean_t (p_t - p)(p_t - p)^T: what knowing the weights would take away."""
+    """mean_t (p_t - p)(p_t - p)^T: would vanish if the weights were known."""
 
 
 def variances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty:
-    """The diagonals of :func:`covariances`, one number for each class: ``(batch, classes)``; their sums are the traces.
+    """Aleatoric and epistemic variance of each class, the diagonals of :func:`covariances`: ``(batch, classes)`` each.
 
-    Kwon et al. 2020, eq. 4 (softmax); Shridhar et al. 2018, eq. 15 (normalized).
+    Their sums over classes are the traces. Kwon et al. 2020, eq. 4 (softmax); Shridhar et al. 2018, eq. 15
+    (normalized).
     """
     probs = probabilities(logits, transform)
     return Uncertainty((probs * (1 - probs)).mean(0), probs.var(0, correction=0))
 
 
 def covariances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty:
-    """Aleatoric and epistemic covariance of the label of each example: ``(batch, classes, classes)``.
+    """Aleatoric and epistemic covariance of the one-hot label of each example: ``(batch, classes, classes)`` each.
 
-    Both are symmetric and positive semi-definite, and their rows sum to 0. The epistemic one is 0 for one sample.
+    Both are symmetric and positive semi-definite, and their rows sum to 0. For a single sample the epistemic one is 0.
+    Kwon et al. 2020, eq. 4 (softmax); Shridhar et al. 2018, eq. 15 (normalized).
     """
     probs = probabilities(logits, transform)
     centred = probs - probs.mean(0)
@@ -85,16 +93,16 @@ def covariances(logits: Tensor, transform: Transform = "softmax") -> Uncertainty
 
 
 def summary(logits: Tensor) -> dict[str, Tensor]:
-    """All that T samples say about each image, under the names that it is reported by.
+    """Predictive and uncertainties of each image, by the names under which they are reported.
 
-    ``log_probs`` ``(batch, classes)``, and for each image ``entropy``, ``mutual_information``, and the traces
-    ``aleatoric`` and ``epistemic`` of :func:`covariances` under softmax.
+    ``log_probs`` ``(batch, classes)``; ``entropy`` and ``mutual_information`` in nats, ``(batch,)``; ``aleatoric`` and
+    ``epistemic``, the traces of :func:`covariances` under softmax, ``(batch,)``.
     """
-    spread = variances(logits)
+    uncertainty = variances(logits)
     return {
         "log_probs": log_predictive(logits),
         "entropy": predictive_entropy(logits),
         "mutual_information": mutual_information(logits),
-        "aleatoric": spread.aleatoric.sum(-1),
-        "epistemic": spread.epistemic.sum(-1),
+        "aleatoric": uncertainty.aleatoric.sum(-1),
+        "epistemic": uncertainty.epistemic.sum(-1),
     }
