@@ -1,1 +1,1 @@
-"""Samples of a network's outputs, and what they are worth."""
+"""Evaluation: samples of a network's outputs, metrics of the predictions with their errors, OOD detection."""

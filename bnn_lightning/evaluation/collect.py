@@ -1,4 +1,4 @@
-"""What a network says about sets of images, collected batch by batch and gathered from all processes."""
+"""Collects predictions on sets of images, batch by batch and from all processes, for test and calibration."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,20 +14,21 @@ from bnn_lightning.likelihoods.base import Likelihood, Predictive
 
 @dataclass(frozen=True)
 class SetOutputs:
-    """What a network says about a set of images, on the CPU, in the order of the set.
+    """Predictions on a set of images, on the CPU, in the order of the set.
 
     Args:
-        summary: of the samples, see :meth:`Likelihood.summary`.
-        labels: of the images.
-        outputs: of the samples, ``(samples, images, outputs)``; only of the test images, whose errors need them.
-        others: what other ways of predicting say, see :meth:`Likelihood.predictive`: ``one_sample``, ``mean_weights``,
-            ``kept_weights``.
+        summary: predictive and uncertainties, ``(images, ...)``, see :meth:`bnn_lightning.Likelihood.summary`.
+        labels: of the images, ``(images, ...)``.
+        outputs: of all samples, ``(samples, images, outputs)``; for the test images alone, whose errors from the draws
+            are computed from them.
+        alternatives: predictives made in other ways, see :meth:`bnn_lightning.Likelihood.predictive`: ``one_sample``,
+            ``mean_weights``, ``kept_weights``.
     """
 
     summary: Predictive
     labels: Tensor
     outputs: Tensor | None = None
-    others: dict[str, Predictive] = field(default_factory=dict)
+    alternatives: dict[str, Predictive] = field(default_factory=dict)
 
 
 class Collector:
@@ -35,33 +36,43 @@ class Collector:
 
     Args:
         likelihood: of the labels.
-        sampler: the samples that are tested.
-        others: other ways of predicting the test set, by name.
-        device: of the network, where processes exchange tensors.
+        sampler: draws the samples that are tested.
+        alternatives: samplers for other ways of predicting the test set, by name.
+        device: of the network; processes exchange tensors there.
     """
 
     def __init__(
-        self, likelihood: Likelihood, sampler: Sampler, others: Mapping[str, Sampler], device: torch.device
+        self, likelihood: Likelihood, sampler: Sampler, alternatives: Mapping[str, Sampler], device: torch.device
     ) -> None:
-        self.likelihood, self.sampler, self.others, self.device = likelihood, sampler, others, device
+        self.likelihood, self.sampler, self.alternatives, self.device = likelihood, sampler, alternatives, device
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
 
     def add(self, x: Tensor, labels: Tensor, batch_idx: int, set_idx: int) -> None:
-        """Takes a batch of set ``set_idx``."""
-        outputs = self.sampler(x, batch_idx)
-        parts = {f"summary/{name}": values for name, values in self.likelihood.summary(outputs).items()}
-        parts["labels"] = labels
-        if set_idx == 0:
-            parts["outputs"] = outputs.transpose(0, 1)
-            ways = {"one_sample": outputs[:1]} if len(outputs) > 1 else {}
-            ways |= {name: sampler(x) for name, sampler in self.others.items()}
-            for name, outputs_of in ways.items():
-                predictive = self.likelihood.predictive(outputs_of)
-                parts |= {f"others/{name}/{key}": values for key, values in predictive.items()}
-        self._batches.setdefault(set_idx, []).append({name: part.cpu() for name, part in parts.items()})
+        """Predicts batch ``batch_idx`` of set ``set_idx``, and keeps the results.
 
-    def gathered(self, names: list[str]) -> dict[str, SetOutputs]:
-        """All sets by name, the same in every process.
+        Args:
+            x: images ``(batch, channels, height, width)``.
+            labels: ``(batch, ...)``.
+            batch_idx: of the batch in its set; it seeds local draws.
+            set_idx: of the set; 0 is the test set.
+        """
+        outputs = self.sampler(x, batch_idx)
+        results = {f"summary/{key}": values for key, values in self.likelihood.summary(outputs).items()}
+        results["labels"] = labels
+        if set_idx == 0:
+            results["outputs"] = outputs.transpose(0, 1)
+            alternative_outputs = {"one_sample": outputs[:1]} if len(outputs) > 1 else {}
+            alternative_outputs |= {name: sampler(x) for name, sampler in self.alternatives.items()}
+            for name, samples in alternative_outputs.items():
+                predictive = self.likelihood.predictive(samples)
+                results |= {f"alternatives/{name}/{key}": values for key, values in predictive.items()}
+        self._batches.setdefault(set_idx, []).append({path: values.cpu() for path, values in results.items()})
+
+    def gather(self, names: list[str]) -> dict[str, SetOutputs]:
+        """The predictions on all sets by name, gathered from all processes; every process gets the same result.
+
+        Args:
+            names: of the sets, in their order.
 
         Raises:
             ValueError: when there are more sets than names.
@@ -70,21 +81,21 @@ class Collector:
             raise ValueError(
                 f"test_dataloader must give one loader, got {len(self._batches)}; test_sets names several."
             )
-        return {names[index]: self._set(batches) for index, batches in self._batches.items()}
+        return {names[index]: self._set_outputs(batches) for index, batches in self._batches.items()}
 
-    def _set(self, batches: list[dict[str, Tensor]]) -> SetOutputs:
-        tensors = {name: gathered(torch.cat([part[name] for part in batches]), self.device) for name in batches[0]}
+    def _set_outputs(self, batches: list[dict[str, Tensor]]) -> SetOutputs:
+        results = {path: gather_rows(torch.cat([batch[path] for batch in batches]), self.device) for path in batches[0]}
         summary: Predictive = {}
-        others: dict[str, Predictive] = {}
-        for name, values in tensors.items():
-            kind, _, rest = name.partition("/")
+        alternatives: dict[str, Predictive] = {}
+        for path, values in results.items():
+            kind, _, rest = path.partition("/")
             if kind == "summary":
                 summary[rest] = values
-            elif kind == "others":
-                way, _, key = rest.partition("/")
-                others.setdefault(way, {})[key] = values
-        outputs = tensors["outputs"].transpose(0, 1) if "outputs" in tensors else None
-        return SetOutputs(summary, tensors["labels"], outputs, others)
+            elif kind == "alternatives":
+                name, _, key = rest.partition("/")
+                alternatives.setdefault(name, {})[key] = values
+        outputs = results["outputs"].transpose(0, 1) if "outputs" in results else None
+        return SetOutputs(summary, results["labels"], outputs, alternatives)
 
 
 def calibrations(
@@ -94,38 +105,45 @@ def calibrations(
     device: torch.device,
     context: Any,
 ) -> dict[str, Any]:
-    """The calibration of each way of drawing samples, from the calibration half of the hold-out.
+    """The calibration of predictions for each way of drawing samples, fitted on the given images.
 
     Args:
         likelihood: of the labels.
-        samplers: by way of drawing.
-        batches: of images and labels.
+        samplers: by the name of their draws (``weights``, ``local``, ``mean``).
+        batches: images and labels of the calibration half of the hold-out.
         device: of the network.
-        context: gives the context of a forward pass, such as that of mixed precision.
+        context: returns the context manager of a forward pass, such as that of mixed precision.
+
+    Returns:
+        by the names of ``samplers`` the results of :meth:`bnn_lightning.Likelihood.calibrate`; empty without images.
     """
-    predictives: dict[str, list[Predictive]] = {way: [] for way in samplers}
+    predictives: dict[str, list[Predictive]] = {draws: [] for draws in samplers}
     labels = []
-    for batch_idx, (x, of_batch) in enumerate(batches):
+    for batch_idx, (x, batch_labels) in enumerate(batches):
         x = x.to(device)
-        for way, sampler in samplers.items():
+        for draws, sampler in samplers.items():
             with context():
                 predictive = likelihood.predictive(sampler(x, batch_idx))
-            predictives[way].append({name: values.cpu() for name, values in predictive.items()})
-        labels.append(of_batch.cpu())
+            predictives[draws].append({key: values.cpu() for key, values in predictive.items()})
+        labels.append(batch_labels.cpu())
     if not labels:
         return {}
-    target = gathered(torch.cat(labels), device)
+    all_labels = gather_rows(torch.cat(labels), device)
     fitted = {}
-    for way, parts in predictives.items():
-        joined = {name: gathered(torch.cat([part[name] for part in parts]), device) for name in parts[0]}
-        fitted[way] = likelihood.calibrate(joined, target)
-    return {way: calibration for way, calibration in fitted.items() if calibration is not None}
+    for draws, of_batches in predictives.items():
+        keys = of_batches[0]
+        predictive = {key: gather_rows(torch.cat([batch[key] for batch in of_batches]), device) for key in keys}
+        fitted[draws] = likelihood.calibrate(predictive, all_labels)
+    return {draws: calibration for draws, calibration in fitted.items() if calibration is not None}
 
 
-def gathered(rows: Tensor, device: torch.device) -> Tensor:
-    """The rows of all processes in the order of the data set, of which each process has every n-th."""
+def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
+    """The rows ``(images, ...)`` of all processes, in the order of the data set, on the CPU.
+
+    Each of n processes has every n-th row of the data set, as distributed samplers divide it.
+    """
     if not torch.distributed.is_initialized():
         return rows
-    parts = [part.cpu() for part in gather_all_tensors(rows.to(device))]
-    places = [torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    shares = [share.cpu() for share in gather_all_tensors(rows.to(device))]
+    positions = [torch.arange(len(share)) * len(shares) + rank for rank, share in enumerate(shares)]
+    return torch.cat(shares)[torch.cat(positions).argsort()]

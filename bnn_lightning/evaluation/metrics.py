@@ -1,4 +1,4 @@
-"""Metrics that need not know what a label is: means over examples, OOD detection, bootstrap errors."""
+"""Metrics that do not depend on the kind of label: means over examples, OOD detection, bootstrap errors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ from torchmetrics.functional.classification import (
 
 from bnn_lightning.likelihoods.base import Likelihood
 
-RESAMPLES = 100
-_SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
+RESAMPLES = 100  # bootstrap samples
+_SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
 
 
 class ExampleMean(Metric):
-    """The mean over all examples of numbers that come by the batch, in float64."""
+    """The mean over all examples of values that arrive in batches, summed in float64."""
 
     total: Tensor
     count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros((), dtype=_SUM), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=_SUM_DTYPE), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor) -> None:
-        """Takes one number for each example, ``(batch,)``."""
-        self.total += values.sum(dtype=_SUM)
+        """Adds a batch of values, ``(batch,)``."""
+        self.total += values.sum(dtype=_SUM_DTYPE)
         self.count += values.numel()
 
     def compute(self) -> Tensor:
-        """The mean so far, over all processes."""
+        """The mean of all values so far, over all processes: a float32 scalar."""
         return (self.total / self.count).float()
 
 
 class ValidationMetrics(nn.Module):
-    """Score and nll of the predictive, and the expected nll of its samples, over the batches of a validation.
+    """Score and nll of the predictive distribution, and expected nll of its samples, over the batches of a validation.
 
     Args:
         likelihood: of the labels.
@@ -50,30 +50,34 @@ class ValidationMetrics(nn.Module):
         super().__init__()
         self.likelihood = likelihood
         self.score, self.nll = ExampleMean(), ExampleMean()
-        self.expected_nll = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out of the mean
+        self.expected_nll = MeanMetric(nan_strategy="disable")  # the default skips NaN, which would hide a diverged run
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Removes all batches."""
         for metric in (self.score, self.nll, self.expected_nll):
             metric.reset()
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Takes a batch of outputs ``(samples, batch, outputs)`` and labels."""
+        """Adds a batch of outputs ``(samples, batch, outputs)`` and labels ``(batch, ...)``."""
         predictive = self.likelihood.predictive(outputs)
         self.score.update(self.likelihood.example_score(predictive, y))
         self.nll.update(-self.likelihood.log_prob(predictive, y))
         self.expected_nll.update(self.likelihood.nll(outputs, y), len(y))
 
     def compute(self) -> dict[str, float]:
-        """Score and nll so far, over all processes."""
+        """Score and nll of all batches so far, over all processes; the nll in nats per example."""
         return {self.likelihood.score: self.score.compute().item(), "nll": self.nll.compute().item()}
 
 
 def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """How well a score tells images from elsewhere, which should score higher, from those like the training images.
+    """AUROC, AUPR and FPR95 of a score that should be higher for out-of-distribution (OOD) images than for others.
 
-    AUROC (ties count half), AUPR (average precision) and FPR95, the share of the inside images that is flagged by the
-    threshold that flags 95 % of the outside ones. Images from elsewhere are the positives.
+    OOD images are the positives. AUROC counts ties half; AUPR is the average precision; FPR95 is the false-positive
+    rate at the threshold that detects 95 % of the OOD images. All are from 0 to 1.
+
+    Args:
+        inside: scores in [0, 1] of in-distribution images, ``(images,)``, see :func:`as_ranks`.
+        outside: scores of OOD images, ``(images,)``.
     """
     ranks = torch.cat(as_ranks(inside, outside))
     is_outside = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).long()
@@ -86,9 +90,9 @@ def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
 
 
 def as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores as ranks in [0, 1], equal ones with equal ranks, which changes no result of :func:`detection_metrics`.
+    """Scores as ranks in [0, 1], with equal ranks for equal scores: :func:`detection_metrics` depends on ranks alone.
 
-    torchmetrics would put scores beyond that range through a sigmoid, which rounds them together.
+    torchmetrics applies a sigmoid to scores outside of [0, 1], which rounds different scores to the same value.
     """
     distinct, ranks = torch.cat([inside, outside]).unique(return_inverse=True)
     ranks = ranks.double() / max(1, len(distinct) - 1)
@@ -97,10 +101,12 @@ def as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number with its two standard errors.
+    """A metric with its two standard errors, both by bootstrap.
 
-    ``image_error`` is that of the images, which are a sample; ``draw_error`` that of the weight draws. Both by
-    bootstrap; None where it was not measured, or nothing was drawn.
+    Args:
+        value: of the metric.
+        image_error: the standard error from the test images, which are a sample; None where it was not computed.
+        draw_error: the standard error from the draws of the network's samples; None where nothing was drawn.
     """
 
     value: float
@@ -113,24 +119,24 @@ def estimates(
     on_images: Callable[[torch.Generator], Mapping[str, float]],
     on_draws: Callable[[torch.Generator], Mapping[str, float]] | None = None,
 ) -> dict[str, Estimate]:
-    """``values`` with the standard deviations of the same functions over bootstrap samples.
+    """Each metric with its standard errors: the standard deviations over :data:`RESAMPLES` bootstrap samples.
 
     Args:
-        values: measured once on everything.
-        on_images: the same measured on a bootstrap sample of the images.
-        on_draws: the same measured on all images with a bootstrap sample of the draws.
+        values: the metrics on all images and draws.
+        on_images: computes the metrics on a bootstrap sample of the images, drawn with the generator.
+        on_draws: computes the metrics on all images with a bootstrap sample of the draws.
     """
 
-    def spread(measure: Callable[[torch.Generator], Mapping[str, float]]) -> dict[str, float]:
+    def bootstrap_stds(measure: Callable[[torch.Generator], Mapping[str, float]]) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
-        rows = [measure(generator) for _ in range(RESAMPLES)]
-        return {name: torch.tensor([row[name] for row in rows]).double().std().item() for name in values}
+        resampled = [measure(generator) for _ in range(RESAMPLES)]
+        return {name: torch.tensor([metrics[name] for metrics in resampled]).double().std().item() for name in values}
 
-    of_images = spread(on_images)
-    of_draws = {} if on_draws is None else spread(on_draws)
-    return {name: Estimate(value, of_images[name], of_draws.get(name)) for name, value in values.items()}
+    image_errors = bootstrap_stds(on_images)
+    draw_errors = {} if on_draws is None else bootstrap_stds(on_draws)
+    return {name: Estimate(value, image_errors[name], draw_errors.get(name)) for name, value in values.items()}
 
 
 def resample(count: int, generator: torch.Generator) -> Tensor:
-    """Indices of a bootstrap sample: as many as there are, some missing and others repeated."""
+    """Indices of a bootstrap sample, drawn with replacement from ``range(count)``: ``(count,)``."""
     return torch.randint(count, (count,), generator=generator)

@@ -1,4 +1,4 @@
-"""T samples of a network's outputs: by weight draws, local draws or mean weights; seeded, in bounded memory."""
+"""Samples of a network's outputs: by weight draws, local draws or mean weights, seeded, with bounded memory."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.whole_network import draw, methods_of, random_tensors, sampling
 
 Draws = Literal["weights", "local", "mean"]
-"""What one sample is: ``weights``, one draw of all weights, a function that is applied to every image alike;
-``local``, a training pass, whose noise each image may have for itself; ``mean``, the mean weights, without noise."""
+"""How a sample is drawn. ``weights``: one draw of all weights, the same for all images. ``local``: a forward pass as in
+training, in which each image may have noise of its own. ``mean``: the mean weights, without noise."""
 
 CHUNK = 256
-_KEPT = 2**28  # bytes of drawn weights that are kept from batch to batch; beyond it they are drawn again
+_MAX_CACHED_BYTES = 2**28  # of weight draws that are kept from batch to batch; if they need more, none are kept
 _SEED_OFFSET = 0x5EED  # seed 0 of the draws must not replay the noise that seed 0 initialised the weights with
 
 
@@ -32,9 +32,9 @@ class Sampling:
     Args:
         val_samples: samples in validation.
         test_samples: samples in test and predict.
-        draws: how they are drawn in test and predict: weights (for all images at once), local (as in training) or mean
-            (no noise); null is weights, or local where noise is not on weights.
-        chunk: images times samples that are computed together, which bounds memory.
+        draws: how they are drawn in test and predict: weights (the same for all images), local (as in training) or mean
+            (no noise); null is weights, or local where the noise is not on weights.
+        chunk: images times samples that are computed at once, which bounds memory.
         seed: of the samples in validation, test and predict.
     """
 
@@ -51,7 +51,13 @@ class Sampling:
 
 
 class Ensemble(nn.Module):
-    """Networks of one architecture whose samples are pooled: an equal mixture of their predictives."""
+    """Networks of one architecture whose samples are pooled, so that the predictive is an equal mixture of theirs.
+
+    It cannot be called; :class:`Sampler` draws its samples.
+
+    Args:
+        members: the networks.
+    """
 
     def __init__(self, members: list[nn.Module]):
         super().__init__()
@@ -64,30 +70,32 @@ class Ensemble(nn.Module):
 
 
 def pooled_samples(samples: int, members: int) -> int:
-    """``samples``, rounded up to equally many for each member of an ensemble."""
+    """``samples`` rounded up to a multiple of ``members``, so that each member of an ensemble has equally many."""
     return -(-samples // members) * members
 
 
 class Sampler:
-    """Samples of a network's outputs, ``(samples, batch, outputs)`` for images ``(batch, channels, height, width)``.
+    """Draws samples of a network's outputs: ``Sampler(net, 25)(x)``.
 
-    ``Sampler(net, 25)(x)``; outputs are logits where labels are classes. Weight draws are the same for every batch:
-    sample t is one function of the image, whatever batch it comes in. No gradients are kept and the network's modes,
-    values and batch norm statistics are not touched; its parameters must not change while the sampler is in use.
+    Images ``(batch, channels, height, width)`` give outputs ``(samples, batch, outputs)``: logits, where labels are
+    classes. Weight draws are the same in every batch, so that sample t is one function of the image, whatever batch the
+    image is in. There are no gradients. Modes, parameters and batch-norm statistics of the network stay as they are; do
+    not change its parameters while the sampler is in use.
 
     Args:
-        net: any network, deterministic or with random layers, or an :class:`Ensemble` of such. Its samples are those of
-            its first member, then those of the second, and so on.
-        samples: T, for an ensemble rounded up to equally many for each member; one for each is enough, and used, where
-            all of them would be the same.
-        draws: what a sample is; null is ``weights`` where the network's noise is that of weights, else ``local``.
-        seed: of the draws; torch's generators are left as they were.
-        chunk: how many images times samples go through the network at once where a batch is smaller than that. Larger
-            batches are not divided. Beside the outputs, memory does not grow with ``samples`` beyond 256 MiB of
-            weights.
+        net: any network, deterministic or with random layers, or an :class:`Ensemble`. The samples of an ensemble are
+            those of its first member, then those of the second, and so on.
+        samples: number of samples; for an ensemble rounded up to equally many for each member. With mean weights, where
+            all samples would be equal, each network gives one.
+        draws: how samples are drawn; None is ``weights`` where the network's noise is on weights, else ``local``.
+        seed: of the draws; torch's generators are afterwards as before.
+        chunk: the largest number of images times samples that go through the network at once. A batch larger than that
+            is not divided; its samples are computed one after another. Beside the outputs, memory grows with
+            ``samples`` by at most 256 MiB of weights.
 
     Raises:
-        ValueError: for ``weights`` where the noise is on layers' inputs or outputs: no weights would have its effect.
+        ValueError: when ``draws`` is ``weights`` although a method's noise is on inputs or outputs, where no weights
+            have the same effect; or when an argument is out of range.
     """
 
     def __init__(self, net: nn.Module, samples: int, draws: Draws | None = None, seed: int = 0, chunk: int = CHUNK):
@@ -99,37 +107,45 @@ class Sampler:
         members = len(self.nets)
         self.per_member = 1 if self.draws == "mean" else pooled_samples(samples, members) // members
         self.seed, self.chunk = seed, chunk
-        # Samples that are folded into a batch are independent where its examples are.
+        # Several local draws in one batch are independent samples only if the examples of a batch are independent.
         independent = all(method.examples_are_independent for method in methods_of(net))
-        self._together = self.draws == "weights" or independent
-        self._parts = [_parts(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets]
+        self._several_at_once = self.draws == "weights" or independent
+        self._split_nets = [
+            _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
+        ]
         self._drawn: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._weight_bytes = max(1, 4 * sum(posterior.mean.numel() for _, posterior in random_tensors(self.nets[0])))
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
-        """Outputs of all samples; ``batch_idx`` sets the seed of local draws apart from those of other batches."""
+        """The outputs of all samples, ``(samples, batch, outputs)``.
+
+        Args:
+            x: images ``(batch, channels, height, width)``, on the network's device.
+            batch_idx: of the batch in its set; local draws of different batches have different seeds.
+        """
         x = channels_last(x.to(self._dtype))
-        numbers = range(self.per_member)
-        at_once = max(1, self.chunk // max(1, len(x))) if self._together else 1
+        samples = range(self.per_member)
+        at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
-            at_once = min(at_once, max(1, _KEPT // self._weight_bytes))
-        chunks = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
+            at_once = min(at_once, max(1, _MAX_CACHED_BYTES // self._weight_bytes))
+        chunks = [samples[start : start + at_once] for start in range(0, len(samples), at_once)]
         outputs = []
-        for member, (shared, rest) in enumerate(self._parts):
+        for member, (shared, rest) in enumerate(self._split_nets):
             if self.draws == "weights":
-                before = shared(x)
-                outputs += [self._weight_draws(member, chunk, before) for chunk in chunks]
+                features = shared(x)
+                outputs += [self._weight_draws(member, chunk, features) for chunk in chunks]
                 continue
             net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
-            with _evaluating(net), sampling(net, self.draws == "local"), noise:
+            with _eval_mode(net), sampling(net, self.draws == "local"), noise:
                 outputs += _local_draws(rest, shared(x), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
 
-    def _weight_draws(self, member: int, numbers: Sequence[int], x: Tensor) -> Tensor:
-        drawn = [self._weights(member, number, x.device) for number in numbers]
-        net = self._parts[member][1]
+    def _weight_draws(self, member: int, samples: Sequence[int], x: Tensor) -> Tensor:
+        """Outputs ``(len(samples), batch, outputs)`` of a member's samples with these numbers."""
+        drawn = [self._weights(member, sample, x.device) for sample in samples]
+        net = self._split_nets[member][1]
         if len(drawn) > 1:
             stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
             try:
@@ -137,51 +153,57 @@ class Sampler:
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
-                self._together = False  # the network looks at its values: one draw at a time, from here on
+                # The network's control flow depends on values, or an operation has no batching rule: from now on one
+                # draw at a time.
+                self._several_at_once = False
         return torch.stack([functional_call(net, draw, (x,)) for draw in drawn])
 
-    def _weights(self, member: int, number: int, device: torch.device) -> dict[str, Tensor]:
-        if (member, number) in self._drawn:
-            return self._drawn[member, number]
-        with _seeded(device, self.seed, number, member):
+    def _weights(self, member: int, sample: int, device: torch.device) -> dict[str, Tensor]:
+        """The weights of a member's sample with this number, which seeds the draw."""
+        if (member, sample) in self._drawn:
+            return self._drawn[member, sample]
+        with _seeded(device, self.seed, sample, member):
             drawn = draw(self.nets[member])
-        if self._weight_bytes * self.per_member * len(self.nets) <= _KEPT:
-            self._drawn[member, number] = drawn
+        if self._weight_bytes * self.per_member * len(self.nets) <= _MAX_CACHED_BYTES:
+            self._drawn[member, sample] = drawn
         return drawn
 
 
-def _parts(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """``net`` as what stands before all noise and what follows; a chain can be cut, any other network cannot.
+def _split_at_first_noise(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The layers before the first random layer, which all samples share, and the rest.
+
+    Only an ``nn.Sequential`` can be split; of other networks the rest is everything.
 
     Args:
-        net: ``bayesian`` itself or its plain form.
-        bayesian: where the random layers are.
+        net: ``bayesian`` itself, or the same network in plain layers.
+        bayesian: the network with random layers.
     """
     if type(net).forward is not nn.Sequential.forward:
         return nn.Identity(), net
     layers = children_in_order(net)
-    before = 0
+    num_shared = 0
     for _, layer in children_in_order(bayesian):
         if any(isinstance(module, BayesianLayer) for module in layer.modules()):
             break
-        before += 1
-    shared, rest = OrderedDict(layers[:before]), OrderedDict(layers[before:])
+        num_shared += 1
+    shared, rest = OrderedDict(layers[:num_shared]), OrderedDict(layers[num_shared:])
     return nn.Sequential(shared), nn.Sequential(rest)
 
 
 def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """Outputs ``(count, batch, outputs)`` for each of ``counts``, whose samples are folded into the batch."""
+    """For each count of ``counts`` that many samples, ``(count, batch, outputs)``, by copies of ``x`` in one batch."""
     layers = [layer for _, layer in children_in_order(net)] if type(net) is nn.Sequential else []
     first, rest = (layers[0], layers[1:]) if layers else (net, [])
     outputs = []
-    repeated: dict[int, Callable[[], Tensor]] = {}
+    # By count: the copies of x, and the moments of the first layer's outputs, are computed once for each count.
+    first_layer_samplers: dict[int, Callable[[], Tensor]] = {}
     for count in counts:
-        if count not in repeated:
-            folded = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
-            repeated[count] = (
-                first.output_sampler(folded) if isinstance(first, BayesianLayer) else partial(first, folded)
+        if count not in first_layer_samplers:
+            copies = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
+            first_layer_samplers[count] = (
+                first.output_sampler(copies) if isinstance(first, BayesianLayer) else partial(first, copies)
             )
-        y = repeated[count]()
+        y = first_layer_samplers[count]()
         for layer in rest:
             y = layer(y)
         outputs.append(y.view(count, len(x), -1))
@@ -189,10 +211,14 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
 
 
 def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
-    """What a sample of ``net`` is: ``draws``, or by default what suits its noise; ``mean`` where it has none.
+    """How samples of ``net`` are drawn: ``draws`` if given, else the default for its noise; ``mean`` if it has none.
 
-    The default is weight draws: one function of the image, the same in every batch, at half the cost of local draws.
-    Measured with LeNets under LRT on MNIST, they tell images from elsewhere at least as well (docs/measurements.md).
+    The default is weight draws where all noise is on weights, else local draws. Weight draws are the same function in
+    every batch and cost half as much as local draws; measured with LeNets under LRT on MNIST, they detect
+    out-of-distribution images at least as well (docs/measurements.md).
+
+    Raises:
+        ValueError: when ``draws`` is unknown, or ``weights`` although a method's noise is on inputs or outputs.
     """
     if draws is not None and draws not in get_args(Draws):
         raise ValueError(f"draws must be one of {', '.join(get_args(Draws))}, got {draws!r}.")
@@ -208,16 +234,17 @@ def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
 def sample_logits(
     net: nn.Module, x: Tensor, samples: int, draws: Draws | None = None, seed: int = 0, chunk: int = CHUNK
 ) -> Tensor:
-    """Logits ``(samples, batch, classes)`` of images ``(batch, channels, height, width)``, without gradients.
+    """Samples of the logits ``(samples, batch, classes)`` of images ``(batch, channels, height, width)``.
 
-    The samples of :class:`Sampler` with the same arguments, which keeps its weight draws from batch to batch. The
-    network is in eval mode meanwhile; afterwards its modes and torch's generators are as they were.
+    Equal to ``Sampler(net, samples, draws, seed, chunk)(x)``, without gradients, in eval mode; afterwards the network's
+    modes and torch's generators are as before. For several batches use :class:`Sampler`, which keeps the weight draws.
     """
     return Sampler(net, samples, draws, seed, chunk)(x)
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    """Inside the ``with``, ``net`` is in eval mode; afterwards each module is in its previous mode."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -229,11 +256,11 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Starts torch's generators from a seed made of ``numbers``; afterwards they go on as before."""
+    """Inside the ``with``, torch's generators start from a seed made of ``numbers``; afterwards they are as before."""
     seed = _SEED_OFFSET
     for number in numbers:
         seed = (seed * 1_000_003 + number) % (1 << 63)
-    # fork_rng() does not know the generator of Apple's devices, which manual_seed() sets too.
+    # fork_rng() does not restore the generator of Apple's devices, which manual_seed() sets too.
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What test measures: metrics with their errors, the same at the calibrated temperature, OOD detection, corruptions."""
+"""The evaluation that test reports: metrics with their errors, OOD detection, metrics on corrupted images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,15 @@ from bnn_lightning.likelihoods.base import Likelihood
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What test measures, by way of predicting, set of images and score.
+    """The results of test.
 
-    ``predictions[way][metric]``, ``ood[set][score][metric]`` and ``corruptions[kind][severity][metric]``; the last has
-    the same images uncorrupted as kind "clean", severity 0. Metrics that end in ``_scaled`` are at ``temperature``.
+    Args:
+        images: number of test images.
+        predictions: ``predictions[prediction][metric]`` on the test images. A prediction is ``samples`` or an
+            alternative such as ``mean_weights``; metrics that end in ``_scaled`` are at the calibrated temperature.
+        temperature: the calibrated temperature; None without a calibration.
+        ood: ``ood[set][score][metric]``, the detection metrics of each score for each set of OOD images.
+        corruptions: ``corruptions[kind][severity][metric]``; kind ``clean``, severity 0 is the same images uncorrupted.
     """
 
     images: int
@@ -27,14 +32,14 @@ class Evaluation:
     corruptions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
 
     def flat(self) -> dict[str, float]:
-        """Every number under a name with slashes, for a logger."""
+        """All values without their errors, by the names under which they are logged, such as ``test/nll``."""
         values: dict[str, float] = {}
-        for way, measured in self.predictions.items():
-            prefix = "test" if way == "samples" else f"test_{way}"
-            values |= {f"{prefix}/{name}": estimate.value for name, estimate in measured.items()}
+        for prediction, estimates_of in self.predictions.items():
+            prefix = "test" if prediction == "samples" else f"test_{prediction}"
+            values |= {f"{prefix}/{metric}": estimate.value for metric, estimate in estimates_of.items()}
         for name, by_score in self.ood.items():
-            for score, measured in by_score.items():
-                values |= {f"ood_{name}/{score}_{metric}": estimate.value for metric, estimate in measured.items()}
+            for score, estimates_of in by_score.items():
+                values |= {f"ood_{name}/{score}_{metric}": estimate.value for metric, estimate in estimates_of.items()}
         for kind, by_severity in self.corruptions.items():
             for severity, metrics in by_severity.items():
                 values |= {f"corruption_{kind}/{metric}_{severity}": value for metric, value in metrics.items()}
@@ -44,25 +49,25 @@ class Evaluation:
 def evaluate(
     sets: Mapping[str, SetOutputs], likelihood: Likelihood, calibration: Any = None, members: int = 1
 ) -> Evaluation:
-    """The evaluation of what a network said about sets of images.
+    """The evaluation of a network's predictions on sets of images.
 
     Args:
-        sets: under the names of ``ImageData.test_sets``; the first is the test set.
+        sets: by the names of ``ImageData.test_sets``: first the test set, then ``ood/NAME`` and ``KIND/SEVERITY``.
         likelihood: of the labels.
-        calibration: of the way that the samples were drawn in; None leaves the scaled metrics out.
-        members: of an ensemble, each with an equal part of the samples.
+        calibration: of samples drawn in the same way; None leaves the scaled metrics out.
+        members: number of networks of an ensemble, each with an equal number of the samples.
     """
     names = list(sets)
     test = sets[names[0]]
     predictions = {"samples": _with_errors(likelihood, test.summary, test.labels, calibration, test.outputs, members)}
-    for way, predictive in test.others.items():
-        predictions[way] = _with_errors(likelihood, predictive, test.labels)
+    for prediction, predictive in test.alternatives.items():
+        predictions[prediction] = _with_errors(likelihood, predictive, test.labels)
     ood: dict[str, dict[str, dict[str, Estimate]]] = {}
     corruptions: dict[str, dict[int, dict[str, float]]] = {}
     for name in names[1:]:
         kind, _, rest = name.partition("/")
         if kind == "ood":
-            ood[rest] = _detection(likelihood, test, sets[name])
+            ood[rest] = _ood_detection(likelihood, test, sets[name])
         else:
             metrics = likelihood.metrics(sets[name].summary, sets[name].labels)
             headline = {metric: metrics[metric] for metric in likelihood.headline}
@@ -79,7 +84,16 @@ def _with_errors(
     outputs: Tensor | None = None,
     members: int = 1,
 ) -> dict[str, Estimate]:
-    """The metrics of one way of predicting; with the outputs of several draws also the errors that come from these."""
+    """The metrics of a predictive with the errors from the images; with ``outputs`` also the errors from the draws.
+
+    Args:
+        likelihood: of the labels.
+        predictive: of the test images.
+        labels: of the test images.
+        calibration: of the predictive, or None.
+        outputs: the samples behind the predictive, ``(samples, images, outputs)``.
+        members: number of networks of an ensemble.
+    """
     metrics = likelihood.metrics(predictive, labels, calibration)
 
     def on_images(generator: torch.Generator) -> dict[str, float]:
@@ -88,21 +102,21 @@ def _with_errors(
             {name: values[index] for name, values in predictive.items()}, labels[index], calibration
         )
 
-    if outputs is None or len(outputs) == members:  # nothing was drawn, or too little to know how it varies
+    if outputs is None or len(outputs) == members:  # with one draw for each member their variation is unknown
         return estimates(metrics, on_images)
     mixture = likelihood.mixture(outputs)
 
     def on_draws(generator: torch.Generator) -> dict[str, float]:
-        # The members of an ensemble are what they are; it is the draws of each that could have been others.
-        each = len(outputs) // members
-        counts = [resample(each, generator).bincount(minlength=each) for _ in range(members)]
+        # Members of an ensemble are fixed: the bootstrap resamples the draws of each member.
+        per_member = len(outputs) // members
+        counts = [resample(per_member, generator).bincount(minlength=per_member) for _ in range(members)]
         return likelihood.metrics(mixture(torch.cat(counts)), labels, calibration)
 
     return estimates(metrics, on_images, on_draws)
 
 
-def _detection(likelihood: Likelihood, inside: SetOutputs, outside: SetOutputs) -> dict[str, dict[str, Estimate]]:
-    """How well each score of the likelihood tells ``outside`` from ``inside``."""
+def _ood_detection(likelihood: Likelihood, inside: SetOutputs, outside: SetOutputs) -> dict[str, dict[str, Estimate]]:
+    """The detection metrics of each OOD score of the likelihood, for ``outside`` against ``inside``."""
     detection = {}
     scores = zip(
         likelihood.ood_scores(inside.summary).items(), likelihood.ood_scores(outside.summary).values(), strict=True
@@ -111,7 +125,7 @@ def _detection(likelihood: Likelihood, inside: SetOutputs, outside: SetOutputs) 
         ranks = as_ranks(inside_scores, outside_scores)
 
         def on_images(generator: torch.Generator, ranks: tuple[Tensor, Tensor] = ranks) -> dict[str, float]:
-            resampled = [part[resample(len(part), generator)] for part in ranks]
+            resampled = [set_ranks[resample(len(set_ranks), generator)] for set_ranks in ranks]
             return detection_metrics(*resampled)
 
         detection[name] = estimates(detection_metrics(*ranks), on_images)

@@ -46,7 +46,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
         at = f"at temperature {calibration.temperature:.2f}"
         log_probs[at] = scaled(log_probs_of_test, calibration.temperature)
     figures.reliability(path("reliability"), log_probs, test.labels)
-    others = {way.replace("_", " "): predictive["log_probs"] for way, predictive in test.others.items()}
+    others = {way.replace("_", " "): predictive["log_probs"] for way, predictive in test.alternatives.items()}
     figures.risk_coverage_curve(path("risk_coverage"), {name: log_probs_of_test} | others, test.labels)
     figures.most_and_least_certain(path("extremes"), test.summary | {"labels": test.labels}, images.pixels, classes)
     typical = _typical(test.summary["entropy"])

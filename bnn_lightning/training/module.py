@@ -211,7 +211,7 @@ class BayesianModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         names = list(getattr(self.trainer.datamodule, "test_sets", {})) or ["test"]  # type: ignore[attr-defined]
-        self.tested = self._collector.gathered(names)
+        self.tested = self._collector.gather(names)
         self.evaluation = evaluate(self.tested, self.likelihood, self.calibration.get(self.draws), self.members)
         self.log_dict(self.evaluation.flat())
         del self._collector

@@ -159,7 +159,7 @@ def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again(monkeypatch):
     keeping = Sampler(net, 6, chunk=18)
     expected = keeping(X)
     assert len(keeping._drawn) == 6
-    monkeypatch.setattr("bnn_lightning.evaluation.sampler._KEPT", 1000)
+    monkeypatch.setattr("bnn_lightning.evaluation.sampler._MAX_CACHED_BYTES", 1000)
     sampler = Sampler(net, 6, chunk=18)
     torch.testing.assert_close(sampler(X), expected)
     torch.testing.assert_close(sampler(X), expected)
@@ -198,7 +198,8 @@ def test_large_weights_are_stacked_a_few_at_a_time(monkeypatch):
     net = network(LRT(rho_init=WIDE))
     expected = Sampler(net, 7, chunk=1000)(X)
     monkeypatch.setattr(
-        "bnn_lightning.evaluation.sampler._KEPT", 2 * 4 * sum(part.mean.numel() for _, part in random_tensors(net))
+        "bnn_lightning.evaluation.sampler._MAX_CACHED_BYTES",
+        2 * 4 * sum(part.mean.numel() for _, part in random_tensors(net)),
     )
     sampler = Sampler(net, 7, chunk=1000)
     stacked = []
@@ -275,7 +276,7 @@ def test_what_all_samples_share_is_computed_once_and_changes_nothing(method, onl
     net = bayesianize(network(), method, only)
     sampler = Sampler(net, 5, draws, chunk=chunk)
     calls = []
-    shared, _ = sampler._parts[0]
+    shared, _ = sampler._split_nets[0]
     if only == "5":
         shared[0].register_forward_hook(lambda *_: calls.append(1))
     logits = sampler(X)

@@ -101,7 +101,7 @@ def test_an_ensembles_draw_error_is_that_of_its_members_draws():
 
 
 def test_other_ways_of_predicting_are_scored_on_their_own():
-    outputs = replace(outputs_of(0), others={"mean_weights": {"log_probs": outputs_of(1).summary["log_probs"]}})
+    outputs = replace(outputs_of(0), alternatives={"mean_weights": {"log_probs": outputs_of(1).summary["log_probs"]}})
     evaluation = evaluate({"test": outputs}, None)
     assert list(evaluation.predictions) == ["samples", "mean_weights"]
     expected = scores(outputs_of(1).summary["log_probs"], outputs.labels)
