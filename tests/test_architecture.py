@@ -26,8 +26,8 @@ LIBRARIES = {
     "optuna",
 }
 
-# Room: the rooms it may import, and the libraries beside the standard one. Rooms are wings, top-level files and parts of
-# core.
+# Room: the rooms it may import, and the libraries beside the standard one. A room is a wing, a top-level file or a
+# part of core.
 DOORS = {
     "core.kernels": (set(), {"torch"}),
     "core.ops": (set(), {"torch"}),

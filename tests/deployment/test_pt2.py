@@ -11,7 +11,7 @@ from torch import nn
 
 from bnn_lightning import LeNet5Caffe
 from bnn_lightning.compression.shrink import Select, shrink
-from bnn_lightning.deployment.pt2 import load_dense, write_dense
+from bnn_lightning.deployment.pt2 import Pt2, load_dense
 from tests.compression.helpers import thinned
 from tests.helpers import Bomb
 
@@ -19,7 +19,7 @@ from tests.helpers import Bomb
 def test_plain_torch_loads_the_file_for_any_batch_size(tmp_path):
     net = shrink(thinned(LeNet5Caffe())).float()
     x = torch.randn(7, 1, 28, 28)
-    write_dense(net, tmp_path / "net.pt2", x[:2], {"classes": ["a"]})
+    Pt2().write(net, tmp_path / "net.pt2", x[:2], {"classes": ["a"]})
     torch.save({"x": x, "y": net(x).detach()}, tmp_path / "expected.pt")
     code = (
         "import sys, torch; e = torch.load('expected.pt', weights_only=True); "
@@ -65,7 +65,7 @@ def written(path):
     with torch.no_grad():
         chain[9].weight[:, 5:9] = 0
     net = shrink(chain)
-    write_dense(net, path, torch.zeros(2, 1, 12, 12), {"data": None})
+    Pt2().write(net, path, torch.zeros(2, 1, 12, 12), {"data": None})
     return net
 
 
@@ -109,6 +109,6 @@ def test_a_damaged_export_is_refused(tmp_path, change, capsys):
 
 
 def test_only_chains_of_known_layers_can_be_loaded_without_torch_export(tmp_path):
-    write_dense(nn.Linear(3, 2), tmp_path / "net.pt2", torch.zeros(2, 3), {})
+    Pt2().write(nn.Linear(3, 2), tmp_path / "net.pt2", torch.zeros(2, 3), {})
     with pytest.raises(ValueError, match="cannot be read as an exported network"):
         load_dense(tmp_path / "net.pt2")
