@@ -124,8 +124,8 @@ def _check_order(chain: list[tuple[str, Any]]) -> None:
         return
     flattened = any(isinstance(module, nn.Flatten) for module in before[last:])
     if flattened == isinstance(before[last], nn.Linear):
-        wanted, kind = "no Flatten" if flattened else "a Flatten", type(before[last]).__name__
-        raise ValueError(f"network must have {wanted} between {kind} and {name} to be made smaller.")
+        required, kind = "no Flatten" if flattened else "a Flatten", type(before[last]).__name__
+        raise ValueError(f"network must have {required} between {kind} and {name} to be made smaller.")
 
 
 def _remove_units(layer: Any, between: list[nn.Module], after: Any) -> bool:

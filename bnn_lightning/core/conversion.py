@@ -57,7 +57,7 @@ def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Mod
     Args:
         net: a network with Bayesian layers.
         keep: boolean masks by the names of :func:`~bnn_lightning.random_tensors`, each of its tensor's shape; weights
-            where the mask is false are 0 in the result. Tensors without a mask are kept whole.
+            where the mask is false are 0 in the result. Tensors without a mask do not change.
     """
     holder = nn.ModuleDict({"net": copy.deepcopy(net)})
     plain_layers: dict[nn.Module, nn.Module] = {}
@@ -122,7 +122,7 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
     """For each linear layer behind a convolution and a Flatten in one ``nn.Sequential``, the convolution's channels."""
     channels_of: dict[nn.Module, int] = {}
     for chain in net.modules():
-        # With duplicates: a layer that occurs twice stands behind something at both places.
+        # With duplicates: a layer that occurs twice follows other layers at both places.
         modules = (module for _, module in chain.named_modules(remove_duplicate=False))
         leaves = [module for module in modules if not isinstance(module, nn.Sequential)]
         if not isinstance(chain, nn.Sequential) or any(list(leaf.children()) for leaf in leaves):

@@ -19,6 +19,10 @@ from bnn_lightning.core.conversion import children_in_order
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.files import atomic_write
 
+_RECORD = "bnn_lightning.json"  # name of the record in the file
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
+_DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # by torch.export's numbers of dtypes
+
 
 @dataclass(frozen=True)
 class Pt2(ExportFormat):
@@ -69,11 +73,6 @@ def load_dense(path: str | Path) -> nn.Sequential:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as an exported network ({reason}).") from None
     return net.eval()
-
-
-_RECORD = "bnn_lightning.json"
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
-_DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # by torch.export's numbers of dtypes
 
 
 def _layer_specs(net: nn.Module) -> list[dict[str, Any]] | None:

@@ -36,7 +36,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     """
     precise_mean = mean.to(variance.dtype)
     if torch.compiler.is_compiling():
-        # The caller's compiler fuses the plain formula by itself.
+        # The caller's compiler fuses the plain formula.
         y = precise_mean + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)
     else:
         # The noise does not use this number. Under vmap it is batched if and only if vmap's randomness is "different",
