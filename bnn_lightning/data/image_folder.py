@@ -34,7 +34,7 @@ class ImageFolder(ImageData):
             than the memory) instead of decoding again, until a picture, its name or its date changes; null: no cache.
     """
 
-    is_one_set = False
+    name_identifies_images = False
 
     def __init__(self, *args: Any, cache: str | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)

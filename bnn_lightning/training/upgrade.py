@@ -96,14 +96,17 @@ def upgraded_config(config: Mapping[str, Any], say: Say | None = None) -> dict[s
 
 
 def _put(model: dict[str, Any], group: str, key: str, value: Any) -> None:
-    """Sets what the config does not say in today's words already."""
+    """Sets what the config does not say in today's words already; what is no group is left to the parser."""
+    settings = model.get(group)
     if group == "inference":
-        inference: Any = model.setdefault("inference", {"class_path": "bnn_lightning.Variational"})
-        if isinstance(inference, str):
-            inference = model["inference"] = {"class_path": inference}
-        settings = inference.setdefault("init_args", {}) if "class_path" in inference else inference
-    else:
-        settings = model.setdefault(group, {})
+        if settings is None:
+            settings = model["inference"] = {"class_path": "bnn_lightning.Variational"}
+        elif isinstance(settings, str):
+            settings = model["inference"] = {"class_path": settings}
+        if isinstance(settings, dict) and "class_path" in settings:
+            settings = settings.setdefault("init_args", {})
+    elif settings is None:
+        settings = model[group] = {}
     if isinstance(settings, dict):
         settings.setdefault(key, value)
 
