@@ -113,7 +113,10 @@ class CommandLine(LightningCLI):
         words: list[str] = list(args or [])
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
-        words = in_todays_words(words, _note)
+        notes: list[str] = []
+        words = in_todays_words(words, notes.append)
+        for note in dict.fromkeys(notes):
+            _note(note)
         if path is not None:
             self.checkpoint = read_given(path)
             words = ["--config", yaml.safe_dump(settings_of(self.checkpoint, self.verb.trains)), *words]

@@ -62,8 +62,8 @@ class Normal(Prior):
 
     has_closed_kl = True
 
-    mu: float | Tensor = 0.0
-    sigma: float | Tensor = 0.1
+    mu: float = 0.0  # a tensor, where a posterior has made it its own; flags are numbers
+    sigma: float = 0.1
 
     def __post_init__(self) -> None:
         if not isinstance(self.sigma, Tensor) and not (math.isfinite(self.sigma) and self.sigma > 0):

@@ -1,6 +1,7 @@
 """Names of Python that earlier releases had."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from bnn_lightning.core.methods import Method
@@ -20,3 +21,8 @@ class BayesianClassifier(BayesianModule):
             stacklevel=2,
         )
         super().__init__(network, method, **upgraded_arguments(settings))
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> BayesianModule:  # type: ignore[override]
+        """The trained module in a checkpoint, a BayesianModule."""
+        return BayesianModule.from_checkpoint(path)

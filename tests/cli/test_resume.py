@@ -13,7 +13,7 @@ from fault_campaign import differences, outcome
 from bnn_lightning import BayesianModule
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint, write_checkpoint
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, table
 
 FIVE_STEPS = [*SMALL, "--data.batch_size", "100"]  # an epoch
 NAME = "lenet_lrt"
@@ -188,3 +188,16 @@ def test_the_same_seed_gives_the_same_run_in_another_process(alone):
     process.communicate()
     assert process.returncode == 0
     assert differences(alone, outcome(Path(), NAME)) == []
+
+
+def test_a_run_whose_rate_was_found_goes_on_with_it(capsys):
+    finder = ["--trainer.callbacks", "LearningRateFinder", "--trainer.callbacks.num_training_steps", "30"]
+    words = ["--data.batch_size", "40", "--trainer.max_epochs", "3", "--name", "found"]
+    assert main(["fit", "--config", LENET, *SMALL, *finder, *words]) == 0
+    last = "checkpoints/found/version_0/last.ckpt"
+    before = table(Path("lightning_logs/found/version_0/metrics.csv"))
+    assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "4"]) == 0
+    after = table(Path("lightning_logs/found/version_0/metrics.csv"))
+    assert after[:3] == before
+    found = float(before[0]["lr"])
+    assert float(after[3]["lr"]) == pytest.approx(found / 4)  # LinearDecay over the longer run

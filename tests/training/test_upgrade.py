@@ -144,3 +144,8 @@ class TestOnTheCommandLine:
         assert config["sampling"] == NEW_MODEL["sampling"]
         assert config["inference"]["init_args"]["optimizer"]["init_args"]["momentum"] == 0.9
         assert "model.momentum is called model.inference.optimizer.momentum now." in printed(capsys)
+
+    def test_the_earlier_class_reads_checkpoints(self):
+        module = BayesianClassifier.from_checkpoint(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
+        assert type(module) is BayesianModule
+        assert module.test_samples == 25

@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateFinder
 
 from bnn_lightning.cli.checkpoint import config_of, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
@@ -85,6 +86,9 @@ class Fit(Verb):
         if checkpoint is not None:
             _check_resume(session, checkpoint)
             model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone
+            # The rate was found when the run began, and lies in the optimiser's state: a search would begin it anew.
+            trainer: Any = session.trainer
+            trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, LearningRateFinder)]
         watched = data.selection if isinstance(data, ImageData) else None
         if model.inference.watches_validation and watched is not None and len(watched) == 0:
             raise UsageError(
