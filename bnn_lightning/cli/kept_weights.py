@@ -9,6 +9,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.compression.sparsity import compression_ratios, sparsity_by_layer
 from bnn_lightning.data import ImageData
+from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.reporting.results import sparsity
 from bnn_lightning.training.loading import load_record
 
@@ -20,6 +21,9 @@ def load_for_removal(session: Session) -> Any:
         raise UsageError("--ckpt_path is of an ensemble; name the checkpoint of one of its networks.")
     if model.objective == "likelihood":
         raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
+    if not isinstance(model.likelihood, Categorical):
+        name = type(model.likelihood).__name__
+        raise UsageError(f"--ckpt_path is of a network under {name}; what removing weights costs is known for classes.")
     load_record(model, session.checkpoint)
     if not isinstance(data, ImageData):
         data.prepare_data()

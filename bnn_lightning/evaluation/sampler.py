@@ -206,7 +206,7 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
         y = first_layer_samplers[count]()
         for layer in rest:
             y = layer(y)
-        outputs.append(y.view(count, len(x), -1))
+        outputs.append(y.unflatten(0, (count, len(x))))
     return outputs
 
 

@@ -15,7 +15,7 @@ from bnn_lightning.core.objective import variational_loss
 from bnn_lightning.core.whole_network import kl, objective_of, width_parameters
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, checked_outputs
 from bnn_lightning.inference.kl_weights import KLWeight, kl_weight
-from bnn_lightning.inference.learning_rates import LRSchedule, Plateau
+from bnn_lightning.inference.learning_rates import LRSchedule
 from bnn_lightning.likelihoods.base import Likelihood
 
 MakeOptimizer = Callable[[Iterable], Optimizer]
@@ -113,9 +113,8 @@ class Variational(Inference):
 
     @property
     def watches_validation(self) -> bool:
-        # The command line passes a partial function, with the class among its arguments.
-        partial_args = getattr(self.lr_schedule, "args", ())
-        return isinstance(self.lr_schedule, Plateau) or ReduceLROnPlateau in (self.lr_schedule, *partial_args)
+        scheduler = self.make_scheduler(self.optimizer([nn.Parameter(torch.zeros(1))]), epochs=1)
+        return scheduler is not None and "monitor" in scheduler
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         outputs = torch.stack([checked_outputs(net, x) for _ in range(self.samples)])
