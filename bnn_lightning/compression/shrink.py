@@ -93,10 +93,10 @@ def _folded_chain(net: nn.Module) -> list[tuple[str, Any]]:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             continue
         previous = chain[-1][1] if chain else None
-        if isinstance(module, _BATCH_NORM) and isinstance(previous, WEIGHTED):
+        if isinstance(previous, WEIGHTED) and _can_be_folded(module):
             fuse: Any = fuse_linear_bn_eval if isinstance(previous, nn.Linear) else fuse_conv_bn_eval
             chain[-1] = (chain[-1][0], fuse(previous, module))
-        elif type(module) in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten):
+        elif type(module) in (*WEIGHTED, *ELEMENTWISE, *POOLING) or _flattens_images(module):
             if any(module is other for _, other in chain if isinstance(module, WEIGHTED)):
                 raise ValueError(f"network uses {name} in two places; a smaller one is made of chains only.")
             chain.append((name, module))
@@ -107,6 +107,16 @@ def _folded_chain(net: nn.Module) -> list[tuple[str, Any]]:
                 f"made smaller, got {type(module).__name__} at {name}."
             )
     return chain
+
+
+def _can_be_folded(module: nn.Module) -> bool:
+    """Whether it is a batch norm with weights and statistics of its own."""
+    return isinstance(module, _BATCH_NORM) and module.affine and module.track_running_stats
+
+
+def _flattens_images(module: nn.Module) -> bool:
+    """Whether it makes ``(batch, features)`` of whole images."""
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
 
 
 def _check_order(chain: list[tuple[str, Any]]) -> None:

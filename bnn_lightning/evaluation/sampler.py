@@ -114,7 +114,7 @@ class Sampler:
             _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
         ]
         self._drawn: dict[tuple[int, int], dict[str, Tensor]] = {}
-        self._weight_bytes = max(1, 4 * sum(posterior.mean.numel() for _, posterior in random_tensors(self.nets[0])))
+        self._weight_bytes = max(1, sum(part.mean.nbytes for _, part in random_tensors(self.nets[0])))
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
     @torch.no_grad()

@@ -123,6 +123,16 @@ def test_the_network_itself_is_left_alone():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm1d(8, affine=False), nn.BatchNorm1d(8, track_running_stats=False), nn.Flatten(2), nn.Flatten(0)],
+    ids=str,
+)
+def test_layers_of_known_kinds_with_other_meanings_are_refused(layer):
+    with pytest.raises(ValueError, match=rf"^network must be a chain .* got {type(layer).__name__} at 1\.$"):
+        shrink(nn.Sequential(nn.Linear(4, 8), layer, nn.Linear(8, 2)))
+
+
 def test_what_is_no_chain_is_refused():
     with pytest.raises(ValueError, match=r"^network must be a chain .* got ResNet at layer\.$"):
         shrink(resnet18())
