@@ -115,8 +115,11 @@ class Inference(ABC):
         """
 
     def is_settled(self, epoch: int, epochs: int) -> bool:
-        """Whether ``epoch`` (from 0) of ``epochs`` has the final objective; no earlier epoch becomes the best one."""
-        return True
+        """Whether ``epoch`` (from 0) of ``epochs`` has the final objective; no earlier epoch becomes the best one.
+
+        An inference that forms its posterior in :meth:`after_fit` has it in the last epoch alone.
+        """
+        return type(self).after_fit is Inference.after_fit or epoch + 1 >= epochs
 
     def after_epoch(self, net: nn.Module) -> None:  # noqa: B027
         """Called after the last step of each epoch, before its validation."""
@@ -124,7 +127,11 @@ class Inference(ABC):
     def after_fit(  # noqa: B027
         self, net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], likelihood: Likelihood
     ) -> None:
-        """Called after the last step of the run, before its last validation and checkpoint.
+        """Called after the last step of a run that comes to its end, before its last validation and checkpoint.
+
+        A run that something stops early does not come here. In a run of several processes each is called, with its own
+        share of the batches: what is computed from them has to be averaged over the processes. A run that is made
+        longer later goes on from what this has made.
 
         Args:
             net: the network.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adadelta, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from bnn_lightning.core.objective import variational_loss
@@ -72,7 +72,7 @@ class Variational(Inference):
             object.__setattr__(self, "lr", optimizer_lr)
         elif optimizer_lr not in (default_lr, self.lr):
             raise ValueError(f"lr must be one number for inference and optimizer, got {self.lr} and {optimizer_lr}.")
-        if self.loss_form == "total" and "eps" not in optimizer.defaults:
+        if self.loss_form == "total" and not _divides_by_gradients(optimizer):
             raise ValueError(
                 f"loss_form must be per_datum with {type(optimizer).__name__}, whose steps are as long as gradients, "
                 "got total."
@@ -87,9 +87,10 @@ class Variational(Inference):
         optimizer = self.optimizer(groups)
         for group, factor in zip(optimizer.param_groups, (1.0, self.rho_lr_factor), strict=False):
             group["lr"] = self.lr * factor  # type: ignore[operator]  # __post_init__ has replaced None
-            if isinstance(group.get("eps"), float) and group["eps"] == _default_argument(optimizer, "eps"):
+            if _divides_by_gradients(optimizer) and group["eps"] == _default_argument(optimizer, "eps"):
                 group["eps"] = self._scaled_eps(group["eps"], objective_of(net) != "likelihood", facts.num_train)
-            if "fused" in group and group["fused"] is None and group.get("foreach") is None and facts.can_fuse:
+            can_fuse = facts.can_fuse and isinstance(optimizer, Adam | SGD)
+            if can_fuse and group["fused"] is None and group["foreach"] is None:
                 group["fused"] = True
         for group in optimizer.param_groups[1:]:
             if "weight_decay" in group:
@@ -126,7 +127,12 @@ class Variational(Inference):
         return Terms(loss, nll, divergence, weight, outputs)
 
     def is_settled(self, epoch: int, epochs: int) -> bool:
-        return self.kl_weight.settled(epoch, epochs)  # type: ignore[union-attr]
+        return super().is_settled(epoch, epochs) and self.kl_weight.settled(epoch, epochs)  # type: ignore[union-attr]
+
+
+def _divides_by_gradients(optimizer: Optimizer) -> bool:
+    """Whether its steps are gradients over their size plus epsilon, so that only epsilon knows how large they are."""
+    return isinstance(optimizer.defaults.get("eps"), float) and not isinstance(optimizer, Adadelta)
 
 
 def _default_argument(optimizer: Optimizer, name: str) -> Any:

@@ -49,7 +49,9 @@ def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:
 def _flat_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of model and data by their dotted names."""
     model = {name: value for name, value in config["model"].items() if name not in _FREE}
-    return _flat("model", model) | _flat("data", config["data"])
+    settings = _flat("model", model) | _flat("data", config["data"])
+    settings.pop("model.inference.init_args.samples", None)  # of a training step: they say nothing about a network
+    return settings
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

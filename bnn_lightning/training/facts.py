@@ -35,7 +35,7 @@ def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     source: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader if source is None else source.train_dataloader()
     for batch in loader:
-        x, y = trainer.strategy.batch_to_device(batch)
+        x, y = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
         yield channels_last(x), y
 
 

@@ -134,7 +134,7 @@ class BayesianModule(LightningModule):
 
     def on_train_start(self) -> None:
         self._sums = self._resume.start(self.trainer)
-        if self.lr != self.inference.lr:
+        if self.lr != self.inference.lr and not self.trainer.ckpt_path:  # where it lies in the optimiser's state
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)
@@ -150,7 +150,7 @@ class BayesianModule(LightningModule):
         x, y = channels_last(batch[0]), batch[1]
         step = step_of(self.trainer, self.num_train, batch_idx)
         terms = self.inference.loss(self.network, x, y, self.likelihood, step)
-        self._sums.add(terms, self.likelihood.training_score(terms.outputs, y), len(y))  # type: ignore[union-attr]
+        self._sums.add(terms, y, self.likelihood)  # type: ignore[union-attr]
         return terms.loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -161,7 +161,8 @@ class BayesianModule(LightningModule):
         if self.trainer.is_last_batch:
             self.inference.after_epoch(self.network)
             if self.current_epoch + 1 == self.trainer.max_epochs:
-                self.inference.after_fit(self.network, training_batches(self.trainer), self.likelihood)
+                with self.trainer.precision_plugin.forward_context():
+                    self.inference.after_fit(self.network, training_batches(self.trainer), self.likelihood)
             self._close_training_epoch()
 
     def _close_training_epoch(self) -> None:

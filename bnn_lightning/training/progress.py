@@ -32,11 +32,11 @@ class EpochSums:
     num_outputs: int = 0
 
     @torch.no_grad()
-    def add(self, terms: Terms, score: Tensor, examples: int) -> None:
+    def add(self, terms: Terms, y: Tensor, likelihood: Likelihood) -> None:
         """A step's numbers, left on their device."""
-        nll = terms.nll
+        nll, score = terms.nll, likelihood.training_score(terms.outputs, y)
         means = torch.stack([nll, score.to(nll.dtype), terms.kl.to(nll.dtype), torch.ones_like(nll)])
-        self.totals = self.totals.to(means.device) + examples * means
+        self.totals = self.totals.to(means.device) + len(y) * means
         self.kl_weights.append(terms.kl_weight)
         self.num_outputs = terms.outputs.shape[-1]
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from bnn_lightning import BBB, LRT, Cosine, HierarchicalA, LinearDecay, Plateau, Sparse, Variational
 from tests.training.helpers import digits, fit, tiny
@@ -168,3 +168,27 @@ def test_a_rate_that_is_found_trains_under_every_schedule_and_keeps_the_factor(s
         fit(tiny(BBB(), lr=lr, rho_lr_factor=5.0, lr_schedule=schedule), epochs=3, callbacks=callbacks)
     assert rates[0] == [pytest.approx(groups) for groups in rates[1]]
     assert all(fast == pytest.approx(5 * slow) for slow, fast in rates[1])
+
+
+def test_a_rate_that_was_found_is_not_scaled_again_when_the_run_goes_on(tmp_path):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, model):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    for epochs, path in ((1, None), (3, tmp_path / "a.ckpt")):
+        model = tiny(BBB(), lr=0.001, lr_schedule=LinearDecay(start=10, end=20))
+        model.lr = 0.01
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        trainer = Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[Rates()], **quiet)
+        trainer.fit(model, digits(), ckpt_path=path, weights_only=True if path else None)
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert rates == pytest.approx([0.01] * 3)
+
+
+def test_only_epsilons_beside_the_size_of_gradients_are_scaled():
+    for optimizer, scaled in ((torch.optim.RMSprop, True), (torch.optim.Adadelta, False)):
+        group = fit(tiny(BBB(), optimizer=optimizer)).optimizers[0].param_groups[0]
+        default = optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["eps"]
+        assert group["eps"] == (default / 400 if scaled else default)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from bnn_lightning import LRT, BayesianModule, LeNet, LinearDecay
+from bnn_lightning import BBB, LRT, BayesianModule, LearntScale, LeNet, LinearDecay, ScaleMixture, bayesianize
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.deprecated import BayesianClassifier
@@ -107,6 +107,16 @@ def test_a_record_of_format_1_is_todays():
     committed = Record.read(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
     assert committed.training.caveats == []
     assert committed.training.score == pytest.approx(0.97848, abs=1e-5)
+
+
+def test_buffers_that_other_priors_had_are_left_out():
+    # Earlier releases saved mean and sigma of a normal prior beside a mixture too.
+    for prior in (ScaleMixture(), LearntScale()):
+        layer = bayesianize(torch.nn.Linear(3, 2), BBB(prior=prior))
+        state = layer.state_dict() | {"weight.prior_mu": torch.zeros(()), "bias.prior_sigma": torch.ones(())}
+        layer.load_state_dict(state)
+        with pytest.raises(RuntimeError, match="Unexpected key"):
+            layer.load_state_dict(state | {"weight.other": torch.zeros(())})
 
 
 class TestOnTheCommandLine:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class Gaussian(Posterior):
             if isinstance(value, Tensor):
                 self.register_buffer(f"prior_{name}", value)
                 self._prior_tensors.append(name)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Earlier releases saved mean and sigma of a normal prior beside every other prior too.
+        for name in {"mu", "sigma"} - set(self._prior_tensors):
+            state_dict.pop(f"{prefix}prior_{name}", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def prior(self) -> Prior:
