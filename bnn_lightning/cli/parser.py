@@ -5,6 +5,7 @@ import re
 import sys
 from difflib import get_close_matches
 from inspect import isabstract, signature
+from shutil import get_terminal_size
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -79,7 +80,8 @@ class ShortHelp(DefaultHelpFormatter):
             super().add_argument(action)
 
     def __init__(self, prog: str, **kwargs: Any):
-        super().__init__(prog, max_help_position=32, width=110, **kwargs)
+        width = min(get_terminal_size((110, 24)).columns, 110)
+        super().__init__(prog, max_help_position=32, width=width, **kwargs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help or "").strip()

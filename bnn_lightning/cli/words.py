@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,7 +35,15 @@ def _config_in_todays_words(file: str, say: Say) -> str:
     if not isinstance(config, dict):
         return file
     upgraded = upgraded_config(config, say)
-    return file if upgraded == config else yaml.safe_dump(upgraded)
+    return file if upgraded == config else yaml.safe_dump(_with_absolute_files(upgraded, Path(file).parent))
+
+
+def _with_absolute_files(value: Any, folder: Path) -> Any:
+    """A config whose names of other config files, which are relative to ``folder``, can be read from anywhere."""
+    if isinstance(value, dict):
+        return {key: _with_absolute_files(inner, folder) for key, inner in value.items()}
+    is_name = isinstance(value, str) and value.endswith((".yaml", ".yml", ".json"))
+    return str((folder / value).resolve()) if is_name and (folder / value).is_file() else value
 
 
 def value_of(flag: str, words: Sequence[str]) -> str | None:

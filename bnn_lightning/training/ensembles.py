@@ -11,11 +11,14 @@ _FREE = ("sampling", "init_from")
 
 
 def first_difference(record: Record, other: Record) -> str | None:
-    """The first setting of model or data that tells two checkpoints' networks apart by more than their seeds."""
+    """The first setting of model or data that tells two checkpoints' networks apart by more than their seeds.
+
+    A setting that one of them does not name is one that its release did not have.
+    """
     first, second = (_flat_settings(each.config or {}) for each in (record, other))
-    for name in sorted(first.keys() | second.keys()):
-        if first.get(name) != second.get(name):
-            return f"--{name.replace('init_args.', '')} ({first.get(name)} and {second.get(name)})"
+    for name in sorted(first.keys() & second.keys()):
+        if first[name] != second[name]:
+            return f"--{name.replace('init_args.', '')} ({first[name]} and {second[name]})"
     return None
 
 
@@ -51,10 +54,14 @@ def _flat_settings(config: dict[str, Any]) -> dict[str, Any]:
     model = {name: value for name, value in config["model"].items() if name not in _FREE}
     settings = _flat("model", model) | _flat("data", config["data"])
     settings.pop("model.inference.init_args.samples", None)  # of a training step: they say nothing about a network
+    own_rate = settings.pop("model.inference.init_args.optimizer.init_args.lr", None)
+    if settings.get("model.inference.init_args.lr") is None and own_rate is not None:
+        settings["model.inference.init_args.lr"] = own_rate
     return settings
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {key: inner for part in value for key, inner in _flat(f"{name}.{part}", value[part]).items()}
-    return {name: value}
+    # A part that is not there differs from any that is.
+    return {name: value, f"{name}.class_path": None} if value is None else {name: value}

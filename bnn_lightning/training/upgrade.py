@@ -1,11 +1,13 @@
 """Names of earlier releases, in the words of this one: of settings, classes and fields of checkpoints."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
+import yaml
 
 from bnn_lightning.evaluation.sampler import Sampling
 from bnn_lightning.inference import Variational
@@ -27,7 +29,7 @@ _SETTINGS = {
     "test_seed": "sampling.seed",
 }
 _WORDS = {
-    "inference.optimizer": {"adam": "torch.optim.Adam", "sgd": "torch.optim.SGD"},
+    "optimizer": {"adam": "torch.optim.Adam", "sgd": "torch.optim.SGD"},
     "noise_on": {"W": "weights", "B": "outputs"},
     "format": {"dense": "Pt2"},
 }
@@ -76,23 +78,34 @@ def upgraded_config(config: Mapping[str, Any], say: Say | None = None) -> dict[s
     upgraded = _upgraded_values(config, say)
     if not isinstance(model := upgraded.get("model"), dict):
         return upgraded
-    moved: dict[str, Any] = {}
-    for old in [name for name in model if name in _SETTINGS]:
-        new, value = _SETTINGS[old], model.pop(old)
-        if old == "momentum" and not value:
-            continue
-        _note(say, f"model.{old}", f"model.{new}")
-        moved[new] = _WORDS.get(new, {}).get(value, value) if isinstance(value, str) else value
-    if "inference.optimizer" in moved:
-        optimizer = moved["inference.optimizer"]
-        momentum = moved.pop("inference.optimizer.momentum", None)
-        settings = {} if momentum is None else {"init_args": {"momentum": momentum}}
-        if isinstance(optimizer, str):
-            moved["inference.optimizer"] = {"class_path": optimizer} | settings
-    for name, value in moved.items():
-        group, _, key = name.partition(".")
-        _put(model, group, key, value)
+    given = {name: model.pop(name) for name in list(model) if name in _SETTINGS}
+    for name in given:
+        _note(say, f"model.{name}", f"model.{_SETTINGS[name]}")
+    momentum = given.pop("momentum", None)
+    for name, value in given.items():
+        group, _, key = _SETTINGS[name].partition(".")
+        _put(model, group, key, _optimizer_of(value) if name == "optimizer" else value)
+    if momentum is not None:
+        _put_momentum(model, momentum, say)
     return upgraded
+
+
+def _optimizer_of(value: Any) -> Any:
+    return {"class_path": _WORDS["optimizer"].get(value, value)} if isinstance(value, str) else value
+
+
+def _put_momentum(model: dict[str, Any], momentum: Any, say: Say | None) -> None:
+    """Momentum was a setting of the model; it belongs to torch.optim.SGD now."""
+    inference = model.get("inference")
+    settings = inference.get("init_args", inference) if isinstance(inference, dict) else {}
+    optimizer = _optimizer_of(settings.get("optimizer")) if isinstance(settings, dict) else None
+    if isinstance(optimizer, dict) and (momentum or str(optimizer.get("class_path")).endswith("SGD")):
+        settings["optimizer"] = optimizer
+        optimizer.setdefault("init_args", {}).setdefault("momentum", momentum)
+    elif momentum:
+        _put(model, "inference", "optimizer", {"class_path": "torch.optim.SGD", "init_args": {"momentum": momentum}})
+    elif optimizer is None and say is not None:
+        say("model.momentum 0 is left out: set model.inference.optimizer.momentum where torch.optim.SGD is chosen.")
 
 
 def _put(model: dict[str, Any], group: str, key: str, value: Any) -> None:
@@ -103,7 +116,7 @@ def _put(model: dict[str, Any], group: str, key: str, value: Any) -> None:
             settings = model["inference"] = {"class_path": "bnn_lightning.Variational"}
         elif isinstance(settings, str):
             settings = model["inference"] = {"class_path": settings}
-        if isinstance(settings, dict) and "class_path" in settings:
+        if isinstance(settings, dict) and ("class_path" in settings or "init_args" in settings):
             settings = settings.setdefault("init_args", {})
     elif settings is None:
         settings = model[group] = {}
@@ -155,14 +168,26 @@ def upgraded_words(words: list[str], say: Say | None = None) -> list[str]:
                 _note(say, name.removeprefix("--"), flag.removeprefix("--"))
             # An optimizer that is named after its momentum would forget it.
             target = late if flag.startswith("--model.inference.optimizer.") else upgraded
-            target.append(f"{flag}{equals}{_value(flag, value)}")
+            target.append(f"{flag}{equals}{_value(flag, value, say)}")
         else:
-            target.append(_value(flag, word))
+            target.append(_value(flag, word, say))
     return upgraded + late
 
 
-def _value(flag: str, value: str) -> str:
-    return upgraded_word(flag.removeprefix("--").removeprefix("model.").removeprefix("method."), value)
+def _value(flag: str, value: str, say: Say | None) -> str:
+    """The value of a flag: a word, or settings in braces."""
+    name = flag.rpartition(".")[2].removeprefix("--")
+    if not value.startswith(("{", "[")):
+        return upgraded_word(name, value)
+    try:
+        settings = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value  # the parser says what is wrong with it
+    if flag == "--model" and isinstance(settings, dict):
+        upgraded = upgraded_config({"model": settings}, say)["model"]
+    else:
+        upgraded = _upgraded_values(settings, say, name)
+    return value if upgraded == settings else json.dumps(upgraded)
 
 
 def _note(say: Say | None, old: str, new: str) -> None:
@@ -181,9 +206,16 @@ def upgraded_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         else:
             upgraded[name] = value
     momentum = groups["inference"].pop("optimizer.momentum", 0.0)
-    if "optimizer" in groups["inference"]:
-        kind = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=momentum)}
-        groups["inference"]["optimizer"] = kind[groups["inference"]["optimizer"]]
+    optimizer = groups["inference"].get("optimizer", "adam")
+    if optimizer not in ("adam", "sgd") or (momentum and optimizer == "adam"):
+        raise ValueError(f"optimizer must be adam, or sgd with momentum, got {optimizer!r} and {momentum}.")
+    if optimizer == "sgd":
+        groups["inference"]["optimizer"] = partial(torch.optim.SGD, momentum=momentum)
+    else:
+        groups["inference"].pop("optimizer", None)
+    for group in groups:
+        if groups[group] and group in arguments:
+            raise ValueError(f"{group} must have all of its settings, got {', '.join(groups[group])} beside it.")
     if groups["inference"]:
         upgraded["inference"] = Variational(**groups["inference"])
     if groups["sampling"]:

@@ -1,5 +1,6 @@
 """Checkpoints, configs and names of earlier releases go on working, and the new names are said once."""
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from bnn_lightning import BBB, LRT, BayesianModule, LearntScale, LeNet, LinearDe
 from bnn_lightning.cli import main
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.deprecated import BayesianClassifier
+from bnn_lightning.training.ensembles import first_difference
 from bnn_lightning.training.upgrade import upgraded_arguments, upgraded_config, upgraded_words
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
@@ -85,6 +87,53 @@ def test_every_flag_of_an_earlier_command_line_has_its_place():
     assert len(notes) == 4
 
 
+def test_settings_in_braces_are_upgraded_too():
+    words = ["fit", "--model", "{lr: 0.1, test_samples: 4}", "--model.method", "{init_args: {noise_on: B}}"]
+    model = {"inference": {"class_path": "bnn_lightning.Variational", "init_args": {"lr": 0.1}}}
+    _, _, first, _, second = upgraded_words(words)
+    assert json.loads(first) == model | {"sampling": {"test_samples": 4}}
+    assert json.loads(second) == {"init_args": {"noise_on": "outputs"}}
+    assert upgraded_words(["fit", "--data.ood", "[NotMNIST]"]) == ["fit", "--data.ood", "[NotMNIST]"]
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [
+        ({"optimizer": "sgd", "momentum": 0.0}, {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.0}}),
+        ({"momentum": 0.9}, {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9}}),
+        ({"optimizer": "adam", "momentum": 0.0}, {"class_path": "torch.optim.Adam"}),
+        (
+            {"momentum": 0.9, "inference": {"init_args": {"optimizer": "torch.optim.SGD"}}},
+            {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9}},
+        ),
+    ],
+)
+def test_momentum_goes_to_the_optimizer(model, optimizer):
+    inference = upgraded_config({"model": model})["model"]["inference"]
+    assert inference["init_args"] == {"optimizer": optimizer}
+
+
+def test_a_momentum_that_cannot_be_placed_is_said():
+    notes = []
+    assert upgraded_config({"model": {"momentum": 0.0}}, notes.append) == {"model": {}}
+    assert "model.momentum 0 is left out" in notes[-1]
+
+
+def test_old_and_new_checkpoints_of_one_command_make_an_ensemble():
+    def record(model):
+        config = {"seed_everything": 0, "name": "a", "model": model, "data": {"class_path": "D"}, "trainer": {}}
+        return Record.from_contents({"bnn_lightning": {"format_version": 2, "config": config}})
+
+    old = upgraded_config({"model": {"network": {"class_path": "N"}, "method": {"class_path": "LRT"}, "lr": 0.001}})
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.001, "eps": 1e-8}}
+    settings = {"lr": None, "optimizer": adam, "samples": 2}
+    new = old["model"] | {"inference": {"class_path": "bnn_lightning.Variational", "init_args": settings}}
+    assert first_difference(record(old["model"]), record(new)) is None
+    assert first_difference(record(old["model"]), record(new | {"method": None})).startswith("--model.method")
+    other = new | {"inference": {"class_path": "bnn_lightning.Variational", "init_args": settings | {"lr": 0.1}}}
+    assert first_difference(record(old["model"]), record(other)) == "--model.inference.lr (0.001 and 0.1)"
+
+
 def test_names_of_python_warn_and_mean_the_same():
     settings = {"lr": 0.01, "optimizer": "sgd", "momentum": 0.9, "lr_schedule": LinearDecay(), "test_samples": 4}
     with pytest.warns(FutureWarning, match="^BayesianClassifier is called BayesianModule now"):
@@ -145,6 +194,12 @@ class TestOnTheCommandLine:
             "bnn: model.kl_weight.length is called model.inference.kl_weight.length now.",
             "bnn: model.test_samples is called model.sampling.test_samples now.",
         ]
+
+    def test_an_earlier_config_file_may_name_files_beside_it(self):
+        Path("sub").mkdir()
+        Path("sub/data.yaml").write_text("class_path: MNIST5k\ninit_args: {train_subset: 600}\n")
+        Path("sub/old.yaml").write_text("model: {network: LeNet, lr: 0.07}\ndata: data.yaml\n")
+        assert main(["fit", "--config", "sub/old.yaml", "--trainer.fast_dev_run", "true"]) == 0
 
     def test_an_earlier_config_file_works(self, capsys):
         model = OLD_MODEL | {"method": {"class_path": "VariationalB", "init_args": {"noise_on": "B"}}, "only": "*"}

@@ -59,7 +59,7 @@ def load_verb(class_path: str) -> Verb:
     """
     module, _, name = class_path.rpartition(".")
     try:
-        verb = getattr(import_module(module), name)
+        verb = getattr(import_module(module), name, None)
     except Exception as error:  # a file of somebody else's can raise anything
         if module.startswith(f"{__package__}."):
             raise  # a fault of this program, whose traceback says where
