@@ -47,7 +47,7 @@ DOORS = {
     "deployment": ({"core", "compression", "files"}, {"torch"}),
     "training": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "networks", "files", "randomness"},
-        {"torch", "torchmetrics", "lightning", "jsonargparse"},
+        {"torch", "torchmetrics", "lightning", "jsonargparse", "yaml"},
     ),
     "reporting": (
         {"core", "likelihoods", "evaluation", "compression", "training", "data", "files"},

@@ -192,7 +192,7 @@ def one_sentence(message: str, verb: str = "fit") -> str:
         r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
     ):
         return f"{flag} must be the class path of a subclass of {match[1]}, got {match[2]}."
-    if nested := re.search(r"NestedArg\(key='([\w.]+)'", message):
+    if nested := re.search(r"NestedArg\(key='([\w.]*\bhelp)'", message):
         return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
     base = PARTS.get(flag.removeprefix("--"))
     if match := re.search(r"Expected a dot import path string: (.*)", message):

@@ -101,14 +101,14 @@ def test_every_method_is_under_contract_with_every_word_that_it_takes():
     assert {type(method) for method, _ in METHODS.values()} == our_methods
     for kind in our_methods:
         tried = [method for method, _ in METHODS.values() if type(method) is kind]
-        for base in kind.__mro__:
-            for setting, type_ in inspect.get_annotations(base, eval_str=True).items():
-                if setting not in kind.__dataclass_fields__:
-                    continue  # a constant of the class
-                if setting == "parametrisation" and kind is not Sparse:
-                    continue  # the code is one: all three are tried over all methods
-                words = {word for word in getattr(type_, "__args__", ()) if isinstance(word, str)}
-                assert words <= {getattr(method, setting) for method in tried if hasattr(method, setting)}
+        annotations = {}  # the last word on a setting is that of the class itself
+        for base in reversed(kind.__mro__):
+            annotations |= inspect.get_annotations(base, eval_str=True)
+        for setting in kind.__dataclass_fields__:
+            if setting == "parametrisation" and kind is not Sparse:
+                continue  # the code is one: all three are tried over all methods
+            words = {word for word in getattr(annotations[setting], "__args__", ()) if isinstance(word, str)}
+            assert words <= {getattr(method, setting) for method in tried}
 
 
 def covariance_of_the_outputs(name, plain, layer, x):
