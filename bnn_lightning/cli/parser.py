@@ -5,7 +5,6 @@ import re
 import sys
 from difflib import get_close_matches
 from inspect import isabstract, signature
-from shutil import get_terminal_size
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -80,8 +79,7 @@ class ShortHelp(DefaultHelpFormatter):
             super().add_argument(action)
 
     def __init__(self, prog: str, **kwargs: Any):
-        width = min(get_terminal_size((110, 24)).columns, 110)
-        super().__init__(prog, max_help_position=32, width=width, **kwargs)
+        super().__init__(prog, max_help_position=32, width=110, **kwargs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help or "").strip()
