@@ -96,8 +96,12 @@ from .networks import LeNet as LeNet
 from .networks import LeNet5Caffe as LeNet5Caffe
 from .networks import LeNet300100 as LeNet300100
 from .networks import Network as Network
+from .networks import ResNet18 as ResNet18
+from .networks import ResNet20 as ResNet20
 from .networks import SKNet as SKNet
 from .networks import ThreeConvThreeFC as ThreeConvThreeFC
+from .networks import ViTTiny as ViTTiny
+from .networks import WideResNet as WideResNet
 from .networks import multiply_adds as multiply_adds
 from .training.deprecated import BayesianClassifier as BayesianClassifier
 from .training.module import BayesianModule as BayesianModule

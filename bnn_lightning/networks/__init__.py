@@ -3,7 +3,9 @@
 from bnn_lightning.networks.base import Activation, Network, multiply_adds
 from bnn_lightning.networks.classics import MLP, AlexNet, ThreeConvThreeFC
 from bnn_lightning.networks.lenet import LeNet, LeNet5Caffe, LeNet300100
+from bnn_lightning.networks.residual import ResNet18, ResNet20, WideResNet
 from bnn_lightning.networks.study_nets import BaseCNN, BatchNormMLP, CIFARNet, SKNet
+from bnn_lightning.networks.transformer import ViTTiny
 
 __all__ = [
     "MLP",
@@ -16,7 +18,11 @@ __all__ = [
     "LeNet5Caffe",
     "LeNet300100",
     "Network",
+    "ResNet18",
+    "ResNet20",
     "SKNet",
     "ThreeConvThreeFC",
+    "ViTTiny",
+    "WideResNet",
     "multiply_adds",
 ]
