@@ -44,7 +44,7 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
         return {
             name: posterior.log_alpha()
             for name, posterior in random_tensors(net)
-            if name.split(".")[-1] == "weight" and not isinstance(posterior, Point)
+            if "bias" not in name.split(".")[-1] and not isinstance(posterior, Point)
         }
 
 

@@ -1,23 +1,35 @@
 """Conversion between plain and Bayesian networks: bayesianize, to_plain, and loading the weights of a plain network."""
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from bnn_lightning.core.layers import BayesianLayer
+from bnn_lightning.core.attention import RandomAttention, is_attention
+from bnn_lightning.core.drawn_layers import NORMS, DrawnLayer, can_be_drawn
+from bnn_lightning.core.layers import BayesianLayer, RandomLayer
 from bnn_lightning.core.methods.base import Method
-from bnn_lightning.core.ops import layer_kinds
+from bnn_lightning.core.ops import kind_of, layer_kinds
 
 
 def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*") -> nn.Module:
     """A copy of ``net`` in which the layers whose names match ``only`` are random under ``method``.
 
-    Layers of registered kinds can become random: Linear, Conv1d, Conv2d and those registered by
-    :func:`~bnn_lightning.layer_kind`. Their values, trained or not, become the posterior means, unless the method draws
-    the means itself. A layer that is used in two places stays one layer. ``net`` is not changed.
+    Layers of these kinds can become random: Linear and convolutions, transposed ones included (:class:`BayesianLayer`,
+    also for kinds registered by :func:`~bnn_lightning.layer_kind`); MultiheadAttention; Embedding, Bilinear, RNN, LSTM
+    and GRU, of whose weights one draw serves a forward pass; and classes derived from these that do not change what
+    they compute. Their values, trained or not, become the posterior means, unless the method draws the means itself. A
+    layer that is used in two places stays one layer, and tensors that are not trained (``requires_grad`` false) give
+    posteriors that are not. ``net`` is not changed. A warning names other layers with weights: these do not change.
+
+    Weights with parametrisations, such as weight norm and spectral norm, become random as they are: their values are
+    the means, and the parametrisation ends there, because it would hold for the mean and for no draw.
 
     Some methods have a noise variance for each channel that was flattened into a linear layer. The number of channels
     is known where convolution, Flatten and linear layer are in the same ``nn.Sequential``; elsewhere each input feature
@@ -26,29 +38,41 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     Args:
         net: any network; ``bayesianize(resnet18(), LRT())`` works.
         method: for example ``LRT(prior_sigma=0.1)``.
-        only: one pattern for layer names or several, with wildcards: ``"fc*"``, ``["conv1", "fc3"]``.
+        only: one pattern for layer names or several, with wildcards: ``"fc*"``, ``["conv1", "fc3"]``. A pattern after
+            ``!`` leaves layers out: ``["*", "!head"]``. The scales and shifts of norm layers are random where ``only``
+            has their class, as in ``["*", "BatchNorm2d"]``.
 
     Raises:
-        ValueError: when a pattern of ``only`` matches no layer that can be random, or when two layers share a weight.
+        ValueError: when a pattern of ``only`` matches no layer that can be random, when two layers share a weight, or
+            when the sizes of a lazy layer are not known yet.
     """
     patterns = [only] if isinstance(only, str) else list(only)
-    holder = nn.ModuleDict({"net": copy.deepcopy(net)})  # a parent also for `net`, which may itself be such a layer
+    _refuse_lazy_layers(net)
+    holder = nn.ModuleDict({"net": _copy(net)})  # a parent also for `net`, which may itself be such a layer
     names: dict[nn.Module, str] = {}
+    norms: dict[nn.Module, str] = {}
+    inside: set[nn.Module] = set()
     for name, module in holder.named_modules():
-        if type(module) in layer_kinds():
-            names[module] = name.removeprefix("net").removeprefix(".")
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names.values()):
-            raise ValueError(
-                f"only={pattern!r} names no layer that can be random; this network has: "
-                f"{', '.join(names.values()) or 'no layer of a kind that can be'}."
-            )
-    chosen = {layer for layer, name in names.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        if module not in inside and _can_be_random(module):
+            (norms if isinstance(module, NORMS) else names)[module] = name.removeprefix("net").removeprefix(".")
+            inside |= set(module.modules())
+    chosen = _chosen(names, norms, patterns)
     _refuse_tied_weights(holder, chosen, names)
+    if "*" in patterns:
+        _warn_of_others(holder, inside)
     channels = _flattened_channels(holder)
-    return _with_replaced_modules(
-        holder, {layer: BayesianLayer(layer, method, channels.get(layer)) for layer in names if layer in chosen}
-    )
+    return _with_replaced_modules(holder, {layer: _random(layer, method, channels.get(layer)) for layer in chosen})
+
+
+def _can_be_random(layer: nn.Module) -> bool:
+    return kind_of(layer, layer_kinds()) is not None or is_attention(layer) or can_be_drawn(layer)
+
+
+def _random(layer: nn.Module, method: Method, channels: int | None) -> RandomLayer:
+    _end_parametrisations(layer)
+    if kind_of(layer, layer_kinds()) is not None:
+        return BayesianLayer(layer, method, channels)
+    return RandomAttention(layer, method) if is_attention(layer) else DrawnLayer(layer, method)
 
 
 def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -62,51 +86,150 @@ def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Mod
     holder = nn.ModuleDict({"net": copy.deepcopy(net)})
     plain_layers: dict[nn.Module, nn.Module] = {}
     for name, layer in holder["net"].named_modules():
-        if isinstance(layer, BayesianLayer):
-            values: list[Any] = []
-            for tensor_name in ("weight", "bias"):
-                posterior = getattr(layer, tensor_name)
-                value = None if posterior is None else posterior.mean.detach().clone()
+        if isinstance(layer, RandomLayer):
+            values: dict[str, Tensor] = {}
+            for tensor_name, posterior in layer.tensors().items():
                 mask = (keep or {}).get(f"{name}.{tensor_name}".removeprefix("."))
-                values.append(value if value is None or mask is None else value * mask)
-            plain_layers[layer] = layer.op.layer(*values).train(layer.training)
+                mean = posterior.mean.detach().clone()
+                values[tensor_name] = mean if mask is None else mean * mask
+            plain = layer.plain(values).train(layer.training)
+            for tensor_name, posterior in layer.tensors().items():
+                plain.get_parameter(tensor_name).requires_grad_(_is_trained(posterior))
+            layer.hand_hooks_to(plain)
+            plain_layers[layer] = plain
     return _with_replaced_modules(holder, plain_layers)
 
 
 def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Loads the weights of the deterministic twin into ``net``, a bayesianized network, in place.
 
-    The method of each Bayesian layer forms new posteriors from the twin's values, so create optimisers afterwards; all
-    other modules take the twin's tensors unchanged.
+    The method of each random layer forms new posteriors from the twin's values, so create optimisers afterwards; all
+    other modules take the twin's tensors unchanged. What is not trained (``requires_grad`` false) stays so.
 
     Args:
         net: the network to load into.
-        state_dict: of the same network before :func:`bayesianize`, such as a trained one.
+        state_dict: of the same network before :func:`bayesianize`, such as a trained one; also as DataParallel or
+            torch.compile save it, with names that begin with ``module.`` or ``_orig_mod.``.
 
     Raises:
         ValueError: when names or shapes are not those of ``net`` in plain layers.
     """
     twin = to_plain(net)
-    expected, given = twin.state_dict(), dict(state_dict)
+    expected, given = twin.state_dict(), unwrapped_names(state_dict, twin.state_dict())
     for name in sorted(expected.keys() | given.keys()):
         shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{name} must be {shapes[0]} as in this network, got {shapes[1]}.")
     twin.load_state_dict(given)
-    twin_modules = dict(twin.named_modules())
     for name, layer in net.named_modules():
-        if isinstance(layer, BayesianLayer):
-            plain_layer: Any = twin_modules[name]
-            layer.weight = layer.method.weight(plain_layer.weight, layer.op)
-            layer.bias = None if plain_layer.bias is None else layer.method.bias(plain_layer.bias)
-            del given[f"{name}.weight".removeprefix(".")]
-            given.pop(f"{name}.bias".removeprefix("."), None)
+        if isinstance(layer, RandomLayer):
+            layer.start_from(twin.get_submodule(name))
+            for tensor_name in layer.tensors():
+                del given[f"{name}.{tensor_name}".removeprefix(".")]
     net.load_state_dict(given, strict=False)
+
+
+def unwrapped_names(state_dict: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
+    """``state_dict`` without the names that wrappers put before others: DataParallel ``module``, compile ``_orig_mod``.
+
+    Args:
+        state_dict: of a network, wrapped or not.
+        expected: the names of the network without a wrapper, of which none is changed.
+    """
+    given, own = dict(state_dict), {part for name in expected for part in name.split(".")}
+    if "_orig_mod" not in own:
+        given = {".".join(part for part in name.split(".") if part != "_orig_mod"): given[name] for name in given}
+    if given and "module" not in own and all(name.startswith("module.") for name in given):
+        given = {name.removeprefix("module."): value for name, value in given.items()}
+    return given
+
+
+def _is_trained(posterior: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in posterior.parameters())
 
 
 def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
     """Names and modules of all children, a module that occurs twice also twice; ``named_children()`` gives it once."""
     return [(name, child) for name, child in chain._modules.items() if child is not None]
+
+
+def _copy(net: nn.Module) -> nn.Module:
+    """A copy of ``net``, also where hooks have computed weights, which torch does not copy."""
+    computed = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    memo = {id(value): value.detach().clone() for value in computed if not value.is_leaf}
+    try:
+        return copy.deepcopy(net, memo)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"net must be a network that can be copied, got one that cannot: {error}.") from error
+
+
+def _refuse_lazy_layers(net: nn.Module) -> None:
+    """Raises ValueError where a lazy layer has no weights yet."""
+    lazy = [name for name, module in net.named_modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
+    if lazy:
+        raise ValueError(
+            f"net must know the sizes of all its layers, got the lazy {lazy[0]}; run a batch through it first."
+        )
+
+
+def _end_parametrisations(layer: nn.Module) -> None:
+    """Gives ``layer`` the weights that its parametrisations compute, as its own."""
+    was_training = layer.training
+    layer.eval()  # a spectral norm goes on with its power iteration in training
+    if parametrize.is_parametrized(layer):
+        # torch's own way to remove them changes the class of the layer, which the network that was copied shares.
+        own: Any = layer.parametrizations
+        values = {name: nn.Parameter(getattr(layer, name).detach(), _is_trained(own[name])) for name in own}
+        layer.__class__ = type(layer).__bases__[0]
+        del layer.parametrizations
+        for name, value in values.items():
+            layer.register_parameter(name, value)
+    for hook in list(layer._forward_pre_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(layer, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(layer, hook.name)
+    layer.train(was_training)
+
+
+def _chosen(names: dict[nn.Module, str], norms: dict[nn.Module, str], patterns: list[str]) -> list[nn.Module]:
+    """The layers that ``patterns`` choose.
+
+    Raises:
+        ValueError: when a pattern matches no layer.
+    """
+    chosen = dict.fromkeys(names) if patterns and patterns[0].startswith("!") else {}
+    for pattern in patterns:
+        wanted = pattern.removeprefix("!")
+        matching = [layer for layer, name in names.items() if fnmatchcase(name, wanted)]
+        matching += [layer for layer in (*names, *norms) if type(layer).__name__ == wanted]
+        if not matching:
+            raise ValueError(
+                f"only={pattern!r} names no layer that can be random; this network has: "
+                f"{', '.join(names.values()) or 'no layer of a kind that can be'}."
+            )
+        for layer in matching:
+            chosen.pop(layer, None)
+            if wanted == pattern:
+                chosen[layer] = None
+    return [layer for layer in (*names, *norms) if layer in chosen]
+
+
+def _warn_of_others(holder: nn.Module, known: set[nn.Module]) -> None:
+    """Warns of layers with weights, tensors of two axes or more, that are of no kind that can be random."""
+    others = []
+    for name, module in holder.named_modules():
+        own = [] if module in known else [value for value in module.parameters(recurse=False) if value.dim() > 1]
+        if own:
+            size = sum(value.numel() for value in own)
+            path = name.removeprefix("net").removeprefix(".") or "the network itself"
+            others.append(f"{path} ({type(module).__name__}, {size:,})")
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(
+            f"these weights are of no layer that can be random and stay deterministic: {', '.join(others[:3])}{more}.",
+            stacklevel=3,
+        )
 
 
 def _with_replaced_modules(holder: nn.ModuleDict, replacements: Mapping[Any, nn.Module]) -> nn.Module:

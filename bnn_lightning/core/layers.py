@@ -1,6 +1,7 @@
-"""BayesianLayer, the one layer class whose weight and bias are random tensors."""
+"""RandomLayer, a layer whose tensors are random; BayesianLayer, that of linear layers and convolutions."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,42 +10,98 @@ from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import op_of
+from bnn_lightning.core.posteriors import Posterior
 
 
-class BayesianLayer(nn.Module):
-    """A plain layer whose weight and bias are random under a method: ``BayesianLayer(nn.Conv2d(3, 16, 5), LRT())``.
+class RandomLayer(nn.Module, ABC):
+    """A layer whose tensors are random under a method.
 
-    ``weight`` and ``bias`` are posteriors, so the parameters are named ``weight.mu``, ``weight.rho``, ``bias.mu`` and
-    so on. Inputs and outputs have the shapes of the plain layer.
+    Each posterior has the name of the tensor that it replaces, so that parameters are named ``weight.mu``,
+    ``weight.rho``, ``bias.mu`` and so on. A tensor that is not trained (``requires_grad`` false) gives a posterior that
+    is not. Forward hooks of the plain layer go over.
 
     ``sampling`` says whether a forward pass draws noise (True, the default) or uses the mean weights (False). It is
     independent of ``train()`` and ``eval()``, which set the mode of batch norm and dropout. To set it for a whole
     network use :func:`~bnn_lightning.core.whole_network.sampling`. ``compiles`` says whether noise is computed by
     compiled code.
-
-    Args:
-        layer: the plain layer, of a kind registered by :func:`~bnn_lightning.core.ops.layer_kind`, such as Linear,
-            Conv1d or Conv2d. The method forms the posteriors from its values.
-        method: how weight and bias are random.
-        channels: for a linear layer behind a Flatten, the number of channels before the flattening; None treats each
-            input feature as a channel.
-
-    Raises:
-        TypeError: when the class of ``layer`` is not exactly a registered one.
-        ValueError: when ``channels`` does not divide the input features.
     """
 
-    def __init__(self, layer: Any, method: Method, channels: int | None = None):
+    def __init__(self, layer: nn.Module, method: Method, names: Iterable[str]):
         super().__init__()
-        self.op: Any = op_of(layer, channels)
         self.method = method
-        self.weight = method.weight(layer.weight, self.op)
-        self.bias = None if layer.bias is None else method.bias(layer.bias)
+        self.names = tuple(names)
+        """Of the tensors that are replaced, as in the plain layer; in a part of it with a dot."""
         self.sampling = True
         self.compiles = False
         self.train(layer.training)
         self.kind = type(layer).__name__
         self._settings = layer.extra_repr()
+        _copy_hooks(layer, self)
+
+    @abstractmethod
+    def posterior_of(self, name: str, value: Tensor) -> Posterior:
+        """The posterior that replaces the tensor of that name, which has that value."""
+
+    @abstractmethod
+    def plain(self, values: Mapping[str, Tensor]) -> nn.Module:
+        """The plain layer with these values as its parameters."""
+
+    @property
+    def examples_are_independent(self) -> bool:
+        """Whether each example of a batch has noise of its own, see :class:`~bnn_lightning.Method`."""
+        return self.method.examples_are_independent
+
+    def start_from(self, layer: nn.Module) -> None:
+        """Forms all posteriors anew from the tensors of ``layer``, a plain layer like the one that was replaced."""
+        for name in self.names:
+            owner, value = name.rpartition(".")[0], _tensor(layer, name)
+            posterior = None if value is None else self.posterior_of(name, value).requires_grad_(value.requires_grad)
+            setattr(self.get_submodule(owner), name.rpartition(".")[2], posterior)
+
+    def hand_hooks_to(self, layer: nn.Module) -> None:
+        """Gives ``layer`` the forward hooks of this one."""
+        _copy_hooks(self, layer)
+
+    def tensors(self) -> dict[str, Posterior]:
+        """The posteriors by the names of the tensors that they replace."""
+        found = {name: _tensor(self, name) for name in self.names}
+        return {name: posterior for name, posterior in found.items() if posterior is not None}
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}({self._settings}), {self.method}"
+
+
+class BayesianLayer(RandomLayer):
+    """A plain layer whose weight and bias are random under a method: ``BayesianLayer(nn.Conv2d(3, 16, 5), LRT())``.
+
+    ``weight`` and ``bias`` are posteriors. Inputs and outputs have the shapes of the plain layer.
+
+    Args:
+        layer: the plain layer, of a kind registered by :func:`~bnn_lightning.core.ops.layer_kind`, such as Linear or a
+            convolution. The method forms the posteriors from its values.
+        method: how weight and bias are random.
+        channels: for a linear layer behind a Flatten, the number of channels before the flattening; None treats each
+            input feature as a channel.
+
+    Raises:
+        TypeError: when ``layer`` is of no registered kind.
+        ValueError: when ``channels`` does not divide the input features.
+    """
+
+    weight: Posterior
+    bias: Posterior | None
+
+    def __init__(self, layer: Any, method: Method, channels: int | None = None):
+        op = op_of(layer, channels)
+        super().__init__(layer, method, ("weight", "bias"))
+        self.op: Any = op
+        self.start_from(layer)
+
+    def posterior_of(self, name: str, value: Tensor) -> Posterior:
+        return self.method.weight(value, self.op) if name == "weight" else self.method.bias(value)
+
+    def plain(self, values: Mapping[str, Tensor]) -> nn.Module:
+        return self.op.layer(values["weight"], values.get("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sampling:
@@ -68,5 +125,13 @@ class BayesianLayer(nn.Module):
 
         return sample
 
-    def extra_repr(self) -> str:
-        return f"{self.kind}({self._settings}), {self.method}"
+
+def _tensor(layer: nn.Module, name: str) -> Any:
+    owner, _, own_name = name.rpartition(".")
+    return getattr(layer.get_submodule(owner), own_name)
+
+
+def _copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    for kind in ("_forward_hooks", "_forward_pre_hooks"):
+        for hooks in (kind, f"{kind}_with_kwargs"):
+            getattr(target, hooks).update(getattr(source, hooks))

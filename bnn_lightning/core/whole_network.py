@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.compiling import compiling
-from bnn_lightning.core.layers import BayesianLayer
+from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.posteriors import Gaussian, Point, Posterior
 from bnn_lightning.core.priors import Normal
@@ -17,27 +17,28 @@ from bnn_lightning.core.priors import Normal
 Objective = Literal["elbo", "regularised", "likelihood"]
 
 
-def bayesian_layers(net: nn.Module) -> list[BayesianLayer]:
-    """The Bayesian layers of ``net``, in its order; a layer that is used twice once."""
-    return [module for module in net.modules() if isinstance(module, BayesianLayer)]
+def bayesian_layers(net: nn.Module) -> list[RandomLayer]:
+    """The random layers of ``net``, in its order; a layer that is used twice once."""
+    return [module for module in net.modules() if isinstance(module, RandomLayer)]
 
 
 def methods_of(net: nn.Module) -> list[Method]:
-    """The distinct methods of the Bayesian layers, in the order of the layers."""
+    """The distinct methods of the random layers, in the order of the layers."""
     return list(dict.fromkeys(layer.method for layer in bayesian_layers(net)))
 
 
 def random_tensors(net: nn.Module) -> Iterator[tuple[str, Posterior]]:
-    """Names and posteriors of the weights and biases of all Bayesian layers: ``("conv1.weight", Gaussian(...))``.
+    """Names and posteriors of the weights and biases of all random layers: ``("conv1.weight", Gaussian(...))``.
+
+    The names are those of the plain network's parameters.
 
     Each tensor occurs once, also if its layer is used twice. Biases that are not random, as under dropout, are among
     them as :class:`~bnn_lightning.Point`.
     """
     for name, module in net.named_modules():
-        if isinstance(module, BayesianLayer):
-            for tensor_name in ("weight", "bias"):
-                if getattr(module, tensor_name) is not None:
-                    yield f"{name}.{tensor_name}".removeprefix("."), getattr(module, tensor_name)
+        if isinstance(module, RandomLayer):
+            for tensor_name, posterior in module.tensors().items():
+                yield f"{name}.{tensor_name}".removeprefix("."), posterior
 
 
 def draw(net: nn.Module) -> dict[str, Tensor]:
@@ -124,8 +125,8 @@ class LayerDescription:
 
     Args:
         name: in the network, such as ``features.conv1``.
-        kind: its class; of a Bayesian layer that of the plain layer.
-        method: of a Bayesian layer; None for a deterministic one.
+        kind: its class; of a random layer that of the plain layer.
+        method: of a random layer; None for a deterministic one.
         random: number of its random weights and biases.
         deterministic: number of its other parameters: weights of a plain layer, biases under dropout, scales of batch
             norm.
@@ -179,12 +180,11 @@ class Description:
 
 def describe(net: nn.Module) -> Description:
     """For each layer of ``net`` with parameters its method, and how many of its weights and biases are random."""
-    layers, inside_bayesian = [], set()
+    layers, inside_random = [], set()
     for name, module in net.named_modules():
-        if isinstance(module, BayesianLayer):
-            inside_bayesian |= set(module.modules())
-            posteriors = [posterior for posterior in (module.weight, module.bias) if posterior is not None]
-            sizes = [(posterior.mean.numel(), isinstance(posterior, Point)) for posterior in posteriors]
+        if isinstance(module, RandomLayer):
+            inside_random |= set(module.modules())
+            sizes = [(part.mean.numel(), isinstance(part, Point)) for part in module.tensors().values()]
             layers.append(
                 LayerDescription(
                     name,
@@ -194,7 +194,7 @@ def describe(net: nn.Module) -> Description:
                     sum(size for size, is_point in sizes if is_point),
                 )
             )
-        elif module not in inside_bayesian and (
+        elif module not in inside_random and (
             count := sum(parameter.numel() for parameter in module.parameters(recurse=False))
         ):
             layers.append(LayerDescription(name, type(module).__name__, None, 0, count))

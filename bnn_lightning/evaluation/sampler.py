@@ -13,8 +13,8 @@ from torch.func import functional_call, vmap
 
 from bnn_lightning.core.conversion import children_in_order, to_plain
 from bnn_lightning.core.kernels.memory import channels_last
-from bnn_lightning.core.layers import BayesianLayer
-from bnn_lightning.core.whole_network import draw, methods_of, random_tensors, sampling
+from bnn_lightning.core.layers import BayesianLayer, RandomLayer
+from bnn_lightning.core.whole_network import bayesian_layers, draw, methods_of, random_tensors, sampling
 
 Draws = Literal["weights", "local", "mean"]
 """How a sample is drawn. ``weights``: one draw of all weights, the same for all images. ``local``: a forward pass as in
@@ -108,7 +108,7 @@ class Sampler:
         self.per_member = 1 if self.draws == "mean" else pooled_samples(samples, members) // members
         self.seed, self.chunk = seed, chunk
         # Several local draws in one batch are independent samples only if the examples of a batch are independent.
-        independent = all(method.examples_are_independent for method in methods_of(net))
+        independent = all(layer.examples_are_independent for layer in bayesian_layers(net))
         self._several_at_once = self.draws == "weights" or independent
         self._split_nets = [
             _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
@@ -183,7 +183,7 @@ def _split_at_first_noise(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Modul
     layers = children_in_order(net)
     num_shared = 0
     for _, layer in children_in_order(bayesian):
-        if any(isinstance(module, BayesianLayer) for module in layer.modules()):
+        if any(isinstance(module, RandomLayer) for module in layer.modules()):
             break
         num_shared += 1
     shared, rest = OrderedDict(layers[:num_shared]), OrderedDict(layers[num_shared:])

@@ -115,11 +115,11 @@ class DropoutOnWeights(VariationalDropout, ABC):
     def weight(self, init: Tensor, op: Op) -> Posterior:
         theta = init.detach().clone()
         if self.noise_on == "outputs":
-            return Multiplicative(theta, self._alpha(init, len(init)), _OverRows(init.dim()), shared=True)
+            return Multiplicative(theta, self._alpha(init, op.out_features), op.over_rows, shared=True)
         if self.alpha != "weight":
             ones = (1,) * (init.dim() - 1)
-            alpha = self._alpha(init, len(init) if self.alpha == "output" else 1, *ones)
-            return Multiplicative(theta, alpha, identity, shared=False)
+            alpha = self._alpha(init, op.out_features if self.alpha == "output" else 1, *ones)
+            return Multiplicative(theta, alpha, op.over_rows if self.alpha == "output" else identity, shared=False)
         if self.parametrisation == "log_alpha":
             return Multiplicative(theta, self._alpha(init, *init.shape), identity, shared=False)
         log_sigma2 = torch.full_like(theta, 2 * math.log(self.sigma_init))
@@ -220,16 +220,3 @@ class Sparse(_SparsifyingDropoutOnWeights):
     objective = "regularised"
 
     parametrisation: Parametrisation = "log_sigma2"
-
-
-@dataclass(frozen=True)
-class _OverRows:
-    """Reshapes ``(out,)`` to ``(out, 1, ...)``, which broadcasts to a weight ``(out, in, ...)`` of ``dimensions`` axes.
-
-    A class and not a function inside a function, so that networks can be pickled.
-    """
-
-    dimensions: int
-
-    def __call__(self, values: Tensor) -> Tensor:
-        return values.view(-1, *(1,) * (self.dimensions - 1))

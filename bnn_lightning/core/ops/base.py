@@ -1,6 +1,6 @@
 """The contract of a layer kind: its arithmetic, and how one value for each channel broadcasts over its tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ class Op(Protocol):
     bias give the mean of the outputs.
 
     Noise and its variance may differ between channels but be constant over an image. They are vectors with one value
-    for each input or output channel; the three ``over_`` methods reshape them.
+    for each input or output channel; the four ``over_`` methods reshape them.
     """
 
     @property
@@ -25,6 +25,11 @@ class Op(Protocol):
     @property
     def in_channels(self) -> int:
         """Number of input channels; of a linear layer behind a Flatten, the channels before the flattening."""
+        ...
+
+    @property
+    def out_features(self) -> int:
+        """Number of output features of a linear layer, of output channels of a convolution."""
         ...
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -41,6 +46,10 @@ class Op(Protocol):
 
     def over_weights(self, values: Tensor) -> Tensor:
         """``(in_features,)`` or ``(in_channels,)`` in a shape that broadcasts to the weight, along its inputs."""
+        ...
+
+    def over_rows(self, values: Tensor) -> Tensor:
+        """``(out_features,)`` in a shape that broadcasts to the weight, along its outputs."""
         ...
 
     def example_shape(self, x: Tensor) -> torch.Size:
@@ -61,8 +70,8 @@ def layer_kind(*kinds: type[nn.Module]) -> Callable[[MakeOp], MakeOp]:
     """A decorator for the function that creates the op of a layer: registers layers of these classes as a kind.
 
     The function takes the layer, and the number of channels flattened into it or None if that is not known. The layer
-    must have attributes ``weight`` and ``bias``, of which the bias may be None. Derived classes are not registered,
-    because they may compute something else.
+    must have attributes ``weight`` and ``bias``, of which the bias may be None. Derived classes that do not change the
+    arithmetic belong to the kind, see :func:`kind_of`.
     """
 
     def register(make_op: MakeOp) -> MakeOp:
@@ -73,8 +82,28 @@ def layer_kind(*kinds: type[nn.Module]) -> Callable[[MakeOp], MakeOp]:
 
 
 def layer_kinds() -> tuple[type, ...]:
-    """The classes of layers that can be random. Classes derived from them are not included."""
+    """The classes of layers that are registered as a kind."""
     return tuple(_KINDS)
+
+
+# What a derived class may define without computing something else.
+_HARMLESS = frozenset({"__init__", "extra_repr", "reset_parameters", "_get_name"})
+
+
+def kind_of(layer: nn.Module, kinds: Iterable[type]) -> type | None:
+    """The class among ``kinds`` that ``layer`` computes as: its own, or one that it derives from and does not change.
+
+    A derived class changes the arithmetic where it overrides a method of that class, such as ``forward``; then, and
+    where there is no such class, the result is None. Of a layer with parametrisations the class beneath them counts.
+    """
+    kinds = set(kinds)
+    changed: set[str] = set()
+    for kind in type(layer).__mro__:
+        if kind in kinds:
+            overridden = {name for name in changed if callable(getattr(kind, name, None))}
+            return None if overridden - _HARMLESS else kind
+        changed |= vars(kind).keys() - vars(object).keys() | vars(kind).keys() & {"__call__"}
+    return None
 
 
 def op_of(layer: nn.Module, channels: int | None = None) -> Op:
@@ -85,12 +114,13 @@ def op_of(layer: nn.Module, channels: int | None = None) -> Op:
         channels: number of channels that were flattened into a linear layer; None if that is not known.
 
     Raises:
-        TypeError: when the class of ``layer`` is not exactly a registered one.
+        TypeError: when ``layer`` is of no registered kind.
     """
-    if type(layer) not in _KINDS:
+    kind = kind_of(layer, _KINDS)
+    if kind is None:
         known = ", ".join(sorted(kind.__name__ for kind in _KINDS))
         raise TypeError(f"layer must be one of {known}, got {type(layer).__name__}.")
-    return _KINDS[type(layer)](layer, channels)
+    return _KINDS[kind](layer, channels)
 
 
 def with_values(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:

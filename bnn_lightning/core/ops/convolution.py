@@ -1,4 +1,4 @@
-"""Conv1d and Conv2d as an op."""
+"""Convolutions of one to three dimensions, and transposed ones, as an op."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from bnn_lightning.core.ops.base import layer_kind, with_values
 
+_CONVOLVE: Any = (F.conv1d, F.conv2d, F.conv3d)
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLVE_TRANSPOSED: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+_TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 @dataclass(frozen=True)
 class ConvOp:
-    """``F.conv1d`` or ``F.conv2d`` with a layer's stride, padding, dilation, groups and padding mode.
+    """``F.conv1d``, ``F.conv2d`` or ``F.conv3d`` with a layer's stride, padding, dilation, groups and padding mode.
 
-    Inputs and outputs are ``(batch, channels, width)`` or ``(batch, channels, height, width)``.
+    Inputs and outputs are ``(batch, channels, width)``, ``(batch, channels, height, width)`` or ``(batch, channels,
+    depth, height, width)``.
     """
 
     in_channels: int
@@ -31,12 +37,16 @@ class ConvOp:
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self.edges, mode=self.padding_mode), (0,) * self.dimensions
-        convolve = F.conv1d if self.dimensions == 1 else F.conv2d
+        convolve = _CONVOLVE[self.dimensions - 1]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     @property
     def in_features(self) -> int:
         return self.in_channels
+
+    @property
+    def out_features(self) -> int:
+        return self.out_channels
 
     def over_inputs(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * self.dimensions)
@@ -44,13 +54,18 @@ class ConvOp:
     over_outputs = over_inputs
 
     def over_weights(self, values: Tensor) -> Tensor:
-        # Each output channel has weights for the input channels of its own group only.
-        rows = values.view(self.groups, -1).repeat_interleave(self.out_channels // self.groups, 0)
-        return rows.view(*rows.shape, *(1,) * self.dimensions)
+        return self._across_groups(values, self.out_channels)
+
+    def over_rows(self, values: Tensor) -> Tensor:
+        return values.view(-1, 1, *(1,) * self.dimensions)
+
+    def _across_groups(self, values: Tensor, rows: int) -> Tensor:
+        """Each of the weight's ``rows`` has weights for the channels of its own group only."""
+        table = values.view(self.groups, -1).repeat_interleave(rows // self.groups, 0)
+        return table.view(*table.shape, *(1,) * self.dimensions)
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        kind = nn.Conv1d if self.dimensions == 1 else nn.Conv2d
-        layer = kind(
+        layer = _LAYERS[self.dimensions - 1](
             self.in_channels,
             self.out_channels,
             tuple(weight.shape[2:]),  # type: ignore[arg-type]
@@ -68,16 +83,57 @@ class ConvOp:
         return torch.Size((*x.shape[: -self.dimensions], *(1,) * self.dimensions))
 
 
-@layer_kind(nn.Conv1d, nn.Conv2d)
+@dataclass(frozen=True)
+class TransposedConvOp(ConvOp):
+    """``F.conv_transpose1d``, ``2d`` or ``3d``; the weight is ``(in_channels, out_channels / groups, ...)``."""
+
+    output_padding: tuple[int, ...] = ()
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolve = _CONVOLVE_TRANSPOSED[self.dimensions - 1]
+        return convolve(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+
+    def over_weights(self, values: Tensor) -> Tensor:
+        return values.view(-1, 1, *(1,) * self.dimensions)
+
+    def over_rows(self, values: Tensor) -> Tensor:
+        return self._across_groups(values, self.in_channels)
+
+    def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+        layer = _TRANSPOSED_LAYERS[self.dimensions - 1](
+            self.in_channels,
+            self.out_channels,
+            tuple(weight.shape[2:]),  # type: ignore[arg-type]
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.output_padding,  # type: ignore[arg-type]
+            self.groups,
+            bias is not None,
+            self.dilation,  # type: ignore[arg-type]
+            device="meta",
+        )
+        return with_values(layer, weight, bias)
+
+
+def _settings(layer: Any) -> dict[str, Any]:
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "dimensions": len(layer.kernel_size),
+        "stride": tuple(layer.stride),
+        "padding": layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
+        "dilation": tuple(layer.dilation),
+        "groups": layer.groups,
+        "padding_mode": layer.padding_mode,
+        "edges": tuple(layer._reversed_padding_repeated_twice),
+    }
+
+
+@layer_kind(*_LAYERS)
 def _conv_op(layer: Any, channels: int | None) -> ConvOp:
-    return ConvOp(
-        in_channels=layer.in_channels,
-        out_channels=layer.out_channels,
-        dimensions=len(layer.kernel_size),
-        stride=tuple(layer.stride),
-        padding=layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
-        dilation=tuple(layer.dilation),
-        groups=layer.groups,
-        padding_mode=layer.padding_mode,
-        edges=tuple(layer._reversed_padding_repeated_twice),
-    )
+    return ConvOp(**_settings(layer))
+
+
+@layer_kind(*_TRANSPOSED_LAYERS)
+def _transposed_conv_op(layer: Any, channels: int | None) -> TransposedConvOp:
+    return TransposedConvOp(**_settings(layer), output_padding=tuple(layer.output_padding))

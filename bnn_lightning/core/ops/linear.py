@@ -15,6 +15,7 @@ class LinearOp:
 
     in_features: int
     in_channels: int
+    out_features: int
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
@@ -26,6 +27,9 @@ class LinearOp:
         return values
 
     over_weights = over_inputs
+
+    def over_rows(self, values: Tensor) -> Tensor:
+        return values.view(-1, 1)
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         return with_values(nn.Linear(self.in_features, len(weight), bias is not None, device="meta"), weight, bias)
@@ -39,4 +43,4 @@ def _linear_op(layer: nn.Linear, channels: int | None) -> LinearOp:
     channels = channels or layer.in_features
     if layer.in_features % channels:
         raise ValueError(f"channels must divide the layer's {layer.in_features} input features, got {channels}.")
-    return LinearOp(layer.in_features, channels)
+    return LinearOp(layer.in_features, channels, layer.out_features)

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,23 @@ from bnn_lightning.core.kernels.elementwise import at_least_float32
 LOG_ALPHA_THRESHOLD = 3.0
 """Weights with log alpha above this are removed by default: the variance of their noise is 20 times their squared mean,
 a dropout rate of 0.95 (Molchanov et al. 2017, section 4.3)."""
+
+
+class RandomWeightError(TypeError):
+    """A network gives the weight of a random layer to a function, instead of calling the layer.
+
+    Args:
+        posterior: of the weight.
+        function: of torch, which it was given to.
+    """
+
+    def __init__(self, posterior: nn.Module, function: Any):
+        name = getattr(function, "__name__", str(function))
+        super().__init__(
+            f"network gives the weight of a random layer to {name} instead of calling the layer; leave that layer out "
+            'with only=["*", "!NAME"].'
+        )
+        self.posterior = posterior
 
 
 class Posterior(nn.Module, ABC):
@@ -27,6 +45,13 @@ class Posterior(nn.Module, ABC):
     is_symmetric: bool = True
     """Whether ``sample() - mean`` keeps its distribution when the signs of any of its elements are flipped. Flipout
     requires it."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Refuses to be a tensor: a network that reads a layer's weight would be given no draw, or several."""
+        raise RandomWeightError(
+            next(part for part in (*args, *(kwargs or {}).values()) if isinstance(part, cls)), function
+        )
 
     @property
     def width_parameters(self) -> tuple[str, ...]:
