@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -263,7 +263,7 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
     return channels_of
 
 
-def _refuse_tied_weights(net: nn.Module, chosen: set[nn.Module], names: dict[nn.Module, str]) -> None:
+def _refuse_tied_weights(net: nn.Module, chosen: Collection[nn.Module], names: dict[nn.Module, str]) -> None:
     """Raises ValueError when a layer of ``chosen`` shares a parameter with another module."""
     owners: dict[int, nn.Module] = {}
     for module in net.modules():
