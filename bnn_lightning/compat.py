@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bnn_lightning.core.conversion import unwrapped_names
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import BBB, LRT, GaussianMethod
 from bnn_lightning.core.whole_network import kl
@@ -134,14 +135,14 @@ def load_reference_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) 
 
     Args:
         net: the same network in the layers of this module.
-        state_dict: as PyTorch-BayesianCNN saved it.
+        state_dict: as PyTorch-BayesianCNN saved it, also from a DataParallel, whose names begin with ``module.``.
 
     Raises:
         RuntimeError: by torch, when names or shapes do not match.
     """
     renamed = {
         re.sub(r"(^|\.)(W|bias)_(mu|rho)$", lambda key: f"{key[1]}{_TENSOR_NAMES[key[2]]}.{key[3]}", name): value
-        for name, value in state_dict.items()
+        for name, value in unwrapped_names(state_dict, net.state_dict()).items()
     }
     priors = {name: value for name, value in net.state_dict().items() if name.endswith((".prior_mu", ".prior_sigma"))}
     net.load_state_dict(priors | renamed)

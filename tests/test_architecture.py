@@ -40,6 +40,7 @@ DOORS = {
     "randomness": (set(), {"torch", "numpy"}),
     "data": ({"files", "randomness"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "compat": ({"core"}, {"torch"}),
+    "layers": (set(), set()),
     "likelihoods": ({"core"}, {"torch", "torchmetrics"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
     "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),

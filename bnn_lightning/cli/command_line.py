@@ -22,11 +22,12 @@ from torchvision import __version__ as torchvision_version
 import bnn_lightning
 from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.folders import choose_folders
-from bnn_lightning.cli.images import load_images
+from bnn_lightning.cli.images import load_images, probe_first_batch
 from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import check_limit, check_precision, class_name, fit_network_to_data, refuse_nulls
+from bnn_lightning.cli.settings import check_limit, check_precision, class_name, refuse_nulls
 from bnn_lightning.cli.user_errors import user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
 from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
@@ -171,6 +172,8 @@ class CommandLine(LightningCLI):
         # Images come before the run's folders: what is wrong with them shows while nothing has been written.
         if isinstance(self.datamodule, ImageData):
             load_images(self.datamodule, self.verb, self.config, self.checkpoint, self._data_is_given)
+        if self.verb.trains and self.checkpoint is None:
+            probe_first_batch(self.model, self.datamodule)
         self.session = session = Session(
             config=self.config,
             record=self._record(),

@@ -1,6 +1,7 @@
-"""Loads the images that a verb runs on, and refuses those that would make its results mean nothing."""
+"""The images that a verb runs on, and the batch that training begins with: what makes no sense is refused."""
 
 from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule
 
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
@@ -8,6 +9,8 @@ from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData
 from bnn_lightning.training.checkpoints import Record
+from bnn_lightning.training.module import BayesianModule
+from bnn_lightning.training.probe import first_batch, probe
 
 
 def load_images(data: ImageData, verb: Verb, config: Namespace, checkpoint: Record | None, data_is_given: bool) -> None:
@@ -34,6 +37,18 @@ def load_images(data: ImageData, verb: Verb, config: Namespace, checkpoint: Reco
             # Without any data it is the checkpoint's own test set that is predicted.
             data.predicts_test_images = not data_is_given
     data.setup(verb.stage)
+
+
+def probe_first_batch(model: BayesianModule, data: LightningDataModule) -> None:
+    """Runs the first training batch through the network, and has the likelihood look at outputs and labels.
+
+    Raises:
+        ValueError: with what is wrong about them.
+    """
+    first = first_batch(data, is_set_up=isinstance(data, ImageData))
+    if first is not None:
+        num_classes = getattr(data, "num_classes", None)
+        probe(model.network, model.likelihood, first, num_classes if isinstance(num_classes, int) else None)
 
 
 def _refuse_another_split(data: ImageData, verb: Verb, asked: Namespace, trained_on: dict) -> None:

@@ -1,12 +1,10 @@
-"""What a parsed config must be before anything is built from it, and what it takes from network and data."""
+"""What a parsed config must be before anything is built from it."""
 
 from importlib import import_module
-from inspect import signature
 from typing import Any, get_args, get_type_hints
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import instantiate_class
 
 from bnn_lightning.cli.errors import UsageError
 
@@ -64,34 +62,3 @@ def check_precision(trainer: Namespace, model: Namespace) -> None:
             f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
             "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."
         )
-
-
-def fit_network_to_data(config: Namespace) -> None:
-    """Gives the network the data's channels and classes, and the images the size that the network is made for."""
-    network, data = class_of(config.model.network), config.data
-    arguments = signature(network).parameters
-    # A network says its size by an attribute of its class, or by the default of an argument; or takes any.
-    size = getattr(network, "image_size", None)
-    given = data.get("init_args") or Namespace()
-    if "image_size" in arguments:
-        default, asked = arguments["image_size"].default, config.model.network.init_args.get("image_size")
-        if asked != default and given.get("image_size") not in (None, asked):
-            raise ValueError(
-                f"image_size must be one for network and data, got {asked} and {given.image_size}; give one of them."
-            )
-        size = asked if isinstance(asked, int) else size
-    if isinstance(size, int) and "image_size" in given:
-        if given.image_size is None:
-            given.image_size = size
-        elif "image_size" not in arguments and given.image_size != size:
-            raise ValueError(
-                f"image_size must be {size} for {network.__name__}, got {given.image_size}; "
-                "leave it out, and images are resized."
-            )
-    if "image_size" in arguments and given.get("image_size") is not None:
-        config.model.network.init_args.image_size = given.image_size
-    facts = instantiate_class((), data.as_dict())
-    for name in ("in_channels", "num_classes"):
-        value = getattr(facts, name, None)
-        if name in arguments and value:
-            config.model.network.init_args[name] = value

@@ -47,21 +47,30 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
             when the sizes of a lazy layer are not known yet.
     """
     patterns = [only] if isinstance(only, str) else list(only)
-    _refuse_lazy_layers(net)
+    if lazy := lazy_layers(net):
+        raise ValueError(
+            f"net must know the sizes of its layers, got the lazy {lazy[0]}; run a batch through it first."
+        )
     holder = nn.ModuleDict({"net": _copy(net)})  # a parent also for `net`, which may itself be such a layer
-    names: dict[nn.Module, str] = {}
-    norms: dict[nn.Module, str] = {}
-    inside: set[nn.Module] = set()
-    for name, module in holder.named_modules():
-        if module not in inside and _can_be_random(module):
-            (norms if isinstance(module, NORMS) else names)[module] = name.removeprefix("net").removeprefix(".")
-            inside |= set(module.modules())
+    names, norms = _candidates(holder["net"])
     chosen = _chosen(names, norms, patterns)
     _refuse_tied_weights(holder, chosen, names)
     if "*" in patterns:
-        _warn_of_others(holder, inside)
+        _warn_of_others(holder["net"], {part for layer in (*names, *norms) for part in layer.modules()})
     channels = _flattened_channels(holder)
     return _with_replaced_modules(holder, {layer: _random(layer, method, channels.get(layer)) for layer in chosen})
+
+
+def _candidates(net: nn.Module) -> tuple[dict[nn.Module, str], dict[nn.Module, str]]:
+    """The layers that can be random with their names, and the norm layers that can; no layer inside of another."""
+    names: dict[nn.Module, str] = {}
+    norms: dict[nn.Module, str] = {}
+    inside: set[nn.Module] = set()
+    for name, module in net.named_modules():
+        if module not in inside and _can_be_random(module):
+            (norms if isinstance(module, NORMS) else names)[module] = name
+            inside |= set(module.modules())
+    return names, norms
 
 
 def _can_be_random(layer: nn.Module) -> bool:
@@ -130,22 +139,37 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
 
 
 def unwrapped_names(state_dict: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
-    """``state_dict`` without the names that wrappers put before others: DataParallel ``module``, compile ``_orig_mod``.
+    """``state_dict`` without what wrappers put before its names: DataParallel ``module``, torch.compile ``_orig_mod``.
+
+    Where no name is among those expected, and all begin with the same part, that part is taken off.
 
     Args:
         state_dict: of a network, wrapped or not.
-        expected: the names of the network without a wrapper, of which none is changed.
+        expected: the names of the network without a wrapper.
     """
-    given, own = dict(state_dict), {part for name in expected for part in name.split(".")}
-    if "_orig_mod" not in own:
+    given, names = dict(state_dict), set(expected)
+    if not any("_orig_mod" in name.split(".") for name in names):
         given = {".".join(part for part in name.split(".") if part != "_orig_mod"): given[name] for name in given}
-    if given and "module" not in own and all(name.startswith("module.") for name in given):
-        given = {name.removeprefix("module."): value for name, value in given.items()}
+    while given and not names & given.keys() and len({name.partition(".")[0] for name in given}) == 1:
+        shorter = {name.partition(".")[2]: value for name, value in given.items()}
+        if "" in shorter:
+            break
+        given = shorter
     return given
 
 
 def _is_trained(posterior: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in posterior.parameters())
+
+
+def random_layer_names(net: nn.Module) -> list[str]:
+    """Names of the layers of ``net`` that can be random, without norm layers."""
+    return list(_candidates(net)[0].values())
+
+
+def lazy_layers(net: nn.Module) -> list[str]:
+    """Names of the layers of ``net`` that take their sizes from the first batch, which has not come yet."""
+    return [name for name, module in net.named_modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
 
 
 def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -161,15 +185,6 @@ def _copy(net: nn.Module) -> nn.Module:
         return copy.deepcopy(net, memo)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"net must be a network that can be copied, got one that cannot: {error}.") from error
-
-
-def _refuse_lazy_layers(net: nn.Module) -> None:
-    """Raises ValueError where a lazy layer has no weights yet."""
-    lazy = [name for name, module in net.named_modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
-    if lazy:
-        raise ValueError(
-            f"net must know the sizes of all its layers, got the lazy {lazy[0]}; run a batch through it first."
-        )
 
 
 def _end_parametrisations(layer: nn.Module) -> None:
@@ -215,15 +230,14 @@ def _chosen(names: dict[nn.Module, str], norms: dict[nn.Module, str], patterns: 
     return [layer for layer in (*names, *norms) if layer in chosen]
 
 
-def _warn_of_others(holder: nn.Module, known: set[nn.Module]) -> None:
+def _warn_of_others(net: nn.Module, known: set[nn.Module]) -> None:
     """Warns of layers with weights, tensors of two axes or more, that are of no kind that can be random."""
     others = []
-    for name, module in holder.named_modules():
+    for name, module in net.named_modules():
         own = [] if module in known else [value for value in module.parameters(recurse=False) if value.dim() > 1]
         if own:
             size = sum(value.numel() for value in own)
-            path = name.removeprefix("net").removeprefix(".") or "the network itself"
-            others.append(f"{path} ({type(module).__name__}, {size:,})")
+            others.append(f"{name or 'the network itself'} ({type(module).__name__}, {size:,})")
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         warnings.warn(

@@ -17,10 +17,21 @@ def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
         the handles of the hooks; call ``remove()`` on each to end the check.
     """
     already_run: set[str] = set()
+    running = False
+
+    def begin(*_: Any) -> None:
+        nonlocal running
+        already_run.clear()
+        running = True
+
+    def end(*_: Any) -> None:
+        # What runs after the forward pass is a part of it computed again for its gradient (torch.utils.checkpoint).
+        nonlocal running
+        running = False
 
     def check_first_run(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any) -> None:
-            if name in already_run:
+            if running and name in already_run:
                 raise ValueError(
                     f"network must run each module with running statistics once in a forward pass, but runs {name} "
                     f"({type(module).__name__}) again: in evaluation one mixture of statistics would serve both "
@@ -30,7 +41,7 @@ def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
 
         return hook
 
-    handles = [net.register_forward_pre_hook(lambda *_: already_run.clear())]
+    handles = [net.register_forward_pre_hook(begin), net.register_forward_hook(end)]
     for name, module in net.named_modules():
         if getattr(module, "running_mean", None) is not None:
             handles.append(module.register_forward_pre_hook(check_first_run(name)))

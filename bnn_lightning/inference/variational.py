@@ -81,9 +81,12 @@ class Variational(Inference):
     def make_optimizer(self, net: nn.Module, facts: TrainingFacts) -> Optimizer:
         widths = width_parameters(net)
         width_ids = {id(parameter) for parameter in widths}
-        groups = [{"params": [parameter for parameter in net.parameters() if id(parameter) not in width_ids]}]
-        if widths:
-            groups.append({"params": widths})
+        means = [parameter for parameter in net.parameters() if id(parameter) not in width_ids]
+        groups = [{"params": [each for each in parameters if each.requires_grad]} for parameters in (means, widths)]
+        if not any(group["params"] for group in groups):
+            raise ValueError("network must have parameters to train, got one whose parameters are all frozen.")
+        if not widths:
+            groups.pop()
         optimizer = self.optimizer(groups)
         for group, factor in zip(optimizer.param_groups, (1.0, self.rho_lr_factor), strict=False):
             group["lr"] = self.lr * factor  # type: ignore[operator]  # __post_init__ has replaced None

@@ -64,6 +64,18 @@ class Likelihood(ABC):
     def uninformed(self, num_outputs: int) -> Uninformed:
         """Nll and score of the best prediction that ignores the input, for a network with ``num_outputs`` outputs."""
 
+    def check(self, outputs: Tensor, y: Tensor, num_classes: int | None) -> None:  # noqa: B027
+        """Checks what training is about to begin with.
+
+        Args:
+            outputs: of one training pass of the network over a few images, ``(images, outputs)``.
+            y: training labels, as many as are at hand.
+            num_classes: of the data; None where they do not say.
+
+        Raises:
+            ValueError: when the outputs or the labels are none of this likelihood's.
+        """
+
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The mean over samples and examples of the score, each sample scored by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]

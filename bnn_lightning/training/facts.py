@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import (
+    ConcatDataset,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.inference import Step, TrainingFacts
@@ -52,14 +60,35 @@ def _num_train(trainer: Trainer) -> int:
     if count is not None:
         return count
     _ = trainer.estimated_stepping_batches  # has Lightning set the loader up
-    loader: Any = trainer.train_dataloader
-    sampler = getattr(loader, "sampler", None)
     try:
-        # A sampler may pick a part of the data set; Lightning's distributed one holds one process's share.
-        if isinstance(sampler, DistributedSampler):
-            return len(sampler.dataset)  # type: ignore[arg-type]
-        return len(loader.dataset) if sampler is None else len(sampler)
+        return distinct_examples(trainer.train_dataloader)
     except (TypeError, AttributeError):
         raise ValueError(
             "num_train cannot be counted; give your data module a num_train, its number of training images."
         ) from None
+
+
+def distinct_examples(loader: Any) -> int:
+    """How many different examples of its data set a loader serves over the epochs: not the length of its sampler.
+
+    A sampler may draw an example often, or a part of the data set, all epochs long (SubsetRandomSampler, weights of 0)
+    or another one in each epoch; Lightning's distributed one holds one process's share.
+    """
+    sampler = getattr(loader, "sampler", None)
+    count = _distinct(loader.dataset)
+    if isinstance(sampler, WeightedRandomSampler):
+        return min(count, int((sampler.weights > 0).sum()))
+    if isinstance(sampler, SubsetRandomSampler):
+        return min(count, len(set(map(int, sampler.indices))))
+    if sampler is None or isinstance(sampler, DistributedSampler | RandomSampler | SequentialSampler):
+        return count
+    return min(count, len(sampler))  # of a kind that does not say; at most so many in an epoch
+
+
+def _distinct(dataset: Any) -> int:
+    """The length of a data set, without examples that a Subset or a ConcatDataset has twice."""
+    if type(dataset) is Subset:
+        return min(len(set(map(int, dataset.indices))), _distinct(dataset.dataset))
+    if type(dataset) is ConcatDataset:
+        return sum(_distinct(part) for part in {id(part): part for part in dataset.datasets}.values())
+    return len(dataset)

@@ -2,14 +2,22 @@
 
 import copy
 import warnings
-from typing import TypeVar
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
-from bnn_lightning.core.conversion import load_plain_state_dict
+from bnn_lightning.core.conversion import (
+    lazy_layers,
+    load_plain_state_dict,
+    random_layer_names,
+    to_plain,
+    unwrapped_names,
+)
+from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods import Method
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.evaluation.sampler import Ensemble
@@ -32,19 +40,129 @@ def build_network(
         layer.compiles = compiles
     if compiles and not layers:
         warnings.warn("compile has nothing to compile in a deterministic network.", stacklevel=3)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for tensor in (*net.parameters(), *net.buffers()):
+        if tensor.dim() == 4:  # of five axes, such as Conv3d has, torch would refuse the format
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
-def start_from_twin(net: nn.Module, path: str) -> None:
-    """Starts ``net`` from the weights of its deterministic twin in a checkpoint.
+def initialise_lazy_layers(network: nn.Module, input_shape: list[int] | None) -> None:
+    """Gives the lazy layers of ``network`` their sizes, by two images of zeros.
 
     Raises:
-        ValueError: when that is no checkpoint, or of another network.
+        ValueError: when it has lazy layers, and the shape of its images is not known or does not fit.
+    """
+    if lazy := lazy_layers(network):
+        if input_shape is None:
+            raise ValueError(
+                f"input_shape must be the [channels, height, width] that the lazy {lazy[0]} needs, got null."
+            )
+        was_training = network.training
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(2, *input_shape))
+        except Exception as error:  # somebody else's network can raise anything
+            raise ValueError(
+                f"input_shape must be one that the network can take, got {input_shape}: {error}"
+            ) from error
+        network.train(was_training)
+
+
+def freeze_layers(network: nn.Module, patterns: str | list[str] | None) -> list[str]:
+    """Ends the training of the modules of ``network`` whose names match one of ``patterns``; returns their names.
+
+    Raises:
+        ValueError: when a pattern matches nothing.
+    """
+    frozen = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
+        matching = [name for name, _ in network.named_modules() if name and fnmatchcase(name, pattern)]
+        if not matching:
+            parts = ", ".join(name for name, _ in network.named_children())
+            raise ValueError(f"freeze must be names in the network, whose parts are {parts}, got {pattern}.")
+        for name in matching:
+            network.get_submodule(name).requires_grad_(False)
+        frozen += matching
+    return frozen
+
+
+def random_names(network: nn.Module, only: str | list[str], frozen: list[str]) -> list[str]:
+    """The patterns ``only`` without what is frozen."""
+    inside = tuple(f"{name}." for name in frozen)
+    left_out = [name for name in random_layer_names(network) if name in frozen or name.startswith(inside)]
+    return [*([only] if isinstance(only, str) else only), *(f"!{name}" for name in left_out)]
+
+
+def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
+    """Starts ``net`` from the weights in a file: of its deterministic twin, or of a network with other outputs.
+
+    Tensors are taken by name and shape. A random layer of which the file has nothing begins as under ``method``.
+
+    Args:
+        net: the network.
+        path: a checkpoint of ``bnn fit``, or a file of tensors by name, such as ``torch.save(model.state_dict())``.
+        method: of layers that are not in the file.
+
+    Returns:
+        a sentence about what the file does not have, or in another shape; empty where all is there.
+
+    Raises:
+        ValueError: when the file cannot be read, or less than half of the network's weights are in it.
+    """
+    twin = to_plain(net).state_dict()
+    given = unwrapped_names(_weights_in(path), twin)
+    fitting = {name: value for name, value in given.items() if name in twin and value.shape == twin[name].shape}
+    sizes = [sum(value.numel() for value in tensors.values()) for tensors in (fitting, twin)]
+    if 2 * sizes[0] < sizes[1]:
+        name = next(name for name in sorted(twin.keys() | given.keys()) if name not in fitting)
+        shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (twin, given)]
+        raise ValueError(
+            f"init_from must be a checkpoint of the deterministic twin, got {path}: {name} must be {shapes[0]} as in "
+            f"this network, got {shapes[1]}."
+        )
+    for name, layer in net.named_modules():
+        names = (
+            [f"{name}.{tensor}".removeprefix(".") for tensor in layer.names] if isinstance(layer, RandomLayer) else []
+        )
+        if isinstance(layer, RandomLayer) and method is not None and not any(own in fitting for own in names):
+            layer.method = method
+    load_plain_state_dict(net, twin | fitting)
+    missing = [name for name in twin if name not in fitting and not name.endswith("num_batches_tracked")]
+    if not missing:
+        return ""
+    others = ", ".join(f"{name} {list(given[name].shape)} there" if name in given else name for name in missing[:4])
+    more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+    return f"init_from: {path} has {len(fitting)} of {len(twin)} tensors; these begin anew: {others}{more}."
+
+
+def _weights_in(path: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of ours, or of a file of tensors by name.
+
+    Raises:
+        ValueError: when it is neither.
     """
     try:
-        load_plain_state_dict(net, Record.read(path).network_state)
-    except ValueError as error:
-        raise ValueError(f"init_from must be a checkpoint of the deterministic twin, got {path}: {error}") from error
+        return Record.read(path).network_state
+    except CheckpointError as error:
+        contents = _plain_contents(path)
+        for key in ("state_dict", "model_state_dict", "model", "network", "net"):
+            if isinstance(contents, dict) and isinstance(contents.get(key), dict):
+                contents = contents[key]
+        if not isinstance(contents, dict):
+            raise ValueError(
+                f"init_from must be a checkpoint of the deterministic twin, got {path}: {error}"
+            ) from error
+    tensors = {str(name): value for name, value in contents.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"init_from must be a file of tensors by name, got {path}, which has none.")
+    return tensors
+
+
+def _plain_contents(path: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # what it is not has been said by the reader of checkpoints
+        return None
 
 
 def from_record(cls: type[Module], record: Record) -> Module:

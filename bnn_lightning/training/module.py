@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -26,7 +27,14 @@ from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import Record, check_format
 from bnn_lightning.training.facts import step_of, training_batches, training_facts
-from bnn_lightning.training.loading import build_network, from_record, start_from_twin
+from bnn_lightning.training.loading import (
+    build_network,
+    freeze_layers,
+    from_record,
+    initialise_lazy_layers,
+    random_names,
+    start_from_weights,
+)
 from bnn_lightning.training.progress import EpochSums, TrainingSummary
 from bnn_lightning.training.rates import follow_schedule, rates_of, scale_rates
 from bnn_lightning.training.resume import Resume, put_record
@@ -42,9 +50,13 @@ class BayesianModule(LightningModule):
         likelihood: what the network's outputs mean, and what a label is.
         sampling: how samples are drawn in validation, test and predict.
         only: names of the layers that become random, as patterns such as "fc*".
-        init_from: a checkpoint of the deterministic twin, whose weights are the first means; methods with a Gaussian
-            posterior take sigma and the prior's mean from them too (moped_delta).
+        init_from: a checkpoint of the deterministic twin, or a file with the state_dict of the network or of one with
+            another head; its weights are the first means, and methods with a Gaussian posterior take sigma and the
+            prior's mean from them too (moped_delta).
         members: networks in an ensemble; bnn ensemble makes them.
+        freeze: names of layers, or of what holds layers, as patterns such as "layer1*", that stay as they are:
+            deterministic, not trained, with batch norm at its running statistics.
+        input_shape: channels, height and width of an image, which the data give; lazy layers need it.
         compile: have inductor compile noise and KL, for speed.
         allow_shared_statistics: train a network that runs one module with running statistics, such as a batch norm,
             several times in a forward pass: a fault, whose cost can be measured so.
@@ -59,13 +71,19 @@ class BayesianModule(LightningModule):
         sampling: Sampling = Sampling(),  # noqa: B008
         only: str | list[str] = "*",
         init_from: str | None = None,
+        freeze: str | list[str] | None = None,
+        input_shape: list[int] | None = None,
         members: int = 1,
         compile: bool = False,
         allow_shared_statistics: bool = False,
     ):
         super().__init__()
+        self._method = method  # of layers that init_from has no weights for
         if method is not None and init_from is not None:
             method = method.pretrained()
+        initialise_lazy_layers(network, input_shape)
+        self.frozen = freeze_layers(network, freeze)
+        only = random_names(network, only, self.frozen)
         self.network = build_network(network, method, inference, only, members, compile)
         self.inference, self.likelihood, self.sampling = inference, likelihood, sampling
         self.init_from, self.members, self.compile_noise = init_from, members, compile
@@ -116,8 +134,15 @@ class BayesianModule(LightningModule):
         if self.compile_noise and self.is_bayesian:
             check_compiler(self.device)
         if stage == "fit" and self.init_from is not None:
-            start_from_twin(self.network, self.init_from)
+            if missing := start_from_weights(self.network, self.init_from, self._method):
+                rank_zero_warn(missing, stacklevel=2)
             self.init_from = None  # another fit goes on from here
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen:
+            self.network.get_submodule(name).eval()  # batch norm goes by its running statistics, and leaves them
+        return self
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         facts = training_facts(self.trainer, self.device)

@@ -46,6 +46,11 @@ class Gaussian(Posterior):
         # Earlier releases saved mean and sigma of a normal prior beside every other prior too.
         for name in {"mu", "sigma"} - set(self._prior_tensors):
             state_dict.pop(f"{prefix}prior_{name}", None)
+        # A tensor may have a prior for each element there, and one for all here: of a network that began from weights.
+        for name in self._prior_tensors:
+            saved = state_dict.get(f"{prefix}prior_{name}", self.get_buffer(f"prior_{name}"))
+            if saved.shape != self.get_buffer(f"prior_{name}").shape and saved.shape in ((), self.mu.shape):
+                self.register_buffer(f"prior_{name}", torch.empty_like(saved, device=self.mu.device))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
+from bnn_lightning.likelihoods.categorical.checks import check_logits_and_labels
 from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions
 from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
@@ -47,6 +48,9 @@ class Categorical(Likelihood):
 
     def uninformed(self, num_outputs: int) -> Uninformed:
         return Uninformed(math.log(num_outputs), 1 / num_outputs)
+
+    def check(self, outputs: Tensor, y: Tensor, num_classes: int | None) -> None:
+        check_logits_and_labels(outputs, y, num_classes)
 
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs.argmax(-1) == y).float().mean()

@@ -1,0 +1,246 @@
+"""The probe before training: a few images of the first batch through the network, and a sentence about what fails."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.posteriors.base import RandomWeightError
+from bnn_lightning.likelihoods import Likelihood
+from bnn_lightning.randomness import random_states, set_random_states
+
+_IMAGES = 8  # of the batch that go through the network: enough for batch norm, and quick for large networks
+_LIBRARIES = (Path(torch.__file__).parent.parent, Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True)
+class FirstBatch:
+    """What training begins with.
+
+    Args:
+        batch: the first of the training loader.
+        smallest: number of examples in the smallest training batch.
+        labels: of all training examples, where the data set has them at hand; None elsewhere.
+    """
+
+    batch: Any
+    smallest: int
+    labels: Tensor | None
+
+
+def first_batch(data: LightningDataModule, is_set_up: bool) -> FirstBatch | None:
+    """The first training batch of ``data``; random states stay as they are.
+
+    Args:
+        data: the data module.
+        is_set_up: whether its ``setup("fit")`` has run. Otherwise it runs here, and once more in training.
+
+    Returns:
+        None where the data module needs a Trainer, which there is none yet.
+
+    Raises:
+        ValueError: when there is no batch at all, or the data module raises something.
+    """
+    states = random_states(torch.device("cpu"))
+    try:
+        if not is_set_up:
+            data.prepare_data()
+            data.setup("fit")
+        loader: Any = data.train_dataloader()
+        batch = next(iter(loader), None)
+    except Exception as error:  # somebody else's code can raise anything
+        if "NoneType" in str(error):
+            return None
+        raise ValueError(
+            f"data module {type(data).__name__} raises {_where(error)}. --debug shows the traceback."
+        ) from error
+    finally:
+        set_random_states(states, torch.device("cpu"))
+    if batch is None:
+        raise ValueError("train_dataloader must give batches, got none: are there fewer images than batch_size?")
+    return FirstBatch(batch, _smallest_batch(loader, batch), _labels_at_hand(loader))
+
+
+def _smallest_batch(loader: Any, batch: Any) -> int:
+    sizes = [len(part) for part in (batch[:1] if isinstance(batch, list | tuple) else ()) if isinstance(part, Tensor)]
+    if isinstance(loader, DataLoader) and loader.batch_size and not loader.drop_last:
+        with suppress(TypeError):  # of an iterable data set without a length
+            sizes.append(len(loader.sampler) % loader.batch_size or loader.batch_size)  # type: ignore[arg-type]
+    return min(sizes, default=0)
+
+
+def _labels_at_hand(loader: Any) -> Tensor | None:
+    """The labels of torch's TensorDataset and torchvision's data sets, which have them in memory."""
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1] if len(dataset.tensors) > 1 else None
+    targets = getattr(dataset, "targets", None)
+    if getattr(dataset, "target_transform", None) is not None or not isinstance(targets, list | Tensor):
+        return None
+    with suppress(ValueError, TypeError, RuntimeError):
+        return torch.as_tensor(targets)
+    return None
+
+
+def probe(network: nn.Module, likelihood: Likelihood, first: FirstBatch, num_classes: int | None) -> None:
+    """Runs a few images through ``network`` in train mode; statistics and random states stay as they are.
+
+    Args:
+        network: on the device of the batch.
+        likelihood: of its outputs.
+        first: what training begins with.
+        num_classes: of the data; None where they do not say.
+
+    Raises:
+        ValueError: when the batch is no pair of images and labels, the images are no finite floats, the network cannot
+            take them, or the likelihood cannot take its outputs or the labels.
+    """
+    x, y = images_and_labels(first.batch)
+    _check_images(x)
+    with _left_as_it_was(network):
+        outputs = _outputs(network, x[:_IMAGES])
+        likelihood.check(outputs, y, num_classes)
+        if first.labels is not None and first.labels.dtype == y.dtype and first.labels.dim() == y.dim():
+            likelihood.check(outputs, first.labels, num_classes)
+        if first.smallest == 1 and len(x) > 1:
+            _outputs(network, x[:1])
+
+
+def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
+    """The first two parts of a batch.
+
+    Raises:
+        ValueError: when they are no tensors.
+    """
+    pair = batch[:2] if isinstance(batch, list | tuple) else ()
+    if len(pair) < 2 or not all(isinstance(part, Tensor) for part in pair):
+        found = f"({', '.join(type(part).__name__ for part in batch)})" if pair else type(batch).__name__
+        raise ValueError(
+            f"batch must be (images, labels), two tensors that train_dataloader gives, got {found}; take them out in "
+            "your data set's __getitem__ or in collate_fn."
+        )
+    return pair[0], pair[1]
+
+
+def _check_images(x: Tensor) -> None:
+    if not x.is_floating_point():
+        advice = "divide by 255" if x.dtype == torch.uint8 else "use x.float()"
+        raise ValueError(
+            f"images must be floats, got {str(x.dtype).removeprefix('torch.')}; {advice} in your data set."
+        )
+    if x.dtype == torch.float64:
+        raise ValueError("images must be float32, got float64; use x.float() in your data set.")
+    if not x.isfinite().all():
+        bad = int((~x.isfinite()).flatten(1).any(1).sum())
+        raise ValueError(f"images must be finite, got nan or inf in {bad} of the {len(x)} images of the first batch.")
+
+
+def _outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of a training pass, with a sentence in place of whatever the network raises."""
+    try:
+        outputs = network(channels_last(x))
+    except Exception as error:  # somebody else's network can raise anything
+        raise ValueError(_why(network, x, error)) from error
+    if not isinstance(outputs, Tensor):
+        raise ValueError(f"network must return logits, a tensor, got {_text_of(outputs)}{_how_to_get_logits(outputs)}.")
+    if outputs.dim() == 0 or len(outputs) != len(x):
+        raise ValueError(
+            f"network must return one row for each image, got outputs {_shape(outputs)} for images {_shape(x)}; "
+            "flatten with x.flatten(1), which keeps the images apart."
+        )
+    return outputs
+
+
+def _text_of(outputs: Any) -> str:
+    inner = (
+        outputs.keys()
+        if isinstance(outputs, dict)
+        else [type(part).__name__ for part in outputs]
+        if isinstance(outputs, list | tuple)
+        else []
+    )
+    return type(outputs).__name__ + (f" of {', '.join(map(str, inner))}" if inner else "")
+
+
+def _how_to_get_logits(outputs: Any) -> str:
+    names = tuple(outputs) if isinstance(outputs, dict) else getattr(outputs, "_fields", ())
+    if any("aux" in str(name) for name in names):
+        return "; aux_logits=False leaves the auxiliary outputs out"
+    return "; wrap it in a module whose forward returns the logits alone"
+
+
+def _why(network: nn.Module, x: Tensor, error: Exception) -> str:
+    """One sentence about what ``network`` raised: torch's own reason, where, and what may help."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    names = {module: name for name, module in network.named_modules()}
+    if isinstance(error, RandomWeightError):
+        name = next((name for name, module in network.named_modules() if module is error.posterior), "")
+        owner = name.rpartition(".")[0]
+        return (
+            f"network must call its layers, but gives the weight of {owner} to a function, which random weights cannot "
+            f'serve; leave it out with only: ["*", "!*{owner.rpartition(".")[2]}"].'
+        )
+    inside = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    layer = next((module for module in reversed(inside) if isinstance(module, nn.Module) and names.get(module)), None)
+    at = "" if layer is None else f" at {names[layer]} ({getattr(layer, 'kind', type(layer).__name__)})"
+    sentence = f"network must take images {_shape(x)}, but{at} raises {_where(error)}"
+    cure = _cure(layer, x, reason)
+    return f"{sentence}; {cure}." if cure else f"{sentence}. --debug shows the traceback."
+
+
+def _where(error: Exception) -> str:
+    """The error with its reason, and the line of somebody else's code that raised it, or called what did."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [
+        (file, line) for file, line in frames if not any(Path(file).is_relative_to(library) for library in _LIBRARIES)
+    ]
+    where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+    return f"{type(error).__name__}{where}: {reason}" if reason else f"{type(error).__name__}{where}"
+
+
+def _cure(layer: Any, x: Tensor, reason: str) -> str:
+    channels = getattr(getattr(layer, "op", layer), "in_channels", None)
+    is_convolution = "conv" in getattr(layer, "kind", type(layer).__name__).lower()
+    if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+        return "images must be (batch, channels, height, width): use x.permute(0, 3, 1, 2) in your data set"
+    if is_convolution and "channels" in reason and channels in (1, 3):
+        return f"--data.channels {channels} converts images that come with {x.shape[1]}"
+    if "more than 1 value per channel" in reason:
+        return "batch norm needs two images or more in each batch: set batch_size (--data.batch_size) so, or drop_last"
+    if any(
+        text in reason for text in ("Kernel size can't", "too small", "mat1 and mat2", "doesn't match model", "image h")
+    ):
+        return f"it is made for another size than {x.shape[-2]}x{x.shape[-1]}: set --data.image_size"
+    return ""
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape))
+
+
+@contextmanager
+def _left_as_it_was(network: nn.Module) -> Iterator[None]:
+    """Inside the ``with``, ``network`` is in train mode without gradients; afterwards nothing of it has changed."""
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    states = random_states(torch.device("cpu"))
+    network.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        set_random_states(states, torch.device("cpu"))
