@@ -35,6 +35,7 @@ from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import ImageData
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
+from bnn_lightning.training.loading import drop_resolved_classes
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
 
@@ -150,6 +151,7 @@ class CommandLine(LightningCLI):
         refuse_nulls(Namespace(data=config.data), None, "")
         if config.ckpt_path and self.checkpoint is None:
             raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")
+        drop_resolved_classes(config.model.network)
         if self.checkpoint is None:
             with user_errors(config):
                 fit_network_to_data(config)

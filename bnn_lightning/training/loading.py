@@ -3,10 +3,12 @@
 import copy
 import warnings
 from fnmatch import fnmatchcase
+from importlib import import_module
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from bnn_lightning.core.methods import Method
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.evaluation.sampler import Ensemble
 from bnn_lightning.inference import Inference
+from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import CheckpointError, Record
 
 Module = TypeVar("Module", bound=LightningModule)
@@ -44,6 +47,31 @@ def build_network(
         if tensor.dim() == 4:  # of five axes, such as Conv3d has, torch would refuse the format
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return net
+
+
+def drop_resolved_classes(network: Namespace) -> None:
+    """Removes from a network's settings the classes that its function passes on as its own defaults.
+
+    jsonargparse finds the arguments behind ``**kwargs`` by reading code, defaults included. Given back as settings,
+    default classes would be made into functions of another form than the code that passes them on expects.
+    """
+    module, _, name = network.class_path.rpartition(".")
+    function = getattr(import_module(module), name)
+    if isinstance(function, type):
+        return
+    own = signature(function).parameters
+    passed_on = [
+        key
+        for key, value in vars(network.get("init_args") or Namespace()).items()
+        if key not in own and isinstance(value, Namespace)
+    ]
+    if passed_on:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--network", type=Network)
+        defaults = parser.parse_object({"network": {"class_path": network.class_path}}).network.init_args
+        for key in passed_on:
+            if network.init_args[key] == defaults.get(key):
+                del network.init_args[key]
 
 
 def initialise_lazy_layers(network: nn.Module, input_shape: list[int] | None) -> None:
@@ -175,7 +203,9 @@ def from_record(cls: type[Module], record: Record) -> Module:
         raise CheckpointError(f"{record.path} was saved from Python and holds no config; use load_from_checkpoint.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "model")
-    module = parser.instantiate(parser.parse_object({"model": record.config["model"]})).model
+    config = parser.parse_object({"model": record.config["model"]})
+    drop_resolved_classes(config.model.network)
+    module = parser.instantiate(config).model
     load_record(module, record)
     return module.eval()
 
