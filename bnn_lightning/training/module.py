@@ -175,6 +175,8 @@ class BayesianModule(LightningModule):
         x, y = channels_last(batch[0]), batch[1]
         step = step_of(self.trainer, self.num_train, batch_idx)
         terms = self.inference.loss(self.network, x, y, self.likelihood, step)
+        if self.global_step == 0 and batch_idx == 0:  # of a run from Python; the command line has probed before
+            self.likelihood.check(terms.outputs[0], y, None)
         self._sums.add(terms, y, self.likelihood)  # type: ignore[union-attr]
         return terms.loss
 
