@@ -150,12 +150,10 @@ def unwrapped_names(state_dict: Mapping[str, Tensor], expected: Iterable[str]) -
     given, names = dict(state_dict), set(expected)
     if not any("_orig_mod" in name.split(".") for name in names):
         given = {".".join(part for part in name.split(".") if part != "_orig_mod"): given[name] for name in given}
-    while given and not names & given.keys() and len({name.partition(".")[0] for name in given}) == 1:
-        shorter = {name.partition(".")[2]: value for name, value in given.items()}
-        if "" in shorter:
-            break
-        given = shorter
-    return given
+    shorter = given
+    while shorter and not names & shorter.keys() and len({name.partition(".")[0] for name in shorter}) == 1:
+        shorter = {name.partition(".")[2]: value for name, value in shorter.items()}
+    return shorter if names & shorter.keys() else given
 
 
 def _is_trained(posterior: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """Samples of a network's outputs: by weight draws, local draws or mean weights, seeded, with bounded memory."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -149,9 +150,10 @@ class Sampler:
         if len(drawn) > 1:
             stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
             try:
-                return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
-            except RuntimeError as error:
-                if "vmap" not in str(error):
+                with _refusing_slow_batching():
+                    return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
+            except (RuntimeError, UserWarning) as error:
+                if "vmap" not in str(error) and "batching rule" not in str(error):
                     raise
                 # The network's control flow depends on values, or an operation has no batching rule: from now on one
                 # draw at a time.
@@ -167,6 +169,14 @@ class Sampler:
         if self._weight_bytes * self.per_member * len(self.nets) <= _MAX_CACHED_BYTES:
             self._drawn[member, sample] = drawn
         return drawn
+
+
+@contextmanager
+def _refusing_slow_batching() -> Iterator[None]:
+    """Inside the ``with``, an operation that vmap would loop over, slower than a loop over the network, raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "There is a performance drop")
+        yield
 
 
 def _split_at_first_noise(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:

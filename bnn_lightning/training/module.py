@@ -158,6 +158,7 @@ class BayesianModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_start(self) -> None:
+        self.train()  # Lightning leaves the modes to whoever has set them, and frozen parts have one of their own
         self._sums = self._resume.start(self.trainer)
         if self.lr != self.inference.lr and not self.trainer.ckpt_path:  # where it lies in the optimiser's state
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)

@@ -16,6 +16,7 @@ from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import ImageData
 from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
 from bnn_lightning.reporting.tables import show_training
@@ -181,11 +182,23 @@ def _show_what_is_saved(session: Session) -> None:
 
 
 def _headline(session: Session) -> str:
-    """What is about to be trained, in a line."""
+    """What is about to be trained, in a line, and in a second one what of the network is not random or not trained."""
     config = session.config
     network, method, source = map(class_name, (config.model.network, config.model.method, config.data))
     parameters = sum(parameter.numel() for parameter in session.model.network.parameters())
     facts = [f"{parameters:,} parameters", f"{config.trainer.max_epochs} epochs", f"seed {config.seed_everything}"]
     if hasattr(session.datamodule, "num_train"):
         facts.insert(1, f"N = {session.datamodule.num_train:,}")
-    return f"{network}, {method}, {source}: {', '.join(facts)}"
+    line = f"{network}, {method}, {source}: {', '.join(facts)}"
+    layers = describe(session.model.network).layers
+    others = [layer for layer in layers if layer.method is None] if session.model.is_bayesian else []
+    if others:
+        kinds: dict[str, int] = {}
+        for layer in others:
+            kinds[layer.kind] = kinds.get(layer.kind, 0) + layer.deterministic
+        random = sum(layer.random for layer in layers)
+        named = ", ".join(f"{kind} {size:,}" for kind, size in kinds.items())
+        line += f"\nRandom: {random:,} weights and biases; deterministic: {named}"
+    if frozen := sum(value.numel() for value in session.model.network.parameters() if not value.requires_grad):
+        line += f"\nFrozen: {frozen:,} of the parameters"
+    return line
