@@ -23,7 +23,7 @@ import bnn_lightning
 from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.folders import choose_folders
-from bnn_lightning.cli.images import load_images
+from bnn_lightning.cli.images import load_images, what_was_found
 from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, fit_network_to_data, refuse_nulls
@@ -84,6 +84,8 @@ class CommandLine(LightningCLI):
         """Has the verb do its work."""
         arguments = {name: self.config_init[name] for name in self._verb_arguments}
         with user_errors(self.config):
+            for lines in what_was_found(self.datamodule):
+                self.session.print(lines)
             self.verb.run(self.session, **arguments)
 
     # Parsing
