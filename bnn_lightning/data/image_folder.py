@@ -1,5 +1,6 @@
 """ImageFolder: a user's own pictures, in one folder per class."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -113,7 +114,11 @@ class ImageFolder(ImageData):
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
         if not pictures and not not_files:
-            where = f"below {shown(self.root)}" if self.root.is_dir() else f"in {shown(self.root)}, which is not there"
+            where = (
+                f"below {shown(self.root)}"
+                if os.path.isdir(self.root)
+                else f"in {shown(self.root)}, which is not there"
+            )
             raise DataNotFoundError(f"ImageFolder found no pictures: looked for .png, .jpg and others {where}.")
         self.unreadable |= not_files
         self._say(on_walk(self._walk))

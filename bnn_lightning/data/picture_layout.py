@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data import picture_remarks
 from bnn_lightning.data.base import DataNotFoundError
-from bnn_lightning.data.pictures import SPLIT_OF, Picture, Walk, by_folder, listed, shown
+from bnn_lightning.data.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
 
+_ORDER = {name: number for number, name in enumerate(SPLIT_OF)}
 Classes = Mapping[str, Sequence[Picture]]
 
 
@@ -22,6 +23,7 @@ class Layout:
         splits: of ``train``, ``val`` and ``test`` those that there are, with the pictures of each class.
         folders: where each of them lies.
         remarks: a sentence about each oddity that the user may not have meant.
+        empty: folders beside those of the classes, or of the splits, without a picture at any depth.
         misplaced: why the pictures have no classes, or only one, and the cure; "" where the folders are as they should.
         repeated: the splits whose pictures are all training pictures too, by links.
     """
@@ -30,6 +32,7 @@ class Layout:
     splits: Mapping[str, Classes]
     folders: Mapping[str, Path]
     remarks: tuple[str, ...] = ()
+    empty: tuple[Path, ...] = ()
     misplaced: str = ""
     repeated: frozenset[str] = frozenset()
 
@@ -94,7 +97,8 @@ def layout_of(walk: Walk) -> Layout:
         ValueError: when two folders are the same split.
     """
     classes, loose = by_folder(walk.pictures, 0)
-    called_like_splits = {name: classes.pop(name) for name in list(classes) if name.lower() in SPLIT_OF}
+    order = sorted((name for name in classes if name.lower() in SPLIT_OF), key=lambda name: _ORDER[name.lower()])
+    called_like_splits = {name: classes.pop(name) for name in order}
     splits: dict[str, dict[str, list[Picture]]] = {}
     folders: dict[str, Path] = {}
     without_class = {walk.root: loose}
@@ -117,7 +121,7 @@ def layout_of(walk: Walk) -> Layout:
     if classes:
         remarks += picture_remarks.on_other_folders(walk.root, classes, folders)
         if "train" not in splits:
-            splits["train"], folders["train"] = classes, walk.root
+            splits, folders = {"train": classes} | splits, {"train": walk.root} | folders
     misplaced = ""
     if splits:
         remarks += picture_remarks.on_pictures_without_class(without_class)
@@ -126,9 +130,11 @@ def layout_of(walk: Walk) -> Layout:
     else:
         misplaced = _too_deep(without_class, walk.root)
     once = {split: {name: _once(pictures) for name, pictures in splits[split].items()} for split in splits}
+    empty = tuple(_without_pictures(walk, folders.values()))
     remarks += picture_remarks.on_classes(once, folders) + picture_remarks.on_depth(once, folders, walk.root)
+    remarks += picture_remarks.on_empty_folders(walk, empty) + picture_remarks.on_walk(walk)
     shared, repeated = picture_remarks.on_shared_files(once) if walk.has_links else ([], frozenset())
-    return Layout(walk.root, once, folders, (*remarks, *shared, *picture_remarks.on_walk(walk)), misplaced, repeated)
+    return Layout(walk.root, once, folders, (*remarks, *shared), empty, misplaced, repeated)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -142,6 +148,14 @@ def _once(pictures: list[Picture]) -> list[Picture]:
     return list({picture.real: picture for picture in reversed(pictures)}.values())[::-1]
 
 
+def _without_pictures(walk: Walk, folders: Iterable[Path]) -> Iterator[Path]:
+    parents = {folder.relative_to(walk.root).parts for folder in folders} | {()}
+    with_pictures = {picture.below[:depth] for picture in walk.pictures for depth in (1, 2)}
+    for below in sorted(walk.folders):
+        if below and below[:-1] in parents and below not in with_pictures:
+            yield walk.root.joinpath(*below)
+
+
 def _too_deep(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> str:
     """What to do with pictures that lie directly in the root, or in its splits; "" where there are none."""
     place = next((folder for folder, pictures in without_class.items() if pictures), None)
@@ -151,7 +165,7 @@ def _too_deep(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> st
         return f"root must be a folder with a folder for each class, got the file {shown(root)}."
     cure = f"move them into {shown(place)}/CLASS"
     if place == root:
-        cure = f"if this is one class of several, name the folder above: --data.root {shown(root.resolve().parent)}"
+        cure = f"if this is one class of several, name the folder above: --data.root {shown(folder_above(root))}"
     return f"root must hold a folder for each class, got pictures directly in {shown(place)}; {cure}."
 
 

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bnn_lightning.data.decoding import Reading
-from bnn_lightning.data.pictures import SPLIT_OF, UNREAD_ENDINGS, Picture, Walk, by_folder, listed, shown, with_counts
+from bnn_lightning.data.pictures import (
+    SPLIT_OF,
+    UNREAD_ENDINGS,
+    Picture,
+    Walk,
+    by_folder,
+    folder_above,
+    listed,
+    shown,
+    with_counts,
+)
 
 _SplitsOfClasses = Mapping[str, Mapping[str, Sequence[Picture]]]
 
@@ -20,13 +30,21 @@ def on_walk(walk: Walk) -> list[str]:
     remarks = []
     if unread:
         remarks.append(
-            f"{unread.total():,} files in {shown(walk.root)} have formats that are not read: {with_counts(unread)}; "
-            "convert pictures among them to PNG or JPEG."
+            f"pictures in {shown(walk.root)} have formats that are not read ({with_counts(unread)}) and are left out; "
+            "convert them to PNG or JPEG."
         )
     if walk.closed:
         folder, reason = next(iter(walk.closed.items()))
         remarks.append(f"{_folders(len(walk.closed))} cannot be opened, such as {shown(folder)}: {reason}.")
     return remarks
+
+
+def on_empty_folders(walk: Walk, empty: Iterable[Path]) -> list[str]:
+    """On folders that would be classes if their pictures had other formats."""
+    unread = {below for below, ending in walk.passed_over if ending in UNREAD_ENDINGS}
+    starts = {below[:depth] for below in unread for depth in (1, 2)}
+    named = [shown(folder) for folder in empty if folder.relative_to(walk.root).parts in starts]
+    return [f"no picture can be read in {listed(named)}, which is therefore no class."] if named else []
 
 
 def on_readings(pictures: Sequence[Picture], reading: Reading, unreadable: Mapping[Path, str]) -> list[str]:
@@ -91,7 +109,7 @@ def on_depth(splits: _SplitsOfClasses, folders: Mapping[str, Path], root: Path) 
     remarks = []
     beside = _splits_beside(root)
     if beside:
-        above = shown(root.resolve().parent)
+        above = shown(folder_above(root))
         remarks.append(f"{shown(root)} lies beside {listed(beside)}; --data.root {above} would use each for its split.")
     within = [{*by_folder(pictures, 1)[0]} for pictures in splits["train"].values()]
     if len(within) > 1 and all(any(name.lower() in SPLIT_OF for name in names) for names in within):

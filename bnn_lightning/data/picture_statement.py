@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnn_lightning.data.picture_layout import Layout
+from bnn_lightning.data.picture_layout import Layout, natural_order
 from bnn_lightning.data.pictures import Walk, listed, shown, with_counts
 
 _FEW = 6  # classes whose numbers are all shown
@@ -23,11 +23,12 @@ class Found:
         class_names: in the order of their indices.
         splits_test_by_seed: whether a fifth of ``train`` is the test set.
         passed_over: number of files of each other ending; "" is no ending.
-        without_pictures: folders in which a class or a split was looked for, and no picture was.
+        without_pictures: folders beside those of the classes, or of the splits, without a picture at any depth.
         hidden_files, hidden_folders: numbers of those that are hidden or that another program has left.
         loops: links that lead back and were not followed.
         closed: folders that could not be opened, with the reason.
-        unreadable: the picture files that could not be read, with the reason; empty before they are loaded.
+        unreadable: the picture files that could not be read, with the reason; before they are loaded, links that lead
+            nowhere and the like.
         with_frames: number of files of which the first of several pictures or frames was read.
     """
 
@@ -62,16 +63,19 @@ class Found:
         return cls(
             root=walk.root,
             pictures=len(walk.pictures) + len(walk.not_files),
-            splits={split: {name: len(of) for name, of in classes.items()} for split, classes in splits.items()},
+            splits={
+                split: {name: len(classes[name]) for name in sorted(classes, key=natural_order)}
+                for split, classes in splits.items()
+            },
             class_names=tuple(class_names),
             splits_test_by_seed=layout is not None and layout.splits_test_by_seed,
             passed_over=dict(passed_over),
-            without_pictures=() if layout is None else tuple(_without_pictures(walk, layout)),
+            without_pictures=() if layout is None else layout.empty,
             hidden_files=walk.hidden["files"],
             hidden_folders=walk.hidden["folders"],
             loops=tuple(walk.loops),
             closed=dict(walk.closed),
-            unreadable=dict(unreadable),
+            unreadable=walk.not_files | dict(unreadable),
             with_frames=with_frames,
         )
 
@@ -83,8 +87,9 @@ class Found:
         if not self.splits:
             return f"{root}: {_count(self.pictures, 'picture')}"
         total = sum(count for classes in self.splits.values() for count in classes.values())
-        headline = f"{root}: {_count(len(self.class_names), 'class', 'classes')}, {_count(total, 'picture')}: "
-        headline += "; ".join(f"{split} {_of_classes(classes)}" for split, classes in self.splits.items())
+        names = {name for classes in self.splits.values() for name in classes}
+        headline = f"{root}: {_count(len(names), 'class', 'classes')}, {_count(total, 'picture')}: "
+        headline += ", ".join(f"{split} {_of_classes(classes)}" for split, classes in self.splits.items())
         return headline + (", of which a fifth, by the seed, is the test set" if self.splits_test_by_seed else "")
 
     def _numbers(self) -> str:
@@ -124,19 +129,10 @@ def _of_classes(classes: Mapping[str, int]) -> str:
     total = f"{sum(classes.values()):,}"
     if len(classes) <= _FEW:
         return f"{total} ({', '.join(f'{name} {count:,}' for name, count in classes.items())})"
+    if len(set(classes.values())) == 1:
+        return f"{total} ({next(iter(classes.values())):,} of each class)"
     fewest, most = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
     return f"{total} (from {classes[fewest]:,} of {fewest} to {classes[most]:,} of {most})"
-
-
-def _without_pictures(walk: Walk, layout: Layout) -> Iterator[Path]:
-    """Folders beside those of the classes, or of the splits, that hold no picture at any depth."""
-    depths = {len(folder.relative_to(walk.root).parts) + 1 for folder in layout.folders.values()} | {1}
-    with_pictures = {picture.below[:depth] for picture in walk.pictures for depth in depths}
-    splits = {folder.relative_to(walk.root).parts for folder in layout.folders.values()}
-    for below in sorted(walk.folders):
-        in_split = len(below) == 1 or below[:-1] in splits
-        if len(below) in depths and in_split and below not in with_pictures:
-            yield walk.root.joinpath(*below)
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

@@ -135,6 +135,11 @@ def by_folder(pictures: Iterable[Picture], depth: int) -> tuple[dict[str, list[P
     return dict(folders), loose
 
 
+def folder_above(root: Path) -> Path:
+    """The folder that ``root`` lies in, as short as ``root`` was written where that tells it."""
+    return root.parent if root.parent.name else root.resolve().parent
+
+
 def shown(path: Path | str) -> str:
     r"""The path as text that can be written anywhere: bytes of a name that are not UTF-8 become ``\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
