@@ -145,7 +145,10 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 
 def _once(pictures: list[Picture]) -> list[Picture]:
     """Each file once, however many links lead to it."""
-    return list({picture.real: picture for picture in reversed(pictures)}.values())[::-1]
+    once: dict[str, Picture] = {}
+    for picture in pictures:
+        once.setdefault(picture.real, picture)
+    return list(once.values())
 
 
 def _without_pictures(walk: Walk, folders: Iterable[Path]) -> Iterator[Path]:
