@@ -206,3 +206,44 @@ def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path,
         everything = torch.cat([part.pixels for part in (data.train, data.selection, data.calibration, data.test)])
         assert (everything == grey).flatten(1).all(1).sum() == 1
     assert sizes[0] == sizes[1]
+
+
+def test_a_cache_is_of_its_settings(tmp_path):
+    folders(tmp_path / "pictures", ["."], per_class=4)
+    read = {}
+    for settings in (("crop", "white"), ("pad", "white"), ("pad", "black"), ("crop", "white")):
+        fit, background = settings
+        data = ImageFolder(
+            str(tmp_path / "pictures"), image_size=8, fit=fit, background=background, cache=str(tmp_path / "cache")
+        )
+        data.setup("fit")
+        read[settings] = data.train.pixels
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert (read["pad", "white"][..., 0] == 255).all()  # the pictures are higher than they are wide
+    assert (read["pad", "black"][..., 0] == 0).all()
+    assert (read["crop", "white"][:, 1:] == 0).all()
+
+
+def test_root_and_cache_may_name_the_home_folder_and_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHOTOS", "photos")
+    monkeypatch.chdir(tmp_path)
+    folders(tmp_path / "photos", ["."])
+    data = ImageFolder("~/$PHOTOS", image_size=8, cache="~/${PHOTOS}_cache")
+    data.setup("fit")
+    assert data.num_train > 0
+    assert len(list((tmp_path / "photos_cache").glob("*.npy"))) == 1
+    monkeypatch.setenv("BNN_DATA", "~/photos")
+    assert ImageFolder().root == tmp_path / "photos"
+    assert not (tmp_path / "~").exists()
+
+
+def test_settings_of_pictures_are_checked_and_taken_over_from_a_checkpoint():
+    with pytest.raises(ValueError, match=r"^fit must be one of crop, pad, stretch, got squeeze\.$"):
+        ImageFolder("photos", fit="squeeze")
+    with pytest.raises(ValueError, match=r"^background must be one of white, black, got red\.$"):
+        ImageFolder("photos", background="red")
+    trained = ImageFolder("photos", image_size=8, channels=3, fit="pad", background="black")
+    other = ImageFolder("photos")
+    other.prepare_like(trained.describe(), labelled=False)
+    assert (other.fit, other.background) == ("pad", "black")

@@ -322,34 +322,3 @@ def test_16_bit_pictures_that_are_not_scaled_alike_are_said():
         "photos/train/cat/12 bits.png, 0 to 65535 in photos/train/cat/16 bits.png; save them with 8 bits where their "
         "brightness is to be compared."
     ]
-
-
-def test_root_and_cache_may_name_the_home_folder_and_variables(monkeypatch):
-    monkeypatch.setenv("HOME", str(Path("home").resolve()))
-    monkeypatch.setenv("PHOTOS", "photos")
-    pictures("home/photos/cat", "home/photos/dog")
-    data = ImageFolder("~/$PHOTOS", image_size=8, cache="~/${PHOTOS}_cache")
-    data.setup("fit")
-    assert data.num_train > 0
-    assert len(list(Path("home/photos_cache").glob("*.npy"))) == 1
-    monkeypatch.setenv("BNN_DATA", "~/photos")
-    assert ImageFolder().root == Path("home/photos").resolve()
-    assert not Path("~").exists()
-
-
-def test_a_cache_is_of_its_settings():
-    pictures("photos/cat", "photos/dog")
-    for fit, background in (("crop", "white"), ("pad", "white"), ("pad", "black"), ("crop", "white")):
-        loaded("photos", fit=fit, background=background, cache="cache")
-    assert len(list(Path("cache").glob("*.npy"))) == 3
-
-
-def test_settings_of_pictures_are_checked_and_taken_over_from_a_checkpoint():
-    with pytest.raises(ValueError, match=r"^fit must be one of crop, pad, stretch, got squeeze\.$"):
-        ImageFolder("photos", fit="squeeze")
-    with pytest.raises(ValueError, match=r"^background must be one of white, black, got red\.$"):
-        ImageFolder("photos", background="red")
-    trained = ImageFolder("photos", image_size=8, channels=3, fit="pad", background="black")
-    other = ImageFolder("photos")
-    other.prepare_like(trained.describe(), labelled=False)
-    assert (other.fit, other.background) == ("pad", "black")
