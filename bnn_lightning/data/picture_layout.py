@@ -97,44 +97,55 @@ def layout_of(walk: Walk) -> Layout:
         ValueError: when two folders are the same split.
     """
     classes, loose = by_folder(walk.pictures, 0)
-    order = sorted((name for name in classes if name.lower() in SPLIT_OF), key=lambda name: _ORDER[name.lower()])
-    called_like_splits = {name: classes.pop(name) for name in order}
-    splits: dict[str, dict[str, list[Picture]]] = {}
-    folders: dict[str, Path] = {}
-    without_class = {walk.root: loose}
-    for name, pictures in called_like_splits.items():
-        split, inner = SPLIT_OF[name.lower()], by_folder(pictures, 1)
-        without_class[walk.root / name] = inner[1]
-        if inner[0] and split in splits:
-            raise ValueError(
-                f"root must have one folder of {split} pictures, got {folders[split].name} and {name} in "
-                f"{shown(walk.root)}; merge them, or rename one."
-            )
-        if inner[0]:
-            splits[split], folders[split] = inner[0], walk.root / name
+    splits, folders, bare = _splits_among(classes, walk.root)
     remarks = []
-    if not splits and classes and [name.lower() for name in called_like_splits] == ["train"]:
-        classes |= called_like_splits  # pictures of trains, beside buses
-        name = next(iter(called_like_splits))
-        without_class.pop(walk.root / name)
-        remarks.append(f"{shown(walk.root / name)} is taken for a class, because there are no class folders in it.")
+    if not splits and classes and [folder.name.lower() for folder in bare] == ["train"]:
+        (folder, pictures), bare = next(iter(bare.items())), {}
+        classes[folder.name] = pictures  # of trains, beside buses
+        remarks.append(f"{shown(folder)} is taken for a class, because there are no class folders in it.")
     if classes:
         remarks += picture_remarks.on_other_folders(walk.root, classes, folders)
         if "train" not in splits:
             splits, folders = {"train": classes} | splits, {"train": walk.root} | folders
+    without_class = {walk.root: loose} | bare
     misplaced = ""
+    if not splits:
+        misplaced = _without_classes(without_class, walk.root)
+    elif len(splits.get("train", ())) == 1:
+        misplaced = _too_shallow(splits["train"], folders["train"], walk.root)
     if splits:
         remarks += picture_remarks.on_pictures_without_class(without_class)
-        if len(splits.get("train", ("", ""))) == 1:
-            misplaced = _too_shallow(splits["train"], folders["train"], walk.root)
-    else:
-        misplaced = _too_deep(without_class, walk.root)
     once = {split: {name: _once(pictures) for name, pictures in splits[split].items()} for split in splits}
     empty = tuple(_without_pictures(walk, folders.values()))
     remarks += picture_remarks.on_classes(once, folders) + picture_remarks.on_depth(once, folders, walk.root)
     remarks += picture_remarks.on_empty_folders(walk, empty) + picture_remarks.on_walk(walk)
     shared, repeated = picture_remarks.on_shared_files(once) if walk.has_links else ([], frozenset())
     return Layout(walk.root, once, folders, (*remarks, *shared), empty, misplaced, repeated)
+
+
+def _splits_among(
+    classes: dict[str, list[Picture]], root: Path
+) -> tuple[dict[str, dict[str, list[Picture]]], dict[str, Path], dict[Path, list[Picture]]]:
+    """Takes the folders that are called like splits out of ``classes``.
+
+    Returns:
+        The classes of each split, its folder, and the pictures that lie in such a folder and in no class.
+    """
+    splits: dict[str, dict[str, list[Picture]]] = {}
+    folders: dict[str, Path] = {}
+    bare: dict[Path, list[Picture]] = {}
+    for name in sorted((name for name in classes if name.lower() in SPLIT_OF), key=lambda name: _ORDER[name.lower()]):
+        split, (inner, loose) = SPLIT_OF[name.lower()], by_folder(classes.pop(name), 1)
+        if loose:
+            bare[root / name] = loose
+        if inner and split in splits:
+            raise ValueError(
+                f"root must have one folder of {split} pictures, got {folders[split].name} and {name} in "
+                f"{shown(root)}; merge them, or rename one."
+            )
+        if inner:
+            splits[split], folders[split] = inner, root / name
+    return splits, folders, bare
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -159,8 +170,10 @@ def _without_pictures(walk: Walk, folders: Iterable[Path]) -> Iterator[Path]:
             yield walk.root.joinpath(*below)
 
 
-def _too_deep(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> str:
-    """What to do with pictures that lie directly in the root, or in its splits; "" where there are none."""
+def _without_classes(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> str:
+    """What to do with a root without class folders; "" where it has no pictures at all."""
+    if not os.path.exists(root):
+        return f"root must be a folder of pictures, got {shown(root)}, which is not there."
     place = next((folder for folder, pictures in without_class.items() if pictures), None)
     if place is None:
         return ""

@@ -281,6 +281,12 @@ def test_a_root_that_is_a_class_is_refused_with_the_folder_above():
     )
 
 
+def test_a_root_that_is_not_there_is_named():
+    assert refused("nowhere", "fit", DataNotFoundError) == (
+        "root must be a folder of pictures, got nowhere, which is not there."
+    )
+
+
 def test_classes_without_a_readable_picture_are_said_or_refused():
     pictures("photos/cat", "photos/dog")
     for file in Path("photos/dog").iterdir():
