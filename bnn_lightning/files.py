@@ -72,6 +72,11 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     atomic_write(path, text.getvalue().encode())
 
 
+def expanded(path: str) -> Path:
+    """The path with ``~`` and environment variables, such as ``$HOME``, replaced by what they stand for."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
 def relative_to_cwd(path: Path) -> str:
     """The path relative to the current folder if it lies below it, otherwise ``path`` as it is."""
     here, absolute = Path.cwd(), path.resolve()

@@ -24,7 +24,7 @@ from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.folders import choose_folders
-from bnn_lightning.cli.images import load_images, probe_first_batch
+from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
 from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, refuse_nulls
@@ -86,6 +86,8 @@ class CommandLine(LightningCLI):
         """Has the verb do its work."""
         arguments = {name: self.config_init[name] for name in self._verb_arguments}
         with user_errors(self.config):
+            for lines in what_was_found(self.datamodule):
+                self.session.print(lines)
             self.verb.run(self.session, **arguments)
 
     # Parsing

@@ -36,6 +36,8 @@ def load_images(data: ImageData, verb: Verb, config: Namespace, checkpoint: Reco
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
             data.predicts_test_images = not data_is_given
+    elif checkpoint is not None and checkpoint.data is not None:
+        data.number_classes_like(checkpoint.data["class_names"])
     data.setup(verb.stage)
 
 
@@ -49,6 +51,12 @@ def probe_first_batch(model: BayesianModule, data: LightningDataModule) -> None:
     if first is not None:
         num_classes = getattr(data, "num_classes", None)
         probe(model.network, model.likelihood, first, num_classes if isinstance(num_classes, int) else None)
+
+
+def what_was_found(data: LightningDataModule) -> list[str]:
+    """What each source that looks for its images has found, in a few lines: the data, then those of ``ood``."""
+    sources = [data, *data.ood] if isinstance(data, ImageData) else []
+    return [str(source.found) for source in sources if source.found is not None]
 
 
 def _refuse_another_split(data: ImageData, verb: Verb, asked: Namespace, trained_on: dict) -> None:

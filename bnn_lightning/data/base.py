@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrupted
 from bnn_lightning.data.loader import BatchLoader, EpochSampler, Images
+from bnn_lightning.files import expanded
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -25,7 +26,7 @@ class ImageData(LightningDataModule):
     half is used neither for training nor for model selection, so that temperatures and thresholds can be fitted on it.
 
     Args:
-        root: the folder of the data; null means the folder in the environment variable BNN_DATA, else data/.
+        root: the folder of the data, with ~ and $VARIABLES; null means the environment variable BNN_DATA, else data/.
         batch_size: images in a training batch.
         eval_batch_size: images in a batch of validation, test and prediction.
         val_split: share of the training images that is held out, 0 for none.
@@ -55,6 +56,8 @@ class ImageData(LightningDataModule):
     """Whether ``seed`` decides which images are test images, because the source has no test set of its own."""
     training_images_of: str | None = None
     """The data set whose training set contains these images; a checkpoint trained on it must not be tested on them."""
+    found: object = None
+    """What a source that has to look for its images has found; a verb prints it before its work."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class ImageData(LightningDataModule):
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         self.name = type(self).__name__
-        self.root = Path(root or os.environ.get("BNN_DATA") or "data")
+        self.root = expanded(root or os.environ.get("BNN_DATA") or "data")
         self.root_is_given = root is not None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_split, self.train_subset = val_split, _start_and_stop(train_subset)
@@ -238,6 +241,9 @@ class ImageData(LightningDataModule):
             "std": self.std,
             "notes": list(self.notes),
         }
+
+    def number_classes_like(self, class_names: Sequence[str]) -> None:
+        """Keeps the order of a checkpoint's classes where training goes on; most sources have but one order."""
 
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
         """Takes over image size, channels and normalisation from ``description``, which :meth:`describe` returned.

@@ -1,23 +1,25 @@
 """ImageFolder: a user's own pictures, in one folder per class."""
 
-import hashlib
-import json
-import math
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
+from bnn_lightning.data.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
 from bnn_lightning.data.loader import Images
-from bnn_lightning.files import atomic_path, atomic_write, locked, require_space
+from bnn_lightning.data.picture_cache import cached_pixels
+from bnn_lightning.data.picture_layout import Layout, layout_of
+from bnn_lightning.data.picture_remarks import on_readings, on_walk
+from bnn_lightning.data.picture_statement import Found
+from bnn_lightning.data.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.files import expanded
 
 
 class ImageFolder(ImageData):
@@ -25,208 +27,186 @@ class ImageFolder(ImageData):
 
     Where there is only ``root/CLASS``, a fifth of each class, chosen by ``seed``, is the test set. Where there is
     ``root/val``, it is the hold-out and ``val_split`` is not used. ``predict`` takes every picture below root, whatever
-    the folders; root may also be a single file. Each picture is resized so that its shorter side fits, and cropped to
-    the middle square. Pictures are grey if every training picture is grey, otherwise RGB. Files that cannot be read are
-    left out, with a warning.
+    the folders; root may also be a single file. Links are followed, and hidden files are not looked at. Pictures are
+    grey if every training picture is grey, otherwise RGB. Files that cannot be read are left out, with a warning;
+    ``found`` says what was there, and what was passed over. Classes are numbered in the natural order of their names
+    (9 before 10), or as the checkpoint has them.
 
     Args:
+        fit: of pictures that are not square: crop takes the middle square, pad adds ``background`` on both sides, and
+            stretch changes their shape.
+        background: what is seen through transparent pixels, and beside padded pictures. In test and predict, this and
+            ``fit`` are the checkpoint's.
         cache: a folder for decoded pixels: later runs map them into memory from files there (uint8; they may be larger
             than the memory) instead of decoding again, until a picture, its name or its date changes; null: no cache.
     """
 
     name_identifies_images = False
 
-    def __init__(self, *args: Any, cache: str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        fit: Fit = "crop",
+        background: Background = "white",
+        cache: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
-        self.cache = cache
+        for name, value, known in (("fit", fit, Fit), ("background", background, Background)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}.")
+        self.fit, self.background = fit, background
+        self.cache = None if cache is None else expanded(cache)
+        self._predicted: list[Picture] = []
+        self._takes_all = False  # whether the pictures are used whatever their folders, as in predict
+        self._with_frames: set[Path] = set()
+        self._said: set[str] = set()
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        folder = self._training_or_test_folder
-        if not folder.is_dir():
-            return ()
-        folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        return tuple(sorted(path.name for path in folders if _picture_files(path)))
+        return self._layout.class_names
 
     @cached_property
     def native_channels(self) -> int:  # type: ignore[override]
-        for file in _picture_files(self._training_or_test_folder):
+        splits = self._layout.splits
+        classes = next((splits[split] for split in ("train", "test", "val") if split in splits), None)
+        pictures = self._walk.pictures if classes is None else [each for name in classes for each in classes[name]]
+        for picture in pictures:
             try:
-                with _open(file) as picture:
-                    if picture.mode not in ("1", "L", "LA", "I", "F") and not picture.mode.startswith("I;16"):
+                with open_picture(picture.path) as opened:
+                    if not is_grey(opened):
                         return 3
             except Exception:
                 continue  # load_train and load_test report files that cannot be read
         return 1
 
+    @property
+    def found(self) -> Found:  # type: ignore[override]
+        """What the walk of the folder has found, and the files of what is loaded that could not be read."""
+        layout = None if self._takes_all else self._layout
+        class_names = () if self._takes_all else self.class_names
+        return Found.of(self._walk, layout, class_names, self.unreadable, len(self._with_frames))
+
     def load_train(self) -> Images:
-        files, labels = self._labelled("train")
-        if self._splits_itself:
+        pictures, labels = self._labelled("train")
+        if self._layout.splits_test_by_seed:
             _, train = self._split_by_seed(labels)
-            files, labels = [files[index] for index in train], labels[train]
-        return self._read(files, labels)
+            pictures, labels = [pictures[index] for index in train], labels[train]
+        return self._of_classes("train", pictures, labels)[0]
 
     def load_holdout(self) -> Images | None:
-        return self._read(*self._labelled("val")) if (self.root / "val").is_dir() else None
+        if "val" not in self._layout.splits:
+            return None
+        return self._of_classes("val", *self._labelled("val"))[0]
 
     def load_test(self) -> Images:
-        files, labels = self._labelled("test")
-        if self._splits_itself:
+        by_seed = self._layout.splits_test_by_seed
+        pictures, labels = self._labelled("train" if by_seed else "test")
+        if by_seed:
             test, _ = self._split_by_seed(labels)
-            files, labels = [files[index] for index in test], labels[test]
-        return self._read(files, labels)
+            pictures, labels = [pictures[index] for index in test], labels[test]
+        images, kept = self._of_classes("test", pictures, labels)
+        if self.predicts_test_images:
+            self._predicted = kept
+        return images
 
     def load_predict(self) -> Images:
-        files = [self.root] if self.root.is_file() else _picture_files(self.root)
-        if not files:
-            raise DataNotFoundError(f"ImageFolder found no pictures: looked for {_ENDINGS} below {self.root}.")
-        return self._read(files, torch.full((len(files),), -1), may_be_empty=True)
+        self._takes_all = self.train is None and self.test is None
+        pictures, not_files = self._walk.pictures, self._walk.not_files
+        if not pictures and not not_files:
+            where = (
+                f"below {shown(self.root)}"
+                if os.path.isdir(self.root)
+                else f"in {shown(self.root)}, which is not there"
+            )
+            raise DataNotFoundError(f"ImageFolder found no pictures: looked for .png, .jpg and others {where}.")
+        self.unreadable |= not_files
+        self._say(on_walk(self._walk))
+        images, self._predicted = self._read(pictures, torch.full((len(pictures),), -1))
+        return images
 
     def load_ood(self) -> Images:
         return self.load_predict()  # all pictures, labelled or not: out-of-distribution scores need no labels
 
     def predict_names(self) -> list[str]:
-        return [str(file) for file in self._files_read]
+        return [shown(picture.path) for picture in self._predicted]
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"fit": self.fit, "background": self.background}
+
+    def number_classes_like(self, class_names: Sequence[str]) -> None:
+        if set(class_names) == set(self.class_names):
+            self.class_names = tuple(class_names)
 
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
-        # A folder of test pictures may lack some classes; labels must be the class numbers of the checkpoint.
-        if labelled and set(self.class_names) <= set(description["class_names"]):
-            self.class_names = tuple(description["class_names"])
+        self.fit = description.get("fit", self.fit)
+        self.background = description.get("background", self.background)
+        if labelled:
+            # A folder of test pictures may lack some classes; labels must be the class numbers of the checkpoint.
+            if set(self.class_names) <= set(description["class_names"]):
+                self.class_names = tuple(description["class_names"])
+            elif self._layout.misplaced:
+                raise ValueError(self._layout.misplaced)
         super().prepare_like(description, labelled)
 
     @property
     def splits_test_by_seed(self) -> bool:  # type: ignore[override]
-        return self._splits_itself
+        return self._layout.splits_test_by_seed
 
-    @property
-    def _splits_itself(self) -> bool:
-        """Whether this class makes the test split, because the user has made no train/ or test/ folder."""
-        return not any((self.root / part).is_dir() for part in ("train", "test"))
+    @cached_property
+    def _walk(self) -> Walk:
+        return walk(self.root)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return layout_of(self._walk)
 
     def _split_by_seed(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the test pictures and of the others."""
         return stratified_split(labels, 0.2, self.seed)
 
-    def _folder(self, part: str) -> Path:
-        return self.root if self._splits_itself else self.root / part
+    def _labelled(self, split: str) -> tuple[list[Picture], Tensor]:
+        """The pictures of train, val or test, and their labels ``(pictures,)``."""
+        pictures, labels = self._layout.labelled(split, self.class_names)
+        self._say(self._layout.remarks)
+        return pictures, torch.tensor(labels)
 
-    @property
-    def _training_or_test_folder(self) -> Path:
-        """The training folder or, where there is none, the test folder, which has the same class names."""
-        train = self._folder("train")
-        return train if train.is_dir() else self._folder("test")
-
-    def _labelled(self, part: str) -> tuple[list[Path], Tensor]:
-        """The picture files of train, val or test, and their labels ``(files,)``."""
-        folder = self._folder(part)
-        files, labels = [], []
-        for label, name in enumerate(self.class_names):
-            of_class = _picture_files(folder / name)
-            files += of_class
-            labels += [label] * len(of_class)
-        if not files:
-            raise DataNotFoundError(
-                f"ImageFolder found no {part} pictures: looked for {_ENDINGS} in {folder / 'CLASS'}, with one folder "
-                "for each class. Name the folder that holds them with --data.root."
+    def _of_classes(self, split: str, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:
+        """Labelled images, and which pictures they are; raises where too few classes can be read."""
+        images, kept = self._read(pictures, labels)
+        if not kept:
+            raise DataNotFoundError(f"none of the {len(pictures):,} {split} pictures below {self.root} can be read.")
+        readable = set(images.labels.tolist())
+        lost = [self.class_names[label] for label in sorted(set(labels.tolist()) - readable)]
+        if split == "train" and len(readable) < 2:
+            raise ValueError(
+                "root must hold two or more classes to train on, got pictures that can be read of "
+                f"{self.class_names[min(readable)]} alone; nothing of {listed(lost)} can be read in {shown(self.root)}."
             )
-        return files, torch.tensor(labels)
+        if lost:
+            self._say([f"no {split} picture of {listed(lost)} in {shown(self.root)} can be read."])
+        return images, kept
 
-    def _read(self, files: list[Path], labels: Tensor, may_be_empty: bool = False) -> Images:
+    def _read(self, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:
+        """The images that can be read, and which pictures they are."""
         if self.image_size is None:
             raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
-        shape = (self.in_channels, self.image_size, self.image_size)
+        decoder = Decoder(self.in_channels, self.image_size, self.fit, self.background)
         if self.cache is None:
-            decoded = list(self._decoded(files, shape))
-            readable = [index for index, picture in enumerate(decoded) if picture is not None]
-            pixels = torch.from_numpy(np.array([decoded[index] for index in readable], np.uint8).reshape(-1, *shape))
-            images = Images(pixels, labels[readable])
+            rows = np.empty((len(pictures), *decoder.shape), np.uint8)
+            reading = read_into(rows, (picture.path for picture in pictures), decoder)
+            images = Images(torch.from_numpy(rows[: len(reading.kept)]), labels[reading.kept])
         else:
-            pixels, readable = self._from_cache(Path(self.cache), files, shape)
-            images = Images(pixels, labels[readable], torch.arange(len(readable)))
-        if self.unreadable:
-            file, reason = next(iter(self.unreadable.items()))
-            warnings.warn(
-                f"{len(self.unreadable)} of the pictures cannot be read and are left out, such as {file}: {reason}",
-                stacklevel=2,
-            )
-        self._files_read = [files[index] for index in readable]
-        if not readable and not may_be_empty:
-            raise DataNotFoundError(f"none of the {len(files)} pictures below {self.root} can be read.")
-        return images
+            pixels, reading = cached_pixels(self.cache, pictures, decoder)
+            images = Images(pixels, labels[reading.kept], torch.arange(len(reading.kept)))
+        self.unreadable |= {pictures[index].path: reason for index, reason in reading.unreadable}
+        self._with_frames |= {pictures[index].path for index in reading.with_frames}
+        self._say(on_readings(pictures, reading, self.unreadable))
+        return images, [pictures[index] for index in reading.kept]
 
-    def _decoded(self, files: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray | None]:
-        """The pixels of each file, uint8 ``shape``, or None for a file that cannot be read.
-
-        The reason is put into ``unreadable``.
-        """
-        mode = "L" if shape[0] == 1 else "RGB"
-        for file in files:
-            try:
-                with _open(file) as picture:
-                    upright = ImageOps.exif_transpose(_with_8_bits(picture)).convert(mode)
-                    square = ImageOps.fit(upright, (shape[1], shape[2]), Image.Resampling.BILINEAR)
-            except Exception as error:  # a damaged picture can raise nearly anything
-                self.unreadable[file] = str(error) or type(error).__name__
-                yield None
-                continue
-            yield np.array(square).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
-
-    def _from_cache(self, folder: Path, files: list[Path], shape: tuple[int, int, int]) -> tuple[Tensor, list[int]]:
-        """The pixels of all readable files, mapped from a cache file, and their indices in ``files``.
-
-        The cache file is written first if there is none for these files, their sizes, dates and ``shape``. It has
-        room for every file; the rows of the readable ones come first.
-        """
-        stats = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file in files for stat in (file.stat(),)]
-        key = hashlib.sha256(json.dumps([shape, stats]).encode()).hexdigest()[:32]
-        array, record = folder / f"{key}.npy", folder / f"{key}.json"
-        with locked(folder / f".{key}.lock"):
-            if not record.is_file():  # it is written last, when the array is complete
-                require_space(folder, len(files) * math.prod(shape))
-                readable: list[int] = []
-                with atomic_path(array) as unfinished:
-                    rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(files), *shape))
-                    for index, pixels in enumerate(self._decoded(files, shape)):
-                        if pixels is not None:
-                            rows[len(readable)] = pixels
-                            readable.append(index)
-                    rows.flush()
-                    del rows
-                reasons = {str(file): self.unreadable[file] for file in files if file in self.unreadable}
-                atomic_write(record, json.dumps({"kept": readable, "unreadable": reasons}).encode())
-            recorded = json.loads(record.read_bytes())
-            self.unreadable.update({Path(file): reason for file, reason in recorded["unreadable"].items()})
-            # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
-            return torch.from_numpy(np.load(array, mmap_mode="c")), recorded["kept"]
-
-
-def _open(file: Path) -> Image.Image:
-    """The picture of a file, its pixels not read yet; raises where the file has none, several, or too many pixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.init()  # registers the readers of all formats; open() does not when formats are given
-        picture = Image.open(file, formats=_FORMATS)
-    # In MPO files of cameras the first picture is the photograph and the others are previews; in other formats nothing
-    # says which of several pictures is meant.
-    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-        with picture:
-            raise ValueError(f"it has {picture.n_frames} pictures or frames, not one")  # type: ignore[attr-defined]
-    return picture
-
-
-def _with_8_bits(picture: Image.Image) -> Image.Image:
-    """The picture with its 16-bit levels scaled to 8 bits; Pillow's own conversion would clip them at 255."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
-    return picture
-
-
-_ENDINGS = ", ".join(IMG_EXTENSIONS)
-# The formats that belong to these file endings. Pillow can read others too, one of them (EPS) by running a program.
-_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
-
-
-def _picture_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    def _say(self, remarks: Sequence[str]) -> None:
+        """Warns about each once."""
+        for remark in remarks:
+            if remark not in self._said:
+                self._said.add(remark)
+                warnings.warn(remark, stacklevel=2)

@@ -112,17 +112,18 @@ def test_pictures_of_all_kinds_get_a_clear_row_or_are_read(tmp_path, monkeypatch
     data = ImageFolder(str(tmp_path))
     description = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "class_names": [], "name": "y"}
     data.prepare_like(description, labelled=False)
-    with pytest.warns(UserWarning, match=r"^6 of the pictures cannot be read and are left out"):
+    with pytest.warns(UserWarning, match=r"^4 of the pictures cannot be read and are left out"):
         data.setup("predict")
     names = [Path(name).name for name in data.predict_names()]
     read = dict(zip(names, data.predict.pixels[:, :, 4, 4].tolist(), strict=True))
-    assert read.keys() == {"whole.png", "cmyk.jpg", "palette.png", "transparent.png", "sixteen.png", "phone.jpg"}
+    # Of several frames or pages it is the first.
+    usual = {"whole.png", "cmyk.jpg", "palette.png", "transparent.png", "sixteen.png", "phone.jpg"}
+    assert read.keys() == usual | {"animated.webp", "pages.tif"}
+    assert data.found.with_frames == 2  # a phone's previews are not counted
     assert read.pop("sixteen.png") == [100, 100, 100]
     for name, colour in read.items():
         assert colour == pytest.approx([200, 100, 50], abs=30), name  # a palette and JPEG change it a little
     reasons = {file.name: reason for file, reason in data.unreadable.items()}
-    assert reasons.pop("animated.webp") == "it has 3 pictures or frames, not one"
-    assert reasons.pop("pages.tif") == "it has 2 pictures or frames, not one"
     assert "could be decompression bomb" in reasons.pop("bomb.png")
     assert "cannot identify image file" in reasons.pop("empty.png")
     assert "truncated" in reasons.pop("cut.png")
@@ -145,7 +146,7 @@ def test_image_folder_labels_follow_the_checkpoint(tmp_path):
 
 
 def test_image_folder_never_trains_on_test_pictures(tmp_path):
-    folders(tmp_path, ["test", "Train"])
+    folders(tmp_path, ["test"])
     data = ImageFolder(str(tmp_path), image_size=8)
     assert data.class_names == ("cat", "dog")
     with pytest.raises(DataNotFoundError, match=r"found no train pictures: looked for .* in .*/train/CLASS, with"):
@@ -205,3 +206,44 @@ def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path,
         everything = torch.cat([part.pixels for part in (data.train, data.selection, data.calibration, data.test)])
         assert (everything == grey).flatten(1).all(1).sum() == 1
     assert sizes[0] == sizes[1]
+
+
+def test_a_cache_is_of_its_settings(tmp_path):
+    folders(tmp_path / "pictures", ["."], per_class=4)
+    read = {}
+    for settings in (("crop", "white"), ("pad", "white"), ("pad", "black"), ("crop", "white")):
+        fit, background = settings
+        data = ImageFolder(
+            str(tmp_path / "pictures"), image_size=8, fit=fit, background=background, cache=str(tmp_path / "cache")
+        )
+        data.setup("fit")
+        read[settings] = data.train.pixels
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert (read["pad", "white"][..., 0] == 255).all()  # the pictures are higher than they are wide
+    assert (read["pad", "black"][..., 0] == 0).all()
+    assert (read["crop", "white"][:, 1:] == 0).all()
+
+
+def test_root_and_cache_may_name_the_home_folder_and_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHOTOS", "photos")
+    monkeypatch.chdir(tmp_path)
+    folders(tmp_path / "photos", ["."])
+    data = ImageFolder("~/$PHOTOS", image_size=8, cache="~/${PHOTOS}_cache")
+    data.setup("fit")
+    assert data.num_train > 0
+    assert len(list((tmp_path / "photos_cache").glob("*.npy"))) == 1
+    monkeypatch.setenv("BNN_DATA", "~/photos")
+    assert ImageFolder().root == tmp_path / "photos"
+    assert not (tmp_path / "~").exists()
+
+
+def test_settings_of_pictures_are_checked_and_taken_over_from_a_checkpoint():
+    with pytest.raises(ValueError, match=r"^fit must be one of crop, pad, stretch, got squeeze\.$"):
+        ImageFolder("photos", fit="squeeze")
+    with pytest.raises(ValueError, match=r"^background must be one of white, black, got red\.$"):
+        ImageFolder("photos", background="red")
+    trained = ImageFolder("photos", image_size=8, channels=3, fit="pad", background="black")
+    other = ImageFolder("photos")
+    other.prepare_like(trained.describe(), labelled=False)
+    assert (other.fit, other.background) == ("pad", "black")

@@ -10,6 +10,7 @@ from bnn_lightning.cli.results import samples_of_calibration
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData
+from bnn_lightning.data.pictures import shown
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.reporting.results import write_predictions
 
@@ -47,7 +48,7 @@ class Predict(Verb):
             rows = model.likelihood.decisions(summary, names, classes, calibration, target_risk, alpha)
         predicted = f"{len(rows):,} predictions"
         unreadable = data.unreadable if isinstance(data, ImageData) else {}
-        rows += [{"file": str(file), "error": reason} for file, reason in unreadable.items()]
+        rows += [{"file": shown(file), "error": reason} for file, reason in unreadable.items()]
         if session.config.trainer.fast_dev_run:
             session.print(f"{predicted}, which are not written")
         else:

@@ -1,0 +1,55 @@
+"""Decoded pictures in a file that later runs map into memory."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnn_lightning.data.decoding import Decoder, Reading, read_into
+from bnn_lightning.data.pictures import Picture
+from bnn_lightning.files import atomic_path, atomic_write, locked, require_space
+
+_DECODING = 2  # goes up when the same file and settings give other pixels than before
+
+
+def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -> tuple[Tensor, Reading]:
+    """The pixels of all readable pictures, ``(pictures or more, channels, size, size)``, mapped from a cache file.
+
+    The cache file is written first if there is none for these files, their sizes and dates, and the decoder's
+    settings. It has room for every file; the rows of the readable ones come first.
+
+    Raises:
+        UnwritableError: when the cache file cannot be written.
+    """
+    settings = [_DECODING, asdict(decoder), [_state(picture.real) for picture in pictures]]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+    array, record = folder / f"{key}.npy", folder / f"{key}.json"
+    with locked(folder / f".{key}.lock"):
+        if not record.is_file():  # it is written last, when the array is complete
+            shape = (len(pictures), *decoder.shape)
+            require_space(folder, math.prod(shape))
+            with atomic_path(array) as unfinished:
+                rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+                reading = read_into(rows, (picture.path for picture in pictures), decoder)
+                rows.flush()
+                del rows
+            atomic_write(record, json.dumps(asdict(reading)).encode())
+        # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
+        pixels = torch.from_numpy(np.load(array, mmap_mode="c"))
+        return pixels, Reading(**json.loads(record.read_bytes()))
+
+
+def _state(file: str) -> tuple[str, int, int]:
+    """What changes when a file does: its name, size and date."""
+    try:
+        stat = os.stat(file)
+    except OSError:  # it has been deleted since the walk; reading it says so
+        return file, -1, -1
+    return file, stat.st_size, stat.st_mtime_ns
