@@ -65,11 +65,17 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         UnwritableError: when the file cannot be written.
         ValueError: when a row has a key that is not among ``columns``.
     """
+    # The name of a file need not be text; what is not is spelt.
+    atomic_write(path, csv_text(columns, rows).encode(errors="backslashreplace"))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """What :func:`write_rows` writes."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def relative_to_cwd(path: Path) -> str:

@@ -1,10 +1,8 @@
 """LightningCLI for one verb: parses its words, with a checkpoint's config under them, and builds what they ask for."""
 
-import logging
 import os
 import secrets
 import sys
-import warnings
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from bnn_lightning.cli.images import load_images
 from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, fit_network_to_data, refuse_nulls
+from bnn_lightning.cli.trainer import check_callbacks, has_progress_bar, profiler_of, silence_the_libraries
 from bnn_lightning.cli.user_errors import user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
 from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
@@ -63,7 +62,7 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, verb: Verb, name: str, words: list[str]):
-        _silence_the_libraries()
+        silence_the_libraries()
         self.verb, self.name = verb, name
         self.checkpoint: Record | None = None
         super().__init__(
@@ -154,6 +153,8 @@ class CommandLine(LightningCLI):
                 fit_network_to_data(config)
         self.verb.check(config)
         check_limit(config.trainer, self.verb.stage)
+        if self.verb.trains:
+            check_callbacks(config.trainer)
         check_precision(config.trainer, config.model)
         if self.verb.one_device:
             if config.trainer.devices not in (1, "1", "auto"):
@@ -182,14 +183,17 @@ class CommandLine(LightningCLI):
             console=Console(width=None if sys.stdout.isatty() else 120),
             keeps_memory=self._keeps_memory,
         )
-        callbacks: list[Callback] = [EpochBar()] if session.shows_progress_bar else []
-        callbacks += self.verb.callbacks(session)
         settings = self.config_init.trainer
+        own_bar = session.shows_progress_bar and not has_progress_bar(settings)
+        callbacks: list[Callback] = [EpochBar()] if own_bar else []
+        callbacks += self.verb.callbacks(session)
         plugins = settings.plugins if isinstance(settings.plugins, list) else [settings.plugins or AtomicCheckpointIO()]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
         logger = self._logger(session) if settings.logger in (None, True) else settings.logger
-        own = {"logger": logger, "enable_progress_bar": session.shows_progress_bar, "plugins": plugins}
+        own = {"logger": logger, "plugins": plugins, "profiler": profiler_of(settings)}
+        if not has_progress_bar(settings):
+            own["enable_progress_bar"] = session.shows_progress_bar
         try:
             session.trainer = self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
         except (ValueError, TypeError) as error:
@@ -237,11 +241,3 @@ def _drawn_seed() -> int:
     if "PL_GLOBAL_SEED" not in os.environ:
         raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
     return int(os.environ["PL_GLOBAL_SEED"])
-
-
-def _silence_the_libraries() -> None:
-    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
-    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")

@@ -29,7 +29,7 @@ def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
 def _config_in_todays_words(file: str, say: Say) -> str:
     """The file itself, or the text of the config that it should be."""
     try:
-        config = yaml.safe_load(Path(file).read_text())
+        config = yaml.safe_load(Path(file).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return file  # the parser says what is wrong with it
     if not isinstance(config, dict):
@@ -85,6 +85,6 @@ def gives_data(words: Sequence[str]) -> bool:
     files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
     files += [after for word, after in pairwise(words) if word in ("-c", "--config")]
     try:
-        return any("data" in (yaml.safe_load(Path(file).read_text()) or {}) for file in files)
+        return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in files)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return True  # the parser says what is wrong with it
