@@ -22,10 +22,17 @@ from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images
-from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
+from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, fit_network_to_data, refuse_nulls
-from bnn_lightning.cli.trainer import check_callbacks, has_progress_bar, profiler_of, silence_the_libraries
+from bnn_lightning.cli.trainer import (
+    check_callbacks,
+    check_profiler,
+    has_progress_bar,
+    profiler_of,
+    silence_the_libraries,
+)
 from bnn_lightning.cli.user_errors import user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
 from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
@@ -121,14 +128,15 @@ class CommandLine(LightningCLI):
             words = ["--config", yaml.safe_dump(settings_of(self.checkpoint, self.verb.trains)), *words]
         elif self.verb.needs_checkpoint and not asks_for_help(words):
             raise UsageError(
-                f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
+                misspelt(words, flags_of(parser), ["ckpt_path"])
+                or f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
         try:
             self.config = parser.parse_args(configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
         except ParseError as error:
-            raise UsageError(one_sentence(str(error), self.name)) from error
+            raise UsageError(one_sentence(str(error), self.name, words, flags_of(parser))) from error
         seed = self.config.seed_everything
         if seed is True:
             self.config.seed_everything = _drawn_seed()
@@ -153,6 +161,7 @@ class CommandLine(LightningCLI):
                 fit_network_to_data(config)
         self.verb.check(config)
         check_limit(config.trainer, self.verb.stage)
+        check_profiler(config.trainer)
         if self.verb.trains:
             check_callbacks(config.trainer)
         check_precision(config.trainer, config.model)

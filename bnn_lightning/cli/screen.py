@@ -1,4 +1,4 @@
-"""Standard output and errors that cannot end a run: a pipe that is closed, a disk that is full, letters unknown to it."""
+"""Standard output and errors that cannot end a run: by a closed pipe, a full disk, letters unknown to them."""
 
 import codecs
 import contextlib
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-_SPELT = {"±": "+-", "…": "...", "°": " degrees", "—": "-", "×": "x"}
+_SPELT = {"±": "+-", "…": "...", "°": " degrees", "—": "-"}
 _ERRORS = "bnn_lightning.spell"
 
 
@@ -53,7 +53,7 @@ class Screen:
 def unfailing_screen() -> Iterator[Screen | None]:
     """Has ``sys.stdout`` and ``sys.stderr`` take every text, and go on in silence when they can no longer be written.
 
-    Letters that their encoding lacks are spelt: ± as +-, others by their number, such as \\u7ea2. Yields the stream of
+    Letters that their encoding lacks are spelt: ± as +-, others by their number, such as u7ea2. Yields the stream of
     standard output, or None where the process has none.
     """
     codecs.register_error(_ERRORS, _spell)
@@ -62,7 +62,7 @@ def unfailing_screen() -> Iterator[Screen | None]:
         # Another way was asked for by PYTHONIOENCODING; surrogateescape is Python's own in the locale C.
         if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_ERRORS)
-    out, err = (stream and Screen(stream) for stream in before)
+    out, err = (None if stream is None else Screen(stream) for stream in before)
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     try:
         yield out

@@ -7,11 +7,19 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BackboneFinetuning, BatchSizeFinder, ModelPruning, ProgressBar, StochasticWeightAveraging, Timer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    ModelPruning,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.profilers import PyTorchProfiler
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.names import names_of, nearest
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.files import relative_to_cwd
 
@@ -22,12 +30,30 @@ _REFUSED = {
     "with; give --data.batch_size",
     ModelPruning: "prunes tensors, and a random layer's weight is a posterior; the method Sparse and bnn prune remove "
     "weights",
-    BackboneFinetuning: "frees a module called backbone, and the networks here have none; --model.init_from begins with "
-    "a trained network",
+    BackboneFinetuning: "frees a module called backbone, of which there is none; --model.init_from begins with a "
+    "trained network",
     Timer: "could end a run within an epoch; --trainer.max_epochs sets its length",
 }
+_PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
 _HEARD = ("callbacks", "tuner", "profilers")
+
+
+def check_profiler(trainer: Namespace) -> None:
+    """Refuses a profiler that is not known, and hooks on modules, with which a network cannot be copied."""
+    profiler = trainer.profiler
+    if isinstance(profiler, str) and profiler not in _PROFILERS:
+        meant = nearest(profiler, [*_PROFILERS, *names_of(Profiler)])
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise UsageError(
+            f"--trainer.profiler must be {', '.join(_PROFILERS)} or the class path of a Profiler, got {profiler}{hint}."
+        )
+    hooks = isinstance(profiler, Namespace) and profiler.get("init_args", {}).get("record_module_names")
+    if hooks and issubclass(class_of(profiler), PyTorchProfiler):
+        raise UsageError(
+            "--trainer.profiler.record_module_names must be false, for a network with hooks of this kind cannot be "
+            "calibrated or tested; --trainer.profiler pytorch sets it."
+        )
 
 
 def check_callbacks(trainer: Namespace) -> None:
@@ -46,20 +72,8 @@ def has_progress_bar(settings: Namespace) -> bool:
 
 
 def profiler_of(settings: Namespace) -> Any:
-    """The profiler that ``settings`` of the Trainer ask for.
-
-    Raises:
-        UsageError: for hooks on modules, with which a network cannot be copied, as calibration and test do.
-    """
-    profiler = settings.profiler
-    if profiler == "pytorch":
-        return PyTorchProfiler(record_module_names=False)
-    if isinstance(profiler, PyTorchProfiler) and profiler._record_module_names:
-        raise UsageError(
-            "--trainer.profiler.record_module_names must be false, for a network with hooks of this kind cannot be "
-            "calibrated or tested; --trainer.profiler pytorch sets it."
-        )
-    return profiler
+    """The profiler that ``settings`` of the Trainer ask for."""
+    return PyTorchProfiler(record_module_names=False) if settings.profiler == "pytorch" else settings.profiler
 
 
 def where_curves_are(trainer: Trainer, logs: Path) -> list[str]:
