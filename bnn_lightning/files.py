@@ -102,6 +102,19 @@ def require_space(folder: Path, needed: int) -> None:
         raise UnwritableError(f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed.")
 
 
+def is_writable(folder: Path, needed: int) -> bool:
+    """Whether ``needed`` bytes can be written into ``folder``, found by writing them."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        try:
+            probe.write_bytes(bytes(needed))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def locked(file: Path, wait: bool = True) -> Iterator[None]:
     """Holds the lock ``file`` during the ``with`` block, against other processes and threads.

@@ -1,8 +1,10 @@
 """LightningCLI for one verb: parses its words, with a checkpoint's config under them, and builds what they ask for."""
 
 import os
+import re
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images
+from bnn_lightning.cli.own_code import importable, own_classes, where_it_was
 from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
@@ -35,19 +38,32 @@ from bnn_lightning.cli.trainer import (
 )
 from bnn_lightning.cli.user_errors import user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
-from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
+from bnn_lightning.cli.words import (
+    asks_for_help,
+    configs_first,
+    expand_paths,
+    gives_data,
+    in_todays_words,
+    value_of,
+    with_expanded_paths,
+)
 from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import ImageData
+from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
 
+_BOARD_BYTES = 1_000_000  # of a test's curves and figures
+
 
 def run_verb(class_path: str, name: str, words: list[str]) -> None:
     """Runs the verb of that class, which was asked for by ``name``, with the words that followed."""
+    words = with_expanded_paths(words)
     try:
-        CommandLine(load_verb(class_path), name, words).run()
+        with importable(value_of("--code", words)):
+            CommandLine(load_verb(class_path), name, words).run()
     except (StoppedError, KeyboardInterrupt):
         if getattr(rank_zero_only, "rank", 0) == 0:
             raise
@@ -56,7 +72,9 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
 
 def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
-    _DryParse(load_verb(class_path), name, words)
+    words = with_expanded_paths(words)
+    with importable(value_of("--code", words)):
+        _DryParse(load_verb(class_path), name, words)
 
 
 class CommandLine(LightningCLI):
@@ -112,11 +130,14 @@ class CommandLine(LightningCLI):
         parser.add_argument(
             "--keep_memory", type=bool, default=True, help="Whether glibc keeps freed memory for the next step."
         )
+        parser.add_argument(
+            "--code", type=str | None, default=None, help="A folder of your own modules, beside the current one."
+        )
         shorten_help(parser, self.verb, self.name)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Puts the checkpoint's own config under everything that is on the command line."""
-        words: list[str] = list(args or [])
+        words = self._words = list(args or [])
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
         notes: list[str] = []
@@ -136,7 +157,11 @@ class CommandLine(LightningCLI):
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
         except ParseError as error:
-            raise UsageError(one_sentence(str(error), self.name, words, flags_of(parser))) from error
+            sentence = one_sentence(str(error), self.name, words, flags_of(parser))
+            if self.checkpoint is not None and (missing := re.search(r" names ([\w.]+), which cannot", sentence)):
+                sentence += where_it_was(self.checkpoint.code, missing[1])
+            raise UsageError(sentence) from error
+        expand_paths(self.config)
         seed = self.config.seed_everything
         if seed is True:
             self.config.seed_everything = _drawn_seed()
@@ -154,8 +179,11 @@ class CommandLine(LightningCLI):
         refuse_nulls(config.model, BayesianModule, "model")
         refuse_nulls(config.trainer, Trainer, "trainer")
         refuse_nulls(Namespace(data=config.data), None, "")
-        if config.ckpt_path and self.checkpoint is None:
-            raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")
+        for flag, value in (("ckpt_path", self.checkpoint), ("code", value_of("--code", self._words))):
+            if config[flag] and value is None:
+                raise UsageError(f"--{flag} {config[flag]} stands in a config; it goes on the command line.")
+        for own, file in (own_classes(type(self.verb)) | own_classes(config)).items():
+            _note(f"{own} is imported from {relative_to_cwd(Path(file))}")
         if self.checkpoint is None:
             with user_errors(config):
                 fit_network_to_data(config)
@@ -209,18 +237,21 @@ class CommandLine(LightningCLI):
             raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
         return session.trainer
 
-    def _logger(self, session: Session) -> TensorBoardLogger:
+    def _logger(self, session: Session) -> TensorBoardLogger | bool:
         logs = session.run.logs
+        if not self.verb.trains and logs.is_dir() and not is_writable(logs, _BOARD_BYTES):
+            return False  # what is measured is still shown; TensorBoard would end the run before
         # What a run that was killed has drawn beyond its checkpoint is drawn again.
         drawn_again = session.checkpoint.global_step if self.verb.trains and session.is_in_own_folders else None
         return TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name, purge_step=drawn_again)
 
     def _record(self) -> dict[str, Any]:
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))
-        for of_this_call in ("config", "ckpt_path"):
+        for of_this_call in ("config", "ckpt_path", "code"):
             config.pop(of_this_call, None)
         return {
             "config": config,
+            "code": own_classes(self.config),
             "versions": {
                 "bnn_lightning": bnn_lightning.__version__,
                 "torch": str(torch.__version__),

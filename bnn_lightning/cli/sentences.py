@@ -102,7 +102,7 @@ def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> 
 def _about_names(message: str, key: str) -> str | None:
     flag, base = f"--{key}", base_of(key)
     if match := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
-        return f"{flag} names {match[1]}, which cannot be imported: {match[2].rstrip('.')}."
+        return f"{flag} names {match[1]}, which cannot be imported: {_why_not(match[2])}."
     if match := re.search(
         r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
     ):
@@ -124,6 +124,15 @@ def _about_names(message: str, key: str) -> str | None:
         known = f", such as {', '.join(names_of(base))}" if base else ""
         return f"{flag} must be the name of a {kind}{known}{got}."
     return None
+
+
+def _why_not(reason: str) -> str:
+    """Why a class cannot be imported, and the cure where there is one."""
+    if unknown := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", reason):
+        meant = nearest(unknown[2], vars(sys.modules[unknown[1]])) if unknown[1] in sys.modules else None
+        return f"{reason.rstrip('.')}{f' (did you mean {unknown[1]}.{meant}?)' if meant else ''}"
+    here = "; --code FOLDER says where a module of your own is" if reason.startswith("No module named") else ""
+    return f"{reason.rstrip('.')}{here}"
 
 
 def _about_values(message: str, key: str, verb: str) -> str | None:

@@ -1,5 +1,7 @@
 """Exceptions about what was asked for, turned into one sentence that names the flag."""
 
+import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -39,6 +41,8 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
         return "--ckpt_path does not fit the network or method of the command line; leave --model.* out."
     if sentence := _about_a_package(message, config) or _about_a_metric(message):
         return sentence
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return f"{os.fsdecode(error.filename or 'a file')} cannot be written: {error.strerror}."
     # A method's settings are checked inside jsonargparse, which wraps what they raise.
     wrapped = re.search(r"- (\w+ must .*)", message) if isinstance(error, ValueError) else None
     if wrapped is None and not _is_about_the_command(error):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import write_report
@@ -63,9 +64,9 @@ def study(words: list[str]) -> int:
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = parser().parse_args(words)
-        results = Path(arguments.results)
+        results = Path(expanded(arguments.results))
         failed = 0
-        for definition in [Study.read(file) for file in arguments.files]:
+        for definition in [Study.read(expanded(file)) for file in arguments.files]:
             if arguments.dry_run:
                 failed += dry_run(definition, results, arguments.only, arguments.retry, _say)
             elif arguments.report:
