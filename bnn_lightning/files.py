@@ -65,11 +65,17 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         UnwritableError: when the file cannot be written.
         ValueError: when a row has a key that is not among ``columns``.
     """
+    # The name of a file need not be text; what is not is spelt.
+    atomic_write(path, csv_text(columns, rows).encode(errors="backslashreplace"))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """What :func:`write_rows` writes."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def expanded(path: str) -> Path:
@@ -99,6 +105,19 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UnwritableError(f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed.")
+
+
+def is_writable(folder: Path, needed: int) -> bool:
+    """Whether ``needed`` bytes can be written into ``folder``, found by writing them."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        try:
+            probe.write_bytes(bytes(needed))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

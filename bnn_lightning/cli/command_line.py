@@ -1,10 +1,10 @@
 """LightningCLI for one verb: parses its words, with a checkpoint's config under them, and builds what they ask for."""
 
-import logging
 import os
+import re
 import secrets
 import sys
-import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,25 +25,47 @@ from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
-from bnn_lightning.cli.parser import ParseError, Parser, one_sentence, shorten_help
+from bnn_lightning.cli.own_code import importable, own_classes, where_it_was
+from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
+from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, refuse_nulls
+from bnn_lightning.cli.trainer import (
+    check_callbacks,
+    check_profiler,
+    has_progress_bar,
+    profiler_of,
+    silence_the_libraries,
+)
 from bnn_lightning.cli.user_errors import user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
-from bnn_lightning.cli.words import asks_for_help, configs_first, gives_data, in_todays_words, value_of
+from bnn_lightning.cli.words import (
+    asks_for_help,
+    configs_first,
+    expand_paths,
+    gives_data,
+    in_todays_words,
+    value_of,
+    with_expanded_paths,
+)
 from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import ImageData
+from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.loading import drop_resolved_classes
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
 
+_BOARD_BYTES = 1_000_000  # of a test's curves and figures
+
 
 def run_verb(class_path: str, name: str, words: list[str]) -> None:
     """Runs the verb of that class, which was asked for by ``name``, with the words that followed."""
+    words = with_expanded_paths(words)
     try:
-        CommandLine(load_verb(class_path), name, words).run()
+        with importable(value_of("--code", words)):
+            CommandLine(load_verb(class_path), name, words).run()
     except (StoppedError, KeyboardInterrupt):
         if getattr(rank_zero_only, "rank", 0) == 0:
             raise
@@ -52,7 +74,9 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
 
 def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
-    _DryParse(load_verb(class_path), name, words)
+    words = with_expanded_paths(words)
+    with importable(value_of("--code", words)):
+        _DryParse(load_verb(class_path), name, words)
 
 
 class CommandLine(LightningCLI):
@@ -65,7 +89,7 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, verb: Verb, name: str, words: list[str]):
-        _silence_the_libraries()
+        silence_the_libraries()
         self.verb, self.name = verb, name
         self.checkpoint: Record | None = None
         super().__init__(
@@ -110,11 +134,14 @@ class CommandLine(LightningCLI):
         parser.add_argument(
             "--keep_memory", type=bool, default=True, help="Whether glibc keeps freed memory for the next step."
         )
+        parser.add_argument(
+            "--code", type=str | None, default=None, help="A folder of your own modules, beside the current one."
+        )
         shorten_help(parser, self.verb, self.name)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Puts the checkpoint's own config under everything that is on the command line."""
-        words: list[str] = list(args or [])
+        words = self._words = list(args or [])
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
         notes: list[str] = []
@@ -126,14 +153,19 @@ class CommandLine(LightningCLI):
             words = ["--config", yaml.safe_dump(settings_of(self.checkpoint, self.verb.trains)), *words]
         elif self.verb.needs_checkpoint and not asks_for_help(words):
             raise UsageError(
-                f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
+                misspelt(words, flags_of(parser), ["ckpt_path"])
+                or f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
         try:
             self.config = parser.parse_args(configs_first(words))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
         except ParseError as error:
-            raise UsageError(one_sentence(str(error), self.name)) from error
+            sentence = one_sentence(str(error), self.name, words, flags_of(parser))
+            if self.checkpoint is not None and (missing := re.search(r" names ([\w.]+), which cannot", sentence)):
+                sentence += where_it_was(self.checkpoint.code, missing[1])
+            raise UsageError(sentence) from error
+        expand_paths(self.config)
         seed = self.config.seed_everything
         if seed is True:
             self.config.seed_everything = _drawn_seed()
@@ -151,14 +183,20 @@ class CommandLine(LightningCLI):
         refuse_nulls(config.model, BayesianModule, "model")
         refuse_nulls(config.trainer, Trainer, "trainer")
         refuse_nulls(Namespace(data=config.data), None, "")
-        if config.ckpt_path and self.checkpoint is None:
-            raise UsageError(f"--ckpt_path {config.ckpt_path} stands in a config; it goes on the command line.")
+        for flag, value in (("ckpt_path", self.checkpoint), ("code", value_of("--code", self._words))):
+            if config[flag] and value is None:
+                raise UsageError(f"--{flag} {config[flag]} stands in a config; it goes on the command line.")
+        for own, file in (own_classes(type(self.verb)) | own_classes(config)).items():
+            _note(f"{own} is imported from {relative_to_cwd(Path(file))}")
         drop_resolved_classes(config.model.network)
         if self.checkpoint is None:
             with user_errors(config):
                 fit_network_to_data(config)
         self.verb.check(config)
         check_limit(config.trainer, self.verb.stage)
+        check_profiler(config.trainer)
+        if self.verb.trains:
+            check_callbacks(config.trainer)
         check_precision(config.trainer, config.model)
         if self.verb.one_device:
             if config.trainer.devices not in (1, "1", "auto"):
@@ -189,32 +227,38 @@ class CommandLine(LightningCLI):
             console=Console(width=None if sys.stdout.isatty() else 120),
             keeps_memory=self._keeps_memory,
         )
-        callbacks: list[Callback] = [EpochBar()] if session.shows_progress_bar else []
-        callbacks += self.verb.callbacks(session)
         settings = self.config_init.trainer
+        own_bar = session.shows_progress_bar and not has_progress_bar(settings)
+        callbacks: list[Callback] = [EpochBar()] if own_bar else []
+        callbacks += self.verb.callbacks(session)
         plugins = settings.plugins if isinstance(settings.plugins, list) else [settings.plugins or AtomicCheckpointIO()]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
         logger = self._logger(session) if settings.logger in (None, True) else settings.logger
-        own = {"logger": logger, "enable_progress_bar": session.shows_progress_bar, "plugins": plugins}
+        own = {"logger": logger, "plugins": plugins, "profiler": profiler_of(settings)}
+        if not has_progress_bar(settings):
+            own["enable_progress_bar"] = session.shows_progress_bar
         try:
             session.trainer = self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
         except (ValueError, TypeError) as error:
             raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
         return session.trainer
 
-    def _logger(self, session: Session) -> TensorBoardLogger:
+    def _logger(self, session: Session) -> TensorBoardLogger | bool:
         logs = session.run.logs
+        if not self.verb.trains and logs.is_dir() and not is_writable(logs, _BOARD_BYTES):
+            return False  # what is measured is still shown; TensorBoard would end the run before
         # What a run that was killed has drawn beyond its checkpoint is drawn again.
         drawn_again = session.checkpoint.global_step if self.verb.trains and session.is_in_own_folders else None
         return TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name, purge_step=drawn_again)
 
     def _record(self) -> dict[str, Any]:
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))
-        for of_this_call in ("config", "ckpt_path"):
+        for of_this_call in ("config", "ckpt_path", "code"):
             config.pop(of_this_call, None)
         return {
             "config": config,
+            "code": own_classes(self.config),
             "versions": {
                 "bnn_lightning": bnn_lightning.__version__,
                 "torch": str(torch.__version__),
@@ -244,11 +288,3 @@ def _drawn_seed() -> int:
     if "PL_GLOBAL_SEED" not in os.environ:
         raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
     return int(os.environ["PL_GLOBAL_SEED"])
-
-
-def _silence_the_libraries() -> None:
-    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
-    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")

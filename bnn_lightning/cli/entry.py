@@ -4,10 +4,10 @@ Help and mistyped verbs need no more than the standard library; torch and Lightn
 """
 
 import ast
-import os
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -18,9 +18,11 @@ from types import MappingProxyType
 
 import bnn_lightning
 from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.screen import lost_output, unfailing_screen
 
 _NOT_VERBS = ("__init__", "base")  # files of cli/verbs that hold no verb
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
+DEBUG = "--debug"
 
 
 def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRAMS) -> int:
@@ -34,30 +36,46 @@ def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRA
     Returns:
         the exit code: 0 when all went well, 2 after one sentence that says what did not.
     """
-    name, *words = (sys.argv[1:] if args is None else args) or ["--help"]
-    try:
-        if name in ("-h", "--help"):
-            print(help_page(programs))
-        elif name == "--version":
-            print(f"bnn_lightning {bnn_lightning.__version__}")
-        elif name in programs:
-            module, _, function = programs[name].partition(":")
-            return getattr(import_module(module), function)(words)
-        else:
-            class_path = _class_path(name, programs)
-            from bnn_lightning.cli.command_line import run_verb
+    words = list(sys.argv[1:] if args is None else args)
+    shows_traceback = DEBUG in words
+    with unfailing_screen() as screen:
+        try:
+            code = _run([word for word in words if word != DEBUG] or ["--help"], programs)
+        except UsageError as error:
+            _say_why(error, f"error: {error}", shows_traceback)
+            code = 2
+        except (StoppedError, KeyboardInterrupt) as error:
+            _say_why(error, str(error) or "stopped.", shows_traceback)
+            code = 128 + (error.signum if isinstance(error, StoppedError) else signal.SIGINT)  # as the shell has it
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        if lost := lost_output(screen):
+            print(f"bnn: {lost}", file=sys.stderr)
+            code = code or 2
+    return code
 
-            run_verb(class_path, name, words)
-    except BrokenPipeError:
-        # Whoever was reading, such as head, has seen enough; there is nowhere left to say anything.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UsageError as error:
-        print(f"bnn: error: {error}", file=sys.stderr)
-        return 2
-    except (StoppedError, KeyboardInterrupt) as error:
-        print(f"bnn: {str(error) or 'stopped.'}", file=sys.stderr)
-        return 128 + (error.signum if isinstance(error, StoppedError) else signal.SIGINT)  # as the shell has it
+
+def _run(words: list[str], programs: Mapping[str, str]) -> int:
+    name, *words = words
+    if name in ("-h", "--help"):
+        print(help_page(programs))
+    elif name == "--version":
+        print(f"bnn_lightning {bnn_lightning.__version__}")
+    elif name in programs:
+        module, _, function = programs[name].partition(":")
+        return getattr(import_module(module), function)(words)
+    else:
+        class_path = _class_path(name, programs)
+        from bnn_lightning.cli.command_line import run_verb
+
+        run_verb(class_path, name, words)
     return 0
+
+
+def _say_why(error: BaseException, sentence: str, shows_traceback: bool) -> None:
+    if shows_traceback:
+        traceback.print_exception(error)
+    print(f"bnn: {sentence}", file=sys.stderr)
 
 
 def first_error(args: list[str]) -> str:
@@ -95,8 +113,9 @@ def help_page(programs: Mapping[str, str]) -> str:
         for name in names
     ]
     end = (
-        "bnn VERB --help shows the options of a verb, bnn --version the version. A verb of your own goes by its class "
-        "path, such as mypackage.count.Count."
+        "bnn VERB --help shows the options of a verb, bnn --version the version. With --debug, anywhere among the "
+        "words, an error's sentence comes with its traceback. A verb of your own goes by its class path, such as "
+        "mypackage.count.Count."
     )
     return "\n".join(
         [

@@ -1,39 +1,16 @@
 """The command line's parser: help that fits on a screen or two, and errors raised instead of printed."""
 
 import argparse
-import re
 import sys
-from difflib import get_close_matches
-from inspect import isabstract, signature
+from inspect import signature
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from bnn_lightning.cli.names import PARTS, names_of
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.core.methods import Method
-from bnn_lightning.core.posteriors import Posterior
-from bnn_lightning.core.priors import Prior
-from bnn_lightning.data import ImageData
-from bnn_lightning.deployment import ExportFormat
-from bnn_lightning.inference import Inference, KLWeight, LRSchedule
-from bnn_lightning.likelihoods import Likelihood
-from bnn_lightning.networks import Network
-
-# What is chosen by name, and the class that all names of a kind belong to.
-PARTS: dict[str, type] = {
-    "model.network": Network,
-    "model.method": Method,
-    "model.method.prior": Prior,
-    "model.method.posterior": Posterior,
-    "model.inference": Inference,
-    "model.inference.kl_weight": KLWeight,
-    "model.inference.lr_schedule": LRSchedule,
-    "model.likelihood": Likelihood,
-    "data": ImageData,
-    "format": ExportFormat,
-}
 
 # Of the Trainer's 41 arguments, those that help shows.
 _TRAINER_ARGUMENTS = {
@@ -59,12 +36,9 @@ _HELP = {
 # Titles of help's groups, by how the names of their arguments begin; the first that fits counts.
 _TITLES = {"trainer": "Trainer", "model.sampling": "Sampling", "model": "Model", "data": "Data"}
 
-_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
-_BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
-
 
 class ParseError(ValueError):
-    """What jsonargparse found wrong with the command line, in its own words; :func:`one_sentence` has ours."""
+    """What jsonargparse found wrong with the command line, in its own words; ``sentences.py`` has ours."""
 
 
 class ShortHelp(DefaultHelpFormatter):
@@ -98,7 +72,7 @@ class Parser(LightningArgumentParser):
     """Raises its errors instead of printing a usage and leaving."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, formatter_class=ShortHelp, **kwargs)
+        super().__init__(*args, formatter_class=ShortHelp, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex
@@ -112,15 +86,10 @@ def _is_class(value: Any) -> bool:
     return isinstance(value, Namespace) and "class_path" in value
 
 
-def names_of(base: type) -> list[str]:
-    """The names that the command line knows for a kind of part, such as the methods."""
-    names: list[str] = []
-    subclasses: list[type] = base.__subclasses__()
-    for sub in subclasses:
-        if not isabstract(sub) and not sub.__name__.startswith("_") and sub.__module__.startswith("bnn_lightning."):
-            names.append(sub.__name__)
-        names += names_of(sub)
-    return sorted(names)
+def flags_of(parser: LightningArgumentParser) -> list[str]:
+    """The flags of a verb, without those that only show help."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return ["--debug", *(flag for flag in flags if not flag.endswith(".help") and not flag.endswith("+"))]
 
 
 def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None:
@@ -170,54 +139,3 @@ def _is_hidden(verb: Verb, dest: str) -> bool:
     # ensemble, and what lets a fault through is named by the error.
     rare = ("sampling.draws", "sampling.chunk", "members", "allow_shared_statistics")
     return dest.removeprefix("model.") in rare
-
-
-def one_sentence(message: str, verb: str = "fit") -> str:
-    """What jsonargparse says about a value given to ``bnn VERB``, in one sentence with the flag, value and cure."""
-    if match := re.search(r"arguments are required: (.*)", message):
-        names = match[1].split(", ")
-        missing = " and ".join(f"--{name}" for name in names)
-        if "data" in names or "model.network" in names:
-            return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
-        return f"{missing} missing; bnn {verb} --help says what it is."
-    # What stands in a config file is named as its flag would be.
-    flag = "--" + ".".join(re.findall(r'Parser key "([\w.]+)"', message)).removeprefix("config.")
-    if match := re.search(r"Option '(\w+)' is not accepted", message):
-        return f"{flag}.{match[1]} is not a setting; bnn {verb} {flag}.help NAME lists those of NAME."
-    if match := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
-        return f"{flag} names {match[1]}, which cannot be imported: {match[2].rstrip('.')}."
-    if match := re.search(
-        r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
-    ):
-        return f"{flag} must be the class path of a subclass of {match[1]}, got {match[2]}."
-    if nested := re.search(r"NestedArg\(key='([\w.]*\bhelp)'", message):
-        return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
-    base = PARTS.get(flag.removeprefix("--"))
-    if match := re.search(r"Expected a dot import path string: (.*)", message):
-        if base is None:
-            return f"{flag} must be a class path, got {match[1]}."
-        names = names_of(base)
-        close = get_close_matches(match[1], names, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}? It" if close else "it"
-        return f"{flag} does not know {match[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
-    value = re.search(r"(?:Got value|Given value): (.*)", message)
-    if value and value[1] == "None":
-        return f"{flag} must not be null; leave it out for its default."
-    if "Unable to load config" in message:
-        part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
-        return f"{part} must be settings by their names, or the name of a YAML file with such."
-    if match := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
-        given = value or re.search(r"Import path ([\w.]+)", message)
-        kind, got = match[1] or match[2], f", got {given[1]}" if given else ""
-        known = f", such as {', '.join(names_of(base))}" if base else ""
-        return f"{flag} must be the name of a {kind}{known}{got}."
-    if value and (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)):
-        return f"{flag} must be one of {match[1]}, got {value[1]}."
-    kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
-    if value and len(kinds) == 1 and (kind := re.fullmatch(r"<class '(\w+)'>", kinds[0])):
-        return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
-    if value and kinds:
-        return f"{flag} does not take {value[1]}; bnn {verb} --help says what it is."
-    lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
-    return f"{flag}: {text}." if len(flag) > 2 else f"{text}."

@@ -1,6 +1,7 @@
 """What verbs say about predictions: how they were made, and what was measured of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from bnn_lightning.cli.checkpoint import config_of
@@ -36,6 +37,15 @@ def evaluation_results(
         notes=data["notes"],
     )
     return evaluation(source, predictions, session.model.summary)
+
+
+@contextmanager
+def shown_once_written(show: Callable[[], None]) -> Iterator[None]:
+    """Calls ``show`` when the block has written what was computed, and also when it could not."""
+    try:
+        yield
+    finally:
+        show()
 
 
 def samples_of_calibration(session: Session) -> int | None:

@@ -1,19 +1,25 @@
 """Exceptions about what was asked for, turned into one sentence that names the flag."""
 
+import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lightning.pytorch.callbacks
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import bnn_lightning
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.names import nearest
 from bnn_lightning.data import DataNotFoundError
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.training.callbacks import TrainingStoppedError
+
+_CALLBACKS = Path(lightning.pytorch.callbacks.__file__).parent
 
 
 @contextmanager
@@ -23,26 +29,57 @@ def user_errors(config: Namespace) -> Iterator[None]:
         yield
     except TrainingStoppedError as error:
         raise UsageError(str(error)) from error
-    except RuntimeError as error:
-        if not str(error).startswith("Error(s) in loading state_dict"):
-            raise
-        raise UsageError(
-            "--ckpt_path does not fit the network or method of the command line; leave --model.* out."
-        ) from error
     except Exception as error:
-        # A method's settings are checked inside jsonargparse, which wraps what they raise.
-        wrapped = re.search(r"- (\w+ must .*)", str(error)) if isinstance(error, ValueError) else None
-        if wrapped is None and not _is_about_the_command(error):
-            raise
-        message = wrapped[1] if wrapped else str(error)
-        raise UsageError(_with_flag(message, config)) from error
+        if sentence := _sentence_about(error, config):
+            raise UsageError(sentence) from error
+        raise
+
+
+def _sentence_about(error: Exception, config: Namespace) -> str | None:
+    message = str(error)
+    if isinstance(error, RuntimeError) and message.startswith("Error(s) in loading state_dict"):
+        return "--ckpt_path does not fit the network or method of the command line; leave --model.* out."
+    if sentence := _about_a_package(message, config) or _about_a_metric(message):
+        return sentence
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return f"{os.fsdecode(error.filename or 'a file')} cannot be written: {error.strerror}."
+    # A method's settings are checked inside jsonargparse, which wraps what they raise.
+    wrapped = re.search(r"- (\w+ must .*)", message) if isinstance(error, ValueError) else None
+    if wrapped is None and not _is_about_the_command(error):
+        return None
+    return _with_flag(wrapped[1] if wrapped else message, config)
+
+
+def _about_a_package(message: str, config: Namespace) -> str | None:
+    """What Lightning says of a logger or callback whose package is not there."""
+    missing = re.search(r"Requirement '([\w-]+)([^']*)' not met", message)
+    if missing is None:
+        return None
+    owner = re.search(r"class_path '[\w.]*?(\w+)'|^`(\w+)`", message, re.MULTILINE)
+    name = (owner[1] or owner[2]) if owner else "this"
+    keys = [key for key in config.keys(branches=True) if str(config[key]).endswith(f".{name}")]
+    flag = f"--{keys[0].replace('.init_args', '').removesuffix('.class_path')} " if keys else ""
+    return f"{flag}{name} needs {missing[1]}, which is not installed: pip install '{missing[1]}{missing[2]}'."
+
+
+def _about_a_metric(message: str) -> str | None:
+    """What Lightning's callbacks say of a metric that is not logged."""
+    asked = re.match(r"Early stopping conditioned on metric `([^`]+)`|`ModelCheckpoint\(monitor='([^']+)'\)", message)
+    if asked is None:
+        return None
+    name = asked[1] or asked[2]
+    known = [each for each in re.findall(r"[`']([\w/]+)[`']", message) if "/" in each and each != name]
+    known = list(dict.fromkeys(known))
+    hint = f" (did you mean {meant}?)" if (meant := nearest(name, known)) else ""
+    return f"--trainer.callbacks.monitor must be one of {', '.join(known)}, got {name}{hint}."
 
 
 def _is_about_the_command(error: Exception) -> bool:
     """Whether an exception is about what was asked for; any other is a fault of the program and keeps its traceback."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    of_lightning = isinstance(error, RuntimeError | ValueError | ImportError) and raised_in.is_relative_to(_CALLBACKS)
     ours = isinstance(error, ValueError | ImportError) and raised_in.is_relative_to(Path(bnn_lightning.__file__).parent)
-    return ours or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
+    return ours or of_lightning or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
 
 
 def _with_flag(message: str, config: Namespace) -> str:

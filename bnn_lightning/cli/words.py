@@ -1,13 +1,17 @@
 """The words of a command line, looked at before they are parsed."""
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 
 from bnn_lightning.training.upgrade import Say, upgraded_config, upgraded_words
+
+_PATHS = ("-c", "--config", "--ckpt_path", "--code")
 
 
 def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
@@ -29,7 +33,7 @@ def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
 def _config_in_todays_words(file: str, say: Say) -> str:
     """The file itself, or the text of the config that it should be."""
     try:
-        config = yaml.safe_load(Path(file).read_text())
+        config = yaml.safe_load(Path(file).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return file  # the parser says what is wrong with it
     if not isinstance(config, dict):
@@ -44,6 +48,40 @@ def _with_absolute_files(value: Any, folder: Path) -> Any:
         return {key: _with_absolute_files(inner, folder) for key, inner in value.items()}
     is_name = isinstance(value, str) and value.endswith((".yaml", ".yml", ".json"))
     return str((folder / value).resolve()) if is_name and (folder / value).is_file() else value
+
+
+def expanded(path: str) -> str:
+    """A path with ~ and the environment's variables replaced; a variable that is not set stays as it is."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def with_expanded_paths(words: Sequence[str]) -> list[str]:
+    """The same words, with the paths expanded that are read before the parser has seen them."""
+    words = list(words)
+    for place, word in enumerate(words):
+        flag, equals, path = word.partition("=")
+        if equals and flag in _PATHS:
+            words[place] = f"{flag}={expanded(path)}"
+        elif place and words[place - 1] in _PATHS:
+            words[place] = expanded(word)
+    return words
+
+
+def expand_paths(part: Any) -> Any:
+    """A parsed config with all its paths expanded; what holds others is changed in place.
+
+    Every text counts that begins with ~ or has a variable: which settings of somebody's class are paths is not known.
+    The images' own classes of this package expand theirs, so that a checkpoint keeps what was typed.
+    """
+    if isinstance(part, list):
+        part[:] = [expand_paths(inner) for inner in part]
+    elif isinstance(part, Namespace | dict):
+        if not str(part.get("class_path")).startswith("bnn_lightning.data."):
+            for name, inner in list(vars(part).items() if isinstance(part, Namespace) else part.items()):
+                part[name] = expand_paths(inner)
+    elif isinstance(part, str | Path):
+        return type(part)(expanded(str(part)))
+    return part
 
 
 def value_of(flag: str, words: Sequence[str]) -> str | None:
@@ -85,6 +123,6 @@ def gives_data(words: Sequence[str]) -> bool:
     files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
     files += [after for word, after in pairwise(words) if word in ("-c", "--config")]
     try:
-        return any("data" in (yaml.safe_load(Path(file).read_text()) or {}) for file in files)
+        return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in files)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return True  # the parser says what is wrong with it

@@ -33,7 +33,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
     names = list(data.test_sets)
     test, images = model.tested[names[0]], data.test_sets[names[0]]
     log_probs_of_test = test.summary["log_probs"]
-    classes = names_of_classes(class_names, log_probs_of_test.shape[-1])
+    classes = figures.class_labels(names_of_classes(class_names, log_probs_of_test.shape[-1]))
     written: list[Path] = []
 
     def path(name: str) -> Path:

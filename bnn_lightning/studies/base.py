@@ -139,7 +139,7 @@ class Study:
         """
         path = Path(path)
         try:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.safe_load(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"study {path} cannot be read: {_reason(error)}.") from error
         try:
@@ -252,7 +252,7 @@ class Study:
     def read_base(self) -> Any:
         """The present content of the base file."""
         try:
-            return yaml.safe_load(self.base_file.read_text())
+            return yaml.safe_load(self.base_file.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"base {self.base_file} cannot be read: {_reason(error)}.") from error
 

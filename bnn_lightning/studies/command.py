@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import write_report
@@ -24,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
         prog="bnn study",
         description="Train and test every cell of a study file that has no row yet. What was interrupted goes on where "
         "it stopped, what is finished is never run twice, and failures are recorded with their reason.",
-        epilog="The same command in several processes or, with --storage, on several machines shares the work.",
+        epilog="The same command in several processes or, with --storage, on several machines shares the work. With "
+        "--debug an error's sentence comes with its traceback.",
     )
     arguments.add_argument(
         "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
@@ -54,15 +56,17 @@ def parser() -> argparse.ArgumentParser:
 def study(words: list[str]) -> int:
     """Runs ``bnn study`` with the arguments ``words`` and returns the exit code.
 
-    0: success. 1: a cell has failed or, in a dry run, would fail. 2: the arguments or the study file are wrong, as one
-    sentence on stderr says. 130: stopped.
+    0: success. 1: a cell has failed or, in a dry run, would fail. 130: stopped.
+
+    Raises:
+        UsageError: when the arguments or the study file are wrong, or nothing can be written.
     """
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = parser().parse_args(words)
-        results = Path(arguments.results)
+        results = Path(expanded(arguments.results))
         failed = 0
-        for definition in [Study.read(file) for file in arguments.files]:
+        for definition in [Study.read(expanded(file)) for file in arguments.files]:
             if arguments.dry_run:
                 failed += dry_run(definition, results, arguments.only, arguments.retry, _say)
             elif arguments.report:
@@ -71,9 +75,8 @@ def study(words: list[str]) -> int:
                 runner = Runner(definition, results, arguments.storage, _say)
                 failed += runner.run(arguments.only, arguments.retry, arguments.retake)
         return 1 if failed else 0
-    except (UsageError, UnwritableError) as error:
-        print(f"bnn: error: {error}", file=sys.stderr)
-        return 2
+    except UnwritableError as error:
+        raise UsageError(str(error)) from error
     except (StudyInterruptedError, KeyboardInterrupt):
         print("bnn: stopped; the same command goes on.", file=sys.stderr)
         return 128 + signal.SIGINT

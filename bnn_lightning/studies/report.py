@@ -131,8 +131,13 @@ def _table(study: Study, lines: Sequence[Line]) -> str:
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose first row is its head."""
-    head, *body = table
+    head, *body = ([_cell(text) for text in row] for row in table)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
+
+
+def _cell(text: str) -> str:
+    """A text that stays within its cell."""
+    return " ".join(text.split("\n")).replace("|", r"\|")
 
 
 def _published_and_difference(study: Study, line: Line, column: str) -> list[str]:

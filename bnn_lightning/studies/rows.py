@@ -37,8 +37,8 @@ def from_run(task: Task, run: Run) -> Row:
     """The row of a run that was trained and tested."""
     checkpoint = run.checkpoints / f"{task.checkpoint}.ckpt"
     tests = sorted(run.logs.glob(f"test_*_{task.checkpoint}*.json"), key=lambda path: path.stat().st_mtime)
-    results, record = json.loads(tests[-1].read_text()), Record.read(checkpoint)
-    epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text().splitlines()))
+    results, record = json.loads(tests[-1].read_text("utf-8")), Record.read(checkpoint)
+    epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text("utf-8").splitlines()))
     epoch = epochs[results["training"]["epoch"] - 1]
     row = {"data": results["data"], "test_images": results["images"], "epochs": len(epochs)}
     row["predicted by"] = title_of("samples", results["sampling"], results["method"])
@@ -69,7 +69,7 @@ def from_run(task: Task, run: Run) -> Row:
 
 def read(path: Path) -> list[Row]:
     """The rows of a CSV file; an empty list if there is no file."""
-    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.is_file() else []
 
 
 def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -44,7 +44,7 @@ class EpochReport(Callback):
         self.rows: list[dict[str, Any]] = []
         if self.file is not None and self.file.is_file():
             # A resumed run goes on in its own table; what it will do again is taken out.
-            rows = csv.DictReader(self.file.read_text().splitlines())
+            rows = csv.DictReader(self.file.read_text("utf-8").splitlines())
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
         self._batches = 0
         self._started = time.monotonic()  # an epoch that goes on in the middle is not started again
@@ -76,10 +76,12 @@ class EpochReport(Callback):
         steps = 1000 * (seconds - self._validating) / max(1, self._batches)
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2), "ms_per_batch": round(steps, 2)}
         self.rows.append(row | values)
-        if self.file is not None:
-            self._write(self.file)
-        if self.say is not None:
-            self.say(self._line(trainer, score_of(pl_module), values, seconds))
+        try:
+            if self.file is not None:
+                self._write(self.file)
+        finally:
+            if self.say is not None:
+                self.say(self._line(trainer, score_of(pl_module), values, seconds))
 
     def _write(self, file: Path) -> None:
         # Epochs need not have the same columns: validation may run at every second only.

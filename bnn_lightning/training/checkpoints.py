@@ -80,6 +80,7 @@ class Record:
         global_step: optimiser steps that it has behind it.
         config: the resolved config of the run; None where it was saved from Python.
         versions: of the libraries that it was trained with.
+        code: the file that each class of somebody's own was in; it is shown, and never imported.
         data: how the images were prepared, and what the classes are called; None for a user's own data module.
         training: the summary of the last complete epoch; None before there is one.
         validation: metrics of the last validation.
@@ -92,6 +93,7 @@ class Record:
     global_step: int
     config: dict[str, Any] | None
     versions: dict[str, str]
+    code: dict[str, str]
     data: dict[str, Any] | None
     training: TrainingSummary | None
     validation: dict[str, float]
@@ -118,6 +120,7 @@ class Record:
             global_step=contents.get("global_step", 0),
             config=record.get("config"),
             versions=record.get("versions") or {},
+            code=record.get("code") or {},
             data=record.get("data"),
             training=None if training is None else TrainingSummary(**training),
             validation=record.get("validation") or {},

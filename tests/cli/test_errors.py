@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bnn_lightning.cli import main
-from bnn_lightning.cli.parser import names_of, one_sentence
+from bnn_lightning.cli.names import names_of
+from bnn_lightning.cli.sentences import one_sentence
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import read_checkpoint, without_training_state
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed

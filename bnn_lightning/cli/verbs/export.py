@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsity_results
+from bnn_lightning.cli.results import shown_once_written
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks, masks_removing
@@ -51,8 +52,12 @@ class Export(Verb):
         file = Path(output) if output else checkpoint.path.with_suffix(format.ending)
         record = {"checkpoint": str(checkpoint.path), "data": checkpoint.data}
         rows, difference = export_dense(network, keep, test_images, file, record, format)
-        show_sparsity(session.console, sparsity_results(network, keep, rule))
-        show_export(session.console, rows)
-        written = [file, *write_table(session.run.logs, f"export_{checkpoint.path.stem}", rows)]
+
+        def show() -> None:
+            show_sparsity(session.console, sparsity_results(network, keep, rule))
+            show_export(session.console, rows)
+
+        with shown_once_written(show):
+            written = [file, *write_table(session.run.logs, f"export_{checkpoint.path.stem}", rows)]
         session.print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
         session.print(f"Written: {', '.join(map(relative_to_cwd, written))}; {format.how_to_load}")

@@ -15,6 +15,7 @@ from bnn_lightning.cli.checkpoint import config_of, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, class_of
+from bnn_lightning.cli.trainer import where_curves_are
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import ImageData
@@ -177,7 +178,8 @@ def _show_what_is_saved(session: Session) -> None:
     show_training(session.console, rows, session.model.likelihood.score)
     paths = [relative_to_cwd(checkpoint.path) for checkpoint in saved.values()]
     session.print(f"Checkpoints: {', '.join(paths)}")
-    session.print(f"Curves:      tensorboard --logdir {relative_to_cwd(session.run.logs.parent.parent)}")
+    for curves in where_curves_are(session.trainer, session.run.logs):
+        session.print(f"Curves:      {curves}")
     session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
 
 

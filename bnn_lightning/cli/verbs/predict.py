@@ -11,8 +11,8 @@ from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData
 from bnn_lightning.data.pictures import shown
-from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.reporting.results import write_predictions
+from bnn_lightning.files import UnwritableError, relative_to_cwd
+from bnn_lightning.reporting.results import predictions_text, write_predictions
 
 
 class Predict(Verb):
@@ -52,7 +52,12 @@ class Predict(Verb):
         if session.config.trainer.fast_dev_run:
             session.print(f"{predicted}, which are not written")
         else:
-            session.print(f"{predicted} written to {relative_to_cwd(write_predictions(session.run.logs, rows))}")
+            try:
+                path = write_predictions(session.run.logs, rows)
+            except UnwritableError:
+                session.print(predictions_text(rows))  # better on the screen than nowhere
+                raise
+            session.print(f"{predicted} written to {relative_to_cwd(path)}")
         if rule := model.likelihood.decision_rule(calibration, target_risk, alpha):
             session.print(rule)
         if calibration is not None and (samples := samples_of_calibration(session)):

@@ -2,6 +2,7 @@
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.kept_weights import load_for_removal
+from bnn_lightning.cli.results import shown_once_written
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.pruning import PRUNING_SHARES, pruning_sweep
@@ -28,10 +29,10 @@ class Prune(Verb):
             raise UsageError("--removed must be a share of the weights, or several, got none.")
         path, logs = session.checkpoint.path, session.run.logs
         rows = pruning_sweep(session.model.network, load_for_removal(session), shares)
-        show_pruning(session.console, rows)
         name = f"pruning_{session.data_description['name'].lower()}_{path.stem}"
-        written = write_table(logs, name, rows)
         figure = logs / f"{name}.png"
         title = f"{relative_to_cwd(path)}: mean weights"
-        figures.pruning_curve(figure, [row["removed"] for row in rows], [row["accuracy"] for row in rows], title)
+        with shown_once_written(lambda: show_pruning(session.console, rows)):
+            written = write_table(logs, name, rows)
+            figures.pruning_curve(figure, [row["removed"] for row in rows], [row["accuracy"] for row in rows], title)
         session.print(f"Written: {', '.join(map(relative_to_cwd, [*written, figure]))}")

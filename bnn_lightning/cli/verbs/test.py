@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from bnn_lightning.cli.kept_weights import kept_below, sparsity_results
-from bnn_lightning.cli.results import evaluation_results, samples_of_calibration
+from bnn_lightning.cli.results import evaluation_results, samples_of_calibration, shown_once_written
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks
@@ -29,27 +29,16 @@ class Test(Verb):
 
     def run(self, session: Session) -> None:
         """Measures a checkpoint on test images."""
-        model, checkpoint = session.model, session.checkpoint
-        session.trainer.test(model, session.datamodule, ckpt_path=checkpoint.path, verbose=False, weights_only=True)
+        path = session.checkpoint.path
+        session.trainer.test(session.model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
         results = _results(session)
         if not session.trainer.is_global_zero:
             return
-        show_evaluation(session.console, results)
-        if session.config.trainer.fast_dev_run:
-            return
-        logs, stem = session.run.logs, checkpoint.path.stem
-        name = f"test_{results['data'].lower()}_{stem}"
-        if model.draws != draws_of(model.network):
-            name += f"_{model.draws}"  # beside the results of the usual way
-        with free_name(logs, name) as name:
-            written = write_evaluation(logs, name, results)
-        if model.removes_weights:
-            written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
-            written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, checkpoint.data or {})
-        if isinstance(session.datamodule, ImageData):
-            samples = title_of("samples", results["sampling"], results["method"])
-            written += _draw_figures(session, session.datamodule, name, samples)
-        session.print(f"Written to {relative_to_cwd(logs)}: {', '.join(path.name for path in written)}")
+        with shown_once_written(lambda: show_evaluation(session.console, results)):
+            written = [] if session.config.trainer.fast_dev_run else _write(session, results)
+        if written:
+            names = ", ".join(path.name for path in written)
+            session.print(f"Written to {relative_to_cwd(session.run.logs)}: {names}")
 
 
 def _results(session: Session) -> dict[str, Any]:
@@ -67,6 +56,24 @@ def _results(session: Session) -> dict[str, Any]:
     if model.removes_weights:
         results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(LOG_ALPHA_THRESHOLD))
     return results
+
+
+def _write(session: Session, results: dict[str, Any]) -> list[Path]:
+    """Writes tables and figures; gives their files."""
+    model, logs, stem = session.model, session.run.logs, session.checkpoint.path.stem
+    name = f"test_{results['data'].lower()}_{stem}"
+    if model.draws != draws_of(model.network):
+        name += f"_{model.draws}"  # beside the results of the usual way
+    with free_name(logs, name) as name:
+        written = write_evaluation(logs, name, results)
+    if model.removes_weights:
+        written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
+        data = session.checkpoint.data or {}
+        written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, data)
+    if isinstance(session.datamodule, ImageData):
+        samples = title_of("samples", results["sampling"], results["method"])
+        written += _draw_figures(session, session.datamodule, name, samples)
+    return written
 
 
 def _draw_figures(session: Session, data: ImageData, name: str, samples: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """Functions that draw figures of uncertainty, posteriors, pruning and studies with matplotlib."""
 
+from bnn_lightning.reporting.figures.labels import as_drawn, class_labels
 from bnn_lightning.reporting.figures.posteriors import first_layer_filters, posterior_and_prior
 from bnn_lightning.reporting.figures.studies import compare
 from bnn_lightning.reporting.figures.uncertainty import (
@@ -13,6 +14,8 @@ from bnn_lightning.reporting.figures.uncertainty import (
 from bnn_lightning.reporting.figures.weights import kept_weights, pruning_curve
 
 __all__ = [
+    "as_drawn",
+    "class_labels",
     "class_uncertainty",
     "compare",
     "first_layer_filters",

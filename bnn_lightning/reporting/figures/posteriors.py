@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from bnn_lightning.reporting.figures.labels import as_drawn
+
 
 def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
     """Draws densities for each weight tensor: one posterior sample, the means, and the prior if it is normal.
@@ -32,7 +34,7 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
             x = torch.linspace(-limit, limit, 200)
             prior = torch.distributions.Normal(float(posterior.prior_mu), float(prior_sigma))
             axis.plot(x, prior.log_prob(x).exp(), color="#e08a3c", label="prior")
-        axis.set_title(f"{name}: median sigma {sigma.median():.2g}", fontsize=9)
+        axis.set_title(as_drawn(f"{name}: median sigma {sigma.median():.2g}"), fontsize=9)
         axis.set_yticks([])
     for axis in axes[len(weights) :]:
         axis.axis("off")
@@ -64,7 +66,7 @@ def first_layer_filters(name: str, weight: Any) -> Figure | None:
         strict=True,
     ):
         axes = part.subplots(rows, columns, squeeze=False).flatten()
-        part.suptitle(f"{name}: {title} of each filter", fontsize=9)
+        part.suptitle(as_drawn(f"{name}: {title} of each filter"), fontsize=9)
         low, high = limits
         for axis, values in zip(axes, filters, strict=False):
             heatmap = axis.imshow(values, cmap=colours, vmin=low, vmax=high)

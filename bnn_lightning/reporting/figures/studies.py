@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnn_lightning.reporting.figures.labels import as_drawn
 from bnn_lightning.reporting.figures.png import save
 
 _OURS, _THEIRS, _BAND = "#3c6fb0", "#e08a3c", "#f3f3f3"
@@ -45,9 +46,9 @@ def compare(path: Path, names: Sequence[str], groups: Sequence[str], panels: Seq
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         _draw(axis, panel, groups)
-    axes[0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0].set_yticks(range(len(names)), [as_drawn(name) for name in names], fontsize=8)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(as_drawn(title), fontsize=10)
     handles = _legend(axes[0], panels)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
@@ -69,7 +70,7 @@ def _draw(axis: Axes, panel: Panel, groups: Sequence[str]) -> None:
     if min((dot.value for dots in panel.dots for dot in dots), default=0) < -10:
         axis.set_xscale("symlog", linthresh=1)  # a few outliers would hide the differences between the others
         axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel(panel.label, fontsize=9)
+    axis.set_xlabel(as_drawn(panel.label), fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", alpha=0.3)

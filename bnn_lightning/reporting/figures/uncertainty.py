@@ -16,6 +16,7 @@ from bnn_lightning.likelihoods.categorical.predictive import (
     variances,
 )
 from bnn_lightning.likelihoods.categorical.scores import BINS, risk_coverage
+from bnn_lightning.reporting.figures.labels import as_drawn
 from bnn_lightning.reporting.figures.png import save
 
 _ALEATORIC, _EPISTEMIC, _PROBABILITY, _WRONG = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
@@ -37,7 +38,7 @@ def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], 
     positions = torch.arange(len(classes))
     for row, (caption, pixels, logits) in zip(axes, images, strict=True):
         _draw_image(row[0], pixels)
-        row[0].set_title(caption, fontsize=9)
+        row[0].set_title("\n".join(_short(line, 30) for line in caption.split("\n")), fontsize=9)
         for axis, transform in zip(row[1:], get_args(Transform), strict=True):
             variance = variances(logits.unsqueeze(1), transform)
             mean = probabilities(logits.unsqueeze(1), transform).mean(0).squeeze(0)
@@ -82,7 +83,7 @@ def score_histograms(path: Path, test_set: tuple[str, Mapping[str, Tensor]], ood
             highest = max(inside.max().item(), outside.max().item(), 1e-6)
             for set_name, values, colour in ((name, inside, _EPISTEMIC), (ood_name, outside, _ALEATORIC)):
                 share = torch.full_like(values, 1 / len(values))
-                axis.hist(values, 50, (0, highest), weights=share, color=colour, alpha=0.6, label=set_name)
+                axis.hist(values, 50, (0, highest), weights=share, color=colour, alpha=0.6, label=as_drawn(set_name))
             axis.set_yscale("log")
             axis.set_xlabel(label)
             axis.set_ylabel("share of images")
@@ -116,7 +117,7 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
         top.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
         error = (accuracy * (1 - accuracy) / count[filled]).sqrt()
         top.errorbar(mean_confidence, accuracy, error, marker="o", color=_EPISTEMIC, capsize=2, label="measured")
-        top.set(title=name, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        top.set(title=as_drawn(name), ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         top.legend(frameon=False, loc="upper left")
         bottom.bar(edges[:-1] + 0.5 / BINS, count, 0.9 / BINS, color=_PROBABILITY)
         bottom.set_yscale("log")
@@ -140,7 +141,7 @@ def risk_coverage_curve(path: Path, predictives: Mapping[str, Tensor], labels: T
     for name, log_probs in predictives.items():
         log_confidence, predicted = log_probs.max(-1)
         coverage, risk = risk_coverage(log_confidence, predicted == labels)
-        axis.plot(100 * coverage, 100 * risk, label=f"{name} (AURC {risk.mean():.2e})")
+        axis.plot(100 * coverage, 100 * risk, label=as_drawn(f"{name} (AURC {risk.mean():.2e})"))
     axis.set(xlabel="coverage: predictions accepted, %", ylabel="risk: errors among them, %", xlim=(0, 100))
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
@@ -225,9 +226,9 @@ def _draw_image(axis: Any, pixels: Tensor) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else f"{name[:11]}…"
+def _short(name: str, longest: int = 12) -> str:
+    return as_drawn(name if len(name) <= longest else f"{name[: longest - 1]}…")
 
 
 def _tick_angle(classes: Sequence[str]) -> int:
-    return 40 if max(map(len, classes)) > 3 else 0
+    return 40 if max(len(_short(name)) for name in classes) > 3 else 0

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bnn_lightning.reporting.figures.labels import as_drawn
 from bnn_lightning.reporting.figures.png import save
 
 
@@ -37,7 +38,7 @@ def kept_weights(path: Path, mask: Tensor, maps: tuple[int, int, int], title: st
     axes = figure.add_subplot()
     heatmap = axes.imshow(tiled, cmap="viridis", vmin=0)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=11)
+    axes.set_title(as_drawn(title), fontsize=11)
     figure.colorbar(heatmap, ax=axes, label=f"weights kept of {len(mask):,}")
     save(figure, path)
 
@@ -64,6 +65,6 @@ def pruning_curve(path: Path, removed: Sequence[float], accuracy: Sequence[float
     axes.minorticks_off()
     axes.set_xlabel("weights removed, lowest |mu| / sigma first")
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(as_drawn(title), fontsize=11)
     axes.grid(alpha=0.3)
     save(figure, path)

@@ -1,0 +1,74 @@
+"""Names of classes that the command line knows, by the flag that takes them, and the nearest to a mistyped one."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from inspect import isabstract, signature
+
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
+from torch.optim import Optimizer
+
+from bnn_lightning.core.methods import Method
+from bnn_lightning.core.posteriors import Posterior
+from bnn_lightning.core.priors import Prior
+from bnn_lightning.data import ImageData
+from bnn_lightning.deployment import ExportFormat
+from bnn_lightning.inference import Inference, KLWeight, LRSchedule
+from bnn_lightning.likelihoods import Likelihood
+from bnn_lightning.networks import Network
+
+# What is chosen by name, and the class that all names of a kind belong to.
+PARTS: dict[str, type] = {
+    "model.network": Network,
+    "model.method": Method,
+    "model.method.prior": Prior,
+    "model.method.posterior": Posterior,
+    "model.inference": Inference,
+    "model.inference.kl_weight": KLWeight,
+    "model.inference.lr_schedule": LRSchedule,
+    "model.likelihood": Likelihood,
+    "data": ImageData,
+    "format": ExportFormat,
+}
+_OF_LIBRARIES: dict[str, type] = {
+    "model.inference.optimizer": Optimizer,
+    "trainer.callbacks": Callback,
+    "trainer.logger": Logger,
+    "trainer.profiler": Profiler,
+}
+
+
+def base_of(key: str) -> type | None:
+    """The class that all names belong to which the setting ``key`` takes, such as model.network, or a list of them."""
+    return {"data.ood": ImageData, **PARTS, **_OF_LIBRARIES}.get(key)
+
+
+def classes_of(base: type) -> list[type]:
+    """Those subclasses of ``base`` that can be named and are of the same package as it is."""
+    package = base.__module__.partition(".")[0]
+    found: dict[type, None] = {}
+    subclasses: list[type] = base.__subclasses__()
+    for sub in subclasses:
+        if not isabstract(sub) and not sub.__name__.startswith("_") and sub.__module__.startswith(f"{package}."):
+            found[sub] = None
+        found |= dict.fromkeys(classes_of(sub))
+    return [sub for sub in found if sub.__module__.startswith(f"{package}.")]
+
+
+def names_of(base: type) -> list[str]:
+    """The names that the command line knows for a kind of part, such as the methods."""
+    return sorted({sub.__name__ for sub in classes_of(base)})
+
+
+def settings_of_any(base: type) -> set[str]:
+    """The names of the settings of all those classes."""
+    return {name for sub in classes_of(base) for name in signature(sub).parameters}
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The name that was probably meant."""
+    known = list(known)
+    by_letters = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=cutoff)
+    return by_letters[close[0]] if close else None

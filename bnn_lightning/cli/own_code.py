@@ -1,0 +1,81 @@
+"""A user's own modules: the folders that they are imported from, and the files that their classes came from."""
+
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+import bnn_lightning
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.settings import class_of
+from bnn_lightning.files import relative_to_cwd
+
+
+@contextmanager
+def importable(folder: str | None) -> Iterator[None]:
+    """Has modules found in ``folder``, of ``--code``, and, after all that is installed, in the current folder.
+
+    No other folder is looked in: a checkpoint names classes, and does not say where they are.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(f"--code must be a folder, got {folder}.")
+    before = list(sys.path)
+    sys.path[:] = [*([str(Path(folder).resolve())] if folder is not None else []), *before, str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def own_classes(value: Any) -> dict[str, str]:
+    """The class paths in a parsed config, or of a verb, that are of neither an installed package nor this one.
+
+    Returns:
+        the file of each.
+    """
+    if isinstance(value, list):
+        return {path: file for part in value for path, file in own_classes(part).items()}
+    if isinstance(value, type):
+        file = _own_file(value)
+        return {} if file is None else {f"{value.__module__}.{value.__qualname__}": file}
+    if not isinstance(value, Namespace):
+        return {}
+    found = {path: file for part in vars(value).values() for path, file in own_classes(part).items()}
+    if "class_path" in value and (file := _own_file(class_of(value))):
+        return {value.class_path: file} | found
+    return found
+
+
+def where_it_was(class_paths: dict[str, str], missing: str) -> str:
+    """Where the class ``missing`` was when a checkpoint was saved, and how it is found again; may be empty.
+
+    Args:
+        class_paths: with the file of each, as the checkpoint has them.
+        missing: the class path that cannot be imported.
+    """
+    if missing not in class_paths:
+        return ""
+    file = Path(class_paths[missing])
+    parts = list(file.with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    module = missing.split(".")[:-1]
+    depth = len(module) if parts[-len(module) :] == module else 1
+    folder = relative_to_cwd(Path(*parts[:-depth]))
+    return f" It was in {file} when the checkpoint was saved; --code {folder} finds it there."
+
+
+def _own_file(part: Any) -> str | None:
+    try:
+        file = Path(inspect.getfile(part)).resolve()
+    except (TypeError, OSError):  # built in
+        return None
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    ours = Path(bnn_lightning.__file__).resolve().parent
+    return None if any(file.is_relative_to(folder) for folder in (*installed, ours)) else str(file)

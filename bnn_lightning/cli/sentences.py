@@ -1,0 +1,185 @@
+"""What jsonargparse finds wrong with a command line, in one sentence with the flag, what came, and the cure."""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from inspect import signature
+
+from bnn_lightning.cli.names import PARTS, base_of, names_of, nearest, settings_of_any
+from bnn_lightning.cli.words import value_of
+
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+_FLAG_CUTOFF = 0.65  # flags of one group begin alike
+_BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
+
+
+def one_sentence(message: str, verb: str = "fit", words: Sequence[str] = (), flags: Iterable[str] = ()) -> str:
+    """What jsonargparse says about ``bnn VERB``, in one sentence.
+
+    Args:
+        message: its own.
+        verb: that was asked for.
+        words: those after it.
+        flags: that the verb has.
+    """
+    # What stands in a config file is named as its flag would be.
+    key = _key(message)
+    return (
+        _about_flags(message, key, verb, words, list(flags))
+        or _about_settings(message, key, verb, words)
+        or _about_names(message, key)
+        or _about_values(message, key, verb)
+        or _as_it_is(message, key)
+    )
+
+
+def _key(message: str) -> str:
+    """The dotted name of the setting that a message is about."""
+    keys: list[str] = []
+    for key in re.findall(r'Parser key "([\w.]+)"', message):
+        if key != ".".join(keys):  # said twice where the value is no file
+            keys.append(key)
+    return ".".join(keys).removeprefix("config.").replace(".init_args", "")
+
+
+def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags: list[str]) -> str | None:
+    if match := re.search(r"arguments are required: (.*)", message):
+        names = match[1].split(", ")
+        missing = " and ".join(f"--{key}.{name}" if key else f"--{name}" for name in names)
+        if key:
+            owner = re.search(r"Given value: \W*Namespace\(class_path='[\w.]*?(\w+)'", message)
+            return f"{missing} is missing{f', which {owner[1]} needs' if owner else ''}."
+        if said := misspelt(words, flags, names):
+            return said
+        if "data" in names or "model.network" in names:
+            return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+        return f"{missing} missing; bnn {verb} --help says what it is."
+    if match := re.search(r"^argument (--[\w.]+): expected one argument", message):
+        bare = [
+            word
+            for word, after in zip(words, [*words[1:], "--"], strict=True)
+            if word.startswith(match[1]) and "=" not in word and after.startswith("--")
+        ]
+        return f"{bare[0] if bare else match[1]} needs a value after it."
+    if match := re.search(r"unrecognized arguments: (\S+)", message):
+        word = match[1].partition("=")[0]
+        if key and word.startswith("--"):
+            return f"--{key}.{word[2:]} is not a setting; bnn {verb} --{key}.help NAME lists those of NAME."
+        if not word.startswith("-"):
+            return f"{match[1]} belongs to no flag; flags begin with --, and bnn {verb} --help lists them."
+        return f"{word} is not a flag{_hint(word, flags)}; bnn {verb} --help lists them."
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'|^Option '(\w+\.[\w.]+)'", message):
+        flag = "--" + (match[3] or f"{match[1]}.{match[2]}").replace("init_args.", "")
+        return f"{flag} is not a setting{_hint(flag, flags)}; bnn {verb} --help lists them."
+    if match := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
+        where = " ".join(match[1].replace('in "<unicode string>", ', "in ").split()).rstrip(".")
+        return f"--config must be a YAML file, got one that is none: {where}."
+    if match := re.search(r"^Unexpected config: (.*)", message):
+        return f"--config must be settings by their names, got {match[1]}."
+    return None
+
+
+def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> str | None:
+    flag = f"--{key}"
+    if match := re.search(r"Option '(\w+)' is not accepted", message):
+        base, owner = base_of(key), _class_named(flag, words)
+        known = settings_of_any(base) if base else set()
+        if owner is not None:
+            known = set(signature(owner).parameters) or known
+        meant = nearest(match[1], known)
+        hint = f" (did you mean {flag}.{meant}?)" if meant else ""
+        return f"{flag}.{match[1]} is not a setting{hint}; bnn {verb} {flag}.help NAME lists those of NAME."
+    if "is abstract" in message and (nested := re.search(r"NestedArg\(key='([\w.]+)'", message)):
+        return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
+    if nested := re.search(r"NestedArg\(key='([\w.]*\bhelp)'", message):
+        return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
+    if "Unable to load config" in message:
+        part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
+        return f"{part} must be settings by their names, or the name of a YAML file with such."
+    return None
+
+
+def _about_names(message: str, key: str) -> str | None:
+    flag, base = f"--{key}", base_of(key)
+    if match := re.search(r"Problem with given class_path '([\w.]+)':\s*(.*)", message):
+        return f"{flag} names {match[1]}, which cannot be imported: {_why_not(match[2])}."
+    if match := re.search(
+        r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
+    ):
+        return f"{flag} must be the class path of a subclass of {match[1]}, got {match[2]}."
+    if (match := re.search(r"Expected a dot import path string: (.*)", message)) and match[1][:1] not in "[{":
+        if base is None:
+            return f"{flag} must be a class path, got {match[1]}."
+        names = names_of(base)
+        meant = nearest(match[1], names)
+        if key not in PARTS:
+            hint = f" (did you mean {meant}?)" if meant else ""
+            kind = base.__name__
+            return f"{flag} does not know {match[1]}{hint}; it must be the name or class path of a {kind}."
+        hint = f"did you mean {meant}? It" if meant else "it"
+        return f"{flag} does not know {match[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
+    if match := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
+        given = _value(message) or re.search(r"Import path ([\w.]+)", message)
+        kind, got = match[1] or match[2], f", got {given[1]}" if given else ""
+        known = f", such as {', '.join(names_of(base))}" if base else ""
+        return f"{flag} must be the name of a {kind}{known}{got}."
+    return None
+
+
+def _why_not(reason: str) -> str:
+    """Why a class cannot be imported, and the cure where there is one."""
+    if unknown := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", reason):
+        meant = nearest(unknown[2], vars(sys.modules[unknown[1]])) if unknown[1] in sys.modules else None
+        return f"{reason.rstrip('.')}{f' (did you mean {unknown[1]}.{meant}?)' if meant else ''}"
+    here = "; --code FOLDER says where a module of your own is" if reason.startswith("No module named") else ""
+    return f"{reason.rstrip('.')}{here}"
+
+
+def _about_values(message: str, key: str, verb: str) -> str | None:
+    flag, value = f"--{key}", _value(message)
+    if value is None:
+        return None
+    if value[1] == "None":
+        return f"{flag} must not be null; leave it out for its default."
+    if match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message):
+        return f"{flag} must be one of {match[1]}, got {value[1]}."
+    kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
+    kind = re.fullmatch(r"<class '(\w+)'>", kinds[0]) if len(kinds) == 1 else None
+    if kind and kind[1] == "list":
+        base, is_word = base_of(key), re.fullmatch(r"[\w./-]+", value[1])
+        example = (nearest(value[1], names_of(base)) if base and is_word else None) or (value[1] if is_word else "A, B")
+        return f"{flag} must be a list, such as [{example}], got {value[1]}."
+    if kind:
+        return f"{flag} must be {_KINDS.get(kind[1], kind[1])}, got {value[1]}."
+    return f"{flag} does not take {value[1]}; bnn {verb} --help says what it is." if kinds else None
+
+
+def misspelt(words: Sequence[str], flags: Iterable[str], names: Iterable[str]) -> str | None:
+    """A sentence about the word that was meant for one of the flags ``names``, if there is one."""
+    for word in (word.partition("=")[0] for word in words if word.startswith("--")):
+        meant = None if word in flags else nearest(word, flags, _FLAG_CUTOFF)
+        if meant is not None and meant[2:] in names:
+            return f"{word} is not a flag; did you mean {meant}?"
+    return None
+
+
+def _hint(word: str, flags: Iterable[str]) -> str:
+    close = nearest(word, (flag for flag in flags if not word.startswith(f"{flag}.")), _FLAG_CUTOFF)
+    return f" (did you mean {close}?)" if close and word.startswith("--") else ""
+
+
+def _as_it_is(message: str, key: str) -> str:
+    lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
+    text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
+    return f"--{key}: {text}." if key else f"{text}."
+
+
+def _value(message: str) -> re.Match[str] | None:
+    return re.search(r"(?:Got value|Given value): (.*)", message)
+
+
+def _class_named(flag: str, words: Sequence[str]) -> type | None:
+    """The class of somebody's own that ``flag`` names among the words."""
+    module, _, name = (value_of(flag, words) or "").rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None

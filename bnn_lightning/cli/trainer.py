@@ -1,0 +1,100 @@
+"""What Lightning's own callbacks, profilers and loggers may do in a run, and what is said of them."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    ModelPruning,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler
+
+from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.names import names_of, nearest
+from bnn_lightning.cli.settings import class_of
+from bnn_lightning.files import relative_to_cwd
+
+_REFUSED = {
+    StochasticWeightAveraging: "puts its averages in after the last validation, so that best.ckpt and last.ckpt would "
+    "hold weights that nothing has measured; WeightAveraging and EMAWeightAveraging validate and save theirs",
+    BatchSizeFinder: "trains with a batch size that the checkpoint does not know, so that the run could not be gone on "
+    "with; give --data.batch_size",
+    ModelPruning: "prunes tensors, and a random layer's weight is a posterior; the method Sparse and bnn prune remove "
+    "weights",
+    BackboneFinetuning: "frees a module called backbone, of which there is none; --model.init_from begins with a "
+    "trained network",
+    Timer: "could end a run within an epoch; --trainer.max_epochs sets its length",
+}
+_PROFILERS = ("simple", "advanced", "pytorch", "xla")
+# Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
+_HEARD = ("callbacks", "tuner", "profilers")
+
+
+def check_profiler(trainer: Namespace) -> None:
+    """Refuses a profiler that is not known, and hooks on modules, with which a network cannot be copied."""
+    profiler = trainer.profiler
+    if isinstance(profiler, str) and profiler not in _PROFILERS:
+        meant = nearest(profiler, [*_PROFILERS, *names_of(Profiler)])
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise UsageError(
+            f"--trainer.profiler must be {', '.join(_PROFILERS)} or the class path of a Profiler, got {profiler}{hint}."
+        )
+    hooks = isinstance(profiler, Namespace) and profiler.get("init_args", {}).get("record_module_names")
+    if hooks and issubclass(class_of(profiler), PyTorchProfiler):
+        raise UsageError(
+            "--trainer.profiler.record_module_names must be false, for a network with hooks of this kind cannot be "
+            "calibrated or tested; --trainer.profiler pytorch sets it."
+        )
+
+
+def check_callbacks(trainer: Namespace) -> None:
+    """Refuses Lightning's callbacks after which a checkpoint would not hold what was trained and measured."""
+    given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
+    for callback in (each for each in given if isinstance(each, Namespace)):
+        for refused, reason in _REFUSED.items():
+            if issubclass(class_of(callback), refused):
+                raise UsageError(f"--trainer.callbacks {refused.__name__} {reason}.")
+
+
+def has_progress_bar(settings: Namespace) -> bool:
+    """Whether a progress bar is among the callbacks that ``settings`` of the Trainer name."""
+    given = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks]
+    return any(isinstance(callback, ProgressBar) for callback in given)
+
+
+def profiler_of(settings: Namespace) -> Any:
+    """The profiler that ``settings`` of the Trainer ask for."""
+    return PyTorchProfiler(record_module_names=False) if settings.profiler == "pytorch" else settings.profiler
+
+
+def where_curves_are(trainer: Trainer, logs: Path) -> list[str]:
+    """How the curves of a run are looked at: with TensorBoard where it was logged to, else by the run's own table."""
+    boards = [logger.save_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    lines = [f"tensorboard --logdir {relative_to_cwd(Path(folder))}" for folder in dict.fromkeys(boards)]
+    return lines or [relative_to_cwd(logs / "metrics.csv")]
+
+
+def silence_the_libraries() -> None:
+    """Leaves the screen to what the user asked for: no hardware lines, tips, or deprecations inside libraries."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for room in _HEARD:
+        logging.getLogger(f"lightning.pytorch.{room}").setLevel(logging.INFO)
+    for_all_rooms = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    for_all_rooms.setLevel(logging.INFO)
+    for_all_rooms.addFilter(_is_heard)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
+    warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or Path(record.pathname).parent.name in _HEARD
