@@ -142,7 +142,7 @@ def load_reference_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) 
     """
     renamed = {
         re.sub(r"(^|\.)(W|bias)_(mu|rho)$", lambda key: f"{key[1]}{_TENSOR_NAMES[key[2]]}.{key[3]}", name): value
-        for name, value in unwrapped_names(state_dict, net.state_dict()).items()
+        for name, value in state_dict.items()
     }
     priors = {name: value for name, value in net.state_dict().items() if name.endswith((".prior_mu", ".prior_sigma"))}
-    net.load_state_dict(priors | renamed)
+    net.load_state_dict(priors | unwrapped_names(renamed, net.state_dict()))

@@ -160,7 +160,7 @@ class BayesianModule(LightningModule):
     def on_train_start(self) -> None:
         self.train()  # Lightning leaves the modes to whoever has set them, and frozen parts have one of their own
         self._sums = self._resume.start(self.trainer)
-        if self.lr != self.inference.lr and not self.trainer.ckpt_path:  # where it lies in the optimiser's state
+        if self.lr != self.inference.lr:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 
 from bnn_lightning import BBB, LRT, Cosine, HierarchicalA, LinearDecay, Plateau, Sparse, Variational
 from tests.training.helpers import digits, fit, tiny
@@ -168,6 +169,21 @@ def test_a_rate_that_is_found_trains_under_every_schedule_and_keeps_the_factor(s
         fit(tiny(BBB(), lr=lr, rho_lr_factor=5.0, lr_schedule=schedule), epochs=3, callbacks=callbacks)
     assert rates[0] == [pytest.approx(groups) for groups in rates[1]]
     assert all(fast == pytest.approx(5 * slow) for slow, fast in rates[1])
+
+
+def test_the_rate_that_lightnings_finder_finds_trains_under_every_schedule():
+    rates = {}
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, model):
+            rates.setdefault(schedule, []).append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    for schedule in (None, LinearDecay(start=10, end=20)):
+        model = tiny(BBB(), lr=0.001, rho_lr_factor=5.0, lr_schedule=schedule)
+        finder = LearningRateFinder(num_training_steps=8, early_stop_threshold=None, max_lr=0.5)
+        fit(model, digits(batch_size=20), callbacks=[finder, Rates()])
+        assert model.lr != 0.001
+        assert rates[schedule][-1] == pytest.approx([model.lr, 5 * model.lr])
 
 
 def test_a_rate_that_was_found_is_not_scaled_again_when_the_run_goes_on(tmp_path):
