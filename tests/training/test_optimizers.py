@@ -180,7 +180,7 @@ def test_the_rate_that_lightnings_finder_finds_trains_under_every_schedule():
 
     for schedule in (None, LinearDecay(start=10, end=20)):
         model = tiny(BBB(), lr=0.001, rho_lr_factor=5.0, lr_schedule=schedule)
-        finder = LearningRateFinder(num_training_steps=8, early_stop_threshold=None, max_lr=0.5)
+        finder = LearningRateFinder(num_training_steps=30, early_stop_threshold=None, max_lr=0.5)
         fit(model, digits(batch_size=20), callbacks=[finder, Rates()])
         assert model.lr != 0.001
         assert rates[schedule][-1] == pytest.approx([model.lr, 5 * model.lr])
