@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
+from bnn_lightning.data.base import DataNotFoundError, ImageData
 from bnn_lightning.data.loader import Images
+from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import atomic_path, atomic_write, locked, require_space
 
 
