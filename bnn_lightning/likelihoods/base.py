@@ -64,6 +64,26 @@ class Likelihood(ABC):
     def uninformed(self, num_outputs: int) -> Uninformed:
         """Nll and score of the best prediction that ignores the input, for a network with ``num_outputs`` outputs."""
 
+    @property
+    def departures(self) -> list[str]:
+        """What makes the training loss another one than :meth:`nll`, such as label smoothing; by default nothing."""
+        return []
+
+    def for_training(self, class_weights: Tensor | None = None) -> "Likelihood":
+        """The likelihood whose :meth:`nll` trains a network, while all that is reported is of this one.
+
+        By default this one, which knows no classes.
+
+        Args:
+            class_weights: by which the nll of an example of each class is multiplied, ``(classes,)``; None for none.
+
+        Raises:
+            ValueError: when there are weights, and no classes.
+        """
+        if class_weights is not None:
+            raise ValueError(f"class_weights must be null with {type(self).__name__}, whose labels are no classes.")
+        return self
+
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The mean over samples and examples of the score, each sample scored by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]
@@ -89,6 +109,26 @@ class Likelihood(ABC):
             self.score: self.example_score(predictive, y).double().mean().item(),
             "nll": -self.log_prob(predictive, y).double().mean().item(),
         }
+
+    def confusion(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor | None:
+        """How many examples of each class (rows) were predicted as each class (columns): ``(classes, classes)``, int64.
+
+        By default None: labels are no classes.
+        """
+        return None
+
+    def caveats(
+        self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any, class_names: Sequence[str]
+    ) -> list[str]:
+        """What must be said beside :meth:`metrics`, such as that there are too few examples; by default nothing.
+
+        Args:
+            predictive: of the examples.
+            y: their labels.
+            calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
+            class_names: of the labels, as far as they are known.
+        """
+        return []
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scores of each example by name, ``(batch,)``, higher for out-of-distribution inputs; by default none."""
