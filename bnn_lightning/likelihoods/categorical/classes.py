@@ -21,17 +21,17 @@ def confusion_matrix(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 def recalls(confusion: Tensor) -> Tensor:
     """The accuracy on the images of each class: ``(classes,)``."""
-    return confusion.diagonal() / confusion.sum(1)
+    return confusion.diagonal().double() / confusion.sum(1)
 
 
 def precisions(confusion: Tensor) -> Tensor:
     """How often a prediction of each class is right: ``(classes,)``."""
-    return confusion.diagonal() / confusion.sum(0)
+    return confusion.diagonal().double() / confusion.sum(0)
 
 
 def f1_scores(confusion: Tensor) -> Tensor:
     """The harmonic mean of recall and precision of each class: ``(classes,)``; 0 where none was recognised."""
-    return 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
+    return 2 * confusion.diagonal().double() / (confusion.sum(0) + confusion.sum(1))
 
 
 def balanced_accuracy(confusion: Tensor) -> Tensor:
