@@ -83,7 +83,8 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
         )
     if results.get("sigma_over_prior") is not None:
         console.print(f"mean of sigma / prior sigma {results['sigma_over_prior']:.3f}")
-    _show_caveats(console, "Note: ", results["caveats"])
+    for caveat in results["caveats"]:
+        _show_caveats(console, "Note: ", [caveat])
 
 
 def _show_classes(console: Console, results: Mapping[str, Any]) -> None:

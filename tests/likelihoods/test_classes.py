@@ -12,7 +12,12 @@ from torchmetrics.functional.classification import (
 )
 
 from bnn_lightning.likelihoods.categorical import classes
-from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, majority_caveats, wilson_intervals
+from bnn_lightning.likelihoods.categorical.classes import (
+    confusion_matrix,
+    majority_caveats,
+    missing_caveats,
+    wilson_intervals,
+)
 
 NAMES = ("cat", "dog", "owl")
 
@@ -73,6 +78,16 @@ def test_a_model_for_rare_classes_may_be_less_accurate_than_the_majority():
     # As class weights make them: 75 % of each class is recognised, which is below the 90 % of the first.
     (caveat,) = majority_caveats(torch.tensor([[675, 225], [25, 75]]), NAMES)
     assert caveat == "no more accurate than always cat (90.0 % of the images)"
+
+
+def test_classes_without_test_images_are_named():
+    assert missing_caveats(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), NAMES) == [
+        "no images of 1 of 3 classes (owl)"
+    ]
+    assert missing_caveats(torch.eye(3, dtype=torch.int64), NAMES) == []
+    one = torch.zeros(9, 9, dtype=torch.int64).fill_diagonal_(1).clone()
+    one[1:] = 0
+    assert missing_caveats(one, [*"abcdefghi"]) == ["no images of 8 of 9 classes (b; c; d; ...)"]
 
 
 def test_guessing_is_rarely_taken_for_more():

@@ -68,7 +68,10 @@ def test_a_likelihood_says_all_of_it():
     assert [caveat.split(" of only")[0] for caveat in caveats] == ["ECE", "temperature from only 300 images"]
     majority = torch.zeros(300, 10).scatter_(1, torch.full((300, 1), 3), 9.0).log_softmax(-1)
     caveats = Categorical().caveats({"log_probs": majority}, torch.full((300,), 3), None, ("a", "b", "c", "owl"))
-    assert caveats[0] == "no more accurate than always owl (100.0 % of the images)"
+    assert caveats[:2] == [
+        "no images of 9 of 10 classes (a; b; c; ...)",
+        "no more accurate than always owl (100.0 % of the images)",
+    ]
 
 
 def test_the_rate_of_one_calibration_set_is_that_of_a_beta_distribution():

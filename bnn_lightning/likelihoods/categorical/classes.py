@@ -78,3 +78,12 @@ def majority_caveats(confusion: Tensor, names: Sequence[str]) -> list[str]:
     if recall.mean() <= 1 / len(counts) + _Z * error:
         caveats.append(f"balanced accuracy no better than guessing ({100 / len(counts):.1f} %)")
     return caveats
+
+
+def missing_caveats(confusion: Tensor, names: Sequence[str]) -> list[str]:
+    """What to say of classes that have no image in the confusion matrix, of which nothing is known."""
+    missing = [name for name, images in zip(names, confusion.sum(1).tolist(), strict=True) if not images]
+    if not missing:
+        return []
+    named = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
+    return [f"no images of {len(missing)} of {len(names)} classes ({named})"]

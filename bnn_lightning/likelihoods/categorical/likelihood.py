@@ -12,7 +12,7 @@ from torch import Tensor
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
-from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, majority_caveats
+from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, majority_caveats, missing_caveats
 from bnn_lightning.likelihoods.categorical.credibility import ece_caveats, temperature_caveats
 from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions, names_of_classes
 from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
@@ -100,7 +100,9 @@ class Categorical(Likelihood):
     ) -> list[str]:
         log_probs = predictive["log_probs"]
         names = names_of_classes(class_names, log_probs.shape[-1])
-        caveats = majority_caveats(confusion_matrix(log_probs, y), names) + ece_caveats(log_probs.amax(-1).exp())
+        confusion = confusion_matrix(log_probs, y)
+        caveats = missing_caveats(confusion, names) + majority_caveats(confusion, names)
+        caveats += ece_caveats(log_probs.amax(-1).exp())
         return caveats + (temperature_caveats(calibration) if calibration is not None else [])
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
