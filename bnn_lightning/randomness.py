@@ -1,6 +1,8 @@
 """Seeds combined from several numbers; saving and restoring the states of all random generators of a training run."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,21 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     on_device: Tensor | None = states.get("device")
     if on_device is not None and device.type in ("cuda", "mps"):
         _device_module(device).set_rng_state(on_device.cpu())
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The generators of :func:`random_states` start from ``seed``; when the ``with`` ends, they are what they were."""
+    before = random_states(device)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed devices whose state is not restored
+    if device.type in ("cuda", "mps"):
+        _device_module(device).manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        set_random_states(before, device)
 
 
 def _device_module(device: torch.device) -> Any:

@@ -3,9 +3,11 @@
 import argparse
 import sys
 from inspect import signature
+from numbers import Number
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bnn_lightning.cli.names import PARTS, names_of
@@ -24,6 +26,16 @@ _TRAINER_ARGUMENTS = {
     "fast_dev_run": "One batch of everything, to see whether it runs.",
     "default_root_dir": "Where lightning_logs/ and checkpoints/ go; null is the current folder.",
 }
+
+
+def _as_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, Number):
+        raise ValueError(f"{value} is no number")
+    return value
+
+
+# Arguments of torchvision's transforms have this type, such as angles; jsonargparse alone could not write their values.
+register_type(Number, serializer=_as_number, deserializer=_as_number, fail_already_registered=False)
 
 # Help in our words where an argument comes from elsewhere.
 _HELP = {

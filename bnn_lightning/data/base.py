@@ -4,14 +4,17 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torchvision.transforms.v2 import Transform
 
+from bnn_lightning.data.augmentation import Augmentation, check_transforms
 from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrupted
 from bnn_lightning.data.loader import BatchLoader, EpochSampler, Images
+from bnn_lightning.data.normalisation import check_mean_and_std, per_channel
+from bnn_lightning.data.splits import balanced_class_weights, start_and_stop, stratified_split, warn_of_small_classes
 from bnn_lightning.files import expanded
 
 
@@ -35,8 +38,16 @@ class ImageData(LightningDataModule):
         channels: convert to 1 (grey) or 3 (RGB) channels; null converts nothing.
         normalize: give each channel mean 0 and standard deviation 1 over the training images; false leaves values in
             [0, 1], where a black pixel is 0 and adds neither signal nor noise.
+        mean, std: normalise with these instead, one number or one for each channel on a scale where 255 is 1: those of
+            the images that a pretrained network was trained on.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
+        transforms: augmentation of training batches after these: transforms of torchvision.transforms.v2, or your own
+            subclasses of its Transform, that take a uint8 image alone and keep its size; called for image after image.
+        class_weights: balanced weights the nll of an image by N / (K n_k), with n_k of N images in its class of K; null
+            weighs all alike.
+        sampling: balanced draws the images of an epoch with replacement, every class as often; null takes each image
+            once. N is the same.
         ood: other images, such as [NotMNIST, FashionMNIST], resized and normalised in the same way: test measures how
             well uncertainty separates them from the test images.
         resident: whether training images are kept on the device.
@@ -69,8 +80,13 @@ class ImageData(LightningDataModule):
         image_size: int | None = None,
         channels: int | None = None,
         normalize: bool = True,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
         crop_padding: int = 0,
         flip: bool = False,
+        transforms: list[Transform] | None = None,
+        class_weights: Literal["balanced"] | None = None,
+        sampling: Literal["balanced"] | None = None,
         ood: "list[ImageData] | None" = None,
         resident: bool = False,
         corruptions: bool = False,
@@ -88,22 +104,30 @@ class ImageData(LightningDataModule):
             raise ValueError(f"channels must be 1 or 3, got {channels}.")
         if crop_padding < 0:
             raise ValueError(f"crop_padding must be 0 or more pixels, got {crop_padding}.")
+        for name, choice in (("class_weights", class_weights), ("sampling", sampling)):
+            if choice not in (None, "balanced"):
+                raise ValueError(f"{name} must be balanced or null, got {choice}.")
+        if class_weights and sampling:
+            raise ValueError("sampling must be null with class_weights, got balanced: rare classes would count twice.")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
+        check_mean_and_std(mean, std, normalize)
         self.name = type(self).__name__
         self.root = expanded(root or os.environ.get("BNN_DATA") or "data")
         self.root_is_given = root is not None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_split, self.train_subset = val_split, _start_and_stop(train_subset)
+        self.val_split, self.train_subset = val_split, start_and_stop(train_subset)
         self.image_size, self.channels = image_size, channels
-        self.normalize = normalize
+        self.normalize, self._given_mean_and_std = normalize, (mean, std)
         self.mean: list[float] = []
         self.std: list[float] = []
         """``mean`` and ``std`` of each channel normalise all images, on a scale where 255 is 1; empty before setup.
 
-        They are computed over the training images, or are 0 and 1 where ``normalize`` is false.
+        They are those that were given, or are computed over the training images, or are 0 and 1 where ``normalize`` is
+        false.
         """
-        self.crop_padding, self.flip = crop_padding, flip
+        self.augmentation = Augmentation(crop_padding, flip, tuple(transforms or ()))
+        self.class_weights, self.sampling = class_weights, sampling
         self.ood, self.corruptions = list(ood or []), corruptions
         self.resident = resident
         self.seed = seed
@@ -166,6 +190,19 @@ class ImageData(LightningDataModule):
         """N, the number of distinct training images after subset and hold-out; call ``setup("fit")`` first."""
         return len(_after_setup(self.train, "fit"))
 
+    @property
+    def loss_weights(self) -> list[float] | None:
+        """The weight of each class in the training loss; None where all weigh the same. Call ``setup("fit")`` first."""
+        if self.class_weights is None:
+            return None
+        return balanced_class_weights(_after_setup(self.train, "fit").labels, self.num_classes)
+
+    @property
+    def departures(self) -> list[str]:
+        """What makes the training loss another one than that of the training images as they are."""
+        settings = {"class weights": self.class_weights, "balanced sampling": self.sampling}
+        return [name for name, value in settings.items() if value]
+
     def setup(self, stage: str | None = None) -> None:
         if stage in ("fit", "validate", None) and self.train is None:
             self._setup_train()
@@ -174,8 +211,9 @@ class ImageData(LightningDataModule):
             self.test_sets = {self.name or "test": self.test}
         if stage in ("predict", None) and self.predict is None:
             self.predict = self._converted(self.load_test() if self.predicts_test_images else self.load_predict())
-        if not self.mean and not self.normalize:
-            self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
+        if not self.mean:
+            given = self._given_mean_and_std if self.normalize else (0.0, 1.0)
+            self.mean, self.std = per_channel(*given, self.in_channels)
         if not self.mean:
             # Test images are normalised with the mean and std of the training images, which are computed here.
             if self.train is None:
@@ -223,6 +261,9 @@ class ImageData(LightningDataModule):
         calibration, selection = stratified_split(holdout.labels, 0.5, self.seed + 1)
         self.train = self._converted(images)
         self.selection, self.calibration = self._converted(holdout[selection]), self._converted(holdout[calibration])
+        parts = {"train": self.train, "selection": self.selection, "calibration": self.calibration}
+        warn_of_small_classes({name: part.labels for name, part in parts.items()}, self.class_names)
+        check_transforms(self.augmentation.transforms, self.train[:1].pixels[0])
 
     def _converted(self, images: Images) -> Images:
         size = self.image_size or self.native_size
@@ -284,44 +325,13 @@ class ImageData(LightningDataModule):
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        sampler = EpochSampler(len(images), shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
+        labels = images.labels if train and self.sampling == "balanced" else None
+        sampler = EpochSampler(len(images), train, self.seed, rank, world_size, labels)
         if not train:
             return BatchLoader(images, self.eval_batch_size, self.mean, self.std, sampler, device=device)
         if self.resident:
             images = Images(images.pixels.to(device), images.labels.to(device))
-        augmentation = (self.crop_padding, self.flip)
-        return BatchLoader(images, self.batch_size, self.mean, self.std, sampler, *augmentation, device=device)
-
-
-def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits examples at random into two parts in which each class has the same share, to within one example.
-
-    Args:
-        labels: ``(n,)``.
-        share: of the examples that go into the first part, from 0 to 1.
-        seed: of the random choice.
-
-    Returns:
-        Two disjoint index tensors in rising order: ``round(share * n)`` examples, and the others.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    count = round(share * len(labels))
-    # Evenly spaced positions in a list that is sorted by class take the same share of every class.
-    positions = ((torch.arange(count) + 0.5) * len(labels) / max(count, 1)).long()
-    in_first_part = torch.zeros(len(labels), dtype=torch.bool)
-    in_first_part[by_class[positions]] = True
-    return in_first_part.nonzero().flatten(), (~in_first_part).nonzero().flatten()
-
-
-def _start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:
-    if subset is None:
-        return None
-    start, stop = (0, subset) if isinstance(subset, int) else (subset if len(subset) == 2 else (0, 0))
-    if not 0 <= start < stop:
-        raise ValueError(f"train_subset must be a number of images or [start, stop] with start < stop, got {subset}.")
-    return start, stop
+        return BatchLoader(images, self.batch_size, self.mean, self.std, sampler, self.augmentation, device)
 
 
 def _after_setup(images: Images | None, stage: str) -> Images:

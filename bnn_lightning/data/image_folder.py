@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData, stratified_split
+from bnn_lightning.data.base import DataNotFoundError, ImageData
 from bnn_lightning.data.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
 from bnn_lightning.data.loader import Images
 from bnn_lightning.data.picture_cache import cached_pixels
@@ -19,6 +19,7 @@ from bnn_lightning.data.picture_layout import Layout, layout_of
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
 from bnn_lightning.data.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded
 
 

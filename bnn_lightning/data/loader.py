@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
+from bnn_lightning.data.augmentation import Augmentation
 from bnn_lightning.randomness import combined_seed
 
 
@@ -95,15 +95,26 @@ class EpochSampler:
     shares are cut to equal length, so that in every step all processes have the same number of examples.
 
     Args:
-        length: number of examples.
+        length: number of examples, also of those that an epoch has.
         shuffle: whether the order is random, as in training.
         seed: of the random order.
         rank: number of this process.
         world_size: number of processes.
+        balanced_labels: labels ``(length,)`` of the examples; an epoch then draws examples with replacement, each class
+            with the same probability. None has each example in an epoch once.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        length: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        balanced_labels: Tensor | None = None,
+    ):
         self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.balanced_labels = balanced_labels
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -115,17 +126,30 @@ class EpochSampler:
         if not self.shuffle:
             return torch.arange(self.rank, self.length, self.world_size)
         generator = torch.Generator().manual_seed(combined_seed(self.seed, self.epoch))
-        order = torch.randperm(self.length, generator=generator)[self.rank :: self.world_size]
-        return order[: self.length // self.world_size]
+        if self.balanced_labels is None:
+            order = torch.randperm(self.length, generator=generator)
+        else:
+            order = _balanced_draws(self.balanced_labels.cpu(), generator)
+        return order[self.rank :: self.world_size][: self.length // self.world_size]
 
-    def generator(self, step: int) -> torch.Generator:
-        """The random generator for the augmentation of one step; each has its own, so that an epoch can be resumed."""
-        return torch.Generator().manual_seed(combined_seed(self.seed + 1, self.epoch, step, self.rank))
+    def augmentation_seed(self, step: int) -> int:
+        """The seed for the augmentation of one step; each has its own, so that an epoch can be resumed."""
+        return combined_seed(self.seed + 1, self.epoch, step, self.rank)
 
     def __len__(self) -> int:
         if self.shuffle:
             return self.length // self.world_size
         return len(range(self.rank, self.length, self.world_size))
+
+
+def _balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many draws from ``range(len(labels))``, with replacement: a class that has any examples, then one of them."""
+    by_class = labels.argsort(stable=True)
+    _, counts = labels.unique(return_counts=True)
+    first = counts.cumsum(0) - counts
+    drawn = torch.randint(len(counts), (len(labels),), generator=generator)
+    within = torch.rand(len(labels), generator=generator, dtype=torch.float64) * counts[drawn]
+    return by_class[first[drawn] + within.long()]
 
 
 class BatchLoader:
@@ -139,8 +163,7 @@ class BatchLoader:
             because batch norm cannot be computed from it.
         mean, std: of each channel, on a scale where 255 is 1.
         sampler: gives the order of the images.
-        crop_padding: in training, pad by this many black pixels and crop back to the size at a random place.
-        flip: in training, mirror left to right with probability 1/2.
+        augmentation: what is done to each batch, in training.
         device: the device of the batches: they are copied to it as uint8 and normalised there.
     """
 
@@ -151,13 +174,12 @@ class BatchLoader:
         mean: list[float],
         std: list[float],
         sampler: EpochSampler,
-        crop_padding: int = 0,
-        flip: bool = False,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008
         device: torch.device | str = "cpu",
     ):
         self.images, self.batch_size, self.sampler = images, batch_size, sampler
         self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
-        self.crop_padding, self.flip = crop_padding, flip
+        self.augmentation = augmentation
         self._served = 0  # batches of the current pass
         self._first = 0  # the batch that the next pass begins with
         self.device = torch.device(device)
@@ -176,21 +198,13 @@ class BatchLoader:
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             batch = self.images[index]
             pixels, labels = batch.pixels, batch.labels
-            if self.crop_padding or self.flip:
-                pixels = self._augmented(pixels, self.sampler.generator(step))
+            if self.augmentation:
+                pixels = self.augmentation(pixels, self.sampler.augmentation_seed(step))
             self._served = step + 1
             pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
             yield pixels.float().mul_(self.scale).sub_(self.shift), labels
         # For loops without Lightning: the next pass over this loader is the next epoch.
         self.sampler.set_epoch(self.sampler.epoch + 1)
-
-    def _augmented(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        if self.crop_padding:
-            pixels = _random_crop(pixels, self.crop_padding, generator)
-        if self.flip:
-            mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.bool)
-            pixels = torch.where(mirrored.to(pixels.device, non_blocking=True), pixels.flip(3), pixels)
-        return pixels
 
     def state_dict(self) -> dict[str, int]:
         return {"batches": self._served} | self._division()
@@ -211,13 +225,3 @@ class BatchLoader:
     def _division(self) -> dict[str, int]:
         """The numbers that decide how an epoch is divided into batches."""
         return {"batch_size": self.batch_size, "processes": self.sampler.world_size, "images": self.sampler.length}
-
-
-def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pads with black pixels and cuts a window of the old size at a random place of each image."""
-    batch, _, height, width = pixels.shape
-    windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # (..., top, left, height, width)
-    corners = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator)
-    top, left = corners.to(pixels.device, non_blocking=True)
-    image = torch.arange(batch, device=pixels.device)
-    return windows[image, :, top, left]

@@ -23,6 +23,7 @@ class Evaluation:
         temperature: the calibrated temperature; None without a calibration.
         ood: ``ood[set][score][metric]``, the detection metrics of each score for each set of OOD images.
         corruptions: ``corruptions[kind][severity][metric]``; kind ``clean``, severity 0 is the same images uncorrupted.
+        confusion: see :meth:`bnn_lightning.Likelihood.confusion`, of the samples; None where labels are no classes.
     """
 
     images: int
@@ -30,6 +31,7 @@ class Evaluation:
     temperature: float | None = None
     ood: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
     corruptions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    confusion: Tensor | None = None
 
     def flat(self) -> dict[str, float]:
         """All values without their errors, by the names under which they are logged, such as ``test/nll``."""
@@ -73,7 +75,8 @@ def evaluate(
             headline = {metric: metrics[metric] for metric in likelihood.headline}
             corruptions.setdefault(kind, {})[int(rest)] = headline
     temperature = getattr(calibration, "temperature", None)
-    return Evaluation(len(test.labels), predictions, temperature, ood, corruptions)
+    confusion = likelihood.confusion(test.summary, test.labels)
+    return Evaluation(len(test.labels), predictions, temperature, ood, corruptions, confusion)
 
 
 def _with_errors(

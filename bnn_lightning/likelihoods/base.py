@@ -76,6 +76,26 @@ class Likelihood(ABC):
             ValueError: when the outputs or the labels are none of this likelihood's.
         """
 
+    @property
+    def departures(self) -> list[str]:
+        """What makes the training loss another one than :meth:`nll`, such as label smoothing; by default nothing."""
+        return []
+
+    def for_training(self, class_weights: Tensor | None = None) -> "Likelihood":
+        """The likelihood whose :meth:`nll` trains a network, while all that is reported is of this one.
+
+        By default this one, which knows no classes.
+
+        Args:
+            class_weights: by which the nll of an example of each class is multiplied, ``(classes,)``; None for none.
+
+        Raises:
+            ValueError: when there are weights, and no classes.
+        """
+        if class_weights is not None:
+            raise ValueError(f"class_weights must be null with {type(self).__name__}, whose labels are no classes.")
+        return self
+
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The mean over samples and examples of the score, each sample scored by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]
@@ -101,6 +121,26 @@ class Likelihood(ABC):
             self.score: self.example_score(predictive, y).double().mean().item(),
             "nll": -self.log_prob(predictive, y).double().mean().item(),
         }
+
+    def confusion(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor | None:
+        """How many examples of each class (rows) were predicted as each class (columns): ``(classes, classes)``, int64.
+
+        By default None: labels are no classes.
+        """
+        return None
+
+    def caveats(
+        self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any, class_names: Sequence[str]
+    ) -> list[str]:
+        """What must be said beside :meth:`metrics`, such as that there are too few examples; by default nothing.
+
+        Args:
+            predictive: of the examples.
+            y: their labels.
+            calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
+            class_names: of the labels, as far as they are known.
+        """
+        return []
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scores of each example by name, ``(batch,)``, higher for out-of-distribution inputs; by default none."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bnn_lightning.training.progress import TrainingSummary
 
@@ -66,6 +67,8 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(title, *(show(value) for value in (measured[name], *error, *others)))
     console.print(f"{results['data']}, {results['images']:,} images:")
     console.print(table)
+    if "per_class" in results:
+        _show_classes(console, results)
     if "sparsity" in results:
         show_sparsity(console, results["sparsity"])
     for name, by_score in results.get("ood", {}).items():
@@ -80,7 +83,24 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
         )
     if results.get("sigma_over_prior") is not None:
         console.print(f"mean of sigma / prior sigma {results['sigma_over_prior']:.3f}")
-    _show_caveats(console, "Note: ", results["caveats"])
+    for caveat in results["caveats"]:
+        _show_caveats(console, "Note: ", [caveat])
+
+
+def _show_classes(console: Console, results: Mapping[str, Any]) -> None:
+    """The table of the classes that have test images, or of those with the lowest accuracies where there are many."""
+    tested = [row for row in results["per_class"] if row["images"]]
+    rows = tested if len(tested) <= _SHOWN_CLASSES else sorted(tested, key=lambda row: row["accuracy"])[:_SHOWN_CLASSES]
+    table = _table("class", "images", "accuracy", "95 % interval", "precision", "F1", "most often mistaken for")
+    for row in rows:
+        interval = f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f} %"
+        shares = [_percent(row[key]) for key in ("precision", "f1")]
+        # Names of classes are the user's: brackets in them are no markup.
+        name, other = (Text(_abridged(text)) for text in (row["name"], row["mistaken_for"] or "-"))
+        table.add_row(name, f"{row['images']:,}", _percent(row["accuracy"]), interval, *shares, other)
+    which = "Classes" if len(rows) == len(tested) else f"The {len(rows)} of {len(tested)} classes of lowest accuracy"
+    console.print(f"{which}:")
+    console.print(table)
 
 
 def _show_detection(console: Console, name: str, by_score: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
@@ -160,7 +180,11 @@ def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _show_caveats(console: Console, start: str, caveats: list[str]) -> None:
     if caveats:
-        console.print(f"{start}{', '.join(caveats)}.", style="yellow")
+        console.print(f"{start}{', '.join(caveats)}.", style="yellow", markup=False)
+
+
+def _abridged(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 def _table(*columns: str) -> Table:
@@ -192,9 +216,12 @@ def _metric(name: str) -> tuple[str, Callable[[float | None], str]]:
     return _METRICS.get(name, (name.replace("_", " "), _number))
 
 
+_SHOWN_CLASSES = 12  # of more, the table has those with the lowest accuracies
 # What a metric is called on the screen, and how its numbers are shown.
 _METRICS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "accuracy": ("accuracy", _percent),
+    "balanced_accuracy": ("balanced accuracy", _percent),
+    "macro_f1": ("macro F1", _percent),
     "nll": ("nll", _number),
     "brier": ("Brier score", _number),
     "ece": ("ECE", _number),

@@ -1,5 +1,6 @@
 """What a training run shows in TensorBoard beside its curves: their layout, the posterior, the hyper-parameters."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,6 +66,26 @@ class PosteriorBoard(Callback):
                 filters = figures.first_layer_filters(*named[0])
                 if filters is not None:
                     board.add_figure("first layer", filters, step)
+
+
+def add_classes(logger: TensorBoardLogger, name: str, results: Mapping[str, Any]) -> None:
+    """Adds the classes of a test to TensorBoard's page of texts, as a table.
+
+    Args:
+        logger: of the run.
+        name: of the text.
+        results: with ``per_class``, see results.schema.json.
+    """
+    columns = ("name", "images", "accuracy", "precision", "f1", "mistaken_for")
+    lines = ["| class | images | accuracy | precision | F1 | most often mistaken for |", "| --- |" + " ---: |" * 5]
+    for row in results["per_class"]:
+        cells = (row[column] for column in columns)
+        texts = [
+            "-" if cell is None else f"{100 * cell:.2f} %" if isinstance(cell, float) else str(cell).replace("|", r"\|")
+            for cell in cells
+        ]
+        lines.append(f"| {' | '.join(texts)} |")
+    logger.experiment.add_text(name, "\n".join(lines))
 
 
 class HyperParameters(Callback):

@@ -13,6 +13,7 @@ from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
+from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
 from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
 from bnn_lightning.reporting import figures
 from bnn_lightning.training.module import BayesianModule
@@ -25,15 +26,21 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".
 
-    Reliability, risk against coverage, most and least certain images, an image that turns; where there are images from
-    elsewhere also histograms of their scores, and the parts of uncertainty by class for one of them and one test image.
+    Reliability, risk against coverage, the confusion matrix, most and least certain images, an image that turns; where
+    there are images from elsewhere also histograms of their scores, and the parts of uncertainty by class for one of
+    them and one test image.
     """
     if not isinstance(model.likelihood, Categorical):
         return []
+    count = model.tested[next(iter(data.test_sets))].summary["log_probs"].shape[-1]
+    with figures.names_in_fonts(names_of_classes(class_names, count)) as classes:
+        return _draw(stem, model, data, classes, name)
+
+
+def _draw(stem: Path, model: BayesianModule, data: ImageData, classes: Sequence[str], name: str) -> list[Path]:
     names = list(data.test_sets)
     test, images = model.tested[names[0]], data.test_sets[names[0]]
     log_probs_of_test = test.summary["log_probs"]
-    classes = figures.class_labels(names_of_classes(class_names, log_probs_of_test.shape[-1]))
     written: list[Path] = []
 
     def path(name: str) -> Path:
@@ -48,6 +55,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
     figures.reliability(path("reliability"), log_probs, test.labels)
     others = {way.replace("_", " "): predictive["log_probs"] for way, predictive in test.alternatives.items()}
     figures.risk_coverage_curve(path("risk_coverage"), {name: log_probs_of_test} | others, test.labels)
+    figures.confusion_matrix(path("confusion"), confusion_matrix(log_probs_of_test, test.labels), classes)
     figures.most_and_least_certain(path("extremes"), test.summary | {"labels": test.labels}, images.pixels, classes)
     typical = _typical(test.summary["entropy"])
     turned = torch.stack([tvf.rotate(images.pixels[typical], float(angle)) for angle in _ANGLES])
@@ -55,7 +63,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
     outside = {other.removeprefix("ood/"): model.tested[other].summary for other in names if other.startswith("ood/")}
     if outside:
         figures.score_histograms(path("ood"), (names[0], test.summary), outside)
-        captions = [f"{names[0]}\ntest image {typical}, a {classes[int(test.labels[typical])]}"]
+        captions = [f"{names[0]}\ntest image {typical}, a {figures.short(classes[int(test.labels[typical])])}"]
         pixels = [images.pixels[typical]]
         for other, summary in outside.items():
             chosen = _typical(summary["entropy"])

@@ -47,6 +47,12 @@ def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
         yield channels_last(x), y
 
 
+def loss_weights(trainer: Trainer, device: torch.device) -> Tensor | None:
+    """The weight of each class in the training loss, ``(classes,)``; None where the data module has none."""
+    weights = getattr(trainer.datamodule, "loss_weights", None)  # type: ignore[attr-defined]
+    return None if weights is None else torch.tensor(weights, device=device)
+
+
 def _epochs(trainer: Trainer) -> int:
     epochs = trainer.max_epochs
     if epochs is None or epochs < 1:

@@ -1,6 +1,7 @@
 """BayesianModule: the LightningModule that trains, tests and predicts with the parts that it is given."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from bnn_lightning.inference.base import checked_outputs
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import Record, check_format
-from bnn_lightning.training.facts import step_of, training_batches, training_facts
+from bnn_lightning.training.facts import loss_weights, step_of, training_batches, training_facts
 from bnn_lightning.training.loading import (
     build_network,
     freeze_layers,
@@ -111,6 +112,8 @@ class BayesianModule(LightningModule):
         self.evaluation: Evaluation | None = None
         """Of the last test."""
         self.val_metrics = ValidationMetrics(likelihood)
+        self._trained_likelihood = likelihood
+        """Whose nll is in the training loss: with class weights and label smoothing, which nothing else has."""
         self._sums: EpochSums | None = None
         """Of an epoch that is not over."""
         self._resume = Resume()
@@ -163,6 +166,8 @@ class BayesianModule(LightningModule):
         if self.lr != self.inference.lr:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
+        weights = loss_weights(self.trainer, self.device)
+        self._trained_likelihood = self.likelihood.for_training(weights)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -175,9 +180,11 @@ class BayesianModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = channels_last(batch[0]), batch[1]
         step = step_of(self.trainer, self.num_train, batch_idx)
-        terms = self.inference.loss(self.network, x, y, self.likelihood, step)
+        terms = self.inference.loss(self.network, x, y, self._trained_likelihood, step)
         if self.global_step == 0 and batch_idx == 0:  # of a run from Python; the command line has probed before
             self.likelihood.check(terms.outputs[0], y, None)
+        if self._trained_likelihood is not self.likelihood:
+            terms = replace(terms, nll=self.likelihood.nll(terms.outputs.detach(), y))  # for the logs
         self._sums.add(terms, y, self.likelihood)  # type: ignore[union-attr]
         return terms.loss
 
@@ -190,7 +197,7 @@ class BayesianModule(LightningModule):
             self.inference.after_epoch(self.network)
             if self.current_epoch + 1 == self.trainer.max_epochs:
                 with self.trainer.precision_plugin.forward_context():
-                    self.inference.after_fit(self.network, training_batches(self.trainer), self.likelihood)
+                    self.inference.after_fit(self.network, training_batches(self.trainer), self._trained_likelihood)
             self._close_training_epoch()
 
     def _close_training_epoch(self) -> None:
@@ -198,7 +205,10 @@ class BayesianModule(LightningModule):
         self._sums = None
         sums.totals = self.trainer.strategy.reduce(sums.totals, reduce_op="sum")
         sparsity = overall_sparsity(self.network) if self.removes_weights else None
-        self.summary = sums.summary(self.current_epoch, self.num_train, self.likelihood, self.objective, sparsity)
+        departures = [*getattr(self.trainer.datamodule, "departures", []), *self.likelihood.departures]  # type: ignore[attr-defined]
+        self.summary = sums.summary(
+            self.current_epoch, self.num_train, self.likelihood, self.objective, sparsity, departures
+        )
         values = self.summary.values(self.likelihood.score, self.objective)
         values = {f"train/{name}": value for name, value in values.items()} | {"lr": sums.lr}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)

@@ -46,7 +46,13 @@ class EpochSums:
         return nll, score, divergence, sum(self.kl_weights) / len(self.kl_weights)
 
     def summary(
-        self, epoch: int, num_train: int, likelihood: Likelihood, objective: Objective, sparsity: float | None
+        self,
+        epoch: int,
+        num_train: int,
+        likelihood: Likelihood,
+        objective: Objective,
+        sparsity: float | None,
+        departures: Sequence[str] = (),
     ) -> "TrainingSummary":
         """The summary of an epoch that is over, from the sums of all processes."""
         nll, score, divergence, weight = self.means()
@@ -63,6 +69,7 @@ class EpochSums:
             uninformed_score=guess.score,
             is_bound=objective == "elbo",
             sparsity=sparsity,
+            departures=tuple(departures),
         )
 
     def record(self) -> dict[str, Any]:
@@ -95,6 +102,8 @@ class TrainingSummary:
         uninformed_score: likewise.
         is_bound: whether elbo_per_n is a bound on log p(data); an improper prior gives none.
         sparsity: the share of weights that can be removed; None where the method removes none.
+        departures: what made the loss another one than that of the training images, such as class weights; nll, score
+            and elbo_per_n are without weights and smoothing, but of the images that were drawn.
     """
 
     epoch: int
@@ -108,6 +117,7 @@ class TrainingSummary:
     uninformed_score: float
     is_bound: bool = True
     sparsity: float | None = None
+    departures: tuple[str, ...] = ()
 
     @property
     def kl_per_n(self) -> float | None:
@@ -123,7 +133,8 @@ class TrainingSummary:
     @property
     def caveats(self) -> list[str]:
         """What must stand beside every result of these weights."""
-        caveats = []
+        no_elbo = "" if self.elbo_per_n is None else ": loss is no ELBO"
+        caveats = [f"{departure}{no_elbo}" for departure in self.departures]
         if self.elbo_per_n is not None:
             if abs(self.kl_weight - 1) > 1e-6:
                 caveats.append("tempered")

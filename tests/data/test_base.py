@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bnn_lightning.data import MNIST, BatchLoader, FashionMNIST, MNIST5k, RenderedLetters
-from bnn_lightning.data.base import stratified_split
 from bnn_lightning.data.corruptions import KINDS
 from bnn_lightning.data.idx import read_idx
+from bnn_lightning.data.splits import stratified_split
 
 
 def test_mnist5k_has_3200_training_images_and_1000_test_images(digits):
@@ -84,6 +84,7 @@ def test_augmentation_crops_and_flips_training_batches_only(digits):
     assert torch.equal(next(iter(data.test_dataloader()))[0], next(iter(data.test_dataloader()))[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*too small")
 def test_train_subset_comes_first_in_file_order(fake_mnist):
     data = FashionMNIST(fake_mnist(name="FashionMNIST"), train_subset=[50, 150], val_split=0.1)
     data.setup("fit")

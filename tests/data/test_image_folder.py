@@ -170,6 +170,7 @@ def pictures(folder, count=12):
     (folder / "cat" / "broken.png").write_text("no picture")
 
 
+@pytest.mark.filterwarnings("ignore:.*too small")
 @pytest.mark.filterwarnings("ignore:1 of the pictures:UserWarning")
 def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path, monkeypatch):
     pictures(tmp_path / "pictures")

@@ -78,6 +78,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.filterwarnings("ignore:.*too small")
 def test_the_label_10_of_svhn_is_the_digit_0(tmp_path):
     from scipy.io import savemat
 

@@ -18,10 +18,18 @@ def reference(probs, labels):
     adaptive = sum(
         abs(correct[part].mean() - confidence[part].mean()) * len(part) / n for part in np.array_split(rising, 15)
     )
+    recalls, f1_scores = [], []
+    for label in range(probs.shape[1]):
+        hits = (correct & (labels == label)).sum()
+        of_class, as_class = (labels == label).sum(), (predicted == label).sum()
+        recalls += [hits / of_class]
+        f1_scores += [2 / (of_class / hits + as_class / hits)]
     wrong = ~correct[rising[::-1]]
     risk = np.cumsum(wrong) / (rows + 1)
     return {
         "accuracy": correct.mean(),
+        "balanced_accuracy": np.mean(recalls),
+        "macro_f1": np.mean(f1_scores),
         "nll": -np.log(probs[rows, labels]).mean(),
         "brier": ((probs - np.eye(probs.shape[1])[labels]) ** 2).sum(1).mean(),
         "ece": ece,

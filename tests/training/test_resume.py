@@ -13,6 +13,7 @@ from fault_campaign import differences
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2
 
 from bnn_lightning import BBB, LRT, Flipout, MCDropout, Variational
 from bnn_lightning.data import MNIST5k
@@ -77,6 +78,11 @@ SETTINGS = {
     "LRT": ({"method": LRT(), "kl_weight": LinearWarmup(length=2), "lr_schedule": LinearDecay()}, {}, {}),
     "BBB, plateau": ({"method": BBB(), "lr_schedule": Plateau(patience=0)}, {}, {}),
     "Flipout, augmented": ({"method": Flipout()}, {"crop_padding": 2, "flip": True}, {}),
+    "balanced, with transforms": (
+        {"method": LRT()},
+        {"sampling": "balanced", "flip": True, "transforms": [v2.RandomRotation(10), v2.RandomErasing()]},
+        {},
+    ),
     "2 batches a step": ({"method": LRT(), "samples": 2}, {}, {"accumulate_grad_batches": 2}),
     "validated twice an epoch": ({"method": MCDropout()}, {}, {"val_check_interval": 0.5}),
     "plateau, validated before the end": (

@@ -17,8 +17,11 @@ from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import ImageData
 from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.reporting.classes import class_results, write_classes
 from bnn_lightning.reporting.results import free_name, ood_and_corruption_results, write_evaluation, write_sparsity
 from bnn_lightning.reporting.tables import show_evaluation, title_of
+from bnn_lightning.reporting.tensorboard import add_classes
 from bnn_lightning.reporting.test_figures import draw_kept_weights, draw_tests
 
 
@@ -53,6 +56,11 @@ def _results(session: Session) -> dict[str, Any]:
         results["caveats"].append("not calibrated")
     elif samples := samples_of_calibration(session):
         results["caveats"].append(f"calibrated with {samples} samples")
+    class_names = session.data_description["class_names"]
+    test, calibration = next(iter(model.tested.values())), model.calibration.get(model.draws)
+    results["caveats"] += model.likelihood.caveats(test.summary, test.labels, calibration, class_names)
+    if evaluation.confusion is not None:
+        results |= class_results(evaluation.confusion, names_of_classes(class_names, len(evaluation.confusion)))
     if model.removes_weights:
         results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(LOG_ALPHA_THRESHOLD))
     return results
@@ -66,6 +74,10 @@ def _write(session: Session, results: dict[str, Any]) -> list[Path]:
         name += f"_{model.draws}"  # beside the results of the usual way
     with free_name(logs, name) as name:
         written = write_evaluation(logs, name, results)
+        if "per_class" in results:
+            written += write_classes(logs, name, results)
+            for logger in _tensorboards(session):
+                add_classes(logger, f"{name}_classes", results)
     if model.removes_weights:
         written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
         data = session.checkpoint.data or {}
@@ -80,9 +92,12 @@ def _draw_figures(session: Session, data: ImageData, name: str, samples: str) ->
     """Draws what test saw, as PNG files and on TensorBoard's page of images."""
     class_names = session.data_description["class_names"]
     drawn = draw_tests(session.run.logs / name, session.model, data, class_names, samples)
-    for logger in session.trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for path in drawn:
-                with Image.open(path) as picture:
-                    logger.experiment.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
+    for logger in _tensorboards(session):
+        for path in drawn:
+            with Image.open(path) as picture:
+                logger.experiment.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
     return drawn
+
+
+def _tensorboards(session: Session) -> list[TensorBoardLogger]:
+    return [logger for logger in session.trainer.loggers if isinstance(logger, TensorBoardLogger)]

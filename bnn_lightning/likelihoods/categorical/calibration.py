@@ -14,6 +14,8 @@ from torch import Tensor
 CONFIDENCE_LEVEL = 0.95
 """The probability, over calibration sets, that the bound on the error rate of accepted predictions holds."""
 
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
 
 @dataclass(frozen=True)
 class AcceptRule:
@@ -86,8 +88,7 @@ class Calibration:
             raise ValueError(f"target_risk must be an error rate between 0 and 1, such as 0.01, got {target_risk}.")
         images = len(self.confidence)
         mistakes = (~self.correct).long().cumsum(0)
-        steps = max(1, math.ceil(math.log2(images)))
-        delta = (1 - CONFIDENCE_LEVEL) / steps
+        steps, delta = self._search
         best = AcceptRule(math.inf, 0.0, 0.0, 0.0)
         low, high = 1, images
         for _ in range(steps):
@@ -107,6 +108,17 @@ class Calibration:
                 break
         return best
 
+    def images_needed(self, target_risk: float) -> int:
+        """How many images have to be accepted, without one mistake, before the bound is at most ``target_risk``."""
+        _, delta = self._search
+        return math.ceil(math.log(delta) / math.log1p(-target_risk))
+
+    @property
+    def _search(self) -> tuple[int, float]:
+        """The steps of the search for a threshold, and the probability with which the bound of each may fail."""
+        steps = max(1, math.ceil(math.log2(len(self.confidence))))
+        return steps, (1 - CONFIDENCE_LEVEL) / steps
+
     def prediction_set_threshold(self, alpha: float) -> float:
         """The lowest probability of a class in the prediction set, for sets that miss the label at rate ``alpha``.
 
@@ -117,10 +129,22 @@ class Calibration:
         Raises:
             ValueError: when ``alpha`` is not between 0 and 1.
         """
+        rank = self._rank(alpha)
+        return 0.0 if rank == 0 else self.label_prob[rank - 1].item()
+
+    def prediction_set_bound(self, alpha: float) -> float:
+        """The rate below which sets at that threshold miss the label, with probability 0.95 over calibration sets.
+
+        The rate at one calibration set has the distribution Beta(l, n + 1 - l), l = floor(alpha (n + 1)) (Vovk 2012).
+        """
+        rank = self._rank(alpha)
+        images = len(self.label_prob)
+        return 0.0 if rank == 0 else binomial_upper_bound(rank - 1, images, 1 - CONFIDENCE_LEVEL)
+
+    def _rank(self, alpha: float) -> int:
         if not 0 < alpha < 1:
             raise ValueError(f"alpha must be between 0 and 1, such as 0.05, got {alpha}.")
-        rank = math.floor(alpha * (len(self.label_prob) + 1))
-        return 0.0 if rank == 0 else self.label_prob[rank - 1].item()
+        return math.floor(alpha * (len(self.label_prob) + 1))
 
     def record(self) -> dict[str, Any]:
         """The fields by name, plain values and tensors, for a checkpoint."""
@@ -151,7 +175,7 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
         return F.nll_loss(scaled(log_probs, math.exp(log_temperature)), labels).item()
 
     golden = (math.sqrt(5) - 1) / 2
-    low, high = math.log(0.05), math.log(20)
+    low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     left, right = high - golden * (high - low), low + golden * (high - low)
     at_left, at_right = nll(left), nll(right)
     while high - low > 1e-5:

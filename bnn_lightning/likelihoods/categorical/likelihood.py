@@ -13,7 +13,9 @@ from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
 from bnn_lightning.likelihoods.categorical.checks import check_logits_and_labels
-from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions
+from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, majority_caveats, missing_caveats
+from bnn_lightning.likelihoods.categorical.credibility import ece_caveats, temperature_caveats
+from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions, names_of_classes
 from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
 
@@ -26,11 +28,30 @@ class Categorical(Likelihood):
 
     Methods and shapes are those of :class:`~bnn_lightning.Likelihood`; labels are int64 ``(batch,)``. The predictive is
     ``{"log_probs": (batch, classes)}``, in nats.
+
+    Args:
+        label_smoothing: the share of each label that training spreads evenly over all classes, from 0 to below 1
+            (Szegedy et al. 2016, arXiv:1512.00567). The loss is then no likelihood; everything else is without it.
     """
 
     score = "accuracy"
     headline = ("accuracy", "nll", "ece")
     calibration_type = Calibration
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be from 0 to below 1, such as 0.1, got {self.label_smoothing}.")
+
+    @property
+    def departures(self) -> list[str]:
+        return [f"label smoothing {self.label_smoothing:g}"] if self.label_smoothing else []
+
+    def for_training(self, class_weights: Tensor | None = None) -> Likelihood:
+        if class_weights is None and not self.label_smoothing:
+            return self
+        return _WeightedSmoothed(self.label_smoothing, class_weights)
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         logits = outputs.flatten(0, 1)
@@ -75,6 +96,19 @@ class Categorical(Likelihood):
             metrics |= {f"{name}_scaled": at_temperature[name] for name in _SCALED_METRICS}
         return metrics
 
+    def confusion(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        return confusion_matrix(predictive["log_probs"], y)
+
+    def caveats(
+        self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Calibration | None, class_names: Sequence[str]
+    ) -> list[str]:
+        log_probs = predictive["log_probs"]
+        names = names_of_classes(class_names, log_probs.shape[-1])
+        confusion = confusion_matrix(log_probs, y)
+        caveats = missing_caveats(confusion, names) + majority_caveats(confusion, names)
+        caveats += ece_caveats(log_probs.amax(-1).exp())
+        return caveats + (temperature_caveats(calibration) if calibration is not None else [])
+
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return ood_scores(summary)
 
@@ -94,3 +128,21 @@ class Categorical(Likelihood):
 
     def decision_rule(self, calibration: Calibration | None, target_risk: float, alpha: float) -> str:
         return decision_rule(calibration, target_risk, alpha)
+
+
+@dataclass(frozen=True)
+class _WeightedSmoothed(Categorical):
+    """Whose nll is the training loss: mean over examples of the weight of the class times the nll of smoothed labels.
+
+    Args:
+        class_weights: ``(classes,)``, on the device of the outputs; None weighs all alike.
+    """
+
+    class_weights: Tensor | None = None
+
+    def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        logits, labels = outputs.flatten(0, 1), y.repeat(len(outputs))
+        logits = logits.to(at_least_float32(logits))
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        # Not divided by the weights of a batch, which torch's own weights are: that would be another loss each step.
+        return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.likelihoods.categorical.calibration import scaled
+from bnn_lightning.likelihoods.categorical.classes import balanced_accuracy, confusion_matrix, macro_f1
 
 BINS = 15
 COVERAGES = (80, 90, 95)
@@ -71,7 +72,7 @@ def risk_coverage(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scores(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, NLL, Brier score, ECE, adaptive ECE, AURC and the risk at 80, 90 and 95 % coverage.
+    """Accuracy, balanced accuracy, macro F1, NLL, Brier score, ECE, adaptive ECE, AURC, risk at 80, 90, 95 % coverage.
 
     AURC, the area under the risk-coverage curve, is the mean of the risk over all coverages (Geifman & El-Yaniv 2017),
     with predictions ordered by confidence.
@@ -79,8 +80,11 @@ def scores(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
     log_confidence, predicted = log_probs.max(-1)
     confidence, is_correct = log_confidence.exp(), predicted == labels
     _, risk = risk_coverage(log_confidence, is_correct)
+    confusion = confusion_matrix(log_probs, labels)
     metrics = {
         "accuracy": is_correct.float().mean(),
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
         "nll": (-log_likelihood(log_probs, labels)).mean(),
         "brier": brier_score(log_probs, labels).mean(),
         "ece": calibration_error(confidence, is_correct),

@@ -16,7 +16,7 @@ from bnn_lightning.likelihoods.categorical.predictive import (
     variances,
 )
 from bnn_lightning.likelihoods.categorical.scores import BINS, risk_coverage
-from bnn_lightning.reporting.figures.labels import as_drawn
+from bnn_lightning.reporting.figures.labels import as_drawn, short
 from bnn_lightning.reporting.figures.png import save
 
 _ALEATORIC, _EPISTEMIC, _PROBABILITY, _WRONG = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
@@ -38,7 +38,7 @@ def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], 
     positions = torch.arange(len(classes))
     for row, (caption, pixels, logits) in zip(axes, images, strict=True):
         _draw_image(row[0], pixels)
-        row[0].set_title("\n".join(_short(line, 30) for line in caption.split("\n")), fontsize=9)
+        row[0].set_title("\n".join(short(line, 30) for line in caption.split("\n")), fontsize=9)
         for axis, transform in zip(row[1:], get_args(Transform), strict=True):
             variance = variances(logits.unsqueeze(1), transform)
             mean = probabilities(logits.unsqueeze(1), transform).mean(0).squeeze(0)
@@ -49,7 +49,7 @@ def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], 
             ]
             for number, (label, values, colour) in enumerate(bars):
                 axis.bar(positions + 0.28 * (number - 1), values, 0.26, color=colour, label=label)
-            axis.set_xticks(positions, [_short(name) for name in classes], fontsize=8, rotation=_tick_angle(classes))
+            axis.set_xticks(positions, [short(name) for name in classes], fontsize=8, rotation=_tick_angle(classes))
             axis.set(yscale="log", ylim=(1e-6, 1.5))  # epistemic variances are much smaller than aleatoric ones
             traces = [part.sum().item() for part in variance]
             axis.set_title(f"{transform}: aleatoric trace {traces[0]:.3g}, epistemic {traces[1]:.2g}", fontsize=9)
@@ -171,12 +171,17 @@ def rotated_image(path: Path, angles: Sequence[float], pixels: Tensor, logits: T
     top, bottom = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[2, :])
     probs = probabilities(logits)
     mean, spread = probs.mean(0), probs.std(0, correction=0)
+    lines, names = [], []
     for label in mean.amax(0).topk(min(4, len(classes))).indices.sort().values.tolist():
-        line = top.plot(angles, mean[:, label], marker="o", markersize=3, label=_short(classes[label]))[0]
+        line = top.plot(angles, mean[:, label], marker="o", markersize=3)[0]
+        lines.append(line)
+        names.append(short(classes[label]))
         low, high = mean[:, label] - spread[:, label], mean[:, label] + spread[:, label]
         top.fill_between(angles, low.clamp_min(0), high.clamp_max(1), color=line.get_color(), alpha=0.15)
     top.set(ylabel="probability", ylim=(0, 1.02), xticklabels=[])
-    top.legend(title="class (band: std over draws)", title_fontsize=8, ncols=4, frameon=False, fontsize=8)
+    # Given with their lines, names that begin with an underscore are shown too.
+    title = "class (band: std over draws)"
+    top.legend(lines, names, title=title, title_fontsize=8, ncols=4, frameon=False, fontsize=8)
     total, epistemic = predictive_entropy(logits), mutual_information(logits)
     bottom.plot(angles, total, marker="o", markersize=3, color="black", label="predictive entropy")
     bottom.plot(angles, epistemic, marker="o", markersize=3, color=_EPISTEMIC, label="mutual information")
@@ -213,8 +218,8 @@ def most_and_least_certain(
             log_confidence, predicted = results["log_probs"][index].max(-1)
             label = int(results["labels"][index])
             correct = label == int(predicted)
-            text = f"{_short(classes[int(predicted)])}: {100 * log_confidence.exp():.0f} %"
-            text += "" if correct or label < 0 else f"\nis {_short(classes[label])}"
+            text = f"{short(classes[int(predicted)])}: {100 * log_confidence.exp():.0f} %"
+            text += "" if correct or label < 0 else f"\nis {short(classes[label])}"
             text += f"\nH {results['entropy'][index]:.2g}"
             axis.set_xlabel(text, fontsize=8, color="black" if correct else _WRONG)
     save(figure, path)
@@ -226,9 +231,5 @@ def _draw_image(axis: Any, pixels: Tensor) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _short(name: str, longest: int = 12) -> str:
-    return as_drawn(name if len(name) <= longest else f"{name[: longest - 1]}…")
-
-
 def _tick_angle(classes: Sequence[str]) -> int:
-    return 40 if max(len(_short(name)) for name in classes) > 3 else 0
+    return 40 if max(len(short(name)) for name in classes) > 3 else 0

@@ -1,0 +1,80 @@
+"""Splits of labelled images: stratified parts, classes too small for them, subsets, and weights of classes."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+_NAMED = 10  # classes that a warning names
+
+
+def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits examples at random into two parts in which each class has the same share, to within one example.
+
+    Args:
+        labels: ``(n,)``.
+        share: of the examples that go into the first part, from 0 to 1.
+        seed: of the random choice.
+
+    Returns:
+        Two disjoint index tensors in rising order: ``round(share * n)`` examples, and the others.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    count = round(share * len(labels))
+    # Evenly spaced positions in a list that is sorted by class take the same share of every class.
+    positions = ((torch.arange(count) + 0.5) * len(labels) / max(count, 1)).long()
+    in_first_part = torch.zeros(len(labels), dtype=torch.bool)
+    in_first_part[by_class[positions]] = True
+    return in_first_part.nonzero().flatten(), (~in_first_part).nonzero().flatten()
+
+
+def start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:
+    """The range of images that the setting ``train_subset`` asks for; None for all of them.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if subset is None:
+        return None
+    start, stop = (0, subset) if isinstance(subset, int) else (subset if len(subset) == 2 else (0, 0))
+    if not 0 <= start < stop:
+        raise ValueError(f"train_subset must be a number of images or [start, stop] with start < stop, got {subset}.")
+    return start, stop
+
+
+def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Warns where a class is in some part of the images but not in all of them, and names it with its counts.
+
+    Args:
+        parts: labels ``(images,)`` of each part by its name; a part without any image lacks no class.
+        names: of the classes.
+    """
+    counts = {part: labels.bincount(minlength=len(names)).tolist() for part, labels in parts.items() if len(labels)}
+    small = []
+    for name, *of_class in zip(names, *counts.values(), strict=False):
+        if any(of_class) and not all(of_class):
+            numbers = ", ".join(f"{part} {count}" for part, count in zip(counts, of_class, strict=True))
+            small.append(f"{name} ({numbers})")
+    if small:
+        shown = "; ".join(small[:_NAMED]) + (f"; and {len(small) - _NAMED} more" if len(small) > _NAMED else "")
+        warnings.warn(
+            f"{len(small)} of {len(names)} classes are too small to be in every part of the hold-out: {shown}.",
+            stacklevel=2,
+        )
+
+
+def balanced_class_weights(labels: Tensor, num_classes: int) -> list[float]:
+    """N / (K n_k) for a class with n_k of N images, K classes having any: their mean over the images is 1.
+
+    A class without images has weight 1, which nothing is multiplied by.
+
+    Args:
+        labels: ``(images,)``.
+        num_classes: how many weights to return, at least.
+    """
+    counts = labels.bincount(minlength=num_classes)
+    weights = len(labels) / ((counts > 0).sum() * counts.double())
+    return torch.where(counts > 0, weights, 1.0).tolist()
