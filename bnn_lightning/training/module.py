@@ -150,6 +150,7 @@ class BayesianModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         facts = training_facts(self.trainer, self.device)
         self.num_train = facts.num_train
+        self._trained_likelihood = self.likelihood.for_training(loss_weights(self.trainer, self.device))
         optimizer = self.inference.make_optimizer(self.network, facts)
         scheduler: Any = self.inference.make_scheduler(optimizer, facts.epochs)
         self._rates = rates_of(optimizer)
@@ -166,8 +167,6 @@ class BayesianModule(LightningModule):
         if self.lr != self.inference.lr:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
-        weights = loss_weights(self.trainer, self.device)
-        self._trained_likelihood = self.likelihood.for_training(weights)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
