@@ -45,7 +45,7 @@ def build_network(
         warnings.warn("compile has nothing to compile in a deterministic network.", stacklevel=3)
     for tensor in (*net.parameters(), *net.buffers()):
         if tensor.dim() == 4:  # of five axes, such as Conv3d has, torch would refuse the format
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return net
 
 

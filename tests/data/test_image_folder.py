@@ -209,6 +209,7 @@ def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path,
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*too small")
 def test_a_cache_is_of_its_settings(tmp_path):
     folders(tmp_path / "pictures", ["."], per_class=4)
     read = {}
@@ -225,6 +226,7 @@ def test_a_cache_is_of_its_settings(tmp_path):
     assert (read["crop", "white"][:, 1:] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*too small")
 def test_root_and_cache_may_name_the_home_folder_and_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PHOTOS", "photos")
