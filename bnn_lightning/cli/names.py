@@ -1,5 +1,6 @@
 """Names of classes that the command line knows, by the flag that takes them, and the nearest to a mistyped one."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import isabstract, signature
@@ -61,9 +62,25 @@ def names_of(base: type) -> list[str]:
     return sorted({sub.__name__ for sub in classes_of(base)})
 
 
-def settings_of_any(base: type) -> set[str]:
-    """The names of the settings of all those classes."""
-    return {name for sub in classes_of(base) for name in signature(sub).parameters}
+def class_called(name: str | None, key: str) -> type | None:
+    """The class that the setting ``key`` takes by this name, or by the path of a module that has been imported."""
+    module, _, last = (name or "").rpartition(".")
+    base = base_of(key)
+    if module or base is None:
+        found = getattr(sys.modules.get(module), last, None)
+        return found if isinstance(found, type) else None
+    return next((sub for sub in classes_of(base) if sub.__name__ == name), None)
+
+
+def settings_of(part: type) -> set[str]:
+    """The names of a class's settings."""
+    return set(signature(part).parameters)
+
+
+def settings_of_any(key: str) -> set[str]:
+    """The names of the settings of all classes that the setting ``key`` takes."""
+    base = base_of(key)
+    return set().union(*map(settings_of, classes_of(base))) if base else set()
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:

@@ -3,10 +3,9 @@
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from inspect import signature
 
-from bnn_lightning.cli.names import PARTS, base_of, names_of, nearest, settings_of_any
-from bnn_lightning.cli.words import value_of
+from bnn_lightning.cli.names import base_of, class_called, names_of, nearest, settings_of, settings_of_any
+from bnn_lightning.cli.words import chosen_name
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _FLAG_CUTOFF = 0.65  # flags of one group begin alike
@@ -82,10 +81,8 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
 def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> str | None:
     flag = f"--{key}"
     if match := re.search(r"Option '(\w+)' is not accepted", message):
-        base, owner = base_of(key), _class_named(flag, words)
-        known = settings_of_any(base) if base else set()
-        if owner is not None:
-            known = set(signature(owner).parameters) or known
+        owner = class_called(chosen_name(key, words), key)
+        known = settings_of(owner) if owner else settings_of_any(key) - {match[1]}
         meant = nearest(match[1], known)
         hint = f" (did you mean {flag}.{meant}?)" if meant else ""
         return f"{flag}.{match[1]} is not a setting{hint}; bnn {verb} {flag}.help NAME lists those of NAME."
@@ -112,10 +109,12 @@ def _about_names(message: str, key: str) -> str | None:
             return f"{flag} must be a class path, got {match[1]}."
         names = names_of(base)
         meant = nearest(match[1], names)
-        if key not in PARTS:
+        if not base.__module__.startswith("bnn_lightning."):
             hint = f" (did you mean {meant}?)" if meant else ""
             kind = base.__name__
-            return f"{flag} does not know {match[1]}{hint}; it must be the name or class path of a {kind}."
+            return (
+                f"{flag} does not know {match[1]}{hint}; it must be the name or class path of {_article(kind)} {kind}."
+            )
         hint = f"did you mean {meant}? It" if meant else "it"
         return f"{flag} does not know {match[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
     if match := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
@@ -124,6 +123,10 @@ def _about_names(message: str, key: str) -> str | None:
         known = f", such as {', '.join(names_of(base))}" if base else ""
         return f"{flag} must be the name of a {kind}{known}{got}."
     return None
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "AEIO" else "a"
 
 
 def _why_not(reason: str) -> str:
@@ -176,10 +179,3 @@ def _as_it_is(message: str, key: str) -> str:
 
 def _value(message: str) -> re.Match[str] | None:
     return re.search(r"(?:Got value|Given value): (.*)", message)
-
-
-def _class_named(flag: str, words: Sequence[str]) -> type | None:
-    """The class of somebody's own that ``flag`` names among the words."""
-    module, _, name = (value_of(flag, words) or "").rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None

@@ -95,6 +95,29 @@ def value_of(flag: str, words: Sequence[str]) -> str | None:
     return value
 
 
+def chosen_name(key: str, words: Sequence[str]) -> str | None:
+    """The class that the words, or else their config files, name for the setting ``key``, such as model.method."""
+    name = value_of(f"--{key}", words) or value_of(f"--{key}.class_path", words)
+    for file in reversed(_config_files(words)) if name is None else ():
+        try:
+            # A checkpoint's config is among the words as text.
+            part = yaml.safe_load(file if "\n" in file else Path(file).read_text("utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        for word in key.split("."):
+            settings = part.get("init_args", part) if isinstance(part, dict) else None
+            part = settings.get(word) if isinstance(settings, dict) else None
+        name = part.get("class_path") if isinstance(part, dict) else part
+        if isinstance(name, str):
+            break
+    return name if isinstance(name, str) else None
+
+
+def _config_files(words: Sequence[str]) -> list[str]:
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    return files + [after for word, after in pairwise(words) if word in ("-c", "--config")]
+
+
 def configs_first(words: Sequence[str]) -> list[str]:
     """The same words with the config files in front, so that flags win wherever they stand."""
     configs, others = [], []
@@ -120,9 +143,7 @@ def gives_data(words: Sequence[str]) -> bool:
     names = {word.partition("=")[0].replace(".init_args", "") for word in words}
     if names & {"--data", "--data.class_path", "--data.root"}:
         return True
-    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    files += [after for word, after in pairwise(words) if word in ("-c", "--config")]
     try:
-        return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in files)
+        return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in _config_files(words))
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return True  # the parser says what is wrong with it

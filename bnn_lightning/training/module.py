@@ -164,7 +164,8 @@ class BayesianModule(LightningModule):
     def on_train_start(self) -> None:
         self.train()  # Lightning leaves the modes to whoever has set them, and frozen parts have one of their own
         self._sums = self._resume.start(self.trainer)
-        if self.lr != self.inference.lr:
+        # A run that goes on has it in its optimiser's state; the finder too leaves the path of a checkpoint behind.
+        if self.lr != self.inference.lr and self.trainer.global_step == 0:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)

@@ -1,6 +1,5 @@
 """Learning rates that are changed from outside, such as by Lightning's LearningRateFinder."""
 
-from math import isclose
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -20,26 +19,15 @@ def rates_of(optimizer: Optimizer) -> Rates:
 def scale_rates(trainer: Trainer, rates: Rates, factor: float) -> None:
     """Sets all rates to ``factor`` times ``rates``, also in their schedule, so that groups keep their proportions.
 
-    Nothing changes in a run that goes on, and has the factor in its optimiser's state.
-
     Args:
         trainer: of a run that is about to start.
         rates: of the groups as they were made.
         factor: the new learning rate over the old one.
     """
-    groups = trainer.optimizers[0].param_groups
-    first_rates = zip(groups, rates, strict=True)
-    if all(isclose(_first(group), factor * _first(before)) for group, before in first_rates):
-        return
-    for group, before in zip(groups, rates, strict=True):
+    for group, before in zip(trainer.optimizers[0].param_groups, rates, strict=True):
         group.update({name: rate * factor for name, rate in before.items()})
     for config in trainer.lr_scheduler_configs:
         _scale_schedule(config.scheduler, factor)
-
-
-def _first(group: dict[str, Any]) -> float:
-    """The rate that a group began with."""
-    return group.get("initial_lr", group["lr"])
 
 
 def _scale_schedule(scheduler: Any, factor: float) -> None:

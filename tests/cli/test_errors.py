@@ -8,21 +8,23 @@ import torch
 from bnn_lightning.cli import main
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.sentences import one_sentence
+from bnn_lightning.data import ImageData
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import read_checkpoint, without_training_state
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
-NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
+NETWORKS = ", ".join(names_of(Network))
 # ruff: noqa: E501
 MISTAKES = [
     ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
-    ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'."),
+    ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'; --code FOLDER says where a module of your own is."),
+    ("--model.network torch.nn.Lineer", "--model.network names torch.nn.Lineer, which cannot be imported: module 'torch.nn' has no attribute 'Lineer' (did you mean torch.nn.Linear?)."),
     ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', 'sigmoid', got tanh."),
     ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Sparse, VariationalA, VariationalB, or the class path of your own."),
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
-    ("--model.method.sigma 1", "--model.method.sigma is not a setting; bnn fit --model.method.help NAME lists those of NAME."),
+    ("--model.method.sigma 1", "--model.method.sigma is not a setting (did you mean --model.method.prior_sigma?); bnn fit --model.method.help NAME lists those of NAME."),
     ("--model.inference.lr abc", "--model.inference.lr must be a number, got abc."),
     ("--model.inference.lr -1", "--model.inference.lr must be a positive number, got -1.0."),
     ("--model.inference.kl_weight -1", "--model.inference.kl_weight must be a number from 0 up, or a schedule, got -1.0."),
@@ -42,12 +44,31 @@ MISTAKES = [
         "it by 0.001 a step; bf16-mixed keeps parameters in float32.",
     ),
     ("--model.inference.samples null", "--model.inference.samples must not be null; leave it out for its default."),
-    ("--model.inference.optimizer Adamm", "--model.inference.optimizer must be a class path, got Adamm."),
+    ("--model.inference.optimizer Adamm", "--model.inference.optimizer does not know Adamm (did you mean Adam?); it must be the name or class path of an Optimizer."),
     ("--model.inference.optimizer torch.nn.Linear", "--model.inference.optimizer must be the class path of a subclass of Optimizer, got torch.nn.Linear."),
     ("--model.inference.kl_weight.length null", "--model.inference.kl_weight.length must not be null; leave it out for its default."),
     ("--data.batch_size null", "--data.batch_size must not be null; leave it out for its default."),
     ("--model.network os.system", f"--model.network must be the name of a Network, such as {', '.join(names_of(Network))}, got os.system."),
     ("--seed_everything -1", "--seed_everything must be from 0 to 4294967295, got -1."),
+    ("--model.metod LRT", "--model.metod is not a flag (did you mean --model.method?); bnn fit --help lists them."),
+    ("--trainer.max_epoch 3", "--trainer.max_epoch is not a flag (did you mean --trainer.max_epochs?); bnn fit --help lists them."),
+    ("--nothing.like.it 3", "--nothing.like.it is not a flag; bnn fit --help lists them."),
+    ("LRT", "LRT belongs to no flag; flags begin with --, and bnn fit --help lists them."),
+    ("--data.batchsize 4", "--data.batchsize is not a setting (did you mean --data.batch_size?); bnn fit --data.help NAME lists those of NAME."),
+    ("--data.train_subset", "--data.train_subset needs a value after it."),
+    ("--data.ood NotMNIST", "--data.ood must be a list, such as [NotMNIST], got NotMNIST."),
+    ("--data.ood notmnist", "--data.ood must be a list, such as [NotMNIST], got notmnist."),
+    ("--data.ood [notMNIST]", f"--data.ood does not know notMNIST; did you mean NotMNIST? It can be {', '.join(names_of(ImageData))}, or the class path of your own."),
+    ("--model.inference.kl_weight 1 --model.inference.kl_weight.lenght 2", "--model.inference.kl_weight.lenght is a setting of a part that is not chosen; name it before, as --model.inference.kl_weight NAME."),
+    ("--model.sampling 3", "--model.sampling must be settings by their names, or the name of a YAML file with such."),
+    ("--trainer.logger CSVLoger", "--trainer.logger does not know CSVLoger (did you mean CSVLogger?); it must be the name or class path of a Logger."),
+    ("--trainer.logger CSVLogger", "--trainer.logger.save_dir is missing, which CSVLogger needs."),
+    ("--trainer.callbacks EarlyStopping", "--trainer.callbacks.monitor is missing, which EarlyStopping needs."),
+    ("--trainer.profiler simpel", "--trainer.profiler must be simple, advanced, pytorch, xla or the class path of a Profiler, got simpel (did you mean simple?)."),
+    ("--trainer.profiler PyTorchProfiler", "--trainer.profiler.record_module_names must be false, for a network with hooks of this kind cannot be calibrated or tested; --trainer.profiler pytorch sets it."),
+    ("--trainer.callbacks StochasticWeightAveraging --trainer.callbacks.swa_lrs 0.1", "--trainer.callbacks StochasticWeightAveraging puts its averages in after the last validation, so that best.ckpt and last.ckpt would hold weights that nothing has measured; WeightAveraging and EMAWeightAveraging validate and save theirs."),
+    ("--trainer.callbacks [BatchSizeFinder]", "--trainer.callbacks BatchSizeFinder trains with a batch size that the checkpoint does not know, so that the run could not be gone on with; give --data.batch_size."),
+    ("--code nowhere", "--code must be a folder, got nowhere."),
     ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
 ]  # fmt: skip
 
@@ -71,6 +92,11 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
         ("pathlib.Path", "pathlib.Path is no verb: a subclass of bnn_lightning.cli.Verb with a method run."),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
         ("fit --config nowhere.yaml", "--config: File does not exist"),
+        (
+            "fit --model.networkk LeNet --data MNIST5k",
+            "--model.networkk is not a flag (did you mean --model.network?); bnn fit",
+        ),
+        ("test --ckpt last.ckpt", "--ckpt is not a flag; did you mean --ckpt_path?"),
         ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
         ("test --ckpt_path nowhere.ckpt", "--ckpt_path: there is no file nowhere.ckpt."),
     ],
@@ -83,9 +109,49 @@ def test_mistakes_in_the_verb_or_its_files_get_one_sentence(words, sentence, cap
 
 
 def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
-    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.foo", "3"]) == 2
-    sentence = "bnn: error: --data.foo is not a setting; bnn test --data.help NAME lists those of NAME.\n"
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.zz", "3"]) == 2
+    sentence = "bnn: error: --data.zz is not a setting; bnn test --data.help NAME lists those of NAME.\n"
     assert printed(capsys) == sentence
+
+
+CONFIGS = [
+    (
+        "model: {network: LeNet, metod: LRT}\ndata: MNIST5k",
+        "--model.metod is not a setting (did you mean --model.method?)",
+    ),
+    ("modle: {network: LeNet}\ndata: MNIST5k", "--modle.network is not a setting (did you mean --model.network?)"),
+    (
+        "model: {network: {class_path: LeNet, init_args: {activaton: relu}}}\ndata: MNIST5k",
+        "--model.network.activaton is not a setting (did you mean --model.network.activation?)",
+    ),
+    ("model: {network: LeNet}\ndata: MNIST5k\ntrainer: {max_epoch: 1}", "(did you mean --trainer.max_epochs?)"),
+    ("model: {network: LeNet}\ndata: {class_path: MNIST5k, init_args: {ood: NotMNIST}}", "such as [NotMNIST], got Not"),
+    ("model: {network: LeNet,\ndata: MNIST5k", "--config must be a YAML file, got one that is none: while parsing"),
+    ("- a", "--config must be settings by their names, got - a."),
+    (
+        "model: {network: LeNet}\ndata: MNIST5k\ncode: here",
+        "--code here stands in a config; it goes on the command line.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), CONFIGS, ids=[sentence for _, sentence in CONFIGS])
+def test_mistakes_in_a_config_are_named_as_its_flags_would_be(text, sentence, capsys):
+    Path("config.yaml").write_text(text)
+    assert main(["fit", "--config", "config.yaml"]) == 2
+    said = printed(capsys)
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_debug_shows_the_traceback_behind_a_sentence(capsys):
+    words = ["fit", "--config", LENET, *SMALL, "--model.network", "nowhere.Net"]
+    for place in (0, 1, len(words)):
+        assert main([*words[:place], "--debug", *words[place:]]) == 2
+        said = printed(capsys).splitlines()
+        assert said[0] == "Traceback (most recent call last):"
+        assert "ModuleNotFoundError: No module named 'nowhere'" in said
+        assert said[-1].startswith("bnn: error: --model.network names nowhere.Net")
 
 
 def test_an_unknown_message_becomes_one_sentence():

@@ -1,5 +1,6 @@
 """A user's own network, data, verb and pictures."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning.cli import Session, Verb, main
+from bnn_lightning.training.checkpoints import Record
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -35,6 +37,76 @@ def test_a_users_own_network_and_data_train_by_class_path(capsys):
     assert main(["fit", *own, "--data", f"{__name__}.OwnData", "--trainer.max_epochs", "1", "--name", "own"]) == 0
     assert main(["test", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]) == 0
     assert "OwnData, 40 images:" in printed(capsys)
+
+
+def own_module(name):
+    """A file of somebody's own with a network, in a folder of its own."""
+    folder = Path("project")
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self, width: int = 5):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))\n"
+    )
+    return folder
+
+
+def forget(monkeypatch, *names):
+    """As in another process: what has been imported is not known any more."""
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_a_network_of_the_current_folder_is_found_again(monkeypatch, capsys):
+    folder, path = own_module("mynet_here"), list(sys.path)
+    monkeypatch.chdir(folder)
+    words = ["fit", "--model.network", "mynet_here.Net", *SMALL, "--trainer.max_epochs", "1", "--name", "own"]
+    assert main(words) == 0
+    assert "bnn: mynet_here.Net is imported from mynet_here.py\n" in printed(capsys)
+    assert sys.path == path
+    forget(monkeypatch, "mynet_here")
+    best = "checkpoints/own/version_0/best.ckpt"
+    assert main(["test", "--ckpt_path", best]) == 0
+    assert "bnn: mynet_here.Net is imported from mynet_here.py\n" in printed(capsys)
+    code = Record.read(best).code
+    assert code == {"mynet_here.Net": str(Path("mynet_here.py").resolve())}
+
+
+def test_no_folder_is_looked_in_that_nobody_named(monkeypatch, capsys):
+    folder = own_module("mynet_there").resolve()
+    words = ["fit", "--model.network", "mynet_there.Net", *SMALL, "--trainer.max_epochs", "1", "--name", "own"]
+    assert main(words) == 2
+    assert "No module named 'mynet_there'; --code FOLDER says where a module of your own is." in printed(capsys)
+    assert main([*words, "--code", "project"]) == 0
+    assert "bnn: mynet_there.Net is imported from project/mynet_there.py\n" in printed(capsys)
+    forget(monkeypatch, "mynet_there")
+    predict = ["predict", "--ckpt_path", "checkpoints/own/version_0/best.ckpt"]
+    assert main(predict) == 2  # although the checkpoint says where it was
+    file = folder / "mynet_there.py"
+    assert f"It was in {file} when the checkpoint was saved; --code project finds it there." in printed(capsys)
+    assert "mynet_there" not in sys.modules
+    assert main([*predict, "--code", "project"]) == 0
+
+
+def test_paths_are_expanded_wherever_they_are_given(monkeypatch, capsys):
+    home = Path.cwd() / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RUNS", str(home / "runs"))
+    home.mkdir()
+    Path("home/own.yaml").write_text("trainer: {default_root_dir: $RUNS}\nmodel: {network: LeNet}\ndata: MNIST5k\n")
+    words = ["--config", "~/own.yaml", *SMALL, "--trainer.max_epochs", "1", "--name", "run", "--model.method"]
+    logs = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "~/logs"]
+    assert main(["fit", *words, "null", *logs]) == 0
+    best = "$RUNS/checkpoints/run/version_0/best.ckpt"
+    assert (home / "logs" / "lightning_logs").is_dir()
+    assert main(["fit", *words, "LRT", "--model.init_from", best, "--seed_everything", "1"]) == 0
+    other = best.replace("version_0", "version_1")
+    assert main(["fit", *words, "LRT", "--model.init_from=~/runs/checkpoints/run/version_0/last.ckpt"]) == 0
+    members = f"[{best.replace('version_0', 'version_2')}]"
+    assert main(["ensemble", f"--ckpt_path={other}", "--members", members, "--output", "~/both.ckpt"]) == 0
+    assert (home / "both.ckpt").is_file()
+    assert {path.name for path in Path().iterdir()} == {"home"}
+    assert main(["test", "--ckpt_path", "$NOWHERE/a.ckpt"]) == 2
+    assert "there is no file $NOWHERE/a.ckpt" in printed(capsys)
 
 
 def test_our_network_trains_on_a_users_own_data():

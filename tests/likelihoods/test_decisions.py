@@ -40,6 +40,11 @@ def test_a_row_says_what_to_do_with_a_prediction():
     assert "at most 5 % of images" in words
 
 
+def test_a_line_in_a_name_is_told_from_that_between_names():
+    rows = decisions(predictions(20), list("abcdefghijklmnopqrst"), ("a | b", "c", "d"), calibrated(), 0.1, 1e-9)
+    assert all(set(row["set"].split(" | ")) == {r"a \| b", "c", "d"} for row in rows)
+
+
 def test_without_a_calibration_there_are_no_decisions():
     predicted = predictions(5)
     rows = decisions(predicted, list("abcde"), (), None, 0.01, 0.05)

@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.reporting import figures
@@ -30,3 +32,52 @@ def test_a_figure_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
     with pytest.raises(UnwritableError, match=r"^figures/curve\.png cannot be written: No space left on device\.$"):
         draw()
     assert (path.read_bytes(), [file.name for file in path.parent.iterdir()]) == (old, ["curve.png"])
+
+
+ODD = ["_red", "红", "$x$ and $y$", "a|b", "plain", "🙂" * 20]
+
+
+def texts(figure):
+    return {text.get_text() for text in figure.findobj(Text) if text.get_text()}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The texts of each figure that is saved; a warning of matplotlib would be an error."""
+    found = []
+    savefig = Figure.savefig
+
+    def save(self, *args, **kwargs):
+        savefig(self, *args, **kwargs)
+        found.append(texts(self))
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    return found
+
+
+def test_class_names_are_drawn_letter_by_letter(drawn):
+    classes = figures.class_labels(ODD)
+    assert classes == ["_red", "1: ?", "$x$ and $y$", "a|b", "plain", f"5: {'?' * 20}"]
+    pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    logits = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 4.0]).expand(2, 3, 6)
+    figures.rotated_image(Path("turning.png"), [0, 1, 2], pixels, logits, classes)
+    # matplotlib leaves a legend's label out that begins with an underscore, and takes two dollars for a formula.
+    assert {" _red", "1: ?", r"\$x\$ and \$y\$", "a|b"} <= drawn[0]
+    figures.class_uncertainty(
+        Path("uncertainty.png"), [("_set\nan image, a 红 $5 to $6", pixels[0], logits[:, 0])], classes
+    )
+    assert {" _set\nan image, a ? \\$5 to \\$6", " _red", "5: ????????…", "plain"} <= drawn[1]
+    results = {"entropy": torch.arange(3.0), "log_probs": logits[0].log_softmax(-1), "labels": torch.tensor([0, 1, 2])}
+    figures.most_and_least_certain(Path("extremes.png"), results, pixels, classes)
+    assert any("is 1: ?" in text for text in drawn[2])
+
+
+def test_names_of_sets_and_of_runs_are_drawn_letter_by_letter(drawn):
+    scores = {"entropy": torch.tensor([0.1, 0.2]), "mutual_information": torch.zeros(2)}
+    figures.score_histograms(Path("ood.png"), ("_test", scores), {"a$b$": scores})
+    assert {" _test", r"a\$b\$"} <= drawn[0]
+    log_probs = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log()
+    figures.risk_coverage_curve(Path("risk.png"), {"_draws": log_probs}, torch.tensor([0, 0]))
+    assert any(text.startswith(" _draws (AURC") for text in drawn[1])
+    figures.pruning_curve(Path("pruning.png"), [0, 0.5], [0.9, 0.8], "$HOME/红/$1.ckpt")
+    assert r"\$HOME/?/\$1.ckpt" in drawn[2]

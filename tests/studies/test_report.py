@@ -15,7 +15,7 @@ from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import heading
 from bnn_lightning.studies.lines import Line, cell_text, report_lines
 from bnn_lightning.studies.rankings import kendall
-from bnn_lightning.studies.report import report, write_report
+from bnn_lightning.studies.report import _markdown, report, write_report
 from tests.studies.helpers import GRID, row_of
 
 REPORTED = {
@@ -86,6 +86,10 @@ def test_a_deterministic_network_is_compared_by_its_weights(write):
     assert [line.values("mean_accuracy") for line in lines] == [[0.9], [0.6], [], []]
     assert [line.values("one_accuracy") for line in lines] == [[0.9], [], [], []]
     assert "+30.00" in verdict(study, claims[0], lines)
+
+
+def test_a_line_in_a_name_stays_within_its_cell():
+    assert _markdown([["a|b", "c"], ["d\ne", "f"]]) == "| a\\|b | c |\n| --- | --- |\n| d e | f |"
 
 
 def test_claims_are_settled_by_paired_differences(reported, tmp_path):

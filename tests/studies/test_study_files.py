@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bnn_lightning.cli import UsageError
+from bnn_lightning.cli import UsageError, main
 from bnn_lightning.studies import rows, study
 from bnn_lightning.studies.base import Study
 from tests.helpers import ROOT
@@ -111,17 +111,21 @@ def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
+def bnn_study(words):
+    return main(["study", *words], {"study": "bnn_lightning.studies.command:study"})
+
+
 def test_files_that_cannot_be_read(tmp_path, capsys):
-    assert study([str(tmp_path / "none.yaml")]) == 2
+    assert bnn_study([str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err.endswith("none.yaml cannot be read: No such file or directory.\n")
     (tmp_path / "list.yaml").write_text("[1, 2]")
-    assert study([str(tmp_path / "list.yaml")]) == 2
+    assert bnn_study([str(tmp_path / "list.yaml")]) == 2
     assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
     (tmp_path / "base.yaml").write_text("a: [1")
     (tmp_path / "based.yaml").write_text("title: T\nbase: base.yaml\ncells: {a: {}}")
-    assert study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
+    assert bnn_study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
     assert "base.yaml cannot be read: while parsing" in capsys.readouterr().err
-    assert study([]) == 2
+    assert bnn_study([]) == 2
     assert "bnn study --help" in capsys.readouterr().err
 
 

@@ -32,8 +32,9 @@ def decisions(
     Columns: ``file``, ``class`` (the number of the predicted class), ``name`` (its name), ``confidence`` (its
     probability), and the uncertainties of the summary. With a calibration also ``calibrated_confidence`` (at the
     calibrated temperature), ``decision`` (``accept`` or ``abstain``, by ``confidence``), and ``set`` (the names of the
-    classes of the prediction set, most probable first). The predicted class is always in the set, so that no set is
-    empty; that can only lower the rate at which sets miss the label.
+    classes of the prediction set, most probable first, with a | between them; one in a name has a backslash before
+    it). The predicted class is always in the set, so that no set is empty; that can only lower the rate at which sets
+    miss the label.
 
     Args:
         summary: of the images, see :func:`bnn_lightning.likelihoods.categorical.predictive.summary`.
@@ -64,7 +65,7 @@ def decisions(
         row["decision"] = "accept" if confidence[index].item() >= accept_threshold else "abstain"
         by_probability = image_probs.argsort(descending=True, stable=True).tolist()
         prediction_set = [label for label in by_probability if image_probs[label] >= set_threshold]
-        row["set"] = " | ".join(class_names[label] for label in prediction_set or [row["class"]])
+        row["set"] = " | ".join(class_names[label].replace("|", r"\|") for label in prediction_set or [row["class"]])
     return rows
 
 

@@ -27,8 +27,10 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
         mean = posterior.mean.detach().float().flatten().cpu()
         sigma = posterior.variance.detach().float().expand_as(posterior.mean).flatten().cpu().sqrt()
         limit = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
-        axis.hist(sample, 80, (-limit, limit), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw")
-        axis.hist(mean, 80, (-limit, limit), density=True, color="black", histtype="step", label="means")
+        axis.hist(
+            sample, 80, range=(-limit, limit), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw"
+        )
+        axis.hist(mean, 80, range=(-limit, limit), density=True, color="black", histtype="step", label="means")
         prior_sigma = getattr(posterior, "prior_sigma", None)
         if getattr(posterior, "prior", None) is None and prior_sigma is not None and posterior.prior_mu.numel() == 1:
             x = torch.linspace(-limit, limit, 200)

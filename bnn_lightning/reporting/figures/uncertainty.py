@@ -83,7 +83,9 @@ def score_histograms(path: Path, test_set: tuple[str, Mapping[str, Tensor]], ood
             highest = max(inside.max().item(), outside.max().item(), 1e-6)
             for set_name, values, colour in ((name, inside, _EPISTEMIC), (ood_name, outside, _ALEATORIC)):
                 share = torch.full_like(values, 1 / len(values))
-                axis.hist(values, 50, (0, highest), weights=share, color=colour, alpha=0.6, label=as_drawn(set_name))
+                axis.hist(
+                    values, 50, range=(0, highest), weights=share, color=colour, alpha=0.6, label=as_drawn(set_name)
+                )
             axis.set_yscale("log")
             axis.set_xlabel(label)
             axis.set_ylabel("share of images")

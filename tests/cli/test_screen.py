@@ -1,0 +1,115 @@
+"""What is printed: never the end of a run, whatever the encoding, the pipe or the disk; results are written first."""
+
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnn_lightning.cli import main
+from bnn_lightning.cli.screen import unfailing_screen
+from bnn_lightning.files import UnwritableError
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
+
+pytestmark = ON_THE_COMMAND_LINE
+LOGS = Path("lightning_logs/lenet_lrt/version_0")
+
+
+def screen(encoding, errors="strict"):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "shown"),
+    [
+        ("utf-8", "strict", "± 红 _…".encode()),
+        ("ascii", "strict", rb"+- \u7ea2 _..."),
+        ("ascii", "surrogateescape", rb"+- \u7ea2 _..."),  # Python's own in the locale C
+        ("cp1252", "strict", b"\xb1 \\u7ea2 _\x85"),
+        ("ascii", "replace", b"? ? _?"),  # as PYTHONIOENCODING has asked for
+    ],
+)
+def test_letters_that_the_screen_lacks_are_spelt(encoding, errors, shown, monkeypatch):
+    stream = screen(encoding, errors)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with unfailing_screen():
+        print("± 红 _…", end="")
+    assert sys.stdout is stream
+    assert stream.buffer.getvalue() == shown
+
+
+def test_a_file_name_that_is_no_text_is_spelt(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", screen("utf-8"))
+    with unfailing_screen():
+        print(os.fsdecode(b"\xff.png"), end="")
+    assert sys.stdout.buffer.getvalue() == rb"\udcff.png"
+
+
+def test_a_test_is_shown_in_ascii(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", screen("ascii"))
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    lines = sys.stdout.buffer.getvalue().decode("ascii").splitlines()
+    assert lines[0] == "MNIST5k, 1,000 images:"
+    assert "+- images" in lines[1]
+    assert any(line.startswith("accuracy ") for line in lines)
+
+
+class Closed(io.TextIOWrapper):
+    """Fails after the first line, as a pipe does whose reader has gone, or a disk that has become full."""
+
+    def __init__(self, number):
+        super().__init__(io.BytesIO(), encoding="utf-8")
+        self.number, self.left = number, 1
+
+    def write(self, text):
+        if self.left == 0:
+            raise OSError(self.number, os.strerror(self.number))
+        self.left -= text.count("\n") > 0
+        return super().write(text)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EPIPE, 0), (errno.ENOSPC, 2)])
+def test_what_cannot_be_printed_is_written(number, code, run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Closed(number))
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == code
+    assert table(LOGS / "test_mnist5k_best.csv")[0]["prediction"] == "samples"
+    assert (LOGS / "test_mnist5k_best_reliability.png").is_file()
+    lost = "bnn: what was printed could not all be written: No space left on device.\n"
+    assert capsys.readouterr().err.endswith(lost if code else "")
+
+
+def test_training_goes_on_when_nobody_reads_any_more(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Closed(errno.EPIPE))
+    assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "2", "--name", "piped"]) == 0
+    assert [row["epoch"] for row in table(Path("lightning_logs/piped/version_0/metrics.csv"))] == ["1", "2"]
+
+
+def unwritable(*args):
+    raise UnwritableError(f"{LOGS} cannot be written: Read-only file system.")
+
+
+@pytest.mark.parametrize(
+    ("verb", "writes", "shown"),
+    [
+        ("test", "test.write_evaluation", "accuracy "),
+        ("predict", "predict.write_predictions", "file,class,name,confidence,"),
+        ("prune --removed 0.5", "prune.write_table", "removed "),
+        ("export --removed 0.5", "export.write_table", "layer "),
+    ],
+)
+def test_what_cannot_be_written_is_printed(verb, writes, shown, run, monkeypatch, capsys):
+    monkeypatch.setattr(f"bnn_lightning.cli.verbs.{writes}", unwritable)
+    assert main([*verb.split(), "--ckpt_path", str(run / "best.ckpt")]) == 2
+    lines = printed(capsys).splitlines()
+    assert any(line.startswith(shown) for line in lines)
+    assert lines[-1] == f"bnn: error: {LOGS} cannot be written: Read-only file system."
+
+
+def test_a_folder_without_room_for_tensorboard_is_tested_without_it(run, monkeypatch, capsys):
+    monkeypatch.setattr("bnn_lightning.cli.command_line.is_writable", lambda folder, needed: False)
+    before = list(LOGS.glob("events*"))
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
+    assert "accuracy " in printed(capsys)
+    assert list(LOGS.glob("events*")) == before

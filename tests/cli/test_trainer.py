@@ -1,0 +1,95 @@
+"""Lightning's callbacks, profilers and loggers on the command line: heard, said rightly, or refused in a sentence."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnn_lightning.cli import main
+from bnn_lightning.training.checkpoints import read_checkpoint
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
+
+pytestmark = ON_THE_COMMAND_LINE
+FIT = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "2", "--name", "run"]
+
+
+@pytest.fixture
+def heard(caplog, monkeypatch):
+    """What Lightning logs; its own handler would print it."""
+    for logger in (logging.getLogger("lightning.pytorch"), logging.getLogger("lightning")):
+        monkeypatch.setattr(logger, "propagate", True)
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("logger", "curves"),
+    [
+        ("", "tensorboard --logdir lightning_logs"),
+        ("false", "lightning_logs/run/version_0/metrics.csv"),
+        ("CSVLogger --trainer.logger.save_dir mine", "lightning_logs/run/version_0/metrics.csv"),
+        ("TensorBoardLogger --trainer.logger.save_dir mine", "tensorboard --logdir mine"),
+    ],
+)
+def test_curves_are_announced_where_they_are(logger, curves, capsys):
+    assert main([*FIT, *(["--trainer.logger", *logger.split()] if logger else [])]) == 0
+    said = [line.split(":", 1)[1].strip() for line in printed(capsys).splitlines() if line.startswith("Curves:")]
+    assert said == [curves]
+    folder = Path(curves.removeprefix("tensorboard --logdir "))
+    assert folder.is_file() or list(folder.rglob("events*"))
+
+
+def test_a_logger_whose_package_is_missing_is_one_sentence(capsys):
+    assert main([*FIT, "--trainer.logger", "MLFlowLogger"]) == 2
+    said = printed(capsys)
+    assert said.startswith(
+        "bnn: error: --trainer.logger MLFlowLogger needs mlflow, which is not installed: pip install"
+    )
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+def test_a_metric_that_is_not_logged_is_one_sentence(callback, capsys):
+    words = ["--trainer.callbacks", callback, "--trainer.callbacks.monitor", "val/nl"]
+    assert main([*FIT, *words]) == 2
+    last = printed(capsys).splitlines()[-1]
+    assert last.startswith("bnn: error: --trainer.callbacks.monitor must be one of val/accuracy, val/nll, ")
+    assert last.endswith("got val/nl (did you mean val/nll?).")
+
+
+def test_lines_of_callbacks_are_heard_and_those_of_hardware_are_not(heard):
+    words = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/nll"]
+    assert main([*FIT, *words, "--trainer.callbacks.verbose", "true"]) == 0
+    assert "Metric val/nll improved." in heard.text
+    assert "GPU available" not in heard.text
+
+
+@pytest.mark.parametrize("profiler", ["simple", "advanced", "pytorch"])
+def test_a_profile_is_shown(profiler, heard):
+    assert main([*FIT, "--trainer.profiler", profiler]) == 0
+    assert "Profiler Report" in heard.text.replace("FIT ", "")
+    assert "Callback]" in heard.text
+    assert main(["test", "--ckpt_path", "checkpoints/run/version_0/best.ckpt", "--trainer.profiler", profiler]) == 0
+
+
+def test_averaged_weights_are_those_that_were_validated(capsys):
+    assert main([*FIT, "--trainer.callbacks", "WeightAveraging"]) == 0
+    for name in ("best", "last"):
+        path = f"checkpoints/run/version_0/{name}.ckpt"
+        nll = read_checkpoint(path)["bnn_lightning"]["validation"]["val/nll"]
+        printed(capsys)
+        assert main(["validate", "--ckpt_path", path]) == 0
+        assert f"{nll:.4f}" in printed(capsys)
+
+
+def test_a_progress_bar_of_ones_own_is_shown(capsys):
+    assert main([*FIT, "--trainer.callbacks", "TQDMProgressBar"]) == 0
+    assert "Epoch 1: 100%" in printed(capsys)
+
+
+def test_the_rate_that_was_found_trains_under_a_schedule_too():
+    words = ["--model.inference.lr_schedule", "LinearDecay", "--data.batch_size", "10"]
+    finder = ["--trainer.callbacks", "LearningRateFinder", "--trainer.callbacks.num_training_steps", "30"]
+    assert main([*FIT, *words, *finder]) == 0
+    rates = read_checkpoint("checkpoints/run/version_0/last.ckpt")["lr_schedulers"][0]["base_lrs"]
+    assert torch.tensor(rates).sub(1e-3).abs().min() > 1e-6  # 0.001 is the config's
