@@ -8,6 +8,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData
+from bnn_lightning.data.base import abridged
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
@@ -38,6 +39,11 @@ def load_images(data: ImageData, verb: Verb, config: Namespace, checkpoint: Reco
             data.predicts_test_images = not data_is_given
     elif checkpoint is not None and checkpoint.data is not None:
         data.number_classes_like(checkpoint.data["class_names"])
+        if list(data.class_names) != checkpoint.data["class_names"]:
+            raise UsageError(
+                f"--data {data.name}: a run goes on with its classes, {abridged(checkpoint.data['class_names'])}, got "
+                f"{abridged(data.class_names)}; for others begin a new one, with --model.init_from."
+            )
     data.setup(verb.stage)
 
 

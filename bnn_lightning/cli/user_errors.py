@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightning.pytorch.callbacks
+import lightning
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -18,8 +18,9 @@ from bnn_lightning.cli.names import nearest
 from bnn_lightning.data import DataNotFoundError
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.training.callbacks import TrainingStoppedError
+from bnn_lightning.training.probe import is_raised_in_own_code, where_raised
 
-_CALLBACKS = Path(lightning.pytorch.callbacks.__file__).parent
+_LIGHTNING = Path(lightning.__file__).parent
 
 
 @contextmanager
@@ -46,8 +47,8 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
     # A method's settings are checked inside jsonargparse, which wraps what they raise.
     wrapped = re.search(r"- (\w+ must .*)", message) if isinstance(error, ValueError) else None
     if wrapped is None and not _is_about_the_command(error):
-        return None
-    return _with_flag(wrapped[1] if wrapped else message, config)
+        return f"{where_raised(error)}. --debug shows the traceback." if is_raised_in_own_code(error) else None
+    return _with_flag(wrapped[1] if wrapped else " ".join(message.split()), config)
 
 
 def _about_a_package(message: str, config: Namespace) -> str | None:
@@ -77,7 +78,7 @@ def _about_a_metric(message: str) -> str | None:
 def _is_about_the_command(error: Exception) -> bool:
     """Whether an exception is about what was asked for; any other is a fault of the program and keeps its traceback."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    of_lightning = isinstance(error, RuntimeError | ValueError | ImportError) and raised_in.is_relative_to(_CALLBACKS)
+    of_lightning = isinstance(error, RuntimeError | ValueError | ImportError) and raised_in.is_relative_to(_LIGHTNING)
     ours = isinstance(error, ValueError | ImportError) and raised_in.is_relative_to(Path(bnn_lightning.__file__).parent)
     return ours or of_lightning or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
 

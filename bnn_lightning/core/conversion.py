@@ -4,10 +4,11 @@ import copy
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -28,8 +29,8 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     layer that is used in two places stays one layer, and tensors that are not trained (``requires_grad`` false) give
     posteriors that are not. ``net`` is not changed. A warning names other layers with weights: these do not change.
 
-    Weights with parametrisations, such as weight norm and spectral norm, become random as they are: their values are
-    the means, and the parametrisation ends there, because it would hold for the mean and for no draw.
+    Weights with parametrisations, such as weight norm and spectral norm, and pruned ones become random as they are:
+    their values are the means, and the parametrisation ends there, because it would hold for the mean and for no draw.
 
     Some methods have a noise variance for each channel that was flattened into a linear layer. The number of channels
     is known where convolution, Flatten and linear layer are in the same ``nn.Sequential``; elsewhere each input feature
@@ -138,16 +139,29 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
     net.load_state_dict(given, strict=False)
 
 
-def unwrapped_names(state_dict: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
-    """``state_dict`` without what wrappers put before its names: DataParallel ``module``, torch.compile ``_orig_mod``.
+def unwrapped_names(state_dict: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of ``state_dict`` by the names of the network, without what others put around or before them.
 
+    A training checkpoint has the state_dict among other things; DataParallel puts ``module.`` before each name,
+    torch.compile ``_orig_mod.``, a LightningModule the name of its attribute; an AveragedModel has a count beside them.
     Where no name is among those expected, and all begin with the same part, that part is taken off.
 
     Args:
         state_dict: of a network, wrapped or not.
         expected: the names of the network without a wrapper.
+
+    Raises:
+        ValueError: when it is a network and no state_dict.
     """
-    given, names = dict(state_dict), set(expected)
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"state_dict must be tensors by name, got {type(state_dict).__name__}; use its state_dict().")
+    names = set(expected)
+    for key in ("state_dict", "model_state_dict", "model", "network", "net"):
+        if isinstance(state_dict.get(key), Mapping):
+            state_dict = state_dict[key]
+    given = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    if "n_averaged" not in names:
+        given.pop("n_averaged", None)
     if not any("_orig_mod" in name.split(".") for name in names):
         given = {".".join(part for part in name.split(".") if part != "_orig_mod"): given[name] for name in given}
     shorter = given
@@ -177,6 +191,14 @@ def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _copy(net: nn.Module) -> nn.Module:
     """A copy of ``net``, also where hooks have computed weights, which torch does not copy."""
+    for name, module in net.named_modules():
+        for attribute, value in vars(module).items():
+            cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+            if isinstance(value, FunctionType) and any(isinstance(held, nn.Module) for held in cells):
+                raise ValueError(
+                    f"net must hold functions that a copy can take along, got {attribute} of {name or 'the network'}, "
+                    "which holds a module and would go on calling it; make it a method."
+                )
     computed = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
     memo = {id(value): value.detach().clone() for value in computed if not value.is_leaf}
     try:
@@ -202,6 +224,8 @@ def _end_parametrisations(layer: nn.Module) -> None:
             remove_weight_norm(layer, hook.name)
         elif isinstance(hook, SpectralNorm):
             remove_spectral_norm(layer, hook.name)
+        elif isinstance(hook, prune.BasePruningMethod):
+            prune.remove(layer, hook._tensor_name)
     layer.train(was_training)
 
 
@@ -250,7 +274,26 @@ def _with_replaced_modules(holder: nn.ModuleDict, replacements: Mapping[Any, nn.
         for name, child in list(parent._modules.items()):  # named_children() would skip a repeated module
             if child is not None and child in replacements:
                 parent._modules[name] = replacements[child]
+        for name, value in list(vars(parent).items()):  # such as a plain list of layers that forward goes through
+            if name not in _TORCHS_OWN:
+                parent.__dict__[name] = _replaced(value, replacements)
     return holder["net"]
+
+
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+
+
+def _replaced(value: Any, replacements: Mapping[Any, nn.Module]) -> Any:
+    """``value`` with modules replaced wherever it holds them; lists and dictionaries stay the same objects."""
+    if isinstance(value, nn.Module):
+        return replacements.get(value, value)
+    if isinstance(value, list):
+        value[:] = [_replaced(part, replacements) for part in value]
+    elif isinstance(value, dict):
+        value.update({key: _replaced(part, replacements) for key, part in value.items()})
+    elif type(value) is tuple:
+        return tuple(_replaced(part, replacements) for part in value)
+    return value
 
 
 def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:

@@ -47,8 +47,12 @@ NORMS: tuple[type, ...] = (
 
 def can_be_drawn(layer: nn.Module) -> bool:
     """Whether ``layer`` has tensors and is of a kind that :class:`DrawnLayer` takes."""
-    if isinstance(layer, nn.Embedding) and (layer.max_norm is not None or layer.sparse):
-        return False  # one changes its weights in place, the other has gradients that a sum with KL's cannot take
+    if isinstance(layer, nn.Embedding) and (
+        layer.max_norm is not None or layer.sparse or layer.padding_idx is not None
+    ):
+        # One changes its weights in place, one has gradients that a sum with KL's cannot take, and padding is no word:
+        # its row is a constant.
+        return False
     return kind_of(layer, (*_AXES, *NORMS)) is not None and any(True for _ in layer.parameters(recurse=False))
 
 

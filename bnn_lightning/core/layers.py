@@ -36,6 +36,9 @@ class RandomLayer(nn.Module, ABC):
         self.train(layer.training)
         self.kind = type(layer).__name__
         self._settings = layer.extra_repr()
+        for name, value in vars(layer).items():  # networks read the sizes of their layers, such as in_features
+            if name[0] != "_" and not hasattr(self, name):
+                self.__dict__[name] = value
         _copy_hooks(layer, self)
 
     @abstractmethod
@@ -103,11 +106,13 @@ class BayesianLayer(RandomLayer):
     def plain(self, values: Mapping[str, Tensor]) -> nn.Module:
         return self.op.layer(values["weight"], values.get("bias"))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The layer's output; transposed convolutions can be told its ``output_size``, as torch's can."""
+        op = self.op if output_size is None else self.op.for_output_size(x, output_size, self.weight.mean.shape[2:])
         if self.sampling:
             with compiling(self.compiles):
-                return self.method.forward(self.op, x, self.weight, self.bias)
-        return self.op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
+                return self.method.forward(op, x, self.weight, self.bias)
+        return op(x, self.weight.mean, None if self.bias is None else self.bias.mean)
 
     def output_sampler(self, x: Tensor) -> Callable[[], Tensor]:
         """Returns a function; each call draws one output sample for ``x``.

@@ -294,8 +294,8 @@ class ImageData(LightningDataModule):
         """
         if labelled and list(self.class_names) != description["class_names"]:
             raise ValueError(
-                f"{self.name} has the classes {_abridged(self.class_names)}, but the checkpoint was trained on "
-                f"{description['name']} with {_abridged(description['class_names'])}: its labels would mean nothing. "
+                f"{self.name} has the classes {abridged(self.class_names)}, but the checkpoint was trained on "
+                f"{description['name']} with {abridged(description['class_names'])}: its labels would mean nothing. "
                 "`bnn predict` needs no labels."
             )
         self.image_size, self.channels = description["image_size"], description["channels"]
@@ -340,5 +340,6 @@ def _after_setup(images: Images | None, stage: str) -> Images:
     return images
 
 
-def _abridged(names: Sequence[str]) -> str:
+def abridged(names: Sequence[str]) -> str:
+    """The names of classes in a sentence, of many the first and the last."""
     return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]}, ... {names[-1]}"

@@ -126,7 +126,7 @@ class Sampler:
             x: images ``(batch, channels, height, width)``, on the network's device.
             batch_idx: of the batch in its set; local draws of different batches have different seeds.
         """
-        x = channels_last(x.to(self._dtype))
+        x = channels_last(x.to(self._dtype) if x.is_floating_point() else x)
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
@@ -135,12 +135,12 @@ class Sampler:
         outputs = []
         for member, (shared, rest) in enumerate(self._split_nets):
             if self.draws == "weights":
-                features = shared(x)
+                features = shared(x.clone())  # a network may change its inputs in place
                 outputs += [self._weight_draws(member, chunk, features) for chunk in chunks]
                 continue
             net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
             with _eval_mode(net), sampling(net, self.draws == "local"), noise:
-                outputs += _local_draws(rest, shared(x), [len(chunk) for chunk in chunks])
+                outputs += _local_draws(rest, shared(x.clone()), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
 
     def _weight_draws(self, member: int, samples: Sequence[int], x: Tensor) -> Tensor:
@@ -151,14 +151,15 @@ class Sampler:
             stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
             try:
                 with _refusing_slow_batching():
-                    return vmap(lambda weights: functional_call(net, weights, (x,)))(stacked)
+                    images = x.clone()
+                    return vmap(lambda weights: functional_call(net, weights, (images,)))(stacked)
             except (RuntimeError, UserWarning) as error:
                 if "vmap" not in str(error) and "batching rule" not in str(error):
                     raise
                 # The network's control flow depends on values, or an operation has no batching rule: from now on one
                 # draw at a time.
                 self._several_at_once = False
-        return torch.stack([functional_call(net, draw, (x,)) for draw in drawn])
+        return torch.stack([functional_call(net, draw, (x.clone(),)) for draw in drawn])
 
     def _weights(self, member: int, sample: int, device: torch.device) -> dict[str, Tensor]:
         """The weights of a member's sample with this number, which seeds the draw."""
@@ -211,13 +212,17 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
         if count not in first_layer_samplers:
             copies = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
             first_layer_samplers[count] = (
-                first.output_sampler(copies) if isinstance(first, BayesianLayer) else partial(first, copies)
+                first.output_sampler(copies) if isinstance(first, BayesianLayer) else partial(_on_a_copy, first, copies)
             )
         y = first_layer_samplers[count]()
         for layer in rest:
             y = layer(y)
         outputs.append(y.unflatten(0, (count, len(x))))
     return outputs
+
+
+def _on_a_copy(net: nn.Module, x: Tensor) -> Tensor:
+    return net(x.clone())
 
 
 def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:

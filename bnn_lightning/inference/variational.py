@@ -66,7 +66,11 @@ class Variational(Inference):
         if self.loss_form not in ("per_datum", "total"):
             raise ValueError(f"loss_form must be per_datum or total, got {self.loss_form!r}.")
         object.__setattr__(self, "kl_weight", kl_weight(self.kl_weight))
-        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+        try:
+            optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+            self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))]}])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer must be one of torch's for several groups of parameters: {error}") from error
         optimizer_lr, default_lr = optimizer.defaults.get("lr"), _default_argument(optimizer, "lr")
         if self.lr is None:
             object.__setattr__(self, "lr", optimizer_lr)
@@ -112,6 +116,7 @@ class Variational(Inference):
         if isinstance(self.lr_schedule, LRSchedule):
             return self.lr_schedule.scheduler(optimizer, epochs)
         scheduler: Any = self.lr_schedule(optimizer)
+        _check_length(self.lr_schedule, epochs)
         monitor = {"monitor": "val/nll"} if isinstance(scheduler, ReduceLROnPlateau) else {}
         return {"scheduler": scheduler} | monitor
 
@@ -121,7 +126,9 @@ class Variational(Inference):
         return scheduler is not None and "monitor" in scheduler
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
-        outputs = torch.stack([checked_outputs(net, x) for _ in range(self.samples)])
+        # A network may change its inputs in place.
+        inputs = [x] if self.samples == 1 else [x.clone() for _ in range(self.samples)]
+        outputs = torch.stack([checked_outputs(net, each) for each in inputs])
         nll, divergence = likelihood.nll(outputs, y), kl(net)
         weight = self.kl_weight(step.epoch, step.step, step.steps, step.epochs)  # type: ignore[operator]
         loss = variational_loss(nll, divergence, step.num_train, weight)
@@ -131,6 +138,26 @@ class Variational(Inference):
 
     def is_settled(self, epoch: int, epochs: int) -> bool:
         return super().is_settled(epoch, epochs) and self.kl_weight.settled(epoch, epochs)  # type: ignore[union-attr]
+
+
+def _check_length(schedule: MakeScheduler, epochs: int) -> None:
+    """Steps a schedule through a run of ``epochs``, for an optimiser of its own.
+
+    Raises:
+        ValueError: when it ends before the run.
+    """
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = schedule(optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return
+    try:
+        for _ in range(epochs):
+            optimizer.step()
+            scheduler.step()
+    except ValueError as error:
+        raise ValueError(
+            f"lr_schedule must last for the {epochs} epochs of the run, a step for each, got one that does not: {error}"
+        ) from error
 
 
 def _divides_by_gradients(optimizer: Optimizer) -> bool:

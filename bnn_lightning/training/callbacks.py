@@ -164,11 +164,20 @@ class FiniteGuard(Callback):
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        cause = first_bad_tensor(pl_module, self._batch)
+        cure = "try a smaller --model.inference.lr, or a KL warm-up (--model.inference.kl_weight LinearWarmup)"
+        if cause == _BAD_IMAGES:
+            bad = int((~torch.isfinite(self._batch[0])).flatten(1).any(1).sum())
+            cure = (
+                f"look for nan or inf in your data: {bad} of the {len(self._batch[0])} images of this batch have some"
+            )
         raise TrainingStoppedError(
-            f"the loss is not finite in epoch {trainer.current_epoch + 1}, step {self._batch_idx + 1}: "
-            f"{first_bad_tensor(pl_module, self._batch)}. The checkpoints of earlier epochs are as they were; "
-            "try a smaller --model.inference.lr, or a KL warm-up (--model.inference.kl_weight LinearWarmup)."
+            f"the loss is not finite in epoch {trainer.current_epoch + 1}, step {self._batch_idx + 1}: {cause}. "
+            f"The checkpoints of earlier epochs are as they were; {cure}."
         )
+
+
+_BAD_IMAGES = "the images are not finite"
 
 
 def is_finite(module: LightningModule) -> bool:
@@ -179,7 +188,7 @@ def is_finite(module: LightningModule) -> bool:
 def first_bad_tensor(module: Any, batch: Any) -> str:
     """What is not finite first, on the way from images to loss: an input, a parameter, a layer's output, a KL."""
     if not torch.isfinite(batch[0]).all():
-        return "the images are not finite"
+        return _BAD_IMAGES
     # Gradients flow from the last layer to the first and spoil all they pass: the last bad parameter was the first.
     for name, parameter in reversed(list(module.network.named_parameters())):
         if not torch.isfinite(parameter).all():

@@ -139,6 +139,8 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
     """
     twin = to_plain(net).state_dict()
     given = unwrapped_names(_weights_in(path), twin)
+    if not given:
+        raise ValueError(f"init_from must be a file of tensors by name, got {path}, which has none.")
     fitting = {name: value for name, value in given.items() if name in twin and value.shape == twin[name].shape}
     sizes = [sum(value.numel() for value in tensors.values()) for tensors in (fitting, twin)]
     if 2 * sizes[0] < sizes[1]:
@@ -163,8 +165,8 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
     return f"init_from: {path} has {len(fitting)} of {len(twin)} tensors; these begin anew: {others}{more}."
 
 
-def _weights_in(path: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of ours, or of a file of tensors by name.
+def _weights_in(path: str) -> dict[str, Any]:
+    """The weights in a checkpoint of ours, or what is in another file of tensors and plain values.
 
     Raises:
         ValueError: when it is neither.

@@ -224,7 +224,8 @@ class BayesianModule(LightningModule):
         # Training passes, as in the objective; seeded, so that validation leaves the noise of training as it was.
         self._sampler = self.sampler(self.val_samples, "local")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        # The images of several loaders are validated as one set.
         self.val_metrics.update(self._sampler(batch[0], batch_idx), batch[1])
 
     def on_validation_epoch_end(self) -> None:

@@ -1,6 +1,7 @@
 """The probe before training: a few images of the first batch through the network, and a sentence about what fails."""
 
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.posteriors.base import RandomWeightError
+from bnn_lightning.core.whole_network import bayesian_layers, sampling
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.randomness import random_states, set_random_states
 
 _IMAGES = 8  # of the batch that go through the network: enough for batch norm, and quick for large networks
-_LIBRARIES = (Path(torch.__file__).parent.parent, Path(__file__).parent.parent)
+_LARGE = 20.0  # pixels of images that are divided by their standard deviation are far below, those of 0 to 255 above
+_OURS = Path(__file__).parent.parent
+_LIBRARIES = (Path(torch.__file__).parent.parent, Path(traceback.__file__).parent, _OURS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def first_batch(data: LightningDataModule, is_set_up: bool) -> FirstBatch | None
         if "NoneType" in str(error):
             return None
         raise ValueError(
-            f"data module {type(data).__name__} raises {_where(error)}. --debug shows the traceback."
+            f"data module {type(data).__name__} raises {where_raised(error)}. --debug shows the traceback."
         ) from error
     finally:
         set_random_states(states, torch.device("cpu"))
@@ -106,12 +111,64 @@ def probe(network: nn.Module, likelihood: Likelihood, first: FirstBatch, num_cla
     x, y = images_and_labels(first.batch)
     _check_images(x)
     with _left_as_it_was(network):
-        outputs = _outputs(network, x[:_IMAGES])
+        _check_mean_weights(network, x[:_IMAGES])
+        known = dict(network.named_parameters())
+        outputs = _step(network, x[:_IMAGES])
+        if made := [name for name, _ in network.named_parameters() if name not in known]:
+            raise ValueError(
+                f"network must make its layers in __init__, but made {made[0]} in forward, which is neither random nor "
+                "trained."
+            )
+        _step(network, x[:_IMAGES])  # what a step keeps for the next, such as a hidden state, must not hold its graph
         likelihood.check(outputs, y, num_classes)
         if first.labels is not None and first.labels.dtype == y.dtype and first.labels.dim() == y.dim():
             likelihood.check(outputs, first.labels, num_classes)
         if first.smallest == 1 and len(x) > 1:
-            _outputs(network, x[:1])
+            with torch.no_grad():
+                _outputs(network, x[:1])
+
+
+def _step(network: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of a training pass, whose gradients are taken too."""
+    outputs = _outputs(network, x)
+    try:
+        if outputs.requires_grad:
+            outputs.sum().backward()
+    except RuntimeError as error:
+        raise ValueError(f"network must have gradients, but backward raises {where_raised(error)}.") from error
+    return outputs.detach()
+
+
+def _check_mean_weights(network: nn.Module, x: Tensor) -> None:
+    """Checks that ``network`` at its mean weights computes what it does in plain layers.
+
+    Raises:
+        ValueError: when it does not, because its forward pass tells layers apart by their class.
+    """
+    if not bayesian_layers(network):
+        return
+    plain = to_plain(network).eval()
+    with torch.no_grad(), sampling(network.eval(), False):
+        try:
+            states = random_states(torch.device("cpu"))
+            expected, again, ours = plain(x.clone()), plain(x.clone()), None
+            set_random_states(states, torch.device("cpu"))
+            ours = network(x.clone())
+        except Exception:  # what fails is told about by the pass in train mode
+            return
+        finally:
+            network.train()
+    if not all(isinstance(y, Tensor) for y in (expected, again, ours)) or not torch.equal(expected, again):
+        return
+    if expected.shape != ours.shape or not torch.allclose(expected, ours, rtol=1e-2, atol=1e-3 * _size_of(expected)):
+        raise ValueError(
+            "network must compute the same at its mean weights as in plain layers, but does not: does its forward ask "
+            "for the class of a layer (isinstance), or call a layer by another way than its attribute?"
+        )
+
+
+def _size_of(x: Tensor) -> float:
+    return max(1.0, x.abs().max().item())
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
@@ -141,12 +198,18 @@ def _check_images(x: Tensor) -> None:
     if not x.isfinite().all():
         bad = int((~x.isfinite()).flatten(1).any(1).sum())
         raise ValueError(f"images must be finite, got nan or inf in {bad} of the {len(x)} images of the first batch.")
+    if (largest := x.abs().max().item()) >= _LARGE:
+        warnings.warn(
+            f"the images of the first batch reach {largest:.4g}, where networks expect about 1: are they divided by "
+            "255, or by their standard deviation?",
+            stacklevel=2,
+        )
 
 
 def _outputs(network: nn.Module, x: Tensor) -> Tensor:
     """The outputs of a training pass, with a sentence in place of whatever the network raises."""
     try:
-        outputs = network(channels_last(x))
+        outputs = network(channels_last(x.clone()))
     except Exception as error:  # somebody else's network can raise anything
         raise ValueError(_why(network, x, error)) from error
     if not isinstance(outputs, Tensor):
@@ -191,20 +254,33 @@ def _why(network: nn.Module, x: Tensor, error: Exception) -> str:
     inside = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     layer = next((module for module in reversed(inside) if isinstance(module, nn.Module) and names.get(module)), None)
     at = "" if layer is None else f" at {names[layer]} ({getattr(layer, 'kind', type(layer).__name__)})"
-    sentence = f"network must take images {_shape(x)}, but{at} raises {_where(error)}"
+    sentence = f"network must take images {_shape(x)}, but{at} raises {where_raised(error)}"
     cure = _cure(layer, x, reason)
     return f"{sentence}; {cure}." if cure else f"{sentence}. --debug shows the traceback."
 
 
-def _where(error: Exception) -> str:
+def where_raised(error: Exception) -> str:
     """The error with its reason, and the line of somebody else's code that raised it, or called what did."""
     reason = " ".join(str(error).split()).rstrip(".")
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [
-        (file, line) for file, line in frames if not any(Path(file).is_relative_to(library) for library in _LIBRARIES)
-    ]
+    own = [(file, line) for file, line in _frames(error) if _is_somebody_elses(file)]
     where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
     return f"{type(error).__name__}{where}: {reason}" if reason else f"{type(error).__name__}{where}"
+
+
+def is_raised_in_own_code(error: Exception) -> bool:
+    """Whether it is somebody else's code that raised an error, or that called the library which did."""
+    files = [file for file, _ in _frames(error)]
+    from_us = max((place for place, file in enumerate(files) if Path(file).is_relative_to(_OURS)), default=-1)
+    return any(_is_somebody_elses(file) for file in files[from_us + 1 :])
+
+
+def _frames(error: Exception) -> list[tuple[str, int]]:
+    return [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+
+
+def _is_somebody_elses(file: str) -> bool:
+    """Whether it is neither ours, nor a library's, nor made without a file."""
+    return not file.startswith("<") and not any(Path(file).is_relative_to(library) for library in _LIBRARIES)
 
 
 def _cure(layer: Any, x: Tensor, reason: str) -> str:
@@ -229,17 +305,18 @@ def _shape(x: Tensor) -> str:
 
 @contextmanager
 def _left_as_it_was(network: nn.Module) -> Iterator[None]:
-    """Inside the ``with``, ``network`` is in train mode without gradients; afterwards nothing of it has changed."""
-    modes = [(module, module.training) for module in network.modules()]
+    """Inside the ``with``, ``network`` is in train mode; afterwards nothing of it has changed."""
+    attributes = [(module, dict(vars(module))) for module in network.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     states = random_states(torch.device("cpu"))
     network.train()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, values in attributes:  # modes, and what a forward pass keeps, such as a hidden state
+            vars(module).clear()
+            vars(module).update(values)
+        network.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)

@@ -1,7 +1,8 @@
 """Convolutions of one to three dimensions, and transposed ones, as an op."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,27 @@ class TransposedConvOp(ConvOp):
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         convolve = _CONVOLVE_TRANSPOSED[self.dimensions - 1]
         return convolve(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+
+    def for_output_size(self, x: Tensor, output_size: Sequence[int], kernel_size: Sequence[int]) -> Self:
+        """The op whose outputs have this size in space, of the several that the stride allows.
+
+        Raises:
+            ValueError: when the stride does not allow it.
+        """
+        wanted = tuple(output_size)[-self.dimensions :]
+        padding: Any = self.padding
+        settings = zip(x.shape[-self.dimensions :], self.stride, padding, self.dilation, kernel_size, strict=True)
+        smallest = [
+            (size - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1
+            for size, stride, pad, dilation, kernel in settings
+        ]
+        added = tuple(size - least for size, least in zip(wanted, smallest, strict=True))
+        if not all(
+            0 <= more < max(steps)
+            for more, steps in zip(added, zip(self.stride, self.dilation, strict=True), strict=True)
+        ):
+            raise ValueError(f"output_size must be {smallest} or less than a stride more, got {list(wanted)}.")
+        return replace(self, output_padding=added)
 
     def over_weights(self, values: Tensor) -> Tensor:
         return values.view(-1, 1, *(1,) * self.dimensions)

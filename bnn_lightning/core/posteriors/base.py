@@ -62,6 +62,19 @@ class Posterior(nn.Module, ABC):
         return ()
 
     @property
+    def shape(self) -> torch.Size:
+        """Of the tensor that it replaces; with dtype and device what networks read of a layer's weight."""
+        return self.mean.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mean.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
     @abstractmethod
     def mean(self) -> Tensor:
         """The mean of each element."""
