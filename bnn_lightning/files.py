@@ -65,8 +65,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         UnwritableError: when the file cannot be written.
         ValueError: when a row has a key that is not among ``columns``.
     """
-    # The name of a file need not be text; what is not is spelt.
-    atomic_write(path, csv_text(columns, rows).encode(errors="backslashreplace"))
+    atomic_write(path, _utf8(csv_text(columns, rows)))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -142,6 +141,14 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _utf8(text: str) -> bytes:
+    """A text as UTF-8; bytes in the names of files that are none, which Python keeps as surrogates, are spelt."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace").encode()
+    except UnicodeEncodeError:  # surrogates of another kind, as in names of Windows
+        return text.encode(errors="backslashreplace")
 
 
 def _sync_folder(folder: Path) -> None:

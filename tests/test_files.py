@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnn_lightning.files import InUseError, UnwritableError, atomic_write, locked, remove_unfinished
+from bnn_lightning.files import InUseError, UnwritableError, atomic_write, locked, remove_unfinished, write_rows
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -44,3 +44,17 @@ def test_a_lock_is_for_one_at_a_time():
         pass
     with locked(Path("folder/.lock"), wait=False):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ('a,"b" | c', '"a,""b"" | c"'),
+        (b"\xc3\xa9.png".decode("ascii", "surrogateescape"), "é.png"),  # as the locale C reads it
+        (b"\xff.png".decode("utf-8", "surrogateescape"), r"\xff.png"),
+        ("\ud800.png", r"\ud800.png"),
+    ],
+)
+def test_a_table_has_every_name_of_a_file(name, written, tmp_path):
+    write_rows(tmp_path / "rows.csv", ["file"], [{"file": name}])
+    assert (tmp_path / "rows.csv").read_bytes().decode() == f"file\r\n{written}\r\n"

@@ -33,13 +33,16 @@ def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
 def _config_in_todays_words(file: str, say: Say) -> str:
     """The file itself, or the text of the config that it should be."""
     try:
-        config = yaml.safe_load(Path(file).read_text("utf-8"))
+        text = Path(file).read_text("utf-8")
+        config = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError):
         return file  # the parser says what is wrong with it
     if not isinstance(config, dict):
         return file
     upgraded = upgraded_config(config, say)
-    return file if upgraded == config else yaml.safe_dump(_with_absolute_files(upgraded, Path(file).parent))
+    # The parser would read other letters in the encoding of the machine, which need not be UTF-8.
+    as_it_is = upgraded == config and text.isascii()
+    return file if as_it_is else yaml.safe_dump(_with_absolute_files(upgraded, Path(file).parent))
 
 
 def _with_absolute_files(value: Any, folder: Path) -> Any:

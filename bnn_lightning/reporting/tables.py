@@ -57,7 +57,7 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     titles = [title_of(way, results["sampling"], results["method"]) for way in ways]
     measured, errors = results["predictions"][ways[0]], results["errors"][ways[0]]
     kinds = [kind for kind in ("images", "draws") if any(error[kind] is not None for error in errors.values())]
-    table = _table("", titles[0], *(f"± {kind}" for kind in kinds), *titles[1:])
+    table = _table("", titles[0], *(f"{_plus_minus(console)} {kind}" for kind in kinds), *titles[1:])
     for name in measured:
         title, show = _metric(name.removesuffix("_scaled"))
         if name.endswith("_scaled"):
@@ -104,7 +104,8 @@ def _show_classes(console: Console, results: Mapping[str, Any]) -> None:
 
 
 def _show_detection(console: Console, name: str, by_score: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    table = _table("score", "AUROC", "± images", "AUPR", "± images", "FPR95", "± images")
+    error = f"{_plus_minus(console)} images"
+    table = _table("score", "AUROC", error, "AUPR", error, "FPR95", error)
     for score, row in by_score.items():
         cells = [show(row[metric][part]) for metric, show in _DETECTION for part in ("value", "image_error")]
         table.add_row(_OOD_TITLES.get(score, score.replace("_", " ")), *cells)
@@ -192,6 +193,15 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def _plus_minus(console: Console) -> str:
+    """The sign ±, or two that any console has: a table's columns are as wide as what is shown."""
+    try:
+        "±".encode(console.encoding)
+    except UnicodeEncodeError:
+        return "+-"
+    return "±"
 
 
 def _number(value: float | None, digits: int = 4) -> str:

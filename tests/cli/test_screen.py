@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from bnn_lightning.cli import main
 from bnn_lightning.cli.screen import unfailing_screen
 from bnn_lightning.files import UnwritableError
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
+from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
 LOGS = Path("lightning_logs/lenet_lrt/version_0")
@@ -53,7 +54,10 @@ def test_a_test_is_shown_in_ascii(run, monkeypatch):
     lines = sys.stdout.buffer.getvalue().decode("ascii").splitlines()
     assert lines[0] == "MNIST5k, 1,000 images:"
     assert "+- images" in lines[1]
-    assert any(line.startswith("accuracy ") for line in lines)
+    accuracy = next(line for line in lines if line.startswith("accuracy "))
+    # Numbers stand right under the ends of their titles.
+    for title in ("+- images", "+- draws", "1 weight draw"):
+        assert accuracy[lines[1].index(title) + len(title) - 1] == "%"
 
 
 class Closed(io.TextIOWrapper):
@@ -113,3 +117,13 @@ def test_a_folder_without_room_for_tensorboard_is_tested_without_it(run, monkeyp
     assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
     assert "accuracy " in printed(capsys)
     assert list(LOGS.glob("events*")) == before
+
+
+def test_a_config_is_read_as_utf8_whatever_the_machine_reads():
+    """In another process, whose locale's encoding is ASCII."""
+    text = "# ± 红\nmodel: {network: LeNet}\ndata: MNIST5k\nname: größe\n"
+    Path("own.yaml").write_text(text, "utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "bnn_lightning", "fit", "--config", "own.yaml", "--print_config"]
+    shown = subprocess.run(words, env=os.environ | ascii_only, capture_output=True, check=True).stdout
+    assert rb"name: gr\xf6\xdfe" in shown
