@@ -11,7 +11,7 @@ from lightning.pytorch.cli import instantiate_class
 from torch import nn
 
 from bnn_lightning.cli.settings import class_of
-from bnn_lightning.core.conversion import lazy_layers
+from bnn_lightning.core.selection import lazy_layers
 from bnn_lightning.data import ImageData
 from bnn_lightning.networks import Network
 from bnn_lightning.training.loading import drop_resolved_classes

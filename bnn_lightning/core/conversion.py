@@ -1,9 +1,7 @@
 """Conversion between plain and Bayesian networks: bayesianize, to_plain, and loading the weights of a plain network."""
 
 import copy
-import warnings
-from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -13,10 +11,18 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bnn_lightning.core.attention import RandomAttention, is_attention
-from bnn_lightning.core.drawn_layers import NORMS, DrawnLayer, can_be_drawn
+from bnn_lightning.core.drawn_layers import DrawnLayer
 from bnn_lightning.core.layers import BayesianLayer, RandomLayer
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of, layer_kinds
+from bnn_lightning.core.selection import (
+    candidates,
+    chosen_layers,
+    lazy_layers,
+    refuse_tied_weights,
+    warn_of_asked_classes,
+    warn_of_others,
+)
 
 
 def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*") -> nn.Module:
@@ -53,29 +59,14 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
             f"net must know the sizes of its layers, got the lazy {lazy[0]}; run a batch through it first."
         )
     holder = nn.ModuleDict({"net": _copy(net)})  # a parent also for `net`, which may itself be such a layer
-    names, norms = _candidates(holder["net"])
-    chosen = _chosen(names, norms, patterns)
-    _refuse_tied_weights(holder, chosen, names)
+    names, norms = candidates(holder["net"])
+    chosen = chosen_layers(names, norms, patterns)
+    refuse_tied_weights(holder, chosen, names)
+    warn_of_asked_classes(holder["net"], {type(layer).__name__ for layer in chosen})
     if "*" in patterns:
-        _warn_of_others(holder["net"], {part for layer in (*names, *norms) for part in layer.modules()})
+        warn_of_others(holder["net"], {part for layer in (*names, *norms) for part in layer.modules()})
     channels = _flattened_channels(holder)
     return _with_replaced_modules(holder, {layer: _random(layer, method, channels.get(layer)) for layer in chosen})
-
-
-def _candidates(net: nn.Module) -> tuple[dict[nn.Module, str], dict[nn.Module, str]]:
-    """The layers that can be random with their names, and the norm layers that can; no layer inside of another."""
-    names: dict[nn.Module, str] = {}
-    norms: dict[nn.Module, str] = {}
-    inside: set[nn.Module] = set()
-    for name, module in net.named_modules():
-        if module not in inside and _can_be_random(module):
-            (norms if isinstance(module, NORMS) else names)[module] = name
-            inside |= set(module.modules())
-    return names, norms
-
-
-def _can_be_random(layer: nn.Module) -> bool:
-    return kind_of(layer, layer_kinds()) is not None or is_attention(layer) or can_be_drawn(layer)
 
 
 def _random(layer: nn.Module, method: Method, channels: int | None) -> RandomLayer:
@@ -174,16 +165,6 @@ def _is_trained(posterior: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in posterior.parameters())
 
 
-def random_layer_names(net: nn.Module) -> list[str]:
-    """Names of the layers of ``net`` that can be random, without norm layers."""
-    return list(_candidates(net)[0].values())
-
-
-def lazy_layers(net: nn.Module) -> list[str]:
-    """Names of the layers of ``net`` that take their sizes from the first batch, which has not come yet."""
-    return [name for name, module in net.named_modules() if isinstance(module, nn.modules.lazy.LazyModuleMixin)]
-
-
 def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
     """Names and modules of all children, a module that occurs twice also twice; ``named_children()`` gives it once."""
     return [(name, child) for name, child in chain._modules.items() if child is not None]
@@ -227,45 +208,6 @@ def _end_parametrisations(layer: nn.Module) -> None:
         elif isinstance(hook, prune.BasePruningMethod):
             prune.remove(layer, hook._tensor_name)
     layer.train(was_training)
-
-
-def _chosen(names: dict[nn.Module, str], norms: dict[nn.Module, str], patterns: list[str]) -> list[nn.Module]:
-    """The layers that ``patterns`` choose.
-
-    Raises:
-        ValueError: when a pattern matches no layer.
-    """
-    chosen = dict.fromkeys(names) if patterns and patterns[0].startswith("!") else {}
-    for pattern in patterns:
-        wanted = pattern.removeprefix("!")
-        matching = [layer for layer, name in names.items() if fnmatchcase(name, wanted)]
-        matching += [layer for layer in (*names, *norms) if type(layer).__name__ == wanted]
-        if not matching:
-            raise ValueError(
-                f"only={pattern!r} names no layer that can be random; this network has: "
-                f"{', '.join(names.values()) or 'no layer of a kind that can be'}."
-            )
-        for layer in matching:
-            chosen.pop(layer, None)
-            if wanted == pattern:
-                chosen[layer] = None
-    return [layer for layer in (*names, *norms) if layer in chosen]
-
-
-def _warn_of_others(net: nn.Module, known: set[nn.Module]) -> None:
-    """Warns of layers with weights, tensors of two axes or more, that are of no kind that can be random."""
-    others = []
-    for name, module in net.named_modules():
-        own = [] if module in known else [value for value in module.parameters(recurse=False) if value.dim() > 1]
-        if own:
-            size = sum(value.numel() for value in own)
-            others.append(f"{name or 'the network itself'} ({type(module).__name__}, {size:,})")
-    if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        warnings.warn(
-            f"these weights are of no layer that can be random and stay deterministic: {', '.join(others[:3])}{more}.",
-            stacklevel=3,
-        )
 
 
 def _with_replaced_modules(holder: nn.ModuleDict, replacements: Mapping[Any, nn.Module]) -> nn.Module:
@@ -316,17 +258,3 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
                     channels_of[leaf] = flattened
                 channels = flattened = None
     return channels_of
-
-
-def _refuse_tied_weights(net: nn.Module, chosen: Collection[nn.Module], names: dict[nn.Module, str]) -> None:
-    """Raises ValueError when a layer of ``chosen`` shares a parameter with another module."""
-    owners: dict[int, nn.Module] = {}
-    for module in net.modules():
-        for parameter in module.parameters(recurse=False):
-            owner = owners.setdefault(id(parameter), module)
-            if owner is not module and (owner in chosen or module in chosen):
-                tied = [names.get(layer, type(layer).__name__) for layer in (owner, module)]
-                raise ValueError(
-                    f"{tied[0]} and {tied[1]} share a weight, which two random layers would draw twice; "
-                    "use one layer in both places, or leave them out with only=."
-                )

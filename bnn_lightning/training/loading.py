@@ -13,14 +13,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from bnn_lightning.core.conversion import (
-    lazy_layers,
     load_plain_state_dict,
-    random_layer_names,
     to_plain,
     unwrapped_names,
 )
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods import Method
+from bnn_lightning.core.selection import lazy_layers, random_layer_names
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.evaluation.sampler import Ensemble
 from bnn_lightning.inference import Inference

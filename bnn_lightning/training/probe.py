@@ -111,8 +111,8 @@ def probe(network: nn.Module, likelihood: Likelihood, first: FirstBatch, num_cla
     x, y = images_and_labels(first.batch)
     _check_images(x)
     with _left_as_it_was(network):
-        _check_mean_weights(network, x[:_IMAGES])
         known = dict(network.named_parameters())
+        _check_mean_weights(network, x[:_IMAGES])
         outputs = _step(network, x[:_IMAGES])
         if made := [name for name, _ in network.named_parameters() if name not in known]:
             raise ValueError(
@@ -188,6 +188,8 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def _check_images(x: Tensor) -> None:
+    if x.dtype == torch.int64:
+        return  # numbers of words, for an Embedding; another network says that it cannot take them
     if not x.is_floating_point():
         advice = "divide by 255" if x.dtype == torch.uint8 else "use x.float()"
         raise ValueError(

@@ -51,6 +51,11 @@ def test_configs_cover_networks_and_methods():
     }
     names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
     names |= {"basecnn_deterministic", "batchnormmlp_deterministic"}
+    names |= {
+        f"{net}_{method}"
+        for net in ("resnet18", "resnet20", "vittiny", "wideresnet")
+        for method in ("bbb", "deterministic")
+    }
     words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
     names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
     assert {path.stem for path in CONFIGS} == names
@@ -79,7 +84,10 @@ def test_names_never_clash_with_torchvisions():
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
 
 
-NETWORKS = "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, SKNet, ThreeConvThreeFC"
+NETWORKS = (
+    "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ResNet18, ResNet20, SKNet, "
+    "ThreeConvThreeFC, ViTTiny, WideResNet"
+)
 
 
 @pytest.mark.parametrize(
