@@ -5,6 +5,7 @@ for every cell too. tests/networks/test_zoo.py runs the same checks.
 """
 
 import contextlib
+import copy
 import io
 import sys
 import tempfile
@@ -25,11 +26,13 @@ from bnn_lightning import (
     Flipout,
     MCDropout,
     Method,
+    Point,
     VariationalB,
     bayesianize,
     describe,
     kl,
     load_plain_state_dict,
+    random_tensors,
     sample_logits,
     sampling,
     to_plain,
@@ -95,7 +98,11 @@ def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torchvision, about its initial weights
-        return getattr(models, name)(num_classes=CLASSES, **ZOO[name].settings)
+        net = getattr(models, name)(num_classes=CLASSES, **ZOO[name].settings)
+    for weight in net.parameters():
+        if weight.dim() == 2 and not weight.any():  # a head of zeros has no multiplicative noise
+            nn.init.trunc_normal_(weight, std=0.02)
+    return net
 
 
 def check(name: str, method: Method, net: nn.Module) -> float:
@@ -133,7 +140,7 @@ def check(name: str, method: Method, net: nn.Module) -> float:
     # And back: the plain network, by state_dict too.
     plain = to_plain(bayesian)
     assert plain.state_dict().keys() == net.state_dict().keys()
-    state = {key: value.clone() for key, value in bayesian.state_dict().items()}
+    state = copy.deepcopy(bayesian.state_dict())
     load_plain_state_dict(bayesian, net.state_dict())
     bayesian.load_state_dict(state)
     assert made.random + made.deterministic == sum(value.numel() for value in net.parameters())
@@ -142,8 +149,6 @@ def check(name: str, method: Method, net: nn.Module) -> float:
 
 def random_weights(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The random tensors that are weights: of two axes or more, with noise."""
-    from bnn_lightning import Point, random_tensors
-
     for name, posterior in random_tensors(net):
         if posterior.mean.dim() > 1 and not isinstance(posterior, Point):
             yield name, posterior

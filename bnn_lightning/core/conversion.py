@@ -1,6 +1,7 @@
 """Conversion between plain and Bayesian networks: bayesianize, to_plain, and loading the weights of a plain network."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any
@@ -121,6 +122,9 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
         shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{name} must be {shapes[0]} as in this network, got {shapes[1]}.")
+    given = OrderedDict(given)
+    # What modules read of the release that has saved them, such as torchvision's MNASNet.
+    given._metadata = getattr(state_dict, "_metadata", None) or getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
     twin.load_state_dict(given)
     for name, layer in net.named_modules():
         if isinstance(layer, RandomLayer):

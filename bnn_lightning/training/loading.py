@@ -134,15 +134,14 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
         a sentence about what the file does not have, or in another shape; empty where all is there.
 
     Raises:
-        ValueError: when the file cannot be read, or less than half of the network's weights are in it.
+        ValueError: when the file cannot be read, or less than half of the network's tensors are in it.
     """
     twin = to_plain(net).state_dict()
     given = unwrapped_names(_weights_in(path), twin)
     if not given:
         raise ValueError(f"init_from must be a file of tensors by name, got {path}, which has none.")
     fitting = {name: value for name, value in given.items() if name in twin and value.shape == twin[name].shape}
-    sizes = [sum(value.numel() for value in tensors.values()) for tensors in (fitting, twin)]
-    if 2 * sizes[0] < sizes[1]:
+    if 2 * len(fitting) < len(twin):
         name = next(name for name in sorted(twin.keys() | given.keys()) if name not in fitting)
         shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (twin, given)]
         raise ValueError(

@@ -213,6 +213,8 @@ def _outputs(network: nn.Module, x: Tensor) -> Tensor:
     try:
         outputs = network(channels_last(x.clone()))
     except Exception as error:  # somebody else's network can raise anything
+        if isinstance(error, ValueError) and Path(_frames(error)[-1][0]).is_relative_to(_OURS):
+            raise  # a sentence of ours already
         raise ValueError(_why(network, x, error)) from error
     if not isinstance(outputs, Tensor):
         raise ValueError(f"network must return logits, a tensor, got {_text_of(outputs)}{_how_to_get_logits(outputs)}.")

@@ -22,7 +22,7 @@ BEST = f"checkpoints/{NAME}/version_0/best.ckpt"
 pytestmark = ON_THE_COMMAND_LINE
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     pass
 
 
