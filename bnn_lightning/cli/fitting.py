@@ -14,7 +14,7 @@ from bnn_lightning.cli.settings import class_of
 from bnn_lightning.core.selection import lazy_layers
 from bnn_lightning.data import ImageData
 from bnn_lightning.networks import Network
-from bnn_lightning.training.loading import drop_resolved_classes
+from bnn_lightning.training.loading import parsed_object
 from bnn_lightning.training.probe import first_batch, images_and_labels
 
 # Names that networks have for what the data say; the others are those of timm.
@@ -126,9 +126,7 @@ def _trial(part: Namespace) -> nn.Module | None:
         try:
             with torch.device(device), torch.random.fork_rng([]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                config = parser.parse_object({"network": part.as_dict()})
-                drop_resolved_classes(config.network)
-                return parser.instantiate(config).network
+                return parser.instantiate(parsed_object(parser, {"network": part.as_dict()}, "network")).network
         except Exception:  # a network of somebody else's can raise anything; it will again when it is made in earnest
             continue
     return None

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from bnn_lightning.cli.names import PARTS, names_of
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.training.loading import default_class_without_arguments
 
 # Of the Trainer's 41 arguments, those that help shows.
 _TRAINER_ARGUMENTS = {
@@ -85,6 +86,18 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, formatter_class=ShortHelp, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args: Any = None, *rest: Any, **settings: Any) -> Any:
+        try:
+            return super().parse_args(args, *rest, **settings)
+        except ParseError as error:
+            name = default_class_without_arguments(str(error))
+            flag = f"--model.network.{name}"
+            if name is None or any(str(word).startswith(flag) for word in args):
+                raise
+            config = self.parse_args([*args, f"{flag}=null"], *rest, **settings)
+            del config.model.network.init_args[name]
+            return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex

@@ -1,7 +1,9 @@
 """Networks made of their parts, and modules made of what a checkpoint holds."""
 
 import copy
+import re
 import warnings
+from argparse import ArgumentError
 from fnmatch import fnmatchcase
 from importlib import import_module
 from inspect import signature
@@ -46,6 +48,36 @@ def build_network(
         if tensor.dim() == 4:  # of five axes, such as Conv3d has, torch would refuse the format
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return net
+
+
+def parsed_object(parser: ArgumentParser, values: dict[str, Any], key: str) -> Namespace:
+    """``parser.parse_object(values)``, also where the network at ``key`` is a function with classes as defaults.
+
+    ``values`` may change.
+    """
+    try:
+        config = parser.parse_object(values)
+    except ArgumentError as error:
+        name = default_class_without_arguments(str(error))
+        if name is None:
+            raise
+        network = values
+        for part in key.split("."):
+            network = network[part]
+        network["init_args"] = dict(network.get("init_args") or {}) | {name: None}
+        config = parsed_object(parser, values, key)
+        del config[key].init_args[name]
+    drop_resolved_classes(config[key])
+    return config
+
+
+def default_class_without_arguments(message: str) -> str | None:
+    """The argument whose default is a class that jsonargparse would call, if that is what its error says.
+
+    It finds the arguments behind ``**kwargs`` by reading code, such as the block of torchvision's shufflenets.
+    """
+    found = re.search(r'Parser key "(\w+)":\s+(Type [^\n]*)?the following arguments are required', message)
+    return None if found is None else found[1]
 
 
 def drop_resolved_classes(network: Namespace) -> None:
@@ -203,8 +235,7 @@ def from_record(cls: type[Module], record: Record) -> Module:
         raise CheckpointError(f"{record.path} was saved from Python and holds no config; use load_from_checkpoint.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "model")
-    config = parser.parse_object({"model": record.config["model"]})
-    drop_resolved_classes(config.model.network)
+    config = parsed_object(parser, {"model": copy.deepcopy(record.config["model"])}, "model.network")
     module = parser.instantiate(config).model
     load_record(module, record)
     return module.eval()
