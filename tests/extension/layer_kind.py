@@ -29,6 +29,10 @@ class ScaleOp:
     def in_channels(self) -> int:
         return self.in_features
 
+    @property
+    def out_features(self) -> int:
+        return self.in_features
+
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         shape = (-1, *(1,) * (x.dim() - 2))
         y = x * weight.view(shape)
@@ -41,6 +45,9 @@ class ScaleOp:
         return values.view(-1, 1, 1)
 
     def over_weights(self, values: Tensor) -> Tensor:
+        return values
+
+    def over_rows(self, values: Tensor) -> Tensor:
         return values
 
     def example_shape(self, x: Tensor) -> torch.Size:
