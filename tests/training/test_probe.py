@@ -204,3 +204,59 @@ def test_probabilities_are_refused_without_the_command_line_too():
     network = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))
     with pytest.raises(ValueError, match=r"^network must return logits, got probabilities"):
         fit(BayesianModule(network))
+
+
+class MakesALayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(36, 4), None
+
+    def forward(self, x):
+        if self.fc is None:
+            self.fc = nn.Linear(4, 3)
+        return self.fc(self.body(x.flatten(1)))
+
+
+class KeepsItsState(nn.Module):
+    def __init__(self, detaches):
+        super().__init__()
+        self.rnn, self.fc, self.hidden, self.detaches = nn.RNN(6, 4, batch_first=True), nn.Linear(4, 3), None, detaches
+
+    def forward(self, x):
+        y, hidden = self.rnn(x[:, 0], self.hidden)
+        self.hidden = hidden.detach() if self.detaches else hidden
+        return self.fc(y[:, -1])
+
+
+def test_what_a_forward_pass_makes_and_keeps():
+    assert said(MakesALayer()).startswith("network must make its layers in __init__, but made fc.weight in forward")
+    assert said(KeepsItsState(False)).startswith("network must have gradients, but backward raises RuntimeError")
+    kept = KeepsItsState(True)
+    assert said(kept) is None
+    assert kept.hidden is None  # of eight images, and not of a batch
+
+
+class AsksForClasses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.head = nn.Linear(36, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.fc(x.flatten(1))
+        return self.head(y.relu() if isinstance(self.fc, nn.Linear) else y)
+
+
+@pytest.mark.filterwarnings("ignore:AsksForClasses.forward asks")
+def test_a_network_that_computes_something_else_with_random_layers():
+    assert said(AsksForClasses()) is None
+    assert said(bayesianize(AsksForClasses(), BBB())).startswith("network must compute the same at its mean weights")
+
+
+def test_numbers_of_words_are_inputs_of_an_embedding():
+    words = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3))
+    assert said(words, torch.randint(0, 5, (12, 3))) is None
+
+
+def test_images_that_were_not_divided_are_remarked_on():
+    with pytest.warns(UserWarning, match="^the images of the first batch reach 25"):
+        assert said(net(), 250 * IMAGES + 5) is None
