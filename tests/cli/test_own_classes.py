@@ -176,3 +176,20 @@ def test_a_users_pictures_go_from_training_to_decisions(capsys):
     assert len(table(Path("lightning_logs/own/version_0/predictions.csv"))) == 12
     assert main(["predict", "--ckpt_path", best, "--data.root", "photos"]) == 0
     assert len(table(Path("lightning_logs/own/version_0/predictions_1.csv"))) == 60
+
+
+def test_a_run_does_not_go_on_with_other_classes(capsys):
+    for name in ("cat", "dog"):
+        Path("photos", name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(Path("photos", name, f"{number}.png"))
+    words = ["--model.network", "LeNet", "--data", "ImageFolder", "--data.root", "photos", "--name", "pets"]
+    assert main(["fit", *words, "--trainer.max_epochs", "1"]) == 0
+    Path("photos/dog").rename("photos/ape")
+    capsys.readouterr()
+    last = "checkpoints/pets/version_0/last.ckpt"
+    assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "2"]) == 2
+    assert (
+        "--data ImageFolder: a run goes on with its classes, cat, dog, got ape, cat; for others begin a new one"
+        in printed(capsys)
+    )

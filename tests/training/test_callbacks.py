@@ -76,5 +76,8 @@ def test_images_that_are_not_finite_are_named():
     data = loaded_digits()
     data.std = [0.0]
     model = tiny(LRT())
-    with pytest.raises(TrainingStoppedError, match="step 1: the images are not finite"):
+    with pytest.raises(
+        TrainingStoppedError,
+        match=r"step 1: the images are not finite\..* look for nan or inf in your data: ",
+    ):
         fit(model, data, callbacks=[FiniteGuard()])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
@@ -176,3 +176,25 @@ def test_compile_changes_the_noise_and_nothing_else(tmp_path):
 def test_a_deterministic_network_has_nothing_to_compile():
     with pytest.warns(UserWarning, match="^compile has nothing to compile in a deterministic network"):
         tiny(compile=True)
+
+
+class TwoSets(LightningDataModule):
+    """Digits to train on, and the same few to validate on by two loaders."""
+
+    def __init__(self):
+        super().__init__()
+        self.digits = loaded_digits()
+
+    def train_dataloader(self):
+        return self.digits.train_dataloader()
+
+    def val_dataloader(self):
+        return [self.digits.val_dataloader(), self.digits.val_dataloader()]
+
+
+def test_the_images_of_several_validation_loaders_are_one_set():
+    models = [tiny(), tiny()]
+    fit(models[0], digits())
+    fit(models[1], TwoSets())
+    assert models[1].val_metrics.nll.count == 2 * models[0].val_metrics.nll.count
+    assert models[1].validation["val/accuracy"] == pytest.approx(models[0].validation["val/accuracy"])

@@ -208,3 +208,14 @@ def test_only_epsilons_beside_the_size_of_gradients_are_scaled():
         group = fit(tiny(BBB(), optimizer=optimizer)).optimizers[0].param_groups[0]
         default = optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["eps"]
         assert group["eps"] == (default / 400 if scaled else default)
+
+
+def test_optimisers_for_one_group_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"^optimizer must be one of torch's for several groups of parameters: LBFGS"):
+        Variational(optimizer=torch.optim.LBFGS)
+
+
+def test_schedules_that_end_before_the_run_are_refused_before_it():
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=2)
+    with pytest.raises(ValueError, match=r"^lr_schedule must last for the 5 epochs of the run, a step for each, got"):
+        fit(tiny(BBB(), lr_schedule=schedule), epochs=5)
