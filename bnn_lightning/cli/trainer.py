@@ -57,12 +57,24 @@ def check_profiler(trainer: Namespace) -> None:
 
 
 def check_callbacks(trainer: Namespace) -> None:
-    """Refuses Lightning's callbacks after which a checkpoint would not hold what was trained and measured."""
+    """Refuses Lightning's callbacks after which a checkpoint would not hold what was trained and measured.
+
+    And those that would watch a metric that nothing logs.
+    """
     given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
     for callback in (each for each in given if isinstance(each, Namespace)):
         for refused, reason in _REFUSED.items():
             if issubclass(class_of(callback), refused):
                 raise UsageError(f"--trainer.callbacks {refused.__name__} {reason}.")
+        monitor = (callback.get("init_args") or Namespace()).get("monitor")
+        only_lightnings = all(each.class_path.startswith("lightning.") for each in given if isinstance(each, Namespace))
+        if isinstance(monitor, str) and only_lightnings and "/" not in monitor and monitor != "lr":
+            # Each name that is logged has a stage in it, unless a callback of somebody's own logs another.
+            meant = monitor.replace("_", "/", 1) if monitor.startswith(("val_", "train_")) else "val/nll"
+            raise UsageError(
+                f"--trainer.callbacks.monitor must be the name of a metric, such as val/nll, val/accuracy or val/loss, "
+                f"got {monitor}; did you mean {meant}?"
+            )
 
 
 def has_progress_bar(settings: Namespace) -> bool:

@@ -93,3 +93,13 @@ def test_the_rate_that_was_found_trains_under_a_schedule_too():
     assert main([*FIT, *words, *finder]) == 0
     rates = read_checkpoint("checkpoints/run/version_0/last.ckpt")["lr_schedulers"][0]["base_lrs"]
     assert torch.tensor(rates).sub(1e-3).abs().min() > 1e-6  # 0.001 is the config's
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "loss"])
+def test_a_metric_that_nothing_logs_is_refused_before_training(monitor, capsys):
+    words = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", monitor]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 2
+    said = printed(capsys)
+    meant = "val/loss" if monitor == "val_loss" else "val/nll"
+    assert f"got {monitor}; did you mean {meant}?" in said
+    assert not Path("checkpoints").exists()
