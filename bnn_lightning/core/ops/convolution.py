@@ -66,17 +66,21 @@ class ConvOp:
         return table.view(*table.shape, *(1,) * self.dimensions)
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        layer = _LAYERS[self.dimensions - 1](
+        return self._layer(_LAYERS, weight, bias)
+
+    def _layer(self, kinds: Any, weight: Tensor, bias: Tensor | None, **settings: Any) -> nn.Module:
+        layer = kinds[self.dimensions - 1](
             self.in_channels,
             self.out_channels,
-            tuple(weight.shape[2:]),  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.dilation,  # type: ignore[arg-type]
-            self.groups,
-            bias is not None,
-            self.padding_mode,
+            tuple(weight.shape[2:]),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            bias=bias is not None,
+            padding_mode=self.padding_mode,
             device="meta",
+            **settings,
         )
         return with_values(layer, weight, bias)
 
@@ -122,19 +126,7 @@ class TransposedConvOp(ConvOp):
         return self._across_groups(values, self.in_channels)
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        layer = _TRANSPOSED_LAYERS[self.dimensions - 1](
-            self.in_channels,
-            self.out_channels,
-            tuple(weight.shape[2:]),  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.output_padding,  # type: ignore[arg-type]
-            self.groups,
-            bias is not None,
-            self.dilation,  # type: ignore[arg-type]
-            device="meta",
-        )
-        return with_values(layer, weight, bias)
+        return self._layer(_TRANSPOSED_LAYERS, weight, bias, output_padding=self.output_padding)
 
 
 def _settings(layer: Any) -> dict[str, Any]:
