@@ -10,6 +10,7 @@ import speed
 import uncertainty
 
 import results
+from bnn_lightning import sample_logits
 from bnn_lightning.cli.entry import verbs
 from bnn_lightning.studies.base import Study
 from tests.helpers import ROOT
@@ -34,6 +35,16 @@ def test_python_blocks_of_the_readme_run():
     accuracy = (names["probabilities"].argmax(-1) == names["labels"]).float().mean()
     assert accuracy > 0.5  # of 0.1 by chance, after one pass over 3,200 images
     assert names["logits"].shape == (2, 10)
+
+
+@pytest.mark.slow
+def test_the_plain_loop_of_ivon_learns():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "inference.md").read_text(), re.DOTALL)
+    names = {}
+    exec(compile(block, "inference.md", "exec"), names)
+    images, labels = next(iter(names["data"].test_dataloader()))
+    predicted = sample_logits(names["net"], images, 5).softmax(-1).mean(0).argmax(-1)
+    assert (predicted == labels).float().mean() > 0.5
 
 
 @pytest.mark.filterwarnings("ignore")
