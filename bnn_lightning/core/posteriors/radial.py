@@ -46,9 +46,8 @@ class Radial(WithPrior):
     def sample(self) -> Tensor:
         eps = standard_normal_like(self.mu)
         # The norm in float32: the squares of a million numbers sum to more than half precision can count.
-        length = standard_normal_like(self.mu.new_empty(())) / torch.linalg.vector_norm(
-            eps, dtype=at_least_float32(eps)
-        )
+        norm = torch.linalg.vector_norm(eps, dtype=at_least_float32(eps))
+        length = standard_normal_like(self.mu.new_empty(())) / norm
         return torch.addcmul(self.mu, softplus(self.rho), eps * length.to(eps.dtype))
 
     def log_alpha(self) -> Tensor:
@@ -56,15 +55,14 @@ class Radial(WithPrior):
 
     def kl(self) -> Tensor:
         """KL(posterior || prior) in nats: exact if the prior needs only means and variances, else from one draw."""
-        dtype = at_least_float32(self.mu)
-        n = self.mu.numel()
-        entropy = log_softplus(self.rho.to(dtype)).sum() + unit_radial_entropy(n)
+        dtype, n = at_least_float32(self.mu), self.mu.numel()
         if not self.prior.needs_only_moments:
+            entropy = log_softplus(self.rho.to(dtype)).sum() + unit_radial_entropy(n)
             return -(entropy + self.prior.log_prob(self.sample().to(dtype)).sum())
+        # That of the Gaussian with the same moments, and the difference of the two entropies, in which sigma cancels.
         log_std = self._log_std()
-        gaussian_entropy = log_std.sum() + 0.5 * n * math.log(2 * math.pi * math.e)
         kl_of_gaussian = self.prior.kl(self.mu.to(dtype), log_std.exp(), log_std)
-        return kl_of_gaussian + gaussian_entropy - entropy
+        return kl_of_gaussian + 0.5 * n * math.log(2 * math.pi * math.e / n) - unit_radial_entropy(n)
 
     def _log_std(self) -> Tensor:
         """The logarithm of the standard deviation of each element."""

@@ -10,6 +10,7 @@ from torch import distributions, nn
 from bnn_lightning.compression.sparsity import weight_log_alphas
 from bnn_lightning.core.conversion import bayesianize, to_plain
 from bnn_lightning.core.methods import Rank1
+from bnn_lightning.core.posteriors import Point, Rank1Weight
 from bnn_lightning.core.posteriors.rank1 import RandomFactor
 from bnn_lightning.core.whole_network import kl, objective_of
 
@@ -71,6 +72,23 @@ def test_weights_of_one_output_share_a_factor_and_those_of_one_input_too():
     for block in (first, second):
         assert torch.linalg.svdvals(block)[1] < 1e-12
     assert torch.linalg.svdvals(ratio[:, :, 0, 0])[1] > 1e-3
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.LSTM(5, 4), lambda: nn.Embedding(7, 3), lambda: nn.MultiheadAttention(4, 2)]
+)
+def test_layers_of_other_kinds_have_factors_along_their_inputs_and_outputs(make):
+    layer = bayesianize(make().to(F64), Rank1(scale_init=0.5))
+    for name in layer.names:
+        weight = layer.tensors().get(name)
+        if isinstance(weight, Rank1Weight):
+            singular = torch.linalg.svdvals(weight.sample() / weight.mu)
+            assert singular[0] > 1
+            assert singular[1] < 1e-12
+            assert {len(weight.outputs.rho), len(weight.inputs.rho)} == set(weight.mu.shape)
+        elif weight is not None:
+            assert "bias" in name
+            assert isinstance(weight, Point)
 
 
 def test_examples_have_draws_of_their_own_that_are_those_of_weights():
