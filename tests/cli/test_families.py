@@ -15,7 +15,7 @@ pytestmark = ON_THE_COMMAND_LINE
 TWO_STEPS = ["--model.network", "LeNet", "--data", "MNIST5k", "--data.train_subset", "600", "--data.batch_size", "240"]
 WORDS = {
     "Gaussian": "BBB --model.method.posterior Gaussian",
-    "Radial": "BBB --model.method.posterior Radial --model.method.rho_init [3,0.1]",
+    "Radial": "BBB --model.method.posterior Radial",
     "Radial under Flipout": "Flipout --model.method.posterior Radial --model.method.prior Laplace",
     "LowRank": "LRT --model.method.posterior LowRank --model.method.posterior.rank 3",
     "Normal": "LRT --model.method.prior Normal --model.method.prior.sigma 0.2",

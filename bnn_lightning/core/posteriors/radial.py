@@ -20,8 +20,8 @@ class Radial(WithPrior):
     about 1, where independent noise has the square root of n, the number of elements. Elements are uncorrelated but not
     independent: LRT refuses them. Their law does not change when signs are flipped: Flipout takes them.
 
-    The standard deviation of an element is sigma / sqrt(n), since the squares of eps / |eps| sum to 1. To begin as wide
-    as a Gaussian, sigma must be sqrt(n) times as large.
+    The standard deviation of an element is sigma / sqrt(n), since the squares of eps / |eps| sum to 1: the same
+    rho_init is narrower here than under Gaussian, and narrower for large tensors than for small ones.
 
     Args:
         mu: initial means.
