@@ -11,7 +11,7 @@ from lightning.pytorch.profilers import Profiler
 from torch.optim import Optimizer
 
 from bnn_lightning.core.methods import Method
-from bnn_lightning.core.posteriors import Posterior
+from bnn_lightning.core.posteriors import WithPrior
 from bnn_lightning.core.priors import Prior
 from bnn_lightning.data import ImageData
 from bnn_lightning.deployment import ExportFormat
@@ -24,7 +24,7 @@ PARTS: dict[str, type] = {
     "model.network": Network,
     "model.method": Method,
     "model.method.prior": Prior,
-    "model.method.posterior": Posterior,
+    "model.method.posterior": WithPrior,  # the others are made by methods of their own
     "model.inference": Inference,
     "model.inference.kl_weight": KLWeight,
     "model.inference.lr_schedule": LRSchedule,

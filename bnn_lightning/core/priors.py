@@ -1,4 +1,4 @@
-"""Priors over weights: normal, scale mixture, and normal with a learnt scale."""
+"""Priors over weights: normal, with a scale by fan-in or learnt, scale mixture, Laplace, Student's t."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
+from bnn_lightning.core.kernels.quadrature import mean_log1p_square
 from bnn_lightning.core.ops.base import Op
 
 
@@ -22,14 +23,20 @@ class Prior(ABC):
     """
 
     has_closed_kl: ClassVar[bool] = False
-    """Whether :meth:`kl` is exact. Local reparameterisation, which draws no weights, refuses other priors."""
+    """Whether :meth:`kl` is computed without a draw. Local reparameterisation, which draws no weights, refuses other
+    priors."""
+
+    needs_only_moments: ClassVar[bool] = False
+    """Whether E[log p(w)] follows from means and variances alone, whatever the law of w, as for a normal density.
+    Posteriors that are not Gaussian then have an exact KL too."""
 
     def for_tensor(self, init: Tensor, op: Op | None = None) -> "Prior":
         """The prior of one tensor of a network: by default this prior; it may depend on values, shape or fan-in.
 
         Args:
-            init: the tensor's values before training; ``init[0].numel()`` is the fan-in of a weight.
-            op: the layer's arithmetic; None for a bias.
+            init: the tensor's values before training.
+            op: the layer's arithmetic; None for a bias. ``init.numel() // op.out_features`` is the fan-in of a weight,
+                the number of weights that are added up in one output.
         """
         return self
 
@@ -47,8 +54,7 @@ class Prior(ABC):
             sigma: its standard deviations, of the same shape.
             log_sigma: log(sigma), finite also where sigma underflows.
         """
-        entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-        return -(entropy + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
+        return -(_gaussian_entropy(log_sigma) + self.log_prob(torch.addcmul(mu, sigma, standard_normal_like(mu)))).sum()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Normal(Prior):
     """
 
     has_closed_kl = True
+    needs_only_moments = True
 
     mu: float = 0.0  # a tensor, where a posterior has made it its own; flags are numbers
     sigma: float = 0.1
@@ -78,6 +85,104 @@ class Normal(Prior):
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
         prior_mu, prior_sigma = (torch.as_tensor(x, dtype=mu.dtype, device=mu.device) for x in (self.mu, self.sigma))
         return gaussian_kl(mu, sigma, prior_mu, prior_sigma, log_sigma).sum()
+
+
+@dataclass(frozen=True)
+class FanIn(Prior):
+    """N(0, scale^2 / fan-in) for the weights of each layer, N(0, scale^2) for biases.
+
+    Under this prior the outputs of a layer are about as large in wide layers as in narrow ones (Neal 1996, "Bayesian
+    learning for neural networks", section 2.1). Each tensor has a :class:`Normal` prior. The weights of an Embedding,
+    one of which is added up in an output, count as those of a linear layer for words in one-hot code.
+
+    Args:
+        scale: standard deviation where one weight is added up.
+    """
+
+    has_closed_kl = True
+    needs_only_moments = True
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("scale", self.scale, "standard deviation such as 1")
+
+    def for_tensor(self, init: Tensor, op: Op | None = None) -> Normal:
+        fan_in = 1 if op is None else init.numel() // op.out_features
+        return Normal(0.0, self.scale / math.sqrt(fan_in))
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """Log p(w) of biases; that of weights is known to the prior :meth:`for_tensor`."""
+        return self.for_tensor(w).log_prob(w)
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        """The KL of biases; that of weights is known to the prior :meth:`for_tensor`."""
+        return self.for_tensor(mu).kl(mu, sigma, log_sigma)
+
+
+@dataclass(frozen=True)
+class Laplace(Prior):
+    """p(w) = exp(-|w| / scale) / (2 scale): most weights near 0, a few far away.
+
+    Args:
+        scale: mean of |w|; the standard deviation is sqrt(2) times as large.
+    """
+
+    has_closed_kl = True
+
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_positive("scale", self.scale, "mean of |w| such as 0.1")
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        return -w.abs() / self.scale - math.log(2 * self.scale)
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        """The KL in closed form, by E|w| = sqrt(2 / pi) sigma exp(-t^2) + mu erf(t) with t = mu / (sqrt(2) sigma)."""
+        # From |t| = 14 on, erf(t) is 1 and exp(-t^2) is 0 in every precision, and further out t would overflow.
+        divisor = torch.maximum(sigma, 0.05 * mu.detach().abs()).clamp_min(torch.finfo(sigma.dtype).tiny)
+        t = mu / (math.sqrt(2) * divisor)
+        mean_of_absolute = math.sqrt(2 / math.pi) * sigma * (-t.square()).exp() + mu * torch.erf(t)
+        return (mean_of_absolute / self.scale + math.log(2 * self.scale) - _gaussian_entropy(log_sigma)).sum()
+
+
+@dataclass(frozen=True)
+class StudentT(Prior):
+    """Student's t: p(w) is proportional to (1 + w^2 / (df scale^2))^(-(df + 1) / 2), with tails of a power law.
+
+    The KL is computed by Gauss-Hermite quadrature. Measured against numerical integration, its error is below 2e-5 nats
+    a weight where sigma is up to ``scale``, and below 3e-3 up to twice that, at df = 1; it falls with df (2e-8 and 1e-4
+    at df = 3).
+
+    Args:
+        df: degrees of freedom; 1 is a Cauchy density, and from about 30 on it is nearly normal.
+        scale: the width; the standard deviation is scale * sqrt(df / (df - 2)), if df is above 2.
+    """
+
+    has_closed_kl = True
+
+    df: float = 3.0
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_positive("df", self.df, "number of degrees of freedom such as 3")
+        _check_positive("scale", self.scale, "width such as 0.1")
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        return self._log_norm() - 0.5 * (self.df + 1) * (w / self._width()).square().log1p()
+
+    def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+        mean_log = mean_log1p_square(mu / self._width(), sigma / self._width())
+        return (0.5 * (self.df + 1) * mean_log - self._log_norm() - _gaussian_entropy(log_sigma)).sum()
+
+    def _width(self) -> float:
+        return self.scale * math.sqrt(self.df)
+
+    def _log_norm(self) -> float:
+        """Log p(0)."""
+        log_beta = math.lgamma(0.5 * (self.df + 1)) - math.lgamma(0.5 * self.df) - 0.5 * math.log(math.pi)
+        return log_beta - math.log(self._width())
 
 
 @dataclass(frozen=True)
@@ -125,6 +230,7 @@ class LearntScale(Prior):
     """
 
     has_closed_kl = True
+    needs_only_moments = True
 
     prior_mu: float = 0.0
 
@@ -137,3 +243,13 @@ class LearntScale(Prior):
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
         second_moment = (sigma.square() + (mu - self.prior_mu).square()).mean()
         return 0.5 * mu.numel() * second_moment.log() - log_sigma.sum()
+
+
+def _gaussian_entropy(log_sigma: Tensor) -> Tensor:
+    """The entropy of N(mu, sigma^2) of each element, in nats."""
+    return log_sigma + 0.5 * math.log(2 * math.pi * math.e)
+
+
+def _check_positive(name: str, value: float, what: str) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive {what}, got {value}.")

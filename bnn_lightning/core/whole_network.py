@@ -80,8 +80,7 @@ def kl(net: nn.Module) -> Tensor:
 def objective_of(net: nn.Module) -> Objective:
     """What nll + KL/N is for ``net``: the weakest claim among its methods, see :attr:`bnn_lightning.Method.objective`.
 
-    ``regularised`` if any method's KL is to an improper prior, else ``elbo`` if any method has a KL, else
-    ``likelihood``.
+    ``regularised`` if any method's is, else ``elbo`` if any method has a KL, else ``likelihood``.
     """
     objectives = [method.objective for method in methods_of(net)]
     return next((objective for objective in ("regularised", "elbo") if objective in objectives), "likelihood")

@@ -49,7 +49,8 @@ class PosteriorBoard(Callback):
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
             return
-        named = [(name, part) for name, part in random_tensors(pl_module.network) if not isinstance(part, Point)]  # type: ignore[arg-type]
+        tensors = random_tensors(pl_module.network)  # type: ignore[arg-type]
+        named = [(name, part) for name, part in tensors if part.has_variance and not isinstance(part, Point)]
         if not named:
             return
         with torch.no_grad():

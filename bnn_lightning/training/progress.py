@@ -100,7 +100,7 @@ class TrainingSummary:
             deterministic network and under dropout with a fixed rate.
         uninformed_nll: of a prediction that looks at no input.
         uninformed_score: likewise.
-        is_bound: whether elbo_per_n is a bound on log p(data); an improper prior gives none.
+        is_bound: whether elbo_per_n is a bound on log p(data), see :attr:`bnn_lightning.Method.objective`.
         sparsity: the share of weights that can be removed; None where the method removes none.
         departures: what made the loss another one than that of the training images, such as class weights; nll, score
             and elbo_per_n are without weights and smoothing, but of the images that were drawn.
@@ -142,7 +142,7 @@ class TrainingSummary:
             if not self.elbo_per_n >= -self.uninformed_nll:
                 caveats.append(NOT_CONVERGED)
             if not self.is_bound:
-                caveats.append("improper prior: elbo/N is no bound")
+                caveats.append("elbo/N is no bound")
         if self.is_not_learning:
             caveats.append("not learning")
         return caveats

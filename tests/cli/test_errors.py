@@ -21,7 +21,7 @@ MISTAKES = [
     ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'; --code FOLDER says where a module of your own is."),
     ("--model.network torch.nn.Lineer", "--model.network names torch.nn.Lineer, which cannot be imported: module 'torch.nn' has no attribute 'Lineer' (did you mean torch.nn.Linear?)."),
     ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', 'sigmoid', got tanh."),
-    ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Sparse, VariationalA, VariationalB, or the class path of your own."),
+    ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Rank1, Sparse, VariationalA, VariationalB, or the class path of your own."),
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
     ("--model.method.sigma 1", "--model.method.sigma is not a setting (did you mean --model.method.prior_sigma?); bnn fit --model.method.help NAME lists those of NAME."),

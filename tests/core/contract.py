@@ -1,5 +1,7 @@
 """The layer kinds and methods that are under contract, and the distribution of their outputs in closed form."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -13,11 +15,12 @@ from bnn_lightning.core.methods import (
     HierarchicalA,
     HierarchicalB,
     MCDropout,
+    Rank1,
     Sparse,
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
+from bnn_lightning.core.posteriors import FanIn, LearntScale, LowRank, Radial, ScaleMixture
 from bnn_lightning.core.whole_network import width_parameters
 
 F64 = torch.float64
@@ -43,16 +46,31 @@ CHANNELS = {"linear_flattened": 2}
 WIDE = (-1.0, 0.3)
 # Every method with every setting that changes where its noise enters, and what its draws are: one draw of the weights
 # for the batch ("weights") or for each example ("examples"), or noise for each output with what independent weights
-# would give it ("local"), for each element of the input ("inputs"), for each output as a whole ("outputs").
+# would give it ("local"), for each element of the input ("inputs"), for each channel of each example's input
+# ("channels"), for each channel of the input and the same for all examples ("columns"), for each output as a whole
+# ("outputs"), or a factor for each input and output channel of each example ("factors"; "heavy tails" if they have no
+# moments).
 METHODS = {
     "BBB": (BBB(rho_init=WIDE), "weights"),
     "BBB_mixture": (BBB(rho_init=WIDE, prior=ScaleMixture()), "weights"),
+    "BBB_radial": (BBB(rho_init=(1.0, 0.3), posterior=Radial), "weights"),
+    "BBB_low_rank": (BBB(rho_init=WIDE, posterior=LowRank), "weights"),
     "Flipout": (Flipout(rho_init=WIDE), "examples"),
+    "Flipout_radial": (Flipout(rho_init=(1.0, 0.3), posterior=Radial), "examples"),
+    "Flipout_low_rank": (Flipout(rho_init=WIDE, posterior=partial(LowRank, rank=1)), "examples"),
     "LRT": (LRT(rho_init=WIDE), "local"),
     "LRT_learnt_scale": (LRT(rho_init=WIDE, prior=LearntScale()), "local"),
+    "LRT_low_rank": (LRT(rho_init=WIDE, posterior=LowRank, prior=FanIn()), "local"),
     "MCDropout": (MCDropout(p=0.3), "inputs"),
+    "MCDropout_channel": (MCDropout(p=0.3, mask="channel"), "channels"),
+    "MCDropout_shared": (MCDropout(p=0.3, shared=True), "columns"),
+    "MCDropout_shared_channel": (MCDropout(p=0.3, mask="channel", shared=True), "columns"),
     "GaussianS": (GaussianS(p=0.3), "inputs"),
+    "GaussianS_channel": (GaussianS(p=0.3, mask="channel"), "channels"),
+    "GaussianS_shared": (GaussianS(p=0.3, shared=True), "columns"),
     "GaussianW": (GaussianW(p=0.3), "local"),
+    "Rank1": (Rank1(scale_init=0.5), "factors"),
+    "Rank1_cauchy": (Rank1(family="cauchy"), "heavy tails"),
     "VariationalA": (VariationalA(p=0.3), "inputs"),
     "VariationalA_channel": (VariationalA(p=0.3, alpha="channel", parametrisation="log_sigma"), "inputs"),
     "VariationalB": (VariationalB(p=0.3), "local"),
@@ -75,6 +93,9 @@ METHODS = {
     "Sparse_layer": (Sparse(p=0.3, alpha="layer"), "local"),
     "Sparse_on_outputs": (Sparse(p=0.3, noise_on="outputs"), "outputs"),
 }
+WITH_MOMENTS = [name for name, (_, draws) in METHODS.items() if draws != "heavy tails"]
+ON_WEIGHTS = ("weights", "examples", "local", "columns", "factors", "heavy tails")  # what draws of weights can give
+ONE_DRAW = ("weights", "columns")  # for the batch
 
 
 def build(name, case, dtype=torch.float32):
@@ -110,7 +131,12 @@ def covariance_of_the_outputs(name, plain, layer, x):
     }
 
     def spread(part):  # of a posterior, whatever it is parametrised by
+        if f"{part}.log_u" in values:
+            sums = values[f"{part}.log_u"].exp() @ values[f"{part}.log_v"].exp()
+            return sums.reshape(parameters[part].shape).detach()
         spreads = [f(values[key]) for end, f in sigmas.items() for key in (f"{part}.{end}",) if key in values]
+        if spreads and getattr(layer.method, "posterior", None) is Radial:
+            return spreads[0].detach() / spreads[0].numel() ** 0.5
         return spreads[0].detach() if spreads else None
 
     def jacobian(function, *inputs):
@@ -122,6 +148,20 @@ def covariance_of_the_outputs(name, plain, layer, x):
     if kind == "outputs":
         by_output = gate if isinstance(plain, nn.Linear) else gate.view(-1, *(1,) * (plain.weight.dim() - 2))
         return torch.diag((y * by_output).square().flatten())
+    if kind in ("channels", "columns"):
+
+        def scaled(factors):  # the inputs, times a number for each channel of each example
+            if isinstance(plain, nn.Linear):
+                factors = factors.repeat_interleave(x.shape[-1] // factors.shape[1], 1)
+                return x * factors.view(len(x), *(1,) * (x.dim() - 2), -1)
+            return x * factors.view(*factors.shape, *(1,) * (x.dim() - 2))
+
+        rows = len(x) if kind == "channels" else 1
+        ones = torch.ones(rows, len(gate), dtype=F64)
+        through = jacobian(lambda factors: plain(scaled(factors.expand(len(x), -1))), ones) * gate.repeat(rows)
+        return through @ through.T
+    if kind == "factors":
+        return covariance_of_factors(plain, layer, x, jacobian)
     if kind == "inputs":
         if isinstance(plain, nn.Linear):  # alphas of channels lie one after another in the features
             by_input = torch.cat([number.expand(x.shape[-1] // len(gate)) for number in gate])
@@ -145,6 +185,31 @@ def covariance_of_the_outputs(name, plain, layer, x):
         blocks = torch.block_diag(*[torch.ones(y[0].numel(), y[0].numel(), dtype=F64)] * len(y))
         return covariance * blocks
     return covariance
+
+
+def covariance_of_factors(plain, layer, x, jacobian):
+    """Of y = r (W x s) + b with independent r and s of mean 1, example by example."""
+    r, s = (factor.rho.detach().exp().log1p() for factor in (layer.weight.outputs, layer.weight.inputs))
+    without_bias = {"bias": torch.zeros_like(plain.bias)} if plain.bias is not None else {}
+
+    def linear(example):
+        return torch.func.functional_call(plain, without_bias, (example[None],))[0]
+
+    def per_channel(values, like):  # in the shape of an example's input or output
+        if isinstance(plain, nn.Linear):
+            return values.expand_as(like)
+        return values.view(-1, *(1,) * (like.dim() - 1)).expand_as(like)
+
+    blocks = []
+    for example in x:
+        y = linear(example).detach()
+        by_input = jacobian(lambda s, example=example: linear(example * per_channel(s, example)), torch.ones_like(s))
+        by_output = jacobian(lambda r, y=y: y * per_channel(r, y), torch.ones_like(r))
+        from_inputs = by_input * s @ (by_input * s).T
+        same_output = ((by_output != 0).to(F64) * r.square()) @ (by_output != 0).to(F64).T
+        y = y.flatten()
+        blocks.append(from_inputs + same_output * (from_inputs + y.outer(y)))
+    return torch.block_diag(*blocks)
 
 
 def assert_moments(draws, mean, covariance):

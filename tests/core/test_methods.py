@@ -11,9 +11,20 @@ from torch import nn
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import Method, Sparse
 from bnn_lightning.core.whole_network import kl, sampling
-from tests.core.contract import F64, LAYERS, METHODS, assert_moments, build, covariance_of_the_outputs
+from tests.core.contract import (
+    F64,
+    LAYERS,
+    METHODS,
+    ON_WEIGHTS,
+    ONE_DRAW,
+    WITH_MOMENTS,
+    assert_moments,
+    build,
+    covariance_of_the_outputs,
+)
 
 each_method = pytest.mark.parametrize("name", METHODS)
+each_method_with_moments = pytest.mark.parametrize("name", WITH_MOMENTS)
 each_layer = pytest.mark.parametrize("case", LAYERS)
 
 
@@ -39,7 +50,7 @@ def test_every_method_is_under_contract_with_every_word_that_it_takes():
 
 @pytest.mark.slow
 @each_layer
-@each_method
+@each_method_with_moments
 def test_mean_variance_and_covariance_of_the_outputs(name, case):
     # The definition of a method is the distribution of its outputs: means, variances, and what is correlated across
     # outputs, pixels and examples.
@@ -51,7 +62,7 @@ def test_mean_variance_and_covariance_of_the_outputs(name, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["linear_flattened", "conv2d_groups"])
-@each_method
+@each_method_with_moments
 def test_weight_draws_have_the_posteriors_mean_and_variance(name, case):
     _, layer, _ = build(name, case, F64)
     for posterior in (layer.weight, layer.bias):
@@ -72,7 +83,8 @@ def test_sampling_off_is_the_plain_layer_whatever_train_and_eval(name, case):
     with sampling(layer, False):
         assert torch.equal(layer(x), plain(x))
         assert torch.equal(layer.eval()(x), plain(x))
-    assert not torch.equal(layer(x), layer(x))  # eval() does not switch the noise off
+    first = layer(x)  # eval() does not switch the noise off; a mask of few channels may come twice
+    assert any(not torch.equal(layer(x), first) for _ in range(20))
 
 
 @each_layer
@@ -141,8 +153,8 @@ def test_lrt_noise_is_the_same_law_in_channels_last_memory():
 @each_method
 def test_what_methods_say_about_their_noise(name):
     method, draws = METHODS[name]
-    assert (method.noise_on == "weights") == (draws in ("weights", "examples", "local"))
-    assert method.examples_are_independent == (draws in ("local", "inputs", "outputs"))
+    assert (method.noise_on == "weights") == (draws in ON_WEIGHTS)
+    assert method.examples_are_independent == (draws not in (*ONE_DRAW, "examples"))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -150,7 +162,7 @@ def test_equal_rows_of_a_batch_are_equal_only_under_one_draw_of_the_weights(name
     # One draw of the weights for the batch gives equal rows equal outputs; every other kind of noise tells them apart.
     x = torch.randn(1, 4).repeat(8, 1)
     y = build(name, "linear")[1](x)
-    assert (y == y[0]).all().item() == (METHODS[name][1] == "weights")
+    assert (y == y[0]).all().item() == (METHODS[name][1] in ONE_DRAW)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off

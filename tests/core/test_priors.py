@@ -2,11 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
+from torch import distributions, nn
 from torch.distributions import Normal, kl_divergence
 
-from bnn_lightning.core.posteriors import Gaussian, LearntScale, ScaleMixture
+from bnn_lightning.core.conversion import bayesianize
+from bnn_lightning.core.kernels.quadrature import gauss_hermite, mean_log1p_square
+from bnn_lightning.core.methods import BBB, LRT
+from bnn_lightning.core.posteriors import FanIn, Gaussian, Laplace, LearntScale, ScaleMixture, StudentT
+from bnn_lightning.core.posteriors import Normal as NormalPrior
+from bnn_lightning.core.whole_network import kl, sigma_over_prior
 
 F64 = torch.float64
 
@@ -31,6 +39,115 @@ def test_scale_mixture_kl_is_unbiased():
     estimate = prior.kl(mu.expand(count), sigma.expand(count), sigma.log().expand(count)).item() / count
     spread = torch.trapezoid(log_q.exp() * log_p.square(), w) - torch.trapezoid(log_q.exp() * log_p, w).square()
     assert estimate == pytest.approx(exact, abs=5 * (spread.item() / count) ** 0.5)
+
+
+def kl_by_integration(mu, sigma, log_p):
+    """KL(N(mu, sigma^2) || p) by scipy's adaptive quadrature."""
+    q = stats.norm(mu, sigma)
+    low, high = mu - 14 * sigma, mu + 14 * sigma
+    return integrate.quad(
+        lambda w: q.pdf(w) * (q.logpdf(w) - log_p(w)), low, high, points=[mu, min(max(0, low), high)], limit=500
+    )[0]
+
+
+CASES = [(mu, sigma) for mu in (0.0, 0.03, -0.2, 2.0) for sigma in (1e-3, 0.05, 0.1, 0.2)]
+
+
+@pytest.mark.parametrize(("mu", "sigma"), CASES)
+def test_the_kl_to_a_laplace_prior_is_the_integral(mu, sigma):
+    expected = kl_by_integration(mu, sigma, stats.laplace(0, 0.1).logpdf)
+    got = Laplace(0.1).kl(*(torch.tensor(x, dtype=F64) for x in (mu, sigma, math.log(sigma))))
+    assert got.item() == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("df", "within", "error"), [(1.0, 0.1, 2e-5), (1.0, 0.2, 3e-3), (3.0, 0.1, 2e-8), (3.0, 0.2, 1e-4)]
+)
+def test_the_kl_to_students_t_is_the_integral_to_the_error_that_is_stated(df, within, error):
+    for mu, sigma in CASES:
+        if sigma <= within:
+            expected = kl_by_integration(mu, sigma, stats.t(df, 0, 0.1).logpdf)
+            got = StudentT(df, 0.1).kl(*(torch.tensor(x, dtype=F64) for x in (mu, sigma, math.log(sigma)))).item()
+            assert got == pytest.approx(expected, abs=error)
+
+
+def test_log_densities_are_those_of_torch():
+    w = torch.linspace(-3, 3, 101, dtype=F64)
+    torch.testing.assert_close(Laplace(0.4).log_prob(w), distributions.Laplace(0.0, 0.4).log_prob(w))
+    torch.testing.assert_close(StudentT(2.5, 0.4).log_prob(w), distributions.StudentT(2.5, 0.0, 0.4).log_prob(w))
+    torch.testing.assert_close(FanIn(0.4).log_prob(w), Normal(0.0, 0.4).log_prob(w))
+
+
+def test_quadrature_has_the_nodes_of_numpy_and_the_gradients_of_finite_differences():
+    nodes, weights = map(np.array, zip(*gauss_hermite(20), strict=True))
+    expected_nodes, expected_weights = np.polynomial.hermite_e.hermegauss(20)
+    np.testing.assert_allclose(nodes, expected_nodes, atol=1e-12)
+    np.testing.assert_allclose(weights, expected_weights / math.sqrt(2 * math.pi), rtol=1e-7, atol=1e-15)
+    mu, sigma = torch.randn(5, dtype=F64, requires_grad=True), torch.rand(5, dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(mean_log1p_square, (mu, sigma))
+    plain = sum(p * (mu + sigma * z).square().log1p() for z, p in gauss_hermite(32))
+    torch.testing.assert_close(mean_log1p_square(mu, sigma), plain, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("prior", [Laplace(), StudentT(), StudentT(df=1.0), FanIn()], ids=repr)
+@pytest.mark.parametrize("rho", [-200.0, -104.5, -16.0, 25.0, 89.0])
+def test_kls_and_their_gradients_are_finite_for_extreme_rho(prior, rho):
+    posterior = Gaussian(torch.tensor([0.0, 0.1, -1e-3, 5.0]), torch.full((4,), rho), prior)
+    posterior.kl().backward()
+    assert torch.isfinite(posterior.kl())
+    assert torch.isfinite(posterior.mu.grad).all()
+    assert torch.isfinite(posterior.rho.grad).all()
+
+
+@pytest.mark.parametrize("prior", [Laplace(0.3), StudentT(3.0, 0.3)], ids=repr)
+def test_gradients_of_the_kls_are_those_of_finite_differences(prior):
+    mu, sigma = torch.randn(5, dtype=F64, requires_grad=True), (0.01 + 0.3 * torch.rand(5, dtype=F64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda mu, sigma: prior.kl(mu, sigma, sigma.log()), (mu, sigma))
+
+
+def test_fan_in_is_what_one_output_adds_up():
+    layers = {
+        "linear": (nn.Linear(20, 3), 20),
+        "conv": (nn.Conv2d(4, 6, 5, groups=2), 2 * 25),
+        "transposed": (nn.ConvTranspose2d(4, 6, 3, groups=2), 2 * 9),
+        "lstm": (nn.LSTM(7, 2), 7),
+    }
+    for layer, fan_in in layers.values():
+        net = bayesianize(layer, BBB(prior=FanIn(0.5)))
+        name = "weight_ih_l0" if isinstance(layer, nn.LSTM) else "weight"
+        weight = getattr(net, name)
+        assert type(weight.prior) is NormalPrior
+        assert weight.prior.sigma.item() == pytest.approx(0.5 / fan_in**0.5)
+        assert getattr(net, name.replace("weight", "bias")).prior.sigma.item() == 0.5
+    net = bayesianize(layers["linear"][0], LRT(prior=FanIn(0.5), rho_init=(math.log(math.expm1(0.1)), 0.0)))
+    q = [Normal(net.weight.mu, 0.1), Normal(net.bias.mu, 0.1)]
+    expected = sum(
+        kl_divergence(each, Normal(0.0, scale)).sum() for each, scale in zip(q, (0.5 / 20**0.5, 0.5), strict=True)
+    )
+    torch.testing.assert_close(kl(net), expected, rtol=1e-5, atol=0)
+    assert sigma_over_prior(net) == pytest.approx((60 * 0.2 * 20**0.5 + 3 * 0.2) / 63, rel=1e-5)
+
+
+def test_the_outputs_of_wide_layers_are_as_large_as_those_of_narrow_ones_under_fan_in():
+    for width in (10, 1000):
+        prior = FanIn(2.0).for_tensor(torch.zeros(500, width), type("Op", (), {"out_features": 500}))
+        y = torch.randn(width).sign() @ (prior.sigma * torch.randn(width, 500))
+        assert y.std().item() == pytest.approx(2, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FanIn(0.0), "scale must be a positive standard deviation such as 1, got 0.0."),
+        (lambda: Laplace(-1.0), "scale must be a positive mean of |w| such as 0.1, got -1.0."),
+        (lambda: StudentT(df=0.0), "df must be a positive number of degrees of freedom such as 3, got 0.0."),
+        (lambda: StudentT(scale=math.nan), "scale must be a positive width such as 0.1, got nan."),
+    ],
+)
+def test_scales_and_degrees_of_freedom_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match="must be") as error:
+        make()
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(

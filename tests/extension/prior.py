@@ -1,34 +1,35 @@
-"""LaplacePrior: most weights near 0, a few far away; narrower where more inputs are added up."""
+"""SoftBox, a prior under which weights move freely within a width and hardly leave it; narrower for a larger fan-in."""
 
 import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from bnn_lightning import Op, Prior
 
 
 @dataclass(frozen=True)
-class LaplacePrior(Prior):
-    """p(w) = exp(-|w| / b) / (2 b) with b = scale / sqrt(fan-in) for a weight, and scale for a bias.
+class SoftBox(Prior):
+    """p(w) = exp(-(w / b)^4) / (2 b Gamma(5/4)) with b = width / sqrt(fan-in) for a weight, and width for a bias.
 
     Args:
-        scale: b where one input is added up.
+        width: b where one input is added up.
     """
 
     has_closed_kl = True
 
-    scale: float = 1.0
+    width: float = 1.0
 
-    def for_tensor(self, init: Tensor, op: Op | None = None) -> "LaplacePrior":
-        return self if op is None else replace(self, scale=self.scale / math.sqrt(init[0].numel()))
+    def for_tensor(self, init: Tensor, op: Op | None = None) -> "SoftBox":
+        return self if op is None else replace(self, width=self.width / math.sqrt(init.numel() / op.out_features))
 
     def log_prob(self, w: Tensor) -> Tensor:
-        return -w.abs() / self.scale - math.log(2 * self.scale)
+        return -((w / self.width) ** 4) - self._log_norm()
 
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        ratio = mu / (math.sqrt(2) * sigma)
-        mean_of_absolute = math.sqrt(2 / math.pi) * sigma * (-(ratio**2)).exp() + mu * torch.erf(ratio)
+        mean_of_fourth_power = mu**4 + 6 * mu**2 * sigma**2 + 3 * sigma**4
         entropy = log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-        return (mean_of_absolute / self.scale + math.log(2 * self.scale) - entropy).sum()
+        return (mean_of_fourth_power / self.width**4 + self._log_norm() - entropy).sum()
+
+    def _log_norm(self) -> float:
+        return math.log(2 * self.width) + math.lgamma(1.25)

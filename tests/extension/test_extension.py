@@ -15,7 +15,7 @@ from bnn_lightning.cli import main
 from tests.extension.likelihood import Poisson
 from tests.extension.network import ScaledNet
 from tests.extension.posterior import RankOneNoise
-from tests.extension.prior import LaplacePrior
+from tests.extension.prior import SoftBox
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -43,14 +43,14 @@ def test_a_method_network_layer_kind_and_data_module(capsys):
 
 
 def test_a_posterior_and_a_prior(capsys):
-    posterior, prior = f"{HERE}.posterior.RankOneNoise", f"{HERE}.prior.LaplacePrior"
+    posterior, prior = f"{HERE}.posterior.RankOneNoise", f"{HERE}.prior.SoftBox"
     results = fit_and_test(
         "--model.method", "BBB", "--model.method.posterior", posterior, "--model.method.posterior.scale", "0.02"
     )
     assert results["training"]["kl_per_n"] > 0
     record = torch.load("checkpoints/new/version_0/last.ckpt", weights_only=True)
     assert "network.conv1.weight.direction" in record["state_dict"]
-    words = ["--model.method", "LRT", "--model.method.prior", prior, "--model.method.prior.scale", "0.5"]
+    words = ["--model.method", "LRT", "--model.method.prior", prior, "--model.method.prior.width", "0.5"]
     assert main(["fit", *OWN, *words]) == 0
     capsys.readouterr()
     assert main(["fit", *OWN, "--model.method", "LRT", "--model.method.posterior", posterior]) == 2
@@ -105,7 +105,7 @@ def test_no_file_of_ours_had_to_know():
     names = {
         "DropConnect",
         "RankOneNoise",
-        "LaplacePrior",
+        "SoftBox",
         "AveragedSGD",
         "Poisson",
         "class Scale(",
@@ -140,7 +140,7 @@ def test_local_noise_and_flipped_signs_are_refused_for_a_correlated_posterior():
 
 def test_the_kl_of_the_prior_is_the_integral():
     torch.manual_seed(0)
-    prior = LaplacePrior(0.3)
+    prior = SoftBox(0.9)
     mu, sigma = torch.tensor([0.0, 0.4, -1.0], dtype=torch.float64), torch.tensor([0.1, 0.5, 0.2], dtype=torch.float64)
     w = torch.linspace(-8, 8, 400_001, dtype=torch.float64).unsqueeze(1)
     log_q = distributions.Normal(mu, sigma).log_prob(w)
@@ -149,9 +149,9 @@ def test_the_kl_of_the_prior_is_the_integral():
 
 
 def test_a_prior_may_depend_on_the_fan_in():
-    net = bayesianize(ScaledNet(), LRT(prior=LaplacePrior(1.0)))
-    assert net.conv2.weight.prior.scale == pytest.approx(1 / 72**0.5)
-    assert net.conv2.bias.prior.scale == 1.0
+    net = bayesianize(ScaledNet(), LRT(prior=SoftBox(1.0)))
+    assert net.conv2.weight.prior.width == pytest.approx(1 / 72**0.5)
+    assert net.conv2.bias.prior.width == 1.0
 
 
 def test_the_likelihood_sums_to_one_over_counts():

@@ -8,7 +8,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from torch import nn
 
+from bnn_lightning.core.conversion import bayesianize
+from bnn_lightning.core.methods import LRT
+from bnn_lightning.core.priors import FanIn, Laplace
+from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.reporting import figures
 
@@ -32,6 +37,17 @@ def test_a_figure_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
     with pytest.raises(UnwritableError, match=r"^figures/curve\.png cannot be written: No space left on device\.$"):
         draw()
     assert (path.read_bytes(), [file.name for file in path.parent.iterdir()]) == (old, ["curve.png"])
+
+
+def test_a_posterior_is_drawn_with_its_prior_where_that_is_one_normal_density():
+    for prior, is_drawn in ((None, True), (FanIn(), True), (Laplace(), False)):
+        net = bayesianize(nn.Sequential(nn.Linear(3, 2)), LRT(prior_mu=0.1, prior_sigma=0.2, prior=prior))
+        axis = figures.posterior_and_prior(random_tensors(net)).axes[0]
+        lines = {line.get_label(): line for line in axis.get_lines()}
+        assert ("prior" in lines) == is_drawn
+        if prior is None:
+            x, y = (torch.as_tensor(values) for values in lines["prior"].get_data())
+            torch.testing.assert_close(y, torch.distributions.Normal(0.1, 0.2).log_prob(x).exp())
 
 
 UNKNOWN = "\U000f0001"  # a letter for private use, which no font has

@@ -156,7 +156,7 @@ def test_an_improper_prior_and_sparsity_are_in_the_summary():
     model = tiny(Sparse())
     metrics = fit(model).callback_metrics
     assert model.summary.sparsity == pytest.approx(metrics["train/sparsity"].item())
-    assert "improper prior: elbo/N is no bound" in model.summary.caveats
+    assert "elbo/N is no bound" in model.summary.caveats
     assert tiny(LRT()).removes_weights is False
 
 

@@ -3,6 +3,7 @@
 from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout
 from bnn_lightning.core.methods.gaussian import BBB, LRT, Flipout, GaussianMethod
+from bnn_lightning.core.methods.rank1 import Rank1
 from bnn_lightning.core.methods.variational_dropout import (
     DropoutOnInputs,
     DropoutOnWeights,
@@ -26,6 +27,7 @@ __all__ = [
     "HierarchicalB",
     "MCDropout",
     "Method",
+    "Rank1",
     "Sparse",
     "VariationalA",
     "VariationalB",

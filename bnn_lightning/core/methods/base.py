@@ -16,19 +16,29 @@ class Method(ABC):
     works with every layer kind, every network and the command line.
     """
 
-    objective: ClassVar[Literal["elbo", "regularised", "likelihood"]] = "elbo"
-    """What nll + KL/N is. ``elbo``: the KL is to a proper prior, and nll + KL/N = -elbo/N bounds -log p(data) / N.
-    ``regularised``: the KL is to an improper prior, and nll + KL/N is a regularised loss, no bound. ``likelihood``: the
-    method has no KL."""
-
     removes_weights: ClassVar[bool] = False
     """Whether the KL drives the log alpha of unused weights past
     :data:`~bnn_lightning.core.posteriors.LOG_ALPHA_THRESHOLD`, so that they can be removed."""
 
-    noise_on: Literal["weights", "inputs", "outputs"] = "weights"
-    """Where the noise enters. ``weights``: the outputs are those of weights and biases drawn from their posteriors, or
-    have the moments that such weights give them. ``inputs`` or ``outputs``: the noise multiplies a layer's inputs or
-    outputs, and no draw of the weights has the same effect."""
+    @property
+    def objective(self) -> Literal["elbo", "regularised", "likelihood"]:
+        """What nll + KL/N is; a class attribute of most methods.
+
+        ``elbo``: the KL is to a proper prior, and nll + KL/N = -elbo/N bounds -log p(data) / N. ``regularised``: nll +
+        KL/N is a regularised loss, no bound, because the prior is improper or the expected nll infinite.
+        ``likelihood``: the method has no KL.
+        """
+        return "elbo"
+
+    @property
+    def noise_on(self) -> Literal["weights", "inputs", "outputs"]:
+        """Where the noise enters; a class attribute of most methods.
+
+        ``weights``: the outputs are those of weights and biases drawn from their posteriors, or have the moments that
+        such weights give them. ``inputs`` or ``outputs``: the noise multiplies a layer's inputs or outputs, and no draw
+        of the weights has the same effect.
+        """
+        return "weights"
 
     @property
     def examples_are_independent(self) -> bool:

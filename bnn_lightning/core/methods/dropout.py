@@ -6,12 +6,13 @@ mean 1 and variance alpha = p / (1 - p).
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.local_noise import with_noise
-from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import FixedAlpha, Multiplicative, Point, Posterior, identity
 from bnn_lightning.core.posteriors.moments import moments
@@ -30,6 +31,21 @@ def with_noisy_inputs(op: Op, x: Tensor, weight: Any, bias: Posterior | None) ->
     # The noise is computed in the dtype of alpha, also where the layer runs in half precision.
     z = weight.noise(op.over_inputs(weight.alpha()).expand_as(x))
     return op(x * z.to(x.dtype), weight.mean, None if bias is None else bias.mean)
+
+
+def channel_noise(op: Op, x: Tensor, weight: Any) -> Tensor:
+    """Noise z for each example and channel of ``x``, constant over space, in a shape that broadcasts to ``x``.
+
+    Args:
+        op: the layer's arithmetic.
+        x: the layer's input.
+        weight: a :class:`~bnn_lightning.Multiplicative` posterior with one alpha for each channel.
+    """
+    alpha, shape = weight.alpha(), op.example_shape(x)
+    # Behind a Flatten each channel has several features.
+    channel_of = op.over_inputs(torch.arange(len(alpha), device=x.device)).flatten()
+    examples = shape.numel() // len(channel_of)
+    return weight.noise(alpha.expand(examples, -1))[:, channel_of].view(shape)
 
 
 @dataclass(frozen=True)
@@ -61,26 +77,51 @@ class FixedDropout(Method, ABC):
 
 @dataclass(frozen=True)
 class _FixedDropoutOnInputs(FixedDropout, ABC):
-    """Noise on the inputs of each layer, independent for each element."""
+    """Noise on the inputs of each layer.
+
+    Args:
+        mask: what has noise of its own: each element, pixels included, or each channel, whose noise is the same at all
+            pixels of an image (Tompson et al. 2015, arXiv:1411.4280), also behind a Flatten.
+        shared: draw one mask for the whole batch instead of one for each example. It is that of a draw of the weights,
+            which drops whole columns of them: all weights of an input. Then weights can be drawn for test and predict,
+            the same for all images. Convolutions drop channels then under either ``mask``.
+    """
+
+    mask: Literal["element", "channel"] = "element"
+    shared: bool = False
 
     bernoulli: ClassVar[bool]
 
-    noise_on = "inputs"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_words(self)
+
+    @property
+    def noise_on(self) -> Literal["weights", "inputs"]:
+        return "weights" if self.shared else "inputs"
+
+    @property
+    def examples_are_independent(self) -> bool:
+        return not self.shared
 
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
-        alpha = self._alpha(init, op.in_features)
+        alpha = self._alpha(init, op.in_features if self.mask == "element" else op.in_channels)
         return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True, bernoulli=self.bernoulli)
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        return with_noisy_inputs(op, x, weight, bias)
+        if self.shared:
+            return op(x, weight.sample(), None if bias is None else bias.mean)
+        if self.mask == "element":
+            return with_noisy_inputs(op, x, weight, bias)
+        return op(x * channel_noise(op, x, weight).to(x.dtype), weight.mean, None if bias is None else bias.mean)
 
 
 @dataclass(frozen=True)
 class MCDropout(_FixedDropoutOnInputs):
     """Bernoulli dropout before each layer, also in prediction: y = op(x * z / (1 - p), theta), z ~ Bernoulli(1 - p).
 
-    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142). z is drawn independently
-    for each element of x, pixels included.
+    Srivastava et al. 2014; as approximate inference Gal & Ghahramani 2016 (arXiv:1506.02142), whose posterior over the
+    weights ``shared`` draws from.
     """
 
     bernoulli = True
@@ -88,7 +129,7 @@ class MCDropout(_FixedDropoutOnInputs):
 
 @dataclass(frozen=True)
 class GaussianS(_FixedDropoutOnInputs):
-    """Gaussian dropout on inputs: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1) for each element of x.
+    """Gaussian dropout on inputs: y = op(x * (1 + sqrt(alpha) eps), theta), eps ~ N(0, 1).
 
     Srivastava et al. 2014, section 10.
     """

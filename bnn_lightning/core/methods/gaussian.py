@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.local_noise import with_noise
-from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Gaussian, Posterior
@@ -158,10 +157,10 @@ class BBB(GaussianMethod):
 class Flipout(GaussianMethod):
     """Flipout: one draw of the weights for the batch, whose noise changes signs at random from example to example.
 
-    y_n = op(x_n, mu) + op(x_n * s_n, sigma * eps) * r_n + b_n with random signs s_n for each input channel and r_n for
-    each output channel, and biases b_n drawn for each example. Wen et al. 2018 (arXiv:1803.04386), eq. 4. Signs are
-    constant over an image, so each example's output is that of one weight draw, with the correlations across space that
-    BBB has. The noise of two examples is uncorrelated.
+    y_n = op(x_n, mu) + op(x_n * s_n, dw) * r_n + b + db * t_n with one draw mu + dw of the weight and b + db of the
+    bias, and random signs s_n for each input channel, r_n and t_n for each output channel. Wen et al. 2018
+    (arXiv:1803.04386), eq. 4. Signs are constant over an image, so each example's output is that of one weight draw,
+    with the correlations across space that BBB has. The noise of two examples is uncorrelated.
     """
 
     def check_posterior(self, posterior: Posterior) -> None:
@@ -172,15 +171,12 @@ class Flipout(GaussianMethod):
             )
 
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
-        mean = op(x, weight.mean, None)
+        mean = op(x, weight.mean, None if bias is None else bias.mean)
         perturbation = op(x * _random_signs(op, x), weight.sample() - weight.mean, None)
         y = torch.addcmul(mean, perturbation, _random_signs(op, perturbation))
         if bias is None:
             return y
-        shape = op.example_shape(y)
-        bias_mean = op.over_outputs(bias.mean).expand(shape)
-        bias_std = op.over_outputs(bias.variance.sqrt()).expand(shape)
-        return y + torch.addcmul(bias_mean, bias_std, standard_normal_like(bias_mean)).to(y.dtype)
+        return y + op.over_outputs(bias.sample() - bias.mean).to(y.dtype) * _random_signs(op, y)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from bnn_lightning.core.posteriors.divergences import (
     log_uniform_kl,
 )
 from bnn_lightning.core.posteriors.gaussian import Gaussian
+from bnn_lightning.core.posteriors.low_rank import LowRank
 from bnn_lightning.core.posteriors.multiplicative import (
     FixedAlpha,
     LearntAlpha,
@@ -22,7 +23,10 @@ from bnn_lightning.core.posteriors.multiplicative import (
     Parametrisation,
     identity,
 )
-from bnn_lightning.core.priors import LearntScale, Normal, Prior, ScaleMixture
+from bnn_lightning.core.posteriors.radial import Radial
+from bnn_lightning.core.posteriors.rank1 import Rank1Weight
+from bnn_lightning.core.posteriors.with_prior import WithPrior
+from bnn_lightning.core.priors import FanIn, Laplace, LearntScale, Normal, Prior, ScaleMixture, StudentT
 
 __all__ = [
     "HIERARCHICAL",
@@ -31,17 +35,24 @@ __all__ = [
     "LOG_UNIFORM",
     "Additive",
     "Divergence",
+    "FanIn",
     "FixedAlpha",
     "Gaussian",
+    "Laplace",
     "LearntAlpha",
     "LearntScale",
+    "LowRank",
     "Multiplicative",
     "Normal",
     "Parametrisation",
     "Point",
     "Posterior",
     "Prior",
+    "Radial",
+    "Rank1Weight",
     "ScaleMixture",
+    "StudentT",
+    "WithPrior",
     "hierarchical_kl",
     "identity",
     "kingma_kl",

@@ -46,6 +46,9 @@ class Posterior(nn.Module, ABC):
     """Whether ``sample() - mean`` keeps its distribution when the signs of any of its elements are flipped. Flipout
     requires it."""
 
+    has_variance: bool = True
+    """Whether the elements have a variance. Figures of widths leave out posteriors without one."""
+
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Refuses to be a tensor: a network that reads a layer's weight would be given no draw, or several."""
@@ -77,12 +80,16 @@ class Posterior(nn.Module, ABC):
     @property
     @abstractmethod
     def mean(self) -> Tensor:
-        """The mean of each element."""
+        """The mean of each element; its location, where the distribution has no mean."""
 
     @property
     @abstractmethod
     def variance(self) -> Tensor:
-        """The variance of each element, in a shape that broadcasts to the tensor's."""
+        """The variance of each element, in a shape that broadcasts to the tensor's.
+
+        Raises:
+            ValueError: when there is none, see :attr:`has_variance`.
+        """
 
     @abstractmethod
     def sample(self) -> Tensor:

@@ -1,8 +1,6 @@
 """Gaussian, the posterior with an independent normal distribution for each weight."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +9,15 @@ from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.gaussian_kl import GaussianKL
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.softplus import log_softplus, softplus, squared_softplus
-from bnn_lightning.core.posteriors.base import Posterior, shape_text
-from bnn_lightning.core.priors import Normal, Prior
+from bnn_lightning.core.posteriors.base import shape_text
+from bnn_lightning.core.posteriors.with_prior import WithPrior
+from bnn_lightning.core.priors import Prior
 
 
-class Gaussian(Posterior):
+class Gaussian(WithPrior):
     """q(w) = N(mu, sigma^2) for each element independently, with sigma = softplus(rho).
 
-    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters. Tensors of the prior are
-    buffers named ``prior_...``; mean and standard deviation of a normal prior become tensors, also if they are numbers.
+    Blundell et al. 2015 (arXiv:1505.05424), section 3.2. ``mu`` and ``rho`` are parameters.
 
     Args:
         mu: initial means.
@@ -28,35 +26,8 @@ class Gaussian(Posterior):
     """
 
     def __init__(self, mu: Tensor, rho: Tensor, prior: Prior):
-        super().__init__()
-        self.mu = nn.Parameter(mu)
+        super().__init__(mu, prior)
         self.rho = nn.Parameter(rho)
-        self._has_normal_prior = type(prior) is Normal
-        self._prior = prior
-        self._prior_tensors = []
-        for name in (field.name for field in fields(prior)):
-            value = getattr(prior, name)
-            if self._has_normal_prior:
-                value = torch.as_tensor(value, dtype=mu.dtype, device=mu.device)
-            if isinstance(value, Tensor):
-                self.register_buffer(f"prior_{name}", value)
-                self._prior_tensors.append(name)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # Earlier releases saved mean and sigma of a normal prior beside every other prior too.
-        for name in {"mu", "sigma"} - set(self._prior_tensors):
-            state_dict.pop(f"{prefix}prior_{name}", None)
-        # A tensor may have a prior for each element there, and one for all here: of a network that began from weights.
-        for name in self._prior_tensors:
-            saved = state_dict.get(f"{prefix}prior_{name}", self.get_buffer(f"prior_{name}"))
-            if saved.shape != self.get_buffer(f"prior_{name}").shape and saved.shape in ((), self.mu.shape):
-                self.register_buffer(f"prior_{name}", torch.empty_like(saved, device=self.mu.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    @property
-    def prior(self) -> Prior:
-        """The prior with the current tensors: on this module's device, and as its checkpoint has set them."""
-        return replace(self._prior, **{name: getattr(self, f"prior_{name}") for name in self._prior_tensors})
 
     @property
     def width_parameters(self) -> tuple[str, ...]:
@@ -66,10 +37,6 @@ class Gaussian(Posterior):
     def sigma(self) -> Tensor:
         """The standard deviation of each element."""
         return softplus(self.rho)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.mu
 
     @property
     def variance(self) -> Tensor:
@@ -105,8 +72,4 @@ class Gaussian(Posterior):
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def extra_repr(self) -> str:
-        prior = repr(self._prior)
-        if self._has_normal_prior:
-            sigma = self.get_buffer("prior_sigma")
-            prior = f"prior_sigma={sigma.item():.4g}" if sigma.numel() == 1 else "a prior for each element"
-        return f"{shape_text(self.mu)}, {prior}"
+        return f"{shape_text(self.mu)}, {self._prior_text()}"

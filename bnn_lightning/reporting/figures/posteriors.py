@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from bnn_lightning.core.priors import Normal
 from bnn_lightning.reporting.figures.labels import as_drawn
 
 
@@ -31,11 +32,11 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
             sample, 80, range=(-limit, limit), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw"
         )
         axis.hist(mean, 80, range=(-limit, limit), density=True, color="black", histtype="step", label="means")
-        prior_sigma = getattr(posterior, "prior_sigma", None)
-        if getattr(posterior, "prior", None) is None and prior_sigma is not None and posterior.prior_mu.numel() == 1:
+        prior = getattr(posterior, "prior", None)
+        if isinstance(prior, Normal) and torch.as_tensor(prior.mu).numel() == 1:
             x = torch.linspace(-limit, limit, 200)
-            prior = torch.distributions.Normal(float(posterior.prior_mu), float(prior_sigma))
-            axis.plot(x, prior.log_prob(x).exp(), color="#e08a3c", label="prior")
+            same_everywhere = Normal(float(prior.mu), float(prior.sigma))
+            axis.plot(x, same_everywhere.log_prob(x).exp(), color="#e08a3c", label="prior")
         axis.set_title(as_drawn(f"{name}: median sigma {sigma.median():.2g}"), fontsize=9)
         axis.set_yticks([])
     for axis in axes[len(weights) :]:

@@ -36,7 +36,7 @@ def test_the_references_dictionary_of_priors_is_understood():
         ({"prior_sigma": float("nan")}, "prior_sigma must be a positive standard deviation such as 0.1, got nan."),
         ({"prior_mu": float("inf")}, "prior_mu must be a finite number such as 0, got inf."),
         ({"rho_init": (1, -1)}, r"rho_init must be (mean, std) with std >= 0, such as (-5, 0.1), got (1, -1)."),
-        ({"mu_init": (1,)}, r"mu_init must be (mean, std) with std >= 0, such as (-5, 0.1), got (1,)."),
+        ({"mu_init": (1,)}, r"mu_init must be (mean, std) with std >= 0, such as (-5, 0.1), or he, got (1,)."),
     ],
 )
 def test_gaussian_settings_out_of_range_are_refused(settings, message):
