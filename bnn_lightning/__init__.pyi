@@ -16,6 +16,7 @@ from .core.kernels.noise import standard_normal_like as standard_normal_like
 from .core.layers import BayesianLayer as BayesianLayer
 from .core.methods import BBB as BBB
 from .core.methods import LRT as LRT
+from .core.methods import DrawnTogether as DrawnTogether
 from .core.methods import DropoutOnInputs as DropoutOnInputs
 from .core.methods import DropoutOnWeights as DropoutOnWeights
 from .core.methods import Flipout as Flipout
@@ -39,10 +40,13 @@ from .core.posteriors import Additive as Additive
 from .core.posteriors import Divergence as Divergence
 from .core.posteriors import FixedAlpha as FixedAlpha
 from .core.posteriors import Gaussian as Gaussian
+from .core.posteriors import Joint as Joint
+from .core.posteriors import JointPart as JointPart
 from .core.posteriors import LearntAlpha as LearntAlpha
 from .core.posteriors import Multiplicative as Multiplicative
 from .core.posteriors import Point as Point
 from .core.posteriors import Posterior as Posterior
+from .core.posteriors import sample_together as sample_together
 from .core.posteriors.moments import moments as moments
 from .core.priors import LearntScale as LearntScale
 from .core.priors import Normal as Normal
@@ -66,6 +70,7 @@ from .inference import Constant as Constant
 from .inference import Cosine as Cosine
 from .inference import Inference as Inference
 from .inference import KLWeight as KLWeight
+from .inference import Laplace as Laplace
 from .inference import LinearDecay as LinearDecay
 from .inference import LinearWarmup as LinearWarmup
 from .inference import LRSchedule as LRSchedule

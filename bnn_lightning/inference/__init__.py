@@ -1,7 +1,8 @@
-"""How a posterior is learnt: variational inference, schedules of the KL weight, schedules of the learning rate."""
+"""How a posterior is learnt: variational inference, Laplace; schedules of the KL weight and of the learning rate."""
 
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts
 from bnn_lightning.inference.kl_weights import Blundell, Constant, KLWeight, LinearWarmup, Soenderby, Standard
+from bnn_lightning.inference.laplace import Laplace
 from bnn_lightning.inference.learning_rates import Cosine, LinearDecay, LRSchedule, Plateau
 from bnn_lightning.inference.variational import Variational
 
@@ -12,6 +13,7 @@ __all__ = [
     "Inference",
     "KLWeight",
     "LRSchedule",
+    "Laplace",
     "LinearDecay",
     "LinearWarmup",
     "Plateau",

@@ -150,7 +150,7 @@ class BayesianModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         facts = training_facts(self.trainer, self.device)
         self.num_train = facts.num_train
-        self._trained_likelihood = self.likelihood.for_training(loss_weights(self.trainer, self.device))
+        self._trained_likelihood = self.likelihood.for_training(loss_weights(self.trainer.datamodule, self.device))  # type: ignore[attr-defined]
         optimizer = self.inference.make_optimizer(self.network, facts)
         scheduler: Any = self.inference.make_scheduler(optimizer, facts.epochs)
         self._rates = rates_of(optimizer)

@@ -3,6 +3,7 @@
 from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout
 from bnn_lightning.core.methods.gaussian import BBB, LRT, Flipout, GaussianMethod
+from bnn_lightning.core.methods.together import DrawnTogether
 from bnn_lightning.core.methods.variational_dropout import (
     DropoutOnInputs,
     DropoutOnWeights,
@@ -16,6 +17,7 @@ from bnn_lightning.core.methods.variational_dropout import (
 __all__ = [
     "BBB",
     "LRT",
+    "DrawnTogether",
     "DropoutOnInputs",
     "DropoutOnWeights",
     "Flipout",

@@ -15,6 +15,14 @@ from bnn_lightning.core.posteriors.divergences import (
     log_uniform_kl,
 )
 from bnn_lightning.core.posteriors.gaussian import Gaussian
+from bnn_lightning.core.posteriors.joint import (
+    FactorPart,
+    FixedWidth,
+    Joint,
+    JointPart,
+    KroneckerPart,
+    sample_together,
+)
 from bnn_lightning.core.posteriors.multiplicative import (
     FixedAlpha,
     LearntAlpha,
@@ -31,8 +39,13 @@ __all__ = [
     "LOG_UNIFORM",
     "Additive",
     "Divergence",
+    "FactorPart",
     "FixedAlpha",
+    "FixedWidth",
     "Gaussian",
+    "Joint",
+    "JointPart",
+    "KroneckerPart",
     "LearntAlpha",
     "LearntScale",
     "Multiplicative",
@@ -46,4 +59,5 @@ __all__ = [
     "identity",
     "kingma_kl",
     "log_uniform_kl",
+    "sample_together",
 ]
