@@ -102,6 +102,14 @@ class Inference(ABC):
         """Lightning's ``lr_scheduler`` config for a run of ``epochs``; None keeps the learning rates constant."""
         return None
 
+    def start(self, optimizer: Optimizer, steps: int) -> None:  # noqa: B027
+        """Called before the first step, also of a run that goes on, whose optimiser then has its state.
+
+        Args:
+            optimizer: of :meth:`make_optimizer`.
+            steps: optimiser steps of the whole run.
+        """
+
     @property
     def watches_validation(self) -> bool:
         """Whether the learning rate depends on validation metrics, so that a hold-out is required."""
@@ -155,6 +163,13 @@ def mean_weight_terms(net: nn.Module, x: Tensor, y: Tensor, likelihood: Likeliho
         outputs = checked_outputs(net, x).unsqueeze(0)
     nll = likelihood.nll(outputs, y)
     return Terms(nll, nll, torch.zeros_like(nll), 1.0, outputs)
+
+
+def sampled_outputs(net: nn.Module, x: Tensor, samples: int) -> Tensor:
+    """The outputs of ``samples`` forward passes, ``(samples, batch, outputs)``."""
+    # A network may change its inputs in place.
+    inputs = [x] if samples == 1 else [x.clone() for _ in range(samples)]
+    return torch.stack([checked_outputs(net, each) for each in inputs])
 
 
 def checked_outputs(net: nn.Module, x: Tensor) -> Tensor:

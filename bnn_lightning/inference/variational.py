@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from bnn_lightning.core.objective import variational_loss
 from bnn_lightning.core.whole_network import kl, objective_of, width_parameters
-from bnn_lightning.inference.base import Step, Terms, TrainingFacts, checked_outputs
+from bnn_lightning.inference.base import Step, Terms, TrainingFacts, sampled_outputs
 from bnn_lightning.inference.gradient_descent import GradientDescent, default_argument, divides_by_gradients
 from bnn_lightning.inference.kl_weights import KLWeight, kl_weight
 from bnn_lightning.likelihoods.base import Likelihood
@@ -84,9 +84,7 @@ class Variational(GradientDescent):
         return eps * num_train if self.loss_form == "total" else eps
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
-        # A network may change its inputs in place.
-        inputs = [x] if self.samples == 1 else [x.clone() for _ in range(self.samples)]
-        outputs = torch.stack([checked_outputs(net, each) for each in inputs])
+        outputs = sampled_outputs(net, x, self.samples)
         return self.terms(net, outputs, likelihood.nll(outputs, y), step)
 
     def terms(self, net: nn.Module, outputs: Tensor, nll: Tensor, step: Step) -> Terms:
