@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.compression.sparsity import compression_ratios, sparsity_by_layer
-from bnn_lightning.core.posteriors import Multiplicative, Point
+from bnn_lightning.core.posteriors import LowRank, Multiplicative, Point
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Categorical
@@ -26,6 +26,11 @@ def load_for_removal(session: Session) -> Any:
         isinstance(posterior, Point | Multiplicative) for _, posterior in random_tensors(model.network)
     ):
         raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
+    if any(isinstance(posterior, LowRank) for _, posterior in random_tensors(model.network)):
+        raise UsageError(
+            "--ckpt_path is of a network whose sigma says how far its weights have moved in training: those that stood "
+            "still, such as the weights of dead units, have the highest |mu| / sigma."
+        )
     if not isinstance(model.likelihood, Categorical):
         name = type(model.likelihood).__name__
         raise UsageError(f"--ckpt_path is of a network under {name}; what removing weights costs is known for classes.")

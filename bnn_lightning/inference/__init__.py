@@ -6,10 +6,12 @@ from bnn_lightning.inference.kl_weights import Blundell, Constant, KLWeight, Lin
 from bnn_lightning.inference.laplace import Laplace
 from bnn_lightning.inference.learning_rates import Cosine, LinearDecay, LRSchedule, Plateau
 from bnn_lightning.inference.natural_gradient import IVONOptimizer
+from bnn_lightning.inference.swag import SWAG
 from bnn_lightning.inference.variational import Variational
 
 __all__ = [
     "IVON",
+    "SWAG",
     "Blundell",
     "Constant",
     "Cosine",

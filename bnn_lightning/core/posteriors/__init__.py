@@ -23,6 +23,7 @@ from bnn_lightning.core.posteriors.joint import (
     KroneckerPart,
     sample_together,
 )
+from bnn_lightning.core.posteriors.low_rank import LowRank
 from bnn_lightning.core.posteriors.multiplicative import (
     FixedAlpha,
     LearntAlpha,
@@ -48,6 +49,7 @@ __all__ = [
     "KroneckerPart",
     "LearntAlpha",
     "LearntScale",
+    "LowRank",
     "Multiplicative",
     "Normal",
     "Parametrisation",
