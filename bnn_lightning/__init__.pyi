@@ -67,6 +67,7 @@ from .evaluation.sampler import Sampling as Sampling
 from .evaluation.sampler import sample_logits as sample_logits
 from .inference import IVON as IVON
 from .inference import SWAG as SWAG
+from .inference import VBLL as VBLL
 from .inference import Blundell as Blundell
 from .inference import Constant as Constant
 from .inference import Cosine as Cosine

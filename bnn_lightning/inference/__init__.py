@@ -8,10 +8,12 @@ from bnn_lightning.inference.learning_rates import Cosine, LinearDecay, LRSchedu
 from bnn_lightning.inference.natural_gradient import IVONOptimizer
 from bnn_lightning.inference.swag import SWAG
 from bnn_lightning.inference.variational import Variational
+from bnn_lightning.inference.vbll import VBLL
 
 __all__ = [
     "IVON",
     "SWAG",
+    "VBLL",
     "Blundell",
     "Constant",
     "Cosine",

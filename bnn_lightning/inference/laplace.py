@@ -135,8 +135,8 @@ class Laplace(GradientDescent):
 def log_occam_factor(eigenvalues: Tensor, squared_norm: float, precision: float) -> float:
     """The log marginal likelihood minus the log likelihood at the mode, in nats, by Laplace's approximation.
 
-    1/2 sum_i log(delta / (lambda_i + delta)) - delta |w|^2 / 2. MacKay 1992 ("A practical Bayesian framework for
-    backpropagation networks"), eq. 17.
+    1/2 sum_i log(delta / (lambda_i + delta)) - delta |w|^2 / 2. MacKay 1992, "A practical Bayesian framework for
+    backpropagation networks".
 
     Args:
         eigenvalues: lambda, of the GGN.

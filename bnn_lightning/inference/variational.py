@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Variational(GradientDescent):
         samples: noise samples in each training step.
     """
 
-    fixed_in_a_run = ("lr", "optimizer", "rho_lr_factor")
+    fixed_in_a_run: ClassVar[tuple[str, ...]] = ("lr", "optimizer", "rho_lr_factor")
 
     rho_lr_factor: float = 1.0
     kl_weight: float | KLWeight = 1.0

@@ -51,7 +51,7 @@ def test_configs_cover_networks_and_methods():
     }
     names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
     names |= {"basecnn_deterministic", "batchnormmlp_deterministic"}
-    names |= {f"lenet_{inference}" for inference in ("ivon", "laplace", "swag")}
+    names |= {f"lenet_{inference}" for inference in ("ivon", "laplace", "swag", "vbll")}
     names |= {
         f"{net}_{method}"
         for net in ("resnet18", "resnet20", "vittiny", "wideresnet")
