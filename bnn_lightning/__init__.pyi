@@ -71,6 +71,7 @@ from .inference import VBLL as VBLL
 from .inference import Blundell as Blundell
 from .inference import Constant as Constant
 from .inference import Cosine as Cosine
+from .inference import GradientDescent as GradientDescent
 from .inference import Inference as Inference
 from .inference import IVONOptimizer as IVONOptimizer
 from .inference import KLWeight as KLWeight

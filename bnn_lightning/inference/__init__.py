@@ -1,6 +1,7 @@
 """How a posterior is learnt: variational inference, Laplace; schedules of the KL weight and of the learning rate."""
 
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts
+from bnn_lightning.inference.gradient_descent import GradientDescent
 from bnn_lightning.inference.ivon import IVON
 from bnn_lightning.inference.kl_weights import Blundell, Constant, KLWeight, LinearWarmup, Soenderby, Standard
 from bnn_lightning.inference.laplace import Laplace
@@ -17,6 +18,7 @@ __all__ = [
     "Blundell",
     "Constant",
     "Cosine",
+    "GradientDescent",
     "IVONOptimizer",
     "Inference",
     "KLWeight",

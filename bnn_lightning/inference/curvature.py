@@ -97,14 +97,11 @@ class Full(Curvature):
 
     def add_slice(self, features: Tensor, hessian: Tensor) -> None:
         for row in range(self.outputs):
-            for column in range(row + 1):
-                block = features.T @ (features * hessian[:, row, column, None])
-                self.ggn[row, :, column] += block
-                if row != column:
-                    self.ggn[column, :, row] += block
+            for column in range(row + 1):  # eigenvalues are found from the lower triangle alone
+                self.ggn[row, :, column] += features.T @ (features * hessian[:, row, column, None])
 
     def eigenvalues(self) -> Tensor:
-        values, self.vectors = torch.linalg.eigh(self.ggn.flatten(0, 1).flatten(1))
+        values, self.vectors = torch.linalg.eigh(self.ggn.flatten(0, 1).flatten(1), UPLO="L")
         self.values = values.clamp_min(0)
         return self.values
 

@@ -128,6 +128,8 @@ class Laplace(GradientDescent):
 
     def findings(self, net: nn.Module) -> dict[str, float]:
         _, layer = random_layer(net)
+        if not layer.get_buffer("prior_precision"):  # a run that was stopped before its end
+            return {}
         names = ("log_marginal_likelihood", "prior_precision")
         return {name.replace("_", " "): layer.get_buffer(name).item() for name in names}
 

@@ -47,7 +47,7 @@ class JointPart(Posterior):
         """The draw of this tensor that belongs to the shared ``noise``; it may have further noise of its own."""
 
     def sample(self) -> Tensor:
-        return self.given(self.noise())
+        return sample_together([self])[0]
 
     def kl(self) -> Tensor:
         """The share of the joint's KL in nats: the shares of all parts sum to it. 0 where the KL is not minimised."""
@@ -65,9 +65,10 @@ def sample_together(posteriors: Iterable[Posterior]) -> list[Tensor]:
         if not isinstance(posterior, JointPart):
             draws.append(posterior.sample())
             continue
-        if posterior.joint not in shared:
-            shared[posterior.joint] = posterior.noise()
-        draws.append(posterior.given(shared[posterior.joint]))
+        with torch.autocast(posterior.device.type, enabled=False):  # products of noise, of which rounding is seen
+            if posterior.joint not in shared:
+                shared[posterior.joint] = posterior.noise()
+            draws.append(posterior.given(shared[posterior.joint]))
     return draws
 
 
