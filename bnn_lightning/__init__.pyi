@@ -16,6 +16,7 @@ from .core.kernels.noise import standard_normal_like as standard_normal_like
 from .core.layers import BayesianLayer as BayesianLayer
 from .core.methods import BBB as BBB
 from .core.methods import LRT as LRT
+from .core.methods import DrawnTogether as DrawnTogether
 from .core.methods import DropoutOnInputs as DropoutOnInputs
 from .core.methods import DropoutOnWeights as DropoutOnWeights
 from .core.methods import Flipout as Flipout
@@ -40,6 +41,8 @@ from .core.posteriors import Additive as Additive
 from .core.posteriors import Divergence as Divergence
 from .core.posteriors import FixedAlpha as FixedAlpha
 from .core.posteriors import Gaussian as Gaussian
+from .core.posteriors import Joint as Joint
+from .core.posteriors import JointPart as JointPart
 from .core.posteriors import LearntAlpha as LearntAlpha
 from .core.posteriors import LowRank as LowRank
 from .core.posteriors import Multiplicative as Multiplicative
@@ -48,9 +51,10 @@ from .core.posteriors import Posterior as Posterior
 from .core.posteriors import Radial as Radial
 from .core.posteriors import Rank1Weight as Rank1Weight
 from .core.posteriors import WithPrior as WithPrior
+from .core.posteriors import sample_together as sample_together
 from .core.posteriors.moments import moments as moments
 from .core.priors import FanIn as FanIn
-from .core.priors import Laplace as Laplace
+from .core.priors import LaplacePrior as LaplacePrior
 from .core.priors import LearntScale as LearntScale
 from .core.priors import Normal as Normal
 from .core.priors import Prior as Prior
@@ -70,12 +74,16 @@ from .evaluation.sampler import Sampler as Sampler
 from .evaluation.sampler import Sampling as Sampling
 from .evaluation.sampler import sample_logits as sample_logits
 from .inference import IVON as IVON
+from .inference import SWAG as SWAG
+from .inference import VBLL as VBLL
 from .inference import Blundell as Blundell
 from .inference import Constant as Constant
 from .inference import Cosine as Cosine
+from .inference import GradientDescent as GradientDescent
 from .inference import Inference as Inference
 from .inference import IVONOptimizer as IVONOptimizer
 from .inference import KLWeight as KLWeight
+from .inference import Laplace as Laplace
 from .inference import LinearDecay as LinearDecay
 from .inference import LinearWarmup as LinearWarmup
 from .inference import LRSchedule as LRSchedule

@@ -29,7 +29,7 @@ from bnn_lightning.cli.own_code import importable, own_classes, where_it_was
 from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import check_limit, check_precision, class_name, refuse_nulls
+from bnn_lightning.cli.settings import check_limit, check_precision, class_name, method_name, refuse_nulls
 from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
@@ -204,8 +204,8 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--trainer.devices must be 1 for {self.name}, got {config.trainer.devices}.")
             config.trainer.devices = 1
         if config.name is None:
-            parts = (config.model.network, config.model.method, config.data)
-            config.name = "_".join(map(class_name, parts)).lower()
+            parts = (class_name(config.model.network), method_name(config.model), class_name(config.data))
+            config.name = "_".join(parts).lower()
 
     def instantiate_classes(self) -> None:
         with user_errors(self.config):

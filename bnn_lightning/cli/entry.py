@@ -119,7 +119,7 @@ def help_page(programs: Mapping[str, str]) -> str:
     )
     return "\n".join(
         [
-            f"usage: bnn {{{','.join(names)}}} [options]",
+            "usage: bnn VERB [options]",
             "",
             textwrap.fill((bnn_lightning.__doc__ or "").partition("\n")[0], width),
             "",

@@ -31,7 +31,8 @@ def choose_folders(trains: bool, config: Namespace, model: BayesianModule, check
         return Run(root, name, 0)  # nothing is written, or the first process tells the others where
     if trains:
         # best, last, and the next one while it is being written, each with Adam's two moments.
-        needed = 3 * 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
+        numbers = 3 * sum(parameter.numel() for parameter in model.parameters())
+        needed = 3 * 4 * (numbers + sum(buffer.numel() for buffer in model.buffers()))
         try:
             require_space(root, needed)
         except UnwritableError as error:

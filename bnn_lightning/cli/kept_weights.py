@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.compression.sparsity import compression_ratios, sparsity_by_layer
+from bnn_lightning.core.posteriors import Multiplicative, PathGaussian, Point
+from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.reporting.results import sparsity
@@ -19,8 +21,16 @@ def load_for_removal(session: Session) -> Any:
     model, data = session.model, session.datamodule
     if model.members > 1:
         raise UsageError("--ckpt_path is of an ensemble; name the checkpoint of one of its networks.")
-    if model.objective == "likelihood":
+    # Of those without a KL, dropout at a fixed rate has one ratio for all.
+    if model.objective == "likelihood" and all(
+        isinstance(posterior, Point | Multiplicative) for _, posterior in random_tensors(model.network)
+    ):
         raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
+    if any(isinstance(posterior, PathGaussian) for _, posterior in random_tensors(model.network)):
+        raise UsageError(
+            "--ckpt_path is of a network whose sigma says how far its weights have moved in training: those that stood "
+            "still, such as the weights of dead units, have the highest |mu| / sigma."
+        )
     if not isinstance(model.likelihood, Categorical):
         name = type(model.likelihood).__name__
         raise UsageError(f"--ckpt_path is of a network under {name}; what removing weights costs is known for classes.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import class_name
+from bnn_lightning.cli.settings import class_name, method_name
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.evaluation.sampler import Draws, pooled_samples
 from bnn_lightning.files import relative_to_cwd
@@ -28,7 +28,8 @@ def evaluation_results(
     config, data = session.config.model, session.data_description
     source = Source(
         checkpoint=relative_to_cwd(session.checkpoint.path),
-        **{name: class_name(config[name]) for name in ("network", "method", "inference", "likelihood")},
+        **{name: class_name(config[name]) for name in ("network", "inference", "likelihood")},
+        method=method_name(config),
         data=data["name"],
         images=images,
         draws=draws,
@@ -37,6 +38,12 @@ def evaluation_results(
         notes=data["notes"],
     )
     return evaluation(source, predictions, session.model.summary)
+
+
+def findings_text(findings: Mapping[str, float]) -> str:
+    """What an inference has found out, see :meth:`bnn_lightning.Inference.findings`, in a line."""
+    line = "; ".join(f"{name} {value:,.6g}" for name, value in findings.items())
+    return line[:1].upper() + line[1:]
 
 
 @contextmanager

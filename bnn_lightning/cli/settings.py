@@ -20,6 +20,12 @@ def class_name(part: Namespace | None) -> str:
     return part.class_path.rpartition(".")[2] if part else "deterministic"
 
 
+def method_name(model: Namespace) -> str:
+    """What the weights of a model are random by: its method, or an inference that brings its own; or deterministic."""
+    brings_method = getattr(class_of(model.inference), "brings_method", False)
+    return class_name(model.inference if model.method is None and brings_method else model.method)
+
+
 def refuse_nulls(settings: Namespace, owner: Any, where: str) -> None:
     """Refuses null, which jsonargparse takes for anything, for arguments of ``owner`` that cannot be None."""
     try:
@@ -61,4 +67,9 @@ def check_precision(trainer: Namespace, model: Namespace) -> None:
         raise UsageError(
             f"--trainer.precision {precision} is too coarse for rho: at -5 its next number is 0.004 or more away, and "
             "Adam moves it by 0.001 a step; bf16-mixed keeps parameters in float32."
+        )
+    if getattr(class_of(model.inference), "brings_method", False) and precision in ("16-true", "bf16-true"):
+        raise UsageError(
+            f"--trainer.precision {precision} is too coarse for the posterior of {class_name(model.inference)}; "
+            "bf16-mixed keeps it in float32."
         )

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of
-from bnn_lightning.core.posteriors import Posterior
+from bnn_lightning.core.posteriors import Posterior, sample_together
 
 # The axes of inputs and of outputs in the weights of each kind.
 _AXES: dict[type, tuple[int, int]] = {
@@ -127,8 +127,9 @@ class DrawnLayer(RandomLayer):
         return layer
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        tensors = self.tensors().items()
-        values = {name: posterior.sample() if self.sampling else posterior.mean for name, posterior in tensors}
+        tensors = self.tensors()
+        drawn = sample_together(tensors.values()) if self.sampling else [part.mean for part in tensors.values()]
+        values = dict(zip(tensors, drawn, strict=True))
         layer = self._skeleton[0].train(self.training)
         return functional_call(layer, values | dict(self.named_buffers(recurse=False)), args, kwargs)
 

@@ -121,7 +121,7 @@ class FanIn(Prior):
 
 
 @dataclass(frozen=True)
-class Laplace(Prior):
+class LaplacePrior(Prior):
     """p(w) = exp(-|w| / scale) / (2 scale): most weights near 0, a few far away.
 
     Args:

@@ -1,10 +1,14 @@
-"""Refuses networks that run one batch-norm module at two places."""
+"""Running statistics of batch norm: networks that run one module at two places, and statistics computed anew."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from bnn_lightning.core.layers import RandomLayer
+from bnn_lightning.core.whole_network import evaluating
 
 
 def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
@@ -46,3 +50,51 @@ def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
         if getattr(module, "running_mean", None) is not None:
             handles.append(module.register_forward_pre_hook(check_first_run(name)))
     return handles
+
+
+@torch.no_grad()
+def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Sets the running statistics of batch norm to the means over ``batches`` of mean and variance of its inputs.
+
+    Layers are as in eval mode, but those whose statistics are computed, which normalise by those of the batch, as in
+    training. Batch norms that are in eval mode, such as frozen ones, keep theirs. In a run of several processes the
+    means are over the batches of all.
+
+    Args:
+        net: the network.
+        batches: inputs and labels.
+    """
+    norms: list[Any] = [each for each in net.modules() if each.training and _is_batch_norm_with_statistics(each)]
+    if not norms:
+        return
+    sums = {norm: torch.zeros(2, len(norm.running_mean), dtype=torch.float64) for norm in norms}
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        by_channel = inputs[0].transpose(0, 1).flatten(1).float()
+        sums[norm] += torch.stack([by_channel.mean(1), by_channel.var(1)]).cpu()
+
+    handles = [norm.register_forward_pre_hook(add) for norm in norms]
+    count = torch.zeros((), dtype=torch.float64)
+    try:
+        with evaluating(net):
+            for norm in norms:
+                norm.train()
+            for x, _ in batches:
+                net(x)
+                count += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, total in sums.items():
+        means = torch.cat([total.flatten(), count[None]]).to(norm.running_mean.device, norm.running_mean.dtype)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(means)
+        mean, variance = (means[:-1] / means[-1]).view(2, -1)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+
+def _is_batch_norm_with_statistics(module: nn.Module) -> bool:
+    """Whether it is one, random or not. Instance norm has other statistics: of each image by itself."""
+    kind = module.kind if isinstance(module, RandomLayer) else type(module).__name__
+    return "BatchNorm" in kind and getattr(module, "running_mean", None) is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods.base import Method
-from bnn_lightning.core.posteriors import Gaussian, Point, Posterior
+from bnn_lightning.core.posteriors import Gaussian, Point, Posterior, sample_together
 from bnn_lightning.core.priors import Normal
 
 Objective = Literal["elbo", "regularised", "likelihood"]
@@ -45,9 +45,12 @@ def draw(net: nn.Module) -> dict[str, Tensor]:
     """One joint sample of all random tensors of ``net`` by name, differentiable in the posterior's parameters.
 
     ``torch.func.functional_call(to_plain(net), draw(net), (x,))`` is the network at these weights. Tensors are drawn
-    independently of each other.
+    independently of each other, unless they are parts of a joint posterior (:class:`JointPart`): each joint is drawn
+    once. A forward pass goes from layer to layer, and draws together what is in one layer: where a joint has parts in
+    several layers, only this function draws it.
     """
-    return {name: posterior.sample() for name, posterior in random_tensors(net)}
+    tensors = dict(random_tensors(net))
+    return dict(zip(tensors, sample_together(tensors.values()), strict=True))
 
 
 def width_parameters(net: nn.Module) -> list[nn.Parameter]:
@@ -118,6 +121,18 @@ def sampling(net: nn.Module, enabled: bool) -> Iterator[nn.Module]:
             layer.sampling = mode
 
 
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+    """Inside the ``with``, ``net`` is in eval mode; on exit each module returns to its previous mode."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield net
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @dataclass(frozen=True)
 class LayerDescription:
     """A layer that has parameters.
@@ -160,7 +175,8 @@ class Description:
             (
                 layer.name,
                 layer.kind,
-                "-" if layer.method is None else type(layer.method).__name__,
+                # Methods that no command line names, for an inference brings them, begin with an underscore.
+                "-" if layer.method is None else type(layer.method).__name__.removeprefix("_"),
                 f"{layer.random:,}",
                 f"{layer.deterministic:,}",
             )

@@ -15,11 +15,13 @@ from torch.func import functional_call, vmap
 from bnn_lightning.core.conversion import children_in_order, to_plain
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer, RandomLayer
-from bnn_lightning.core.whole_network import bayesian_layers, draw, methods_of, random_tensors, sampling
+from bnn_lightning.core.posteriors import JointPart
+from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, methods_of, random_tensors, sampling
 
 Draws = Literal["weights", "local", "mean"]
 """How a sample is drawn. ``weights``: one draw of all weights, the same for all images. ``local``: a forward pass as in
-training, in which each image may have noise of its own. ``mean``: the mean weights, without noise."""
+training, in which each image may have noise of its own; where tensors are correlated with each other, which a forward
+pass from layer to layer cannot draw, local draws are weight draws. ``mean``: the mean weights, without noise."""
 
 CHUNK = 256
 _MAX_CACHED_BYTES = 2**28  # of weight draws that are kept from batch to batch; if they need more, none are kept
@@ -139,7 +141,7 @@ class Sampler:
                 outputs += [self._weight_draws(member, chunk, features) for chunk in chunks]
                 continue
             net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
-            with _eval_mode(net), sampling(net, self.draws == "local"), noise:
+            with evaluating(net), sampling(net, self.draws == "local"), noise:
                 outputs += _local_draws(rest, shared(x.clone()), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
 
@@ -230,7 +232,8 @@ def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
 
     The default is weight draws where all noise is on weights, else local draws. Weight draws are the same function in
     every batch and cost half as much as local draws; measured with LeNets under LRT on MNIST, they detect
-    out-of-distribution images at least as well (docs/measurements.md).
+    out-of-distribution images at least as well (docs/measurements.md). Where tensors are parts of a joint posterior,
+    local draws are weight draws too.
 
     Raises:
         ValueError: when ``draws`` is unknown, or ``weights`` although a method's noise is on inputs or outputs.
@@ -243,6 +246,8 @@ def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
     refusing = sorted(type(method).__name__ for method in methods if method.noise_on != "weights")
     if draws == "weights" and refusing:
         raise ValueError(f"draws must be local or mean for {refusing[0]}, whose noise is not on weights, got weights.")
+    if draws == "local" and any(isinstance(posterior, JointPart) for _, posterior in random_tensors(net)):
+        return "weights"
     return draws or ("local" if refusing else "weights")
 
 
@@ -255,18 +260,6 @@ def sample_logits(
     modes and torch's generators are as before. For several batches use :class:`Sampler`, which keeps the weight draws.
     """
     return Sampler(net, samples, draws, seed, chunk)(x)
-
-
-@contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
-    """Inside the ``with``, ``net`` is in eval mode; afterwards each module is in its previous mode."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.whole_network import sampling
 from bnn_lightning.likelihoods.base import Likelihood
 
 
@@ -82,6 +83,9 @@ class Inference(ABC):
     fixed_in_a_run: ClassVar[tuple[str, ...]] = ("lr",)
     """Names of settings that are part of the optimiser's state: a resumed run cannot change them."""
 
+    brings_method: ClassVar[bool] = False
+    """Whether it says itself which tensors are random, and how: :meth:`prepare` then refuses a method."""
+
     def prepare(self, net: nn.Module, method: Method | None, only: str | list[str]) -> nn.Module:
         """The network to train, whose state_dict holds the posterior.
 
@@ -147,6 +151,18 @@ class Inference(ABC):
             batches: training images and labels on the network's device, one pass over the training data.
             likelihood: of the labels.
         """
+
+    def findings(self, net: nn.Module) -> dict[str, float]:
+        """What :meth:`after_fit` has found out, by name, such as a log marginal likelihood; by default nothing."""
+        return {}
+
+
+def mean_weight_terms(net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood) -> Terms:
+    """The terms of a step that trains the mean weights alone: the nll of a forward pass without noise, and no KL."""
+    with sampling(net, False):
+        outputs = checked_outputs(net, x).unsqueeze(0)
+    nll = likelihood.nll(outputs, y)
+    return Terms(nll, nll, torch.zeros_like(nll), 1.0, outputs)
 
 
 def sampled_outputs(net: nn.Module, x: Tensor, samples: int) -> Tensor:

@@ -1,29 +1,23 @@
 """Variational inference: maximises the ELBO by stochastic gradients, with any optimiser of torch."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adadelta, Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import Optimizer
 
 from bnn_lightning.core.objective import variational_loss
 from bnn_lightning.core.whole_network import kl, objective_of, width_parameters
-from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, sampled_outputs
+from bnn_lightning.inference.base import Step, Terms, TrainingFacts, sampled_outputs
+from bnn_lightning.inference.gradient_descent import GradientDescent, default_argument, divides_by_gradients
 from bnn_lightning.inference.kl_weights import KLWeight, kl_weight
-from bnn_lightning.inference.learning_rates import LRSchedule
 from bnn_lightning.likelihoods.base import Likelihood
-
-MakeOptimizer = Callable[[Iterable], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 
 @dataclass(frozen=True)
-class Variational(Inference):
+class Variational(GradientDescent):
     """Minimises nll + kl_weight * KL/N by an optimiser of torch, with one or several noise samples in each step.
 
     Gradients are those of the reparameterisation trick (Kingma & Welling 2014, arXiv:1312.6114), for weights Blundell
@@ -46,37 +40,24 @@ class Variational(Inference):
         samples: noise samples in each training step.
     """
 
-    fixed_in_a_run = ("lr", "optimizer", "rho_lr_factor")
+    fixed_in_a_run: ClassVar[tuple[str, ...]] = ("lr", "optimizer", "rho_lr_factor")
 
-    lr: float | None = None
-    optimizer: MakeOptimizer = Adam
-    lr_schedule: LRSchedule | MakeScheduler | None = None
     rho_lr_factor: float = 1.0
     kl_weight: float | KLWeight = 1.0
     loss_form: Literal["per_datum", "total"] = "per_datum"
     samples: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("lr", "rho_lr_factor"):
-            number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be a positive number, got {number}.")
+        super().__post_init__()
+        if not (math.isfinite(self.rho_lr_factor) and self.rho_lr_factor > 0):
+            raise ValueError(f"rho_lr_factor must be a positive number, got {self.rho_lr_factor}.")
         if self.samples < 1:
             raise ValueError(f"samples must be 1 or more, got {self.samples}.")
         if self.loss_form not in ("per_datum", "total"):
             raise ValueError(f"loss_form must be per_datum or total, got {self.loss_form!r}.")
         object.__setattr__(self, "kl_weight", kl_weight(self.kl_weight))
-        try:
-            optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
-            self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))]}])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"optimizer must be one of torch's for several groups of parameters: {error}") from error
-        optimizer_lr, default_lr = optimizer.defaults.get("lr"), _default_argument(optimizer, "lr")
-        if self.lr is None:
-            object.__setattr__(self, "lr", optimizer_lr)
-        elif optimizer_lr not in (default_lr, self.lr):
-            raise ValueError(f"lr must be one number for inference and optimizer, got {self.lr} and {optimizer_lr}.")
-        if self.loss_form == "total" and not _divides_by_gradients(optimizer):
+        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+        if self.loss_form == "total" and not divides_by_gradients(optimizer):
             raise ValueError(
                 f"loss_form must be per_datum with {type(optimizer).__name__}, whose steps are as long as gradients, "
                 "got total."
@@ -86,20 +67,12 @@ class Variational(Inference):
         widths = width_parameters(net)
         width_ids = {id(parameter) for parameter in widths}
         means = [parameter for parameter in net.parameters() if id(parameter) not in width_ids]
-        groups = [{"params": [each for each in parameters if each.requires_grad]} for parameters in (means, widths)]
-        if not any(group["params"] for group in groups):
-            raise ValueError("network must have parameters to train, got one whose parameters are all frozen.")
-        if not widths:
-            groups.pop()
-        optimizer = self.optimizer(groups)
-        for group, factor in zip(optimizer.param_groups, (1.0, self.rho_lr_factor), strict=False):
-            group["lr"] = self.lr * factor  # type: ignore[operator]  # __post_init__ has replaced None
-            if _divides_by_gradients(optimizer) and group["eps"] == _default_argument(optimizer, "eps"):
+        optimizer = self.optimizer_of([means, widths] if widths else [means], facts)
+        for group in optimizer.param_groups:
+            if divides_by_gradients(optimizer) and group["eps"] == default_argument(optimizer, "eps"):
                 group["eps"] = self._scaled_eps(group["eps"], objective_of(net) != "likelihood", facts.num_train)
-            can_fuse = facts.can_fuse and isinstance(optimizer, Adam | SGD)
-            if can_fuse and group["fused"] is None and group["foreach"] is None:
-                group["fused"] = True
         for group in optimizer.param_groups[1:]:
+            group["lr"] *= self.rho_lr_factor
             if "weight_decay" in group:
                 group["weight_decay"] = 0.0
         return optimizer
@@ -110,24 +83,13 @@ class Variational(Inference):
             return eps / num_train if self.loss_form == "per_datum" else eps
         return eps * num_train if self.loss_form == "total" else eps
 
-    def make_scheduler(self, optimizer: Optimizer, epochs: int) -> dict[str, Any] | None:
-        if self.lr_schedule is None:
-            return None
-        if isinstance(self.lr_schedule, LRSchedule):
-            return self.lr_schedule.scheduler(optimizer, epochs)
-        scheduler: Any = self.lr_schedule(optimizer)
-        _check_length(self.lr_schedule, epochs)
-        monitor = {"monitor": "val/nll"} if isinstance(scheduler, ReduceLROnPlateau) else {}
-        return {"scheduler": scheduler} | monitor
-
-    @property
-    def watches_validation(self) -> bool:
-        scheduler = self.make_scheduler(self.optimizer([nn.Parameter(torch.zeros(1))]), epochs=1)
-        return scheduler is not None and "monitor" in scheduler
-
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         outputs = sampled_outputs(net, x, self.samples)
-        nll, divergence = likelihood.nll(outputs, y), kl(net)
+        return self.terms(net, outputs, likelihood.nll(outputs, y), step)
+
+    def terms(self, net: nn.Module, outputs: Tensor, nll: Tensor, step: Step) -> Terms:
+        """The terms of a step whose outputs and nll are known: with the KL of ``net``, its weight, and the loss."""
+        divergence = kl(net)
         weight = self.kl_weight(step.epoch, step.step, step.steps, step.epochs)  # type: ignore[operator]
         loss = variational_loss(nll, divergence, step.num_train, weight)
         if self.loss_form == "total":
@@ -136,34 +98,3 @@ class Variational(Inference):
 
     def is_settled(self, epoch: int, epochs: int) -> bool:
         return super().is_settled(epoch, epochs) and self.kl_weight.settled(epoch, epochs)  # type: ignore[union-attr]
-
-
-def _check_length(schedule: MakeScheduler, epochs: int) -> None:
-    """Steps a schedule through a run of ``epochs``, for an optimiser of its own.
-
-    Raises:
-        ValueError: when it ends before the run.
-    """
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = schedule(optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau):
-        return
-    try:
-        for _ in range(epochs):
-            optimizer.step()
-            scheduler.step()
-    except ValueError as error:
-        raise ValueError(
-            f"lr_schedule must last for the {epochs} epochs of the run, a step for each, got one that does not: {error}"
-        ) from error
-
-
-def _divides_by_gradients(optimizer: Optimizer) -> bool:
-    """Whether its steps are gradients over their size plus epsilon, so that only epsilon knows how large they are."""
-    return isinstance(optimizer.defaults.get("eps"), float) and not isinstance(optimizer, Adadelta)
-
-
-def _default_argument(optimizer: Optimizer, name: str) -> Any:
-    """The default of an argument of the optimiser's class; None if it has no such argument."""
-    parameter = inspect.signature(type(optimizer)).parameters.get(name)
-    return None if parameter is None else parameter.default

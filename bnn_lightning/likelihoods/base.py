@@ -96,6 +96,23 @@ class Likelihood(ABC):
             raise ValueError(f"class_weights must be null with {type(self).__name__}, whose labels are no classes.")
         return self
 
+    def output_hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The Hessian of -log p(y | outputs) in the outputs of each example, ``(batch, outputs, outputs)``.
+
+        Positive semidefinite, or its expectation over y, which is. Laplace approximations need it.
+
+        Args:
+            outputs: of one forward pass, ``(batch, outputs)``.
+            y: labels.
+
+        Raises:
+            ValueError: by default, for it is not known.
+        """
+        raise ValueError(
+            f"likelihood must be one with an output_hessian, such as Categorical, for a Laplace approximation, got "
+            f"{type(self).__name__}."
+        )
+
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The mean over samples and examples of the score, each sample scored by itself: a scalar."""
         scores = [self.example_score(self.predictive(sample.unsqueeze(0)), y) for sample in outputs]

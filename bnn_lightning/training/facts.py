@@ -56,9 +56,9 @@ def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
         yield channels_last(x), y
 
 
-def loss_weights(trainer: Trainer, device: torch.device) -> Tensor | None:
+def loss_weights(datamodule: Any, device: torch.device) -> Tensor | None:
     """The weight of each class in the training loss, ``(classes,)``; None where the data module has none."""
-    weights = getattr(trainer.datamodule, "loss_weights", None)  # type: ignore[attr-defined]
+    weights = getattr(datamodule, "loss_weights", None)
     return None if weights is None else torch.tensor(weights, device=device)
 
 

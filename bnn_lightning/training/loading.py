@@ -233,12 +233,17 @@ def from_record(cls: type[Module], record: Record) -> Module:
     """
     if record.config is None:
         raise CheckpointError(f"{record.path} was saved from Python and holds no config; use load_from_checkpoint.")
+    module = module_of(cls, record.config)
+    load_record(module, record)
+    return module
+
+
+def module_of(cls: type[Module], config: dict[str, Any]) -> Module:
+    """The module of class ``cls`` that a config of ``bnn fit`` describes, untrained, on the CPU, in eval mode."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "model")
-    config = parsed_object(parser, {"model": copy.deepcopy(record.config["model"])}, "model.network")
-    module = parser.instantiate(config).model
-    load_record(module, record)
-    return module.eval()
+    parsed = parsed_object(parser, {"model": copy.deepcopy(config["model"])}, "model.network")
+    return parser.instantiate(parsed).model.eval()
 
 
 def load_record(module: LightningModule, record: Record) -> None:

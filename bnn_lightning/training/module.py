@@ -17,7 +17,7 @@ from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.methods import Method
 from bnn_lightning.core.objective import objective_values
 from bnn_lightning.core.running_statistics import forbid_shared_batch_norm
-from bnn_lightning.core.whole_network import bayesian_layers, kl, objective_of
+from bnn_lightning.core.whole_network import bayesian_layers, kl, objective_of, random_tensors
 from bnn_lightning.evaluation.collect import Collector, calibrations
 from bnn_lightning.evaluation.metrics import ValidationMetrics
 from bnn_lightning.evaluation.sampler import Draws, Sampler, Sampling, draws_of, pooled_samples
@@ -112,6 +112,12 @@ class BayesianModule(LightningModule):
         self.evaluation: Evaluation | None = None
         """Of the last test."""
         self.val_metrics = ValidationMetrics(likelihood)
+        # They are large, and equal in all processes: none has to send its own at each step.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"network.{name}.{buffer}"
+            for name, posterior in random_tensors(self.network)
+            for buffer, _ in posterior.named_buffers()
+        ]
         self._trained_likelihood = likelihood
         """Whose nll is in the training loss: with class weights and label smoothing, which nothing else has."""
         self._sums: EpochSums | None = None
@@ -150,7 +156,7 @@ class BayesianModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         facts = training_facts(self.trainer, self.device)
         self.num_train = facts.num_train
-        self._trained_likelihood = self.likelihood.for_training(loss_weights(self.trainer, self.device))
+        self._trained_likelihood = self.likelihood.for_training(loss_weights(self.trainer.datamodule, self.device))  # type: ignore[attr-defined]
         optimizer = self.inference.make_optimizer(self.network, facts)
         scheduler: Any = self.inference.make_scheduler(optimizer, facts.epochs)
         self._rates = rates_of(optimizer)
@@ -167,8 +173,8 @@ class BayesianModule(LightningModule):
         # A run that goes on has it in its optimiser's state; the finder too leaves the path of a checkpoint behind.
         if self.lr != self.inference.lr and self.trainer.global_step == 0:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
-        follow_schedule(self.trainer)
         self.inference.start(self.trainer.optimizers[0], steps_of_run(self.trainer))
+        follow_schedule(self.trainer)
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

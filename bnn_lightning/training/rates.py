@@ -38,9 +38,10 @@ def _scale_schedule(scheduler: Any, factor: float) -> None:
 
 
 def follow_schedule(trainer: Trainer) -> None:
-    """Sets the rates of the epoch at hand: a run that goes on with more epochs has another schedule than before."""
+    """Sets the rates of the epoch or step at hand: a run that goes on with more epochs has another schedule."""
     for config in trainer.lr_scheduler_configs:
+        place = trainer.global_step if config.interval == "step" else trainer.current_epoch
         if isinstance(config.scheduler, LambdaLR):
             rates = zip(config.scheduler.optimizer.param_groups, config.scheduler.base_lrs, strict=True)
             for (group, base), factor in zip(rates, config.scheduler.lr_lambdas, strict=True):
-                group["lr"] = base * factor(trainer.current_epoch)
+                group["lr"] = base * factor(place)

@@ -86,6 +86,8 @@ def test_configs_cover_networks_and_methods():
     }
     names |= {f"{net}_{method}" for net in ("lenet300100", "lenet5caffe") for method in ("svd", "hvd")}
     names |= {"basecnn_deterministic", "batchnormmlp_deterministic"}
+    names |= {f"lenet_{inference}" for inference in ("ivon", "laplace", "swag", "vbll")}
+    names |= {"3conv3fc_ivon", "resnet20_ivon"}
     names |= {
         f"{net}_{method}"
         for net in ("resnet18", "resnet20", "vittiny", "wideresnet")

@@ -16,11 +16,11 @@ TWO_STEPS = ["--model.network", "LeNet", "--data", "MNIST5k", "--data.train_subs
 WORDS = {
     "Gaussian": "BBB --model.method.posterior Gaussian",
     "Radial": "BBB --model.method.posterior Radial",
-    "Radial under Flipout": "Flipout --model.method.posterior Radial --model.method.prior Laplace",
+    "Radial under Flipout": "Flipout --model.method.posterior Radial --model.method.prior LaplacePrior",
     "LowRank": "LRT --model.method.posterior LowRank --model.method.posterior.rank 3",
     "Normal": "LRT --model.method.prior Normal --model.method.prior.sigma 0.2",
     "FanIn": "LRT --model.method.prior FanIn --model.method.prior.scale 0.5",
-    "Laplace": "LRT --model.method.prior Laplace --model.method.prior.scale 0.2",
+    "LaplacePrior": "LRT --model.method.prior LaplacePrior --model.method.prior.scale 0.2",
     "StudentT": "LRT --model.method.prior StudentT --model.method.prior.df 4 --model.method.prior.scale 0.2",
     "ScaleMixture": "BBB --model.method.prior ScaleMixture",
     "LearntScale": "LRT --model.method.prior LearntScale",

@@ -12,7 +12,7 @@ from torch import nn
 
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import LRT
-from bnn_lightning.core.priors import FanIn, Laplace
+from bnn_lightning.core.priors import FanIn
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.reporting import figures
@@ -40,7 +40,7 @@ def test_a_figure_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
 
 
 def test_a_posterior_is_drawn_with_its_prior_where_that_is_one_normal_density():
-    for prior, is_drawn in ((None, True), (FanIn(), True), (Laplace(), False)):
+    for prior, is_drawn in ((None, True), (FanIn(), True), (LaplacePrior(), False)):
         net = bayesianize(nn.Sequential(nn.Linear(3, 2)), LRT(prior_mu=0.1, prior_sigma=0.2, prior=prior))
         axis = figures.posterior_and_prior(random_tensors(net)).axes[0]
         lines = {line.get_label(): line for line in axis.get_lines()}

@@ -12,7 +12,20 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.optim import SGD
 
-from bnn_lightning import BBB, IVON, LRT, BayesianModule, Flipout, HierarchicalA, Sparse, Variational, sampling
+from bnn_lightning import (
+    BBB,
+    IVON,
+    LRT,
+    SWAG,
+    BayesianModule,
+    Flipout,
+    HierarchicalA,
+    Laplace,
+    Sparse,
+    Variational,
+    random_tensors,
+    sampling,
+)
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.training.saving import AtomicCheckpointIO, Checkpoints
@@ -110,11 +123,10 @@ class SameNoise(IVON):
             return super().loss(net, x, y, likelihood, step)
 
 
-@pytest.mark.slow
-def test_two_processes_take_the_natural_gradient_steps_of_one(tmp_path):
-    found = []
-    for name, devices in (("one", 1), ("two", 2)):
-        (tmp_path / name).mkdir()
+def trained_by_one_and_two(method, inference):
+    """Networks after an epoch of one process, and of two with batches of half the size, in float64."""
+    trained = []
+    for devices in (1, 2):
         torch.manual_seed(7)
         trainer = Trainer(
             accelerator="cpu",
@@ -128,12 +140,34 @@ def test_two_processes_take_the_natural_gradient_steps_of_one(tmp_path):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        model = BayesianModule(network(), BBB(), SameNoise(lr=1.0))
-        before = {key: value.clone() for key, value in model.network.state_dict().items()}
+        model = BayesianModule(network(), method, inference)
         trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=80 // devices))
-        found.append(model.network.state_dict())
+        trained.append(model.network)
+    return trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "inference",
+    [Laplace(), Laplace(structure="kron"), SWAG(collect_after=0.2, rank=2, collections_per_epoch=5)],
+    ids=["Laplace", "Laplace, kron", "SWAG"],
+)
+def test_two_processes_form_the_posterior_of_one(inference):
+    alone, together = map(random_tensors, trained_by_one_and_two(None, inference))
+    for (_, expected), (_, found) in zip(alone, together, strict=True):
+        for value in ("mean", "variance"):
+            torch.testing.assert_close(
+                getattr(found, value).double(), getattr(expected, value).double(), rtol=1e-5, atol=1e-9
+            )
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_natural_gradient_steps_of_one():
+    before = BayesianModule(network(), BBB(), SameNoise(lr=1.0)).network.state_dict()
+    found = [net.state_dict() for net in trained_by_one_and_two(BBB(), SameNoise(lr=1.0))]
     for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-6, atol=1e-9)  # of weights that come back in float32
+        # Weights of several processes come back in float32.
+        torch.testing.assert_close(found[1][key].to(value.dtype), value, rtol=1e-6, atol=1e-9)
     assert not torch.allclose(before["1.weight.mu"].double(), found[0]["1.weight.mu"].double(), rtol=1e-3)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
-from bnn_lightning import BBB, IVON, LRT, Flipout, MCDropout, Variational
+from bnn_lightning import BBB, IVON, LRT, SWAG, VBLL, Flipout, Laplace, MCDropout, Variational
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
@@ -99,6 +99,14 @@ SETTINGS = {
     ),
     "IVON, batch norm beside it": ({"method": LRT(), "inference": IVON(lr=1.0, samples=2)}, {}, {}),
     "IVON, 2 batches a step": ({"method": BBB(), "inference": IVON(lr=1.0)}, {}, {"accumulate_grad_batches": 2}),
+    "Laplace": ({"inference": Laplace(lr=0.01)}, {}, {}),
+    "VBLL": ({"inference": VBLL(lr=0.01, covariance="dense")}, {}, {}),
+    "SWAG": ({"inference": SWAG(collect_after=0.4, rank=3, collections_per_epoch=4)}, {}, {}),
+    "SWAG, 2 batches a step": (
+        {"inference": SWAG(collect_after=0.3, rank=3, collections_per_epoch=4)},
+        {},
+        {"accumulate_grad_batches": 2},
+    ),
     "deterministic, bfloat16": ({}, {}, {"precision": "bf16-mixed"}),
 }
 

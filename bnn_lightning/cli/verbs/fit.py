@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from bnn_lightning.cli.checkpoint import config_of, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.results import findings_text
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import class_name, class_of
+from bnn_lightning.cli.settings import class_name, class_of, method_name
 from bnn_lightning.cli.trainer import where_curves_are
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
@@ -176,6 +177,9 @@ def _show_what_is_saved(session: Session) -> None:
         if checkpoint.training is not None
     }
     show_training(session.console, rows, session.model.likelihood.score)
+    model = session.model
+    if findings := model.inference.findings(model.network):
+        session.print(findings_text(findings))
     paths = [relative_to_cwd(checkpoint.path) for checkpoint in saved.values()]
     session.print(f"Checkpoints: {', '.join(paths)}")
     for curves in where_curves_are(session.trainer, session.run.logs):
@@ -186,7 +190,7 @@ def _show_what_is_saved(session: Session) -> None:
 def _headline(session: Session) -> str:
     """What is about to be trained, in a line, and in a second one what of the network is not random or not trained."""
     config = session.config
-    network, method, source = map(class_name, (config.model.network, config.model.method, config.data))
+    network, source, method = class_name(config.model.network), class_name(config.data), method_name(config.model)
     parameters = sum(parameter.numel() for parameter in session.model.network.parameters())
     facts = [f"{parameters:,} parameters", f"{config.trainer.max_epochs} epochs", f"seed {config.seed_everything}"]
     if hasattr(session.datamodule, "num_train"):

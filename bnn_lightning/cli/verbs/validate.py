@@ -5,6 +5,7 @@ from bnn_lightning.cli.results import evaluation_results
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.evaluation.metrics import Estimate
+from bnn_lightning.evaluation.sampler import Draws, draws_of
 from bnn_lightning.reporting.tables import show_evaluation
 
 
@@ -21,6 +22,8 @@ class Validate(Verb):
         if not images:
             raise UsageError(f"--ckpt_path {path} was trained without a hold-out to validate on.")
         values = {name: Estimate(value) for name, value in model.val_metrics.compute().items()}
-        results = evaluation_results(session, {"samples": values}, images, "local", model.val_samples)
+        # A forward pass as in training; also of a deterministic network, whose table says so by itself.
+        draws: Draws = "weights" if draws_of(model.network, "local") == "weights" else "local"
+        results = evaluation_results(session, {"samples": values}, images, draws, model.val_samples)
         if trainer.is_global_zero:
             show_evaluation(session.console, results)

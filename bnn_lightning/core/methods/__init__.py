@@ -4,6 +4,7 @@ from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout
 from bnn_lightning.core.methods.gaussian import BBB, LRT, Flipout, GaussianMethod
 from bnn_lightning.core.methods.rank1 import Rank1
+from bnn_lightning.core.methods.together import DrawnTogether
 from bnn_lightning.core.methods.variational_dropout import (
     DropoutOnInputs,
     DropoutOnWeights,
@@ -17,6 +18,7 @@ from bnn_lightning.core.methods.variational_dropout import (
 __all__ = [
     "BBB",
     "LRT",
+    "DrawnTogether",
     "DropoutOnInputs",
     "DropoutOnWeights",
     "Flipout",

@@ -15,6 +15,14 @@ from bnn_lightning.core.posteriors.divergences import (
     log_uniform_kl,
 )
 from bnn_lightning.core.posteriors.gaussian import Gaussian
+from bnn_lightning.core.posteriors.joint import (
+    FactorPart,
+    FixedWidth,
+    Joint,
+    JointPart,
+    KroneckerPart,
+    sample_together,
+)
 from bnn_lightning.core.posteriors.low_rank import LowRank
 from bnn_lightning.core.posteriors.multiplicative import (
     FixedAlpha,
@@ -23,10 +31,11 @@ from bnn_lightning.core.posteriors.multiplicative import (
     Parametrisation,
     identity,
 )
+from bnn_lightning.core.posteriors.path import PathGaussian
 from bnn_lightning.core.posteriors.radial import Radial
 from bnn_lightning.core.posteriors.rank1 import Rank1Weight
 from bnn_lightning.core.posteriors.with_prior import WithPrior
-from bnn_lightning.core.priors import FanIn, Laplace, LearntScale, Normal, Prior, ScaleMixture, StudentT
+from bnn_lightning.core.priors import FanIn, LaplacePrior, LearntScale, Normal, Prior, ScaleMixture, StudentT
 
 __all__ = [
     "HIERARCHICAL",
@@ -35,16 +44,22 @@ __all__ = [
     "LOG_UNIFORM",
     "Additive",
     "Divergence",
+    "FactorPart",
     "FanIn",
     "FixedAlpha",
+    "FixedWidth",
     "Gaussian",
-    "Laplace",
+    "Joint",
+    "JointPart",
+    "KroneckerPart",
+    "LaplacePrior",
     "LearntAlpha",
     "LearntScale",
     "LowRank",
     "Multiplicative",
     "Normal",
     "Parametrisation",
+    "PathGaussian",
     "Point",
     "Posterior",
     "Prior",
@@ -57,4 +72,5 @@ __all__ = [
     "identity",
     "kingma_kl",
     "log_uniform_kl",
+    "sample_together",
 ]

@@ -58,6 +58,10 @@ class Categorical(Likelihood):
         # In half precision small probabilities are rounded to 0.
         return F.cross_entropy(logits.to(at_least_float32(logits)), y.repeat(len(outputs)))
 
+    def output_hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
+        probs = outputs.to(at_least_float32(outputs)).softmax(-1)
+        return torch.diag_embed(probs) - probs.unsqueeze(-1) * probs.unsqueeze(-2)
+
     def predictive(self, outputs: Tensor) -> Predictive:
         return {"log_probs": log_predictive(outputs)}
 
@@ -146,3 +150,8 @@ class _WeightedSmoothed(Categorical):
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         # Not divided by the weights of a batch, which torch's own weights are: that would be another loss each step.
         return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
+
+    def output_hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
+        # Smoothing is linear in the outputs, and has no second derivative.
+        hessian = super().output_hessian(outputs, y)
+        return hessian if self.class_weights is None else hessian * self.class_weights[y, None, None]

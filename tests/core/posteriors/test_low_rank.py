@@ -6,7 +6,7 @@ from torch import distributions, nn
 
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import LRT
-from bnn_lightning.core.posteriors import FanIn, Laplace, LowRank, Normal
+from bnn_lightning.core.posteriors import FanIn, LaplacePrior, LowRank, Normal
 from bnn_lightning.core.whole_network import width_parameters
 
 F64 = torch.float64
@@ -40,7 +40,7 @@ def test_it_begins_near_the_sigma_of_rho_and_its_terms_differ():
     assert not posterior.log_u[:, 0].allclose(posterior.log_u[:, 1], atol=0.01)  # else they would stay equal for ever
 
 
-@pytest.mark.parametrize("prior", [Normal(0.1, 0.3), Laplace(0.2)])
+@pytest.mark.parametrize("prior", [Normal(0.1, 0.3), LaplacePrior(0.2)])
 def test_kl_and_its_gradients_are_those_of_independent_gaussians(prior):
     posterior = low_rank(prior=prior)
     posterior.kl().backward()

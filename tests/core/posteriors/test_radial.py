@@ -9,7 +9,7 @@ from torch import distributions, nn
 
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import BBB, LRT, Flipout
-from bnn_lightning.core.posteriors import Gaussian, Laplace, LearntScale, Normal, Radial
+from bnn_lightning.core.posteriors import Gaussian, LaplacePrior, LearntScale, Normal, Radial
 from bnn_lightning.core.posteriors.radial import unit_radial_entropy
 
 F64 = torch.float64
@@ -107,7 +107,7 @@ def test_the_kl_is_the_mean_over_draws_where_only_moments_count(prior):
 
 
 def test_the_kl_to_another_prior_is_estimated_from_a_draw_without_bias():
-    posterior = radial(3, Laplace(0.5))
+    posterior = radial(3, LaplacePrior(0.5))
     x = draws(posterior, 100_000)
     log_p = distributions.Laplace(0.0, 0.5).log_prob(x).sum(1)
     entropy = posterior.rho.exp().log1p().log().sum().item() + unit_radial_entropy(3)
