@@ -12,7 +12,7 @@ from torch import nn
 
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import LRT
-from bnn_lightning.core.priors import FanIn
+from bnn_lightning.core.priors import FanIn, LaplacePrior
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.reporting import figures
