@@ -33,10 +33,10 @@ class Network(nn.Sequential, metaclass=_AnyModule):
     """A chain of named layers from images ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``.
 
     A subclass has a short name on the command line; any other ``nn.Module`` works by its class path. ``image_size`` is
-    the side, in pixels, of the square images that the architecture is made for.
+    the side, in pixels, of the square images that the architecture is made for; None where it takes any inputs.
     """
 
-    image_size = 32
+    image_size: int | None = 32
 
     def __init__(self, activation: str, **layers: nn.Module | bool | None):
         """Takes the layers in their order; the value None stands for the activation, and False is left out.
