@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning.compression.sparsity import masks
-from bnn_lightning.data import ImageData
+from bnn_lightning.data import ImageData, Source
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
 from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
@@ -21,7 +21,7 @@ from bnn_lightning.training.module import BayesianModule
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: Sequence[str], name: str) -> list[Path]:
+def draw_tests(stem: Path, model: BayesianModule, data: Source, class_names: Sequence[str], name: str) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".
@@ -30,7 +30,7 @@ def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: 
     there are images from elsewhere also histograms of their scores, and the parts of uncertainty by class for one of
     them and one test image.
     """
-    if not isinstance(model.likelihood, Categorical):
+    if not isinstance(model.likelihood, Categorical) or not isinstance(data, ImageData):
         return []
     count = model.tested[next(iter(data.test_sets))].summary["log_probs"].shape[-1]
     with figures.names_in_fonts(names_of_classes(class_names, count)) as classes:
