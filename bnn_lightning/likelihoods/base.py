@@ -169,6 +169,10 @@ class Likelihood(ABC):
         """
         return None
 
+    def target_rows(self, predictive: Mapping[str, Tensor], y: Tensor) -> list[dict[str, Any]]:
+        """A row of metrics for each target, with its ``name``, where labels are numbers; by default none."""
+        return []
+
     def caveats(
         self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any, class_names: Sequence[str]
     ) -> list[str]:

@@ -15,7 +15,9 @@ from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
 from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
 from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.likelihoods.regression import Regression
 from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.regression_figures import draw_regression_tests
 from bnn_lightning.training.module import BayesianModule
 
 _ANGLES = range(0, 181, 15)
@@ -28,8 +30,10 @@ def draw_tests(stem: Path, model: BayesianModule, data: Source, class_names: Seq
 
     Reliability, risk against coverage, the confusion matrix, most and least certain images, an image that turns; where
     there are images from elsewhere also histograms of their scores, and the parts of uncertainty by class for one of
-    them and one test image.
+    them and one test image. Where labels are numbers, see :func:`draw_regression_tests`.
     """
+    if isinstance(model.likelihood, Regression):
+        return draw_regression_tests(stem, model, data)
     if not isinstance(model.likelihood, Categorical) or not isinstance(data, ImageData):
         return []
     count = model.tested[next(iter(data.test_sets))].summary["log_probs"].shape[-1]

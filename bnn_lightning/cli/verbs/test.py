@@ -61,6 +61,8 @@ def _results(session: Session) -> dict[str, Any]:
     results["caveats"] += model.likelihood.caveats(test.summary, test.labels, calibration, class_names)
     if evaluation.confusion is not None:
         results |= class_results(evaluation.confusion, names_of_classes(class_names, len(evaluation.confusion)))
+    if rows := model.likelihood.target_rows(test.summary, test.labels):
+        results["per_target"] = rows
     if model.removes_weights:
         results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(LOG_ALPHA_THRESHOLD))
     return results
