@@ -55,8 +55,11 @@ class Network(nn.Sequential, metaclass=_AnyModule):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # He et al. 2015 (arXiv:1502.01852), eq. 10
 
 
-def multiply_adds(net: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Number of multiply-add operations of all convolutions and linear layers for one image of ``shape`` (C, H, W)."""
+def multiply_adds(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """Number of multiply-add operations of all convolutions and linear layers for one input of ``shape``.
+
+    The shape is (C, H, W) for images.
+    """
     parameter = next(net.parameters())
     image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     was_training = net.training

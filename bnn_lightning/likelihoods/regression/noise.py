@@ -19,6 +19,9 @@ class LearntNoise(nn.Module):
         constants: their initial values, ``(constants,)``.
     """
 
+    width_parameters = ("constants",)
+    """Like those of posteriors they have no weight decay, and the learning rate that ``rho_lr_factor`` asks for."""
+
     def __init__(self, constants: Tensor):
         super().__init__()
         self.constants = nn.Parameter(constants)
