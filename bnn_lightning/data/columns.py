@@ -117,7 +117,7 @@ def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.nda
     if unknown.any():
         raise ValueError(
             f"path must be a table whose {name} is one of {', '.join(levels)}, as in training, got "
-            f"{texts[unknown.argmax()]!r} in {raw.where(unknown)}."
+            f"{str(texts[unknown.argmax()])!r} in {raw.where(unknown)}."
         )
     return (texts[:, None] == np.array(levels)[None]).astype(np.float64)
 

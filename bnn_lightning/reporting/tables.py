@@ -112,7 +112,8 @@ def _scaled_title(results: Mapping[str, Any]) -> str:
     """By what the metrics that end in _scaled are."""
     if results["temperature"] is not None:
         return f" at temperature {results['temperature']:.2f}"
-    return f" at std x {', '.join(f'{scale:.2f}' for scale in results['std_scale'])}"
+    scales = results["std_scale"]
+    return f" at std x {scales[0]:.2f}" if len(scales) == 1 else " at scaled std"
 
 
 def _show_targets(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -268,12 +269,12 @@ _METRICS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "mae": ("MAE", _significant),
     "r2": ("R2", _number),
     "crps": ("CRPS", _significant),
-    **{f"coverage_{level}": (f"coverage of {level} % intervals", _percent) for level in (50, 80, 90, 95)},
-    **{f"width_{level}": (f"width of {level} % intervals", _significant) for level in (50, 80, 90, 95)},
+    **{f"coverage_{level}": (f"coverage of {level} %", _percent) for level in (50, 80, 90, 95)},
+    **{f"width_{level}": (f"width of {level} %", _significant) for level in (50, 80, 90, 95)},
     "calibration_error": ("calibration error", _number),
     "sharpness": ("predictive std (sharpness)", _significant),
-    "conformal_coverage_90": ("coverage of conformal 90 % intervals", _percent),
-    "conformal_width_90": ("width of conformal 90 % intervals", _significant),
+    "conformal_coverage_90": ("conformal coverage of 90 %", _percent),
+    "conformal_width_90": ("conformal width of 90 %", _significant),
     "risk_at_80": ("risk at 80 % coverage", _percent),
     "risk_at_90": ("risk at 90 % coverage", _percent),
     "risk_at_95": ("risk at 95 % coverage", _percent),
