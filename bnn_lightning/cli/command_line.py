@@ -49,7 +49,7 @@ from bnn_lightning.cli.words import (
     with_expanded_paths,
 )
 from bnn_lightning.core.kernels.memory import keep_freed_memory
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataNotFoundError, Source
 from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
@@ -76,7 +76,11 @@ def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
     words = with_expanded_paths(words)
     with importable(value_of("--code", words)):
-        _DryParse(load_verb(class_path), name, words)
+        try:
+            _DryParse(load_verb(class_path), name, words)
+        except UsageError as error:
+            if not isinstance(error.__cause__, DataNotFoundError):  # they may be there when the run begins
+                raise
 
 
 class CommandLine(LightningCLI):
