@@ -105,7 +105,8 @@ def _read_parquet(path: Path) -> RawTable:
         from pyarrow import parquet
     except ImportError:
         raise ValueError(
-            f"path must be a table as text where pyarrow is not installed, got {path}; pip install 'bnn_lightning[table]'."
+            f"path must be a table as text where pyarrow is not installed, got {path}; pip install "
+            "'bnn_lightning[table]'."
         ) from None
     try:
         table = parquet.read_table(path)
