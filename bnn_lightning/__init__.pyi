@@ -61,10 +61,12 @@ from .evaluation.sampler import Ensemble as Ensemble
 from .evaluation.sampler import Sampler as Sampler
 from .evaluation.sampler import Sampling as Sampling
 from .evaluation.sampler import sample_logits as sample_logits
+from .inference import IVON as IVON
 from .inference import Blundell as Blundell
 from .inference import Constant as Constant
 from .inference import Cosine as Cosine
 from .inference import Inference as Inference
+from .inference import IVONOptimizer as IVONOptimizer
 from .inference import KLWeight as KLWeight
 from .inference import LinearDecay as LinearDecay
 from .inference import LinearWarmup as LinearWarmup

@@ -30,6 +30,7 @@ from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import check_limit, check_precision, class_name, refuse_nulls
+from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
     check_profiler,
@@ -161,7 +162,7 @@ class CommandLine(LightningCLI):
                 or f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
         try:
-            self.config = parser.parse_args(configs_first(words))
+            self.config = parser.parse_args(with_inference_afresh(configs_first(words)))
         except UnicodeDecodeError as error:
             raise UsageError("--config must be a YAML file, got one that is not text.") from error
         except ParseError as error:

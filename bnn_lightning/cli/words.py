@@ -129,7 +129,7 @@ def configs_first(words: Sequence[str]) -> list[str]:
         if word in ("-c", "--config"):
             configs += [word, next(rest, "")]
         elif word.startswith("--config="):
-            configs.append(word)
+            configs += ["--config", word.removeprefix("--config=")]
         else:
             others.append(word)
     return configs + others

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -97,6 +98,14 @@ class Inference(ABC):
         """Lightning's ``lr_scheduler`` config for a run of ``epochs``; None keeps the learning rates constant."""
         return None
 
+    def start(self, optimizer: Optimizer, steps: int) -> None:  # noqa: B027
+        """Called before the first step, also of a run that goes on, whose optimiser then has its state.
+
+        Args:
+            optimizer: of :meth:`make_optimizer`.
+            steps: optimiser steps of the whole run.
+        """
+
     @property
     def watches_validation(self) -> bool:
         """Whether the learning rate depends on validation metrics, so that a hold-out is required."""
@@ -138,6 +147,13 @@ class Inference(ABC):
             batches: training images and labels on the network's device, one pass over the training data.
             likelihood: of the labels.
         """
+
+
+def sampled_outputs(net: nn.Module, x: Tensor, samples: int) -> Tensor:
+    """The outputs of ``samples`` forward passes, ``(samples, batch, outputs)``."""
+    # A network may change its inputs in place.
+    inputs = [x] if samples == 1 else [x.clone() for _ in range(samples)]
+    return torch.stack([checked_outputs(net, each) for each in inputs])
 
 
 def checked_outputs(net: nn.Module, x: Tensor) -> Tensor:

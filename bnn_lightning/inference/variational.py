@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from bnn_lightning.core.objective import variational_loss
 from bnn_lightning.core.whole_network import kl, objective_of, width_parameters
-from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, checked_outputs
+from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, sampled_outputs
 from bnn_lightning.inference.kl_weights import KLWeight, kl_weight
 from bnn_lightning.inference.learning_rates import LRSchedule
 from bnn_lightning.likelihoods.base import Likelihood
@@ -126,9 +126,7 @@ class Variational(Inference):
         return scheduler is not None and "monitor" in scheduler
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
-        # A network may change its inputs in place.
-        inputs = [x] if self.samples == 1 else [x.clone() for _ in range(self.samples)]
-        outputs = torch.stack([checked_outputs(net, each) for each in inputs])
+        outputs = sampled_outputs(net, x, self.samples)
         nll, divergence = likelihood.nll(outputs, y), kl(net)
         weight = self.kl_weight(step.epoch, step.step, step.steps, step.epochs)  # type: ignore[operator]
         loss = variational_loss(nll, divergence, step.num_train, weight)

@@ -31,11 +31,20 @@ def training_facts(trainer: Trainer, device: torch.device) -> TrainingFacts:
 
 def step_of(trainer: Trainer, num_train: int, batch_idx: int) -> Step:
     """Where the batch ``batch_idx`` stands in its run."""
+    step = batch_idx // trainer.accumulate_grad_batches
+    return Step(trainer.current_epoch, step, _steps(trainer), _epochs(trainer), num_train)
+
+
+def steps_of_run(trainer: Trainer) -> int:
+    """Optimiser steps of a run whose training loader Lightning has set up."""
+    return _steps(trainer) * _epochs(trainer)
+
+
+def _steps(trainer: Trainer) -> int:
+    """Optimiser steps in an epoch."""
     if math.isinf(trainer.num_training_batches):
         raise ValueError("the training loader must have a length, because the KL weight is a function of the step.")
-    accumulated = trainer.accumulate_grad_batches
-    steps = math.ceil(trainer.num_training_batches / accumulated)
-    return Step(trainer.current_epoch, batch_idx // accumulated, steps, _epochs(trainer), num_train)
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
 def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:

@@ -27,7 +27,7 @@ from bnn_lightning.inference.base import checked_outputs
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
 from bnn_lightning.training.checkpoints import Record, check_format
-from bnn_lightning.training.facts import loss_weights, step_of, training_batches, training_facts
+from bnn_lightning.training.facts import loss_weights, step_of, steps_of_run, training_batches, training_facts
 from bnn_lightning.training.loading import (
     build_network,
     freeze_layers,
@@ -176,6 +176,7 @@ class BayesianModule(LightningModule):
         if self.lr != self.inference.lr and self.trainer.global_step == 0:
             scale_rates(self.trainer, self._rates, self.lr / self.inference.lr)
         follow_schedule(self.trainer)
+        self.inference.start(self.trainer.optimizers[0], steps_of_run(self.trainer))
         self._watched = [] if self.allow_shared_statistics else forbid_shared_batch_norm(self.network)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bnn_lightning import IVON, Variational
 from bnn_lightning.cli import main
 from bnn_lightning.cli.parser import names_of
 from bnn_lightning.core.methods import Method
@@ -21,6 +22,40 @@ def test_flags_win_over_a_config_wherever_they_stand(capsys):
         main(["fit", "--name", "mine", "--model.inference.lr=0.5", "--config", LENET, "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     assert (config["name"], config["model"]["inference"]["init_args"]["lr"]) == ("mine", 0.5)
+
+
+LENET_IVON = str(ROOT / "configs" / "lenet_ivon.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # A rate of Adam, and the default "no schedule" of another inference, would train a network badly.
+        (["--config", LENET, "--model.inference", "IVON"], IVON()),
+        (["--config", LENET, "--model.inference.samples=2", "--model.inference=IVON"], IVON(samples=2)),
+        (["--config", LENET_IVON], IVON()),
+        (["--config", LENET_IVON, "--model.inference", "IVON", "--model.inference.lr", "0.2"], IVON(lr=0.2)),
+        (["--config", LENET_IVON, "--model.inference.lr", "0.2"], IVON(lr=0.2)),
+        (["--model.network=LeNet", "--model.method=BBB", "--model.inference=bnn_lightning.IVON"], IVON()),
+        (["--config", LENET_IVON, "--model.inference", "Variational"], Variational()),
+        (["--model.network=LeNet", "--model.inference.lr=0.2"], Variational(lr=0.2)),
+        (["--config", LENET, "--model.inference", "Variational", "--model.inference.samples=2"], None),
+    ],
+)
+def test_an_inference_that_takes_anothers_place_begins_with_its_own_defaults(words, expected, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *words, "--print_config"])
+    inference = yaml.safe_load(capsys.readouterr().out)["model"]["inference"]
+    settings = inference["init_args"]
+    if expected is None:  # the same one keeps what the config says of it
+        assert settings["lr_schedule"]["class_path"] == "bnn_lightning.LinearDecay"
+        assert settings["samples"] == 2
+        return
+    assert inference["class_path"] == f"bnn_lightning.{type(expected).__name__}"
+    assert settings["samples"] == expected.samples
+    assert settings["lr"] == (None if expected == Variational() else expected.lr)
+    schedule = settings["lr_schedule"] and settings["lr_schedule"]["class_path"].rpartition(".")[2]
+    assert schedule == (expected.lr_schedule and type(expected.lr_schedule).__name__)
 
 
 def test_names_of_earlier_releases_are_taken_with_a_note(capsys):

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.optim import SGD
 
-from bnn_lightning import BBB, LRT, BayesianModule, Flipout, HierarchicalA, Sparse, Variational, sampling
+from bnn_lightning import BBB, IVON, LRT, BayesianModule, Flipout, HierarchicalA, Sparse, Variational, sampling
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.training.saving import AtomicCheckpointIO, Checkpoints
@@ -99,6 +99,42 @@ def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path, m
     nll, count = torch.load(tmp_path / "one" / "summary_0.pt")
     for rank in (0, 1):
         assert torch.load(tmp_path / "two" / f"summary_{rank}.pt") == [pytest.approx(nll, rel=1e-6), count]
+
+
+class SameNoise(IVON):
+    """IVON whose noise is a function of the step alone: the same in all processes."""
+
+    def loss(self, net, x, y, likelihood, step):
+        with torch.random.fork_rng():
+            torch.manual_seed(step.step)
+            return super().loss(net, x, y, likelihood, step)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_natural_gradient_steps_of_one(tmp_path):
+    found = []
+    for name, devices in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(7)
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            precision="64-true",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        model = BayesianModule(network(), BBB(), SameNoise(lr=1.0))
+        before = {key: value.clone() for key, value in model.network.state_dict().items()}
+        trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=80 // devices))
+        found.append(model.network.state_dict())
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-6, atol=1e-9)  # of weights that come back in float32
+    assert not torch.allclose(before["1.weight.mu"].double(), found[0]["1.weight.mu"].double(), rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)

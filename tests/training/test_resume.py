@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
-from bnn_lightning import BBB, LRT, Flipout, MCDropout, Variational
+from bnn_lightning import BBB, IVON, LRT, Flipout, MCDropout, Variational
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
@@ -46,7 +46,9 @@ def test_differences_between_states_are_found_by_their_place():
 def classifier(method=None, **settings):
     torch.manual_seed(0)
     layers = (nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2))
-    return module(nn.Sequential(*layers, nn.Linear(144, 10)), method, lr=0.01, **settings)
+    if "inference" not in settings:
+        settings["lr"] = 0.01
+    return module(nn.Sequential(*layers, nn.Linear(144, 10)), method, **settings)
 
 
 def kill_at(model, step):
@@ -95,6 +97,8 @@ SETTINGS = {
         {},
         {"check_val_every_n_epoch": 2},
     ),
+    "IVON, batch norm beside it": ({"method": LRT(), "inference": IVON(lr=1.0, samples=2)}, {}, {}),
+    "IVON, 2 batches a step": ({"method": BBB(), "inference": IVON(lr=1.0)}, {}, {"accumulate_grad_batches": 2}),
     "deterministic, bfloat16": ({}, {}, {"precision": "bf16-mixed"}),
 }
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -37,7 +37,9 @@ class GaussianMethod(Method):
         prior_sigma: standard deviation (not variance) of the prior over each weight and bias.
         prior_mu: mean of the prior.
         mu_init: mean and std of the normal from which initial means are drawn; null takes the layer's own values, so
-            that the weights of a trained network become the means.
+            that the weights of a trained network become the means. he is N(0, 2 / fan-in) for weights, which keeps the
+            scale of activations behind ReLU (He et al. 2015, arXiv:1502.01852, eq. 10), and the layer's own values for
+            biases.
         rho_init: mean and std of the normal from which initial rho are drawn; softplus(-5) = 0.0067, softplus(-3) =
             0.0486.
         prior: another prior, such as ScaleMixture or LearntScale; null is Normal(prior_mu, prior_sigma).
@@ -49,7 +51,7 @@ class GaussianMethod(Method):
 
     prior_sigma: float = 0.1
     prior_mu: float = 0.0
-    mu_init: tuple[float, float] | None = None
+    mu_init: tuple[float, float] | Literal["he"] | None = None
     rho_init: tuple[float, float] = (-5.0, 0.1)
     prior: Prior | None = None
     moped_delta: float | None = None
@@ -69,7 +71,7 @@ class GaussianMethod(Method):
             )
         for name in ("mu_init", "rho_init"):
             value = getattr(self, name)
-            if value is None and name == "mu_init":
+            if name == "mu_init" and value in (None, "he"):
                 continue
             if isinstance(value, list):
                 value = tuple(value)
@@ -80,7 +82,8 @@ class GaussianMethod(Method):
                 and all(isinstance(number, int | float) for number in value)
             )
             if not is_pair or not all(map(math.isfinite, value)) or value[1] < 0:
-                raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1), got {value}.")
+                word = ", or he" if name == "mu_init" else ""
+                raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1){word}, got {value}.")
 
     @classmethod
     def from_priors(cls, priors: Mapping[str, Any] | None) -> Self:
@@ -107,7 +110,7 @@ class GaussianMethod(Method):
 
     def weight(self, init: Tensor, op: Op | None = None) -> Posterior:
         init = init.detach()
-        mu = init.clone() if self.mu_init is None else torch.empty_like(init).normal_(*self.mu_init)
+        mu = self._initial_mean(init, op)
         prior: Any = self._prior.for_tensor(init, op)
         if self.moped_delta:
             rho = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA).expm1().log()  # the inverse of softplus
@@ -117,6 +120,13 @@ class GaussianMethod(Method):
         posterior = self.posterior(mu, rho, prior)
         self.check_posterior(posterior)
         return posterior
+
+    def _initial_mean(self, init: Tensor, op: Op | None) -> Tensor:
+        if self.mu_init is None or (self.mu_init == "he" and op is None):
+            return init.clone()
+        if self.mu_init == "he":
+            return torch.empty_like(init).normal_(0, math.sqrt(2 / init[0].numel()))
+        return torch.empty_like(init).normal_(*self.mu_init)
 
     def bias(self, init: Tensor) -> Posterior:
         return self.weight(init)
