@@ -94,7 +94,10 @@ def test_configs_cover_networks_and_methods():
         for net in ("resnet18", "resnet20", "vittiny", "wideresnet")
         for method in ("bbb", "deterministic")
     }
-    names |= {"mlp_uci_bbb", "mlp_uci_lrt", "mlp_uci_deterministic", "lenet_angle_lrt"}
+    names |= {f"mlp_uci_{name}" for name in ("bbb", "lrt", "ivon", "deterministic")} | {
+        "lenet_angle_lrt",
+        "lenet_angle_ivon",
+    }
     words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
     names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
     assert {path.stem for path in CONFIGS} == names
