@@ -26,6 +26,7 @@ STUDIES = (
     "dropout_family_mnist",
     "alpha_parametrisation",
     "compression_mnist",
+    "uci",
 )
 INTRODUCTION = """# Results
 

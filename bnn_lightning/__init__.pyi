@@ -59,7 +59,7 @@ from .core.priors import LearntScale as LearntScale
 from .core.priors import Normal as Normal
 from .core.priors import Prior as Prior
 from .core.priors import ScaleMixture as ScaleMixture
-from .core.priors import StudentT as StudentT
+from .core.priors import StudentTPrior as StudentTPrior
 from .core.whole_network import bayesian_layers as bayesian_layers
 from .core.whole_network import describe as describe
 from .core.whole_network import draw as draw
@@ -95,9 +95,12 @@ from .inference import Terms as Terms
 from .inference import TrainingFacts as TrainingFacts
 from .inference import Variational as Variational
 from .likelihoods import Categorical as Categorical
+from .likelihoods import GaussianLikelihood as GaussianLikelihood
 from .likelihoods import Likelihood as Likelihood
 from .likelihoods import Predictive as Predictive
+from .likelihoods import StudentT as StudentT
 from .likelihoods import Uninformed as Uninformed
+from .likelihoods import Units as Units
 from .likelihoods.categorical.predictive import covariances as covariances
 from .likelihoods.categorical.predictive import expected_entropy as expected_entropy
 from .likelihoods.categorical.predictive import log_predictive as log_predictive
@@ -117,6 +120,7 @@ from .networks import Network as Network
 from .networks import ResNet18 as ResNet18
 from .networks import ResNet20 as ResNet20
 from .networks import SKNet as SKNet
+from .networks import TabularMLP as TabularMLP
 from .networks import ThreeConvThreeFC as ThreeConvThreeFC
 from .networks import ViTTiny as ViTTiny
 from .networks import WideResNet as WideResNet

@@ -41,7 +41,7 @@ DOORS = {
     "data": ({"files", "randomness"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
     "compat": ({"core"}, {"torch"}),
     "layers": (set(), set()),
-    "likelihoods": ({"core"}, {"torch", "torchmetrics"}),
+    "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
     "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),
     "compression": ({"core"}, {"torch"}),

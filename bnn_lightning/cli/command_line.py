@@ -50,7 +50,7 @@ from bnn_lightning.cli.words import (
     with_expanded_paths,
 )
 from bnn_lightning.core.kernels.memory import keep_freed_memory
-from bnn_lightning.data import ImageData
+from bnn_lightning.data import DataNotFoundError, Source
 from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
@@ -77,7 +77,11 @@ def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
     words = with_expanded_paths(words)
     with importable(value_of("--code", words)):
-        _DryParse(load_verb(class_path), name, words)
+        try:
+            _DryParse(load_verb(class_path), name, words)
+        except UsageError as error:
+            if not isinstance(error.__cause__, DataNotFoundError):  # they may be there when the run begins
+                raise
 
 
 class CommandLine(LightningCLI):
@@ -213,7 +217,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Images come before the run's folders: what is wrong with them shows while nothing has been written.
-        if isinstance(self.datamodule, ImageData):
+        if isinstance(self.datamodule, Source):
             load_images(self.datamodule, self.verb, self.config, self.checkpoint, self._data_is_given)
         if self.verb.trains and self.checkpoint is None:
             probe_first_batch(self.model, self.datamodule)

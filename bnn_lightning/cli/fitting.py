@@ -13,17 +13,23 @@ from torch import nn
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.core.selection import lazy_layers
 from bnn_lightning.data import ImageData
+from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.networks import Network
 from bnn_lightning.training.loading import parsed_object
 from bnn_lightning.training.probe import first_batch, images_and_labels
 
-# Names that networks have for what the data say; the others are those of timm.
-_ALIASES = {"in_channels": ("in_channels", "in_chans"), "num_classes": ("num_classes",)}
+# Names that networks have for what the data say; in_chans is timm's.
+_ALIASES = {
+    "in_channels": ("in_channels", "in_chans"),
+    "in_features": ("in_features",),
+    "num_classes": ("num_classes", "num_outputs"),
+}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fit_network_to_data(config: Namespace) -> None:
-    """Gives the network the data's channels and classes, and the images the size and channels that the network wants.
+    """Gives the network the data's channels, or features, and as many outputs as the likelihood needs for the labels;
+    the images get the size and channels that the network wants, and the likelihood its number of targets.
 
     A function that makes a network and passes ``**kwargs`` on, such as ``torchvision.models.resnet18``, gets them too,
     where it takes them.
@@ -34,7 +40,8 @@ def fit_network_to_data(config: Namespace) -> None:
     built = None if is_ours else _trial(config.model.network)
     _agree_on_size(config.model.network, network, built, given)
     facts = instantiate_class((), data.as_dict())
-    values = {name: getattr(facts, name, None) for name in _ALIASES}
+    values = {name: getattr(facts, name, None) for name in ("in_channels", "in_features")}
+    values["num_classes"] = _num_outputs(config.model.likelihood, facts)
     unplaced = _fill(config.model.network, network, {name: value for name, value in values.items() if value})
     if is_ours:
         return
@@ -46,6 +53,27 @@ def fit_network_to_data(config: Namespace) -> None:
             given.channels = 3
     if built is not None and config.model.get("input_shape") is None and lazy_layers(built):
         config.model.input_shape = _image_shape(facts, given)
+
+
+def _num_outputs(part: Namespace, data: LightningDataModule) -> int | None:
+    """How many outputs a network needs for the data's labels; the likelihood is given its number of targets.
+
+    Raises:
+        ValueError: when the likelihood is of another kind of labels.
+    """
+    kind, ours = getattr(data, "label_kind", None), getattr(class_of(part), "label_kind", None)
+    if kind is not None and ours is not None and kind != ours:
+        fitting = {"classes": "Categorical", "numbers": "Gaussian or StudentT"}[kind]
+        name = getattr(data, "name", type(data).__name__)
+        raise ValueError(
+            f"likelihood must be {fitting} for {name}, whose labels are {kind}, got {class_of(part).__name__}."
+        )
+    targets = getattr(data, "num_targets", 0)
+    if targets and "targets" in signature(class_of(part)).parameters:
+        part.init_args.targets = targets
+    likelihood: Likelihood = instantiate_class((), part.as_dict())
+    labels = targets or getattr(data, "num_classes", None)
+    return likelihood.num_outputs(labels) if labels else None
 
 
 def _agree_on_size(part: Namespace, network: Any, built: nn.Module | None, given: Namespace) -> None:

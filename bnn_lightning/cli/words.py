@@ -144,7 +144,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 def gives_data(words: Sequence[str]) -> bool:
     """Whether a command line says which images, and not only how they are served."""
     names = {word.partition("=")[0].replace(".init_args", "") for word in words}
-    if names & {"--data", "--data.class_path", "--data.root"}:
+    if names & {"--data", "--data.class_path", "--data.root", "--data.path"}:
         return True
     try:
         return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in _config_files(words))

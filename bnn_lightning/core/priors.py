@@ -148,7 +148,7 @@ class LaplacePrior(Prior):
 
 
 @dataclass(frozen=True)
-class StudentT(Prior):
+class StudentTPrior(Prior):
     """Student's t: p(w) is proportional to (1 + w^2 / (df scale^2))^(-(df + 1) / 2), with tails of a power law.
 
     The KL is computed by Gauss-Hermite quadrature. Measured against numerical integration, its error is below 2e-5 nats

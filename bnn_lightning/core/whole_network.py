@@ -54,9 +54,12 @@ def draw(net: nn.Module) -> dict[str, Tensor]:
 
 
 def width_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters that set the widths of the posteriors of ``net``, such as rho, in the order of its parameters."""
+    """The parameters of ``net`` that set widths, such as rho of a posterior, in the order of its parameters.
+
+    They are those that posteriors, and other modules such as noise that is learnt, name as ``width_parameters``.
+    """
     widths = {
-        id(posterior.get_parameter(name)) for _, posterior in random_tensors(net) for name in posterior.width_parameters
+        id(module.get_parameter(name)) for module in net.modules() for name in getattr(module, "width_parameters", ())
     }
     return [parameter for parameter in net.parameters() if id(parameter) in widths]
 

@@ -1,10 +1,13 @@
-"""Image data: one LightningDataModule per source; all of them hold images in memory and serve batches."""
+"""Data: one LightningDataModule per source of images or table rows; all hold them in memory and serve batches."""
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.image_folder import ImageFolder
 from bnn_lightning.data.loader import BatchLoader, Images
 from bnn_lightning.data.mnist5k import MNIST5k
 from bnn_lightning.data.notmnist import NotMNIST, RenderedLetters
+from bnn_lightning.data.rotated_digits import RotatedDigits
+from bnn_lightning.data.source import DataNotFoundError, Source
+from bnn_lightning.data.table import Table
 from bnn_lightning.data.torchvision_sets import CIFAR10, CIFAR100, KMNIST, MNIST, SVHN, FashionMNIST
 
 __all__ = [
@@ -22,4 +25,7 @@ __all__ = [
     "MNIST5k",
     "NotMNIST",
     "RenderedLetters",
+    "RotatedDigits",
+    "Source",
+    "Table",
 ]

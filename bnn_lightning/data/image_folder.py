@@ -1,4 +1,4 @@
-"""ImageFolder: a user's own pictures, in one folder per class."""
+"""ImageFolder: a user's own pictures, in one folder per class, or with numbers in a table."""
 
 import os
 import warnings
@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
 from bnn_lightning.data.loader import Images
 from bnn_lightning.data.picture_cache import cached_pixels
 from bnn_lightning.data.picture_layout import Layout, layout_of
+from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
 from bnn_lightning.data.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded
 
@@ -33,7 +35,12 @@ class ImageFolder(ImageData):
     ``found`` says what was there, and what was passed over. Classes are numbered in the natural order of their names
     (9 before 10), or as the checkpoint has them.
 
+    With ``labels``, a label is a row of numbers; folders below root then mean nothing, unless they are called train and
+    test.
+
     Args:
+        labels: a table with the header ``file,NAME`` and a row for each picture: its path below root and its number, or
+            several numbers; where it is no file from here, the table lies in root. null: labels are classes.
         fit: of pictures that are not square: crop takes the middle square, pad adds ``background`` on both sides, and
             stretch changes their shape.
         background: what is seen through transparent pixels, and beside padded pictures. In test and predict, this and
@@ -47,6 +54,7 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         *args: Any,
+        labels: str | None = None,
         fit: Fit = "crop",
         background: Background = "white",
         cache: str | None = None,
@@ -56,7 +64,7 @@ class ImageFolder(ImageData):
         for name, value, known in (("fit", fit, Fit), ("background", background, Background)):
             if value not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}.")
-        self.fit, self.background = fit, background
+        self.labels, self.fit, self.background = labels, fit, background
         self.cache = None if cache is None else expanded(cache)
         self._predicted: list[Picture] = []
         self._takes_all = False  # whether the pictures are used whatever their folders, as in predict
@@ -66,6 +74,10 @@ class ImageFolder(ImageData):
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return self._layout.class_names
+
+    @cached_property
+    def target_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._layout.target_names if isinstance(self._layout, NumberLayout) else ()
 
     @cached_property
     def native_channels(self) -> int:  # type: ignore[override]
@@ -84,7 +96,7 @@ class ImageFolder(ImageData):
     @property
     def found(self) -> Found:  # type: ignore[override]
         """What the walk of the folder has found, and the files of what is loaded that could not be read."""
-        layout = None if self._takes_all else self._layout
+        layout = None if self._takes_all or isinstance(self._layout, NumberLayout) else self._layout
         class_names = () if self._takes_all else self.class_names
         return Found.of(self._walk, layout, class_names, self.unreadable, len(self._with_frames))
 
@@ -123,7 +135,9 @@ class ImageFolder(ImageData):
             raise DataNotFoundError(f"ImageFolder found no pictures: looked for .png, .jpg and others {where}.")
         self.unreadable |= not_files
         self._say(on_walk(self._walk))
-        images, self._predicted = self._read(pictures, torch.full((len(pictures),), -1))
+        unknown = torch.full((len(pictures), self.num_targets), torch.nan) if self.target_names else None
+        labels = torch.full((len(pictures),), -1) if unknown is None else unknown
+        images, self._predicted = self._read(pictures, labels)
         return images
 
     def load_ood(self) -> Images:
@@ -142,7 +156,9 @@ class ImageFolder(ImageData):
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
         self.fit = description.get("fit", self.fit)
         self.background = description.get("background", self.background)
-        if labelled:
+        if not labelled:
+            self.target_names = tuple(description.get("target_names", ()))
+        elif not self.target_names:
             # A folder of test pictures may lack some classes; labels must be the class numbers of the checkpoint.
             if set(self.class_names) <= set(description["class_names"]):
                 self.class_names = tuple(description["class_names"])
@@ -159,15 +175,15 @@ class ImageFolder(ImageData):
         return walk(self.root)
 
     @cached_property
-    def _layout(self) -> Layout:
-        return layout_of(self._walk)
+    def _layout(self) -> Layout | NumberLayout:
+        return layout_of(self._walk) if self.labels is None else NumberLayout.read(self._walk, self.labels)
 
     def _split_by_seed(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the test pictures and of the others."""
         return stratified_split(labels, 0.2, self.seed)
 
     def _labelled(self, split: str) -> tuple[list[Picture], Tensor]:
-        """The pictures of train, val or test, and their labels ``(pictures,)``."""
+        """The pictures of train, val or test, and their labels ``(pictures, ...)``."""
         pictures, labels = self._layout.labelled(split, self.class_names)
         self._say(self._layout.remarks)
         return pictures, torch.tensor(labels)
@@ -177,6 +193,8 @@ class ImageFolder(ImageData):
         images, kept = self._read(pictures, labels)
         if not kept:
             raise DataNotFoundError(f"none of the {len(pictures):,} {split} pictures below {self.root} can be read.")
+        if self.target_names:
+            return images, kept
         readable = set(images.labels.tolist())
         lost = [self.class_names[label] for label in sorted(set(labels.tolist()) - readable)]
         if split == "train" and len(readable) < 2:

@@ -1,5 +1,6 @@
 """Images in memory, and the loader that serves them as batches without any Python code per image."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ class Images:
 
     Args:
         stored: pixels ``(n, channels, height, width)`` as uint8.
-        labels: ``(images,)`` as int64; -1 where a label is not known.
+        labels: classes ``(images,)`` as int64, -1 where one is not known; or numbers ``(images, targets)`` as float32,
+            nan where one is not known.
         rows: ``(images,)``, indices into ``stored``, for pixels that are mapped from a file: only the pixels that are
             used are read, and indexing selects rows instead of copying pixels. None where all of ``stored`` is meant.
 
@@ -35,7 +37,7 @@ class Images:
                 "pixels must be uint8 of shape (n, channels, height, width), "
                 f"got {self.stored.dtype} of shape {tuple(self.stored.shape)}."
             )
-        if self.labels.shape != (len(self),):
+        if len(self.labels) != len(self) or self.labels.dim() != (2 if self.labels.is_floating_point() else 1):
             raise ValueError(f"labels must be one for each image ({len(self)}), got {tuple(self.labels.shape)}.")
 
     def __len__(self) -> int:
@@ -152,57 +154,44 @@ def _balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
     return by_class[first[drawn] + within.long()]
 
 
-class BatchLoader:
-    """Iterates over ``(images, labels)``: normalised float32 ``(batch, channels, height, width)``, int64 ``(batch,)``.
+class EpochLoader(ABC):
+    """Iterates over ``(inputs, labels)`` in the order of a sampler, without any Python code per example.
 
     ``state_dict()`` holds the position within the epoch; after ``load_state_dict()`` the next pass begins there.
 
     Args:
-        images: to serve.
-        batch_size: images in a batch; the last batch may be smaller. A last training batch of one image is left out,
-            because batch norm cannot be computed from it.
-        mean, std: of each channel, on a scale where 255 is 1.
-        sampler: gives the order of the images.
-        augmentation: what is done to each batch, in training.
-        device: the device of the batches: they are copied to it as uint8 and normalised there.
+        length: number of examples that it has.
+        batch_size: examples in a batch; the last batch may be smaller. A last training batch of one example is left
+            out, because batch norm cannot be computed from it.
+        sampler: gives the order of the examples.
+        device: the device of the batches.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        batch_size: int,
-        mean: list[float],
-        std: list[float],
-        sampler: EpochSampler,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008
-        device: torch.device | str = "cpu",
-    ):
-        self.images, self.batch_size, self.sampler = images, batch_size, sampler
+    def __init__(self, length: int, batch_size: int, sampler: EpochSampler, device: torch.device | str):
+        self.length, self.batch_size, self.sampler = length, batch_size, sampler
         self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
-        self.augmentation = augmentation
+        self.device = torch.device(device)
         self._served = 0  # batches of the current pass
         self._first = 0  # the batch that the next pass begins with
-        self.device = torch.device(device)
-        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1).to(self.device)
-        self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
-        self.shift = self.shift.view(1, -1, 1, 1).to(self.device)
+
+    index_device: torch.device | str = "cpu"
+    """Where the indices of examples are wanted."""
+
+    @abstractmethod
+    def batch(self, index: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the examples ``index``, which are batch number ``step`` of their epoch."""
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.sampler), self.batch_size)
         return full + (rest > (1 if self.sampler.shuffle and full else 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.sampler.order().to(self.images.labels.device)
+        order = self.sampler.order().to(self.index_device)
         first, self._first = self._first, 0
         for step in range(first, len(self)):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            batch = self.images[index]
-            pixels, labels = batch.pixels, batch.labels
-            if self.augmentation:
-                pixels = self.augmentation(pixels, self.sampler.augmentation_seed(step))
+            inputs, labels = self.batch(order[step * self.batch_size : (step + 1) * self.batch_size], step)
             self._served = step + 1
-            pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            yield pixels.float().mul_(self.scale).sub_(self.shift), labels
+            yield inputs, labels
         # For loops without Lightning: the next pass over this loader is the next epoch.
         self.sampler.set_epoch(self.sampler.epoch + 1)
 
@@ -225,3 +214,40 @@ class BatchLoader:
     def _division(self) -> dict[str, int]:
         """The numbers that decide how an epoch is divided into batches."""
         return {"batch_size": self.batch_size, "processes": self.sampler.world_size, "images": self.sampler.length}
+
+
+class BatchLoader(EpochLoader):
+    """Serves images: normalised float32 ``(batch, channels, height, width)``, and labels ``(batch, ...)``.
+
+    Args:
+        images: to serve.
+        batch_size: images in a batch, see :class:`EpochLoader`.
+        mean, std: of each channel, on a scale where 255 is 1.
+        sampler: gives the order of the images.
+        augmentation: what is done to each batch, in training.
+        device: the device of the batches: they are copied to it as uint8 and normalised there.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        mean: list[float],
+        std: list[float],
+        sampler: EpochSampler,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__(len(images), batch_size, sampler, device)
+        self.images, self.augmentation, self.index_device = images, augmentation, images.labels.device
+        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1).to(self.device)
+        self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
+        self.shift = self.shift.view(1, -1, 1, 1).to(self.device)
+
+    def batch(self, index: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        batch = self.images[index]
+        pixels, labels = batch.pixels, batch.labels
+        if self.augmentation:
+            pixels = self.augmentation(pixels, self.sampler.augmentation_seed(step))
+        pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        return pixels.float().mul_(self.scale).sub_(self.shift), labels

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.loader import Images
+from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 
 

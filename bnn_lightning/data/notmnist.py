@@ -15,10 +15,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torchvision.datasets.utils import download_url
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.downloads import fetch
 from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
+from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 
 _URL = "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz"

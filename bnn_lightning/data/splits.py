@@ -12,8 +12,10 @@ _NAMED = 10  # classes that a warning names
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Splits examples at random into two parts in which each class has the same share, to within one example.
 
+    Examples whose labels are numbers are split at random alone.
+
     Args:
-        labels: ``(n,)``.
+        labels: classes ``(n,)``, or numbers ``(n, targets)``.
         share: of the examples that go into the first part, from 0 to 1.
         seed: of the random choice.
 
@@ -22,7 +24,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    by_class = shuffled if labels.is_floating_point() else shuffled[labels[shuffled].argsort(stable=True)]
     count = round(share * len(labels))
     # Evenly spaced positions in a list that is sorted by class take the same share of every class.
     positions = ((torch.arange(count) + 0.5) * len(labels) / max(count, 1)).long()

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from bnn_lightning.data.base import DataNotFoundError, ImageData
+from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.downloads import fetch
 from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
+from bnn_lightning.data.source import DataNotFoundError
 
 _DIGITS = tuple("0123456789")
 

@@ -124,13 +124,15 @@ def estimates(
     Args:
         values: the metrics on all images and draws.
         on_images: computes the metrics on a bootstrap sample of the images, drawn with the generator.
-        on_draws: computes the metrics on all images with a bootstrap sample of the draws.
+        on_draws: computes metrics on all images with a bootstrap sample of the draws; those that it leaves out have no
+            error from the draws.
     """
 
     def bootstrap_stds(measure: Callable[[torch.Generator], Mapping[str, float]]) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
         resampled = [measure(generator) for _ in range(RESAMPLES)]
-        return {name: torch.tensor([metrics[name] for metrics in resampled]).double().std().item() for name in values}
+        names = [name for name in values if name in resampled[0]]
+        return {name: torch.tensor([metrics[name] for metrics in resampled]).double().std().item() for name in names}
 
     image_errors = bootstrap_stds(on_images)
     draw_errors = {} if on_draws is None else bootstrap_stds(on_draws)

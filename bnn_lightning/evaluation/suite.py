@@ -20,7 +20,8 @@ class Evaluation:
         images: number of test images.
         predictions: ``predictions[prediction][metric]`` on the test images. A prediction is ``samples`` or an
             alternative such as ``mean_weights``; metrics that end in ``_scaled`` are at the calibrated temperature.
-        temperature: the calibrated temperature; None without a calibration.
+        temperature: the calibrated temperature of classes; None without a calibration.
+        std_scale: the calibrated factor on the predictive standard deviation of each target; None likewise.
         ood: ``ood[set][score][metric]``, the detection metrics of each score for each set of OOD images.
         corruptions: ``corruptions[kind][severity][metric]``; kind ``clean``, severity 0 is the same images uncorrupted.
         confusion: see :meth:`bnn_lightning.Likelihood.confusion`, of the samples; None where labels are no classes.
@@ -29,6 +30,7 @@ class Evaluation:
     images: int
     predictions: dict[str, dict[str, Estimate]]
     temperature: float | None = None
+    std_scale: list[float] | None = None
     ood: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
     corruptions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     confusion: Tensor | None = None
@@ -74,9 +76,10 @@ def evaluate(
             metrics = likelihood.metrics(sets[name].summary, sets[name].labels)
             headline = {metric: metrics[metric] for metric in likelihood.headline}
             corruptions.setdefault(kind, {})[int(rest)] = headline
-    temperature = getattr(calibration, "temperature", None)
+    temperature, std_scale = getattr(calibration, "temperature", None), getattr(calibration, "std_scale", None)
     confusion = likelihood.confusion(test.summary, test.labels)
-    return Evaluation(len(test.labels), predictions, temperature, ood, corruptions, confusion)
+    scale = None if std_scale is None else std_scale.tolist()
+    return Evaluation(len(test.labels), predictions, temperature, scale, ood, corruptions, confusion)
 
 
 def _with_errors(
@@ -97,23 +100,21 @@ def _with_errors(
         outputs: the samples behind the predictive, ``(samples, images, outputs)``.
         members: number of networks of an ensemble.
     """
-    metrics = likelihood.metrics(predictive, labels, calibration)
+    of_images = likelihood.metrics_of_examples(predictive, labels, calibration)
+    metrics = of_images(torch.arange(len(labels)))
 
     def on_images(generator: torch.Generator) -> dict[str, float]:
-        index = resample(len(labels), generator)
-        return likelihood.metrics(
-            {name: values[index] for name, values in predictive.items()}, labels[index], calibration
-        )
+        return of_images(resample(len(labels), generator))
 
     if outputs is None or len(outputs) == members:  # with one draw for each member their variation is unknown
         return estimates(metrics, on_images)
-    mixture = likelihood.mixture(outputs)
+    of_draws = likelihood.metrics_of_draws(outputs, labels, calibration)
 
     def on_draws(generator: torch.Generator) -> dict[str, float]:
         # Members of an ensemble are fixed: the bootstrap resamples the draws of each member.
         per_member = len(outputs) // members
         counts = [resample(per_member, generator).bincount(minlength=per_member) for _ in range(members)]
-        return likelihood.metrics(mixture(torch.cat(counts)), labels, calibration)
+        return of_draws(torch.cat(counts))
 
     return estimates(metrics, on_images, on_draws)
 

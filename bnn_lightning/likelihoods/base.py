@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Predictive = dict[str, Tensor]
 """Results for a batch of examples, such as log-probabilities: tensors ``(batch, ...)`` by name."""
@@ -33,6 +33,9 @@ class Likelihood(ABC):
 
     score: ClassVar[str]
     """The name of the mean of :meth:`example_score`, such as accuracy."""
+
+    label_kind: ClassVar[Literal["classes", "numbers"] | None] = None
+    """What a label is; the command line refuses data whose labels are of the other kind. None takes any."""
 
     headline: ClassVar[tuple[str, ...]] = ("nll",)
     """Names of the metrics that are reported for corrupted images."""
@@ -75,6 +78,22 @@ class Likelihood(ABC):
         Raises:
             ValueError: when the outputs or the labels are none of this likelihood's.
         """
+
+    def num_outputs(self, labels: int) -> int:
+        """How many outputs a network must have, before :meth:`prepare`, for so many classes or target columns."""
+        return labels
+
+    def prepare(self, net: nn.Module) -> nn.Module:
+        """The network whose outputs are all that this likelihood needs; by default ``net`` itself.
+
+        A likelihood that learns numbers of its own, such as the standard deviation of the noise, has them appended to
+        the outputs by a module at the network's end: a likelihood holds no parameters.
+        """
+        return net
+
+    def for_data(self, description: Mapping[str, Any]) -> "Likelihood":
+        """The likelihood of the labels that a data module's ``describe()`` tells of; by default this one."""
+        return self
 
     @property
     def departures(self) -> list[str]:
@@ -139,12 +158,37 @@ class Likelihood(ABC):
             "nll": -self.log_prob(predictive, y).double().mean().item(),
         }
 
+    def metrics_of_examples(
+        self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any = None
+    ) -> Callable[[Tensor], dict[str, float]]:
+        """A function from indices of examples to the :meth:`metrics` on them.
+
+        The bootstrap over examples calls it many times.
+        """
+        return lambda index: self.metrics(
+            {name: values[index] for name, values in predictive.items()}, y[index], calibration
+        )
+
+    def metrics_of_draws(
+        self, outputs: Tensor, y: Tensor, calibration: Any = None
+    ) -> Callable[[Tensor], dict[str, float]]:
+        """A function from counts ``(samples,)`` to the :meth:`metrics` of their :meth:`mixture`.
+
+        The bootstrap over draws calls it many times. What it leaves out has no error from the draws.
+        """
+        mixture = self.mixture(outputs)
+        return lambda counts: self.metrics(mixture(counts), y, calibration)
+
     def confusion(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor | None:
         """How many examples of each class (rows) were predicted as each class (columns): ``(classes, classes)``, int64.
 
         By default None: labels are no classes.
         """
         return None
+
+    def target_rows(self, predictive: Mapping[str, Tensor], y: Tensor) -> list[dict[str, Any]]:
+        """A row of metrics for each target, with its ``name``, where labels are numbers; by default none."""
+        return []
 
     def caveats(
         self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Any, class_names: Sequence[str]
@@ -178,6 +222,7 @@ class Likelihood(ABC):
         calibration: Any,
         target_risk: float,
         alpha: float,
+        target_error: float | None = None,
     ) -> list[dict[str, Any]]:
         """Rows for the table that predict writes, one for each example.
 
@@ -189,7 +234,8 @@ class Likelihood(ABC):
             class_names: of the labels, as far as they are known.
             calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
             target_risk: the highest allowed error rate of accepted predictions.
-            alpha: the allowed rate at which prediction sets miss the label.
+            alpha: the allowed rate at which prediction sets or intervals miss the label.
+            target_error: of labels that are numbers, the largest error that is no mistake; None decides nothing.
         """
         columns = {key: values.flatten().tolist() for key, values in summary.items() if values[0].numel() == 1}
         return [
@@ -197,6 +243,8 @@ class Likelihood(ABC):
             for index, name in enumerate(names)
         ]
 
-    def decision_rule(self, calibration: Any, target_risk: float, alpha: float) -> str:
+    def decision_rule(
+        self, calibration: Any, target_risk: float, alpha: float, target_error: float | None = None
+    ) -> str:
         """The rules of :meth:`decisions` as a sentence for the user; empty if there are none."""
         return ""

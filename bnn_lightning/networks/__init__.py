@@ -1,7 +1,7 @@
 """Network architectures in plain, deterministic ``torch.nn`` layers; ``bayesianize`` makes them Bayesian."""
 
 from bnn_lightning.networks.base import Activation, Network, multiply_adds
-from bnn_lightning.networks.classics import MLP, AlexNet, ThreeConvThreeFC
+from bnn_lightning.networks.classics import MLP, AlexNet, TabularMLP, ThreeConvThreeFC
 from bnn_lightning.networks.lenet import LeNet, LeNet5Caffe, LeNet300100
 from bnn_lightning.networks.residual import ResNet18, ResNet20, WideResNet
 from bnn_lightning.networks.study_nets import BaseCNN, BatchNormMLP, CIFARNet, SKNet
@@ -21,6 +21,7 @@ __all__ = [
     "ResNet18",
     "ResNet20",
     "SKNet",
+    "TabularMLP",
     "ThreeConvThreeFC",
     "ViTTiny",
     "WideResNet",

@@ -33,10 +33,10 @@ class Network(nn.Sequential, metaclass=_AnyModule):
     """A chain of named layers from images ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``.
 
     A subclass has a short name on the command line; any other ``nn.Module`` works by its class path. ``image_size`` is
-    the side, in pixels, of the square images that the architecture is made for.
+    the side, in pixels, of the square images that the architecture is made for; None where it takes any inputs.
     """
 
-    image_size = 32
+    image_size: int | None = 32
 
     def __init__(self, activation: str, **layers: nn.Module | bool | None):
         """Takes the layers in their order; the value None stands for the activation, and False is left out.
@@ -55,8 +55,11 @@ class Network(nn.Sequential, metaclass=_AnyModule):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # He et al. 2015 (arXiv:1502.01852), eq. 10
 
 
-def multiply_adds(net: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Number of multiply-add operations of all convolutions and linear layers for one image of ``shape`` (C, H, W)."""
+def multiply_adds(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """Number of multiply-add operations of all convolutions and linear layers for one input of ``shape``.
+
+    The shape is (C, H, W) for images.
+    """
     parameter = next(net.parameters())
     image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     was_training = net.training

@@ -1,7 +1,10 @@
-"""Larger networks from published comparisons: AlexNet for small images, 3Conv3FC, and an MLP.
+"""Networks from published comparisons: AlexNet for small images, 3Conv3FC, an MLP for images, and one for tables.
 
 The number in the comment beside a layer is the height and width of its output.
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -77,3 +80,29 @@ class MLP(Network):
             fc3=nn.Linear(hidden, num_classes),
         )
         self.image_size = image_size
+
+
+class TabularMLP(Network):
+    """A perceptron for rows of a table, or other inputs, which are flattened: one hidden layer of 50 by default."""
+
+    image_size = None
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        num_outputs: int = 1,
+        hidden: Sequence[int] = (50,),
+        activation: Activation = "relu",
+    ):
+        """A linear layer and the activation for each width of ``hidden``, and a linear layer to the outputs.
+
+        Raises:
+            ValueError: when a width is below 1, or the activation unknown.
+        """
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden must be widths of 1 or more, such as [50], got {list(hidden)}.")
+        layers: dict[str, nn.Module | None] = {"flatten": nn.Flatten()}
+        widths = [in_features, *hidden]
+        for number, (width, next_width) in enumerate(pairwise(widths), start=1):
+            layers |= {f"fc{number}": nn.Linear(width, next_width), f"act{number}": None}
+        super().__init__(activation, **layers, **{f"fc{len(widths)}": nn.Linear(widths[-1], num_outputs)})

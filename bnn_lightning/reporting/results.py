@@ -89,8 +89,9 @@ def evaluation(
 
 
 def ood_and_corruption_results(evaluation: Evaluation) -> dict[str, Any]:
-    """Temperature, OOD detection and corruptions in plain values."""
-    return {
+    """What calibration scales by, OOD detection and corruptions in plain values."""
+    scale = {} if evaluation.std_scale is None else {"std_scale": evaluation.std_scale}
+    return scale | {
         "temperature": evaluation.temperature,
         "ood": {
             name: {

@@ -56,19 +56,24 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     ways = list(results["predictions"])
     titles = [title_of(way, results["sampling"], results["method"]) for way in ways]
     measured, errors = results["predictions"][ways[0]], results["errors"][ways[0]]
-    kinds = [kind for kind in ("images", "draws") if any(error[kind] is not None for error in errors.values())]
-    table = _table("", titles[0], *(f"{_plus_minus(console)} {kind}" for kind in kinds), *titles[1:])
+    kind = "examples" if {"rmse", "skill"} & measured.keys() else "images"
+    kinds = [of for of in ("images", "draws") if any(error[of] is not None for error in errors.values())]
+    table = _table(
+        "", titles[0], *(f"{_plus_minus(console)} {kind if of == 'images' else of}" for of in kinds), *titles[1:]
+    )
     for name in measured:
         title, show = _metric(name.removesuffix("_scaled"))
         if name.endswith("_scaled"):
-            title += f" at temperature {results['temperature']:.2f}"
-        error = [errors[name][kind] for kind in kinds]
+            title += _scaled_title(results)
+        error = [errors[name][of] for of in kinds]
         others = [results["predictions"][way].get(name) for way in ways[1:]]
         table.add_row(title, *(show(value) for value in (measured[name], *error, *others)))
-    console.print(f"{results['data']}, {results['images']:,} images:")
+    console.print(f"{results['data']}, {results['images']:,} {kind}:")
     console.print(table)
     if "per_class" in results:
         _show_classes(console, results)
+    if len(results.get("per_target", ())) > 1:
+        _show_targets(console, results["per_target"])
     if "sparsity" in results:
         show_sparsity(console, results["sparsity"])
     for name, by_score in results.get("ood", {}).items():
@@ -78,7 +83,7 @@ def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:
     training = results["training"]
     if training and training["elbo_per_n"] is not None:
         console.print(
-            f"elbo/N {training['elbo_per_n']:.3f}, kl/N {training['kl_per_n']:.3f} on the training images "
+            f"elbo/N {training['elbo_per_n']:.3f}, kl/N {training['kl_per_n']:.3f} on the training {kind} "
             f"(N = {training['num_train']:,}, epoch {training['epoch']}, KL weight {training['kl_weight']:.3g})"
         )
     if results.get("sigma_over_prior") is not None:
@@ -100,6 +105,24 @@ def _show_classes(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(name, f"{row['images']:,}", _percent(row["accuracy"]), interval, *shares, other)
     which = "Classes" if len(rows) == len(tested) else f"The {len(rows)} of {len(tested)} classes of lowest accuracy"
     console.print(f"{which}:")
+    console.print(table)
+
+
+def _scaled_title(results: Mapping[str, Any]) -> str:
+    """By what the metrics that end in _scaled are."""
+    if results["temperature"] is not None:
+        return f" at temperature {results['temperature']:.2f}"
+    scales = results["std_scale"]
+    return f" at std x {scales[0]:.2f}" if len(scales) == 1 else " at scaled std"
+
+
+def _show_targets(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of the targets, where there are several."""
+    metrics = [name for name in rows[0] if name != "name"]
+    table = _table("target", *(_metric(name)[0] for name in metrics))
+    for row in rows:
+        table.add_row(Text(_abridged(row["name"])), *(metric_text(name, row[name]) for name in metrics))
+    console.print("Targets, each in its own units:")
     console.print(table)
 
 
@@ -212,6 +235,11 @@ def _fine(value: float | None) -> str:
     return _number(value, 5)
 
 
+def _significant(value: float | None) -> str:
+    """Four digits, for numbers in the units of the data, of any size."""
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
@@ -237,6 +265,16 @@ _METRICS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "ece": ("ECE", _number),
     "adaptive_ece": ("adaptive ECE", _number),
     "aurc": ("AURC", _fine),
+    "rmse": ("RMSE", _significant),
+    "mae": ("MAE", _significant),
+    "r2": ("R2", _number),
+    "crps": ("CRPS", _significant),
+    **{f"coverage_{level}": (f"coverage of {level} %", _percent) for level in (50, 80, 90, 95)},
+    **{f"width_{level}": (f"width of {level} %", _significant) for level in (50, 80, 90, 95)},
+    "calibration_error": ("calibration error", _number),
+    "sharpness": ("predictive std (sharpness)", _significant),
+    "conformal_coverage_90": ("conformal coverage of 90 %", _percent),
+    "conformal_width_90": ("conformal width of 90 %", _significant),
     "risk_at_80": ("risk at 80 % coverage", _percent),
     "risk_at_90": ("risk at 90 % coverage", _percent),
     "risk_at_95": ("risk at 95 % coverage", _percent),
@@ -252,4 +290,6 @@ _OOD_TITLES = {
     "mutual_information": "mutual information",
     "one_minus_max_p": "1 - max p",
     "epistemic": "epistemic trace",
+    "epistemic_std": "epistemic std",
+    "predictive_std": "predictive std",
 }

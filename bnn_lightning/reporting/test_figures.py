@@ -10,27 +10,31 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning.compression.sparsity import masks
-from bnn_lightning.data import ImageData
+from bnn_lightning.data import ImageData, Source
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
 from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
 from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.likelihoods.regression import Regression
 from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.regression_figures import draw_regression_tests
 from bnn_lightning.training.module import BayesianModule
 
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianModule, data: ImageData, class_names: Sequence[str], name: str) -> list[Path]:
+def draw_tests(stem: Path, model: BayesianModule, data: Source, class_names: Sequence[str], name: str) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".
 
     Reliability, risk against coverage, the confusion matrix, most and least certain images, an image that turns; where
     there are images from elsewhere also histograms of their scores, and the parts of uncertainty by class for one of
-    them and one test image.
+    them and one test image. Where labels are numbers, see :func:`draw_regression_tests`.
     """
-    if not isinstance(model.likelihood, Categorical):
+    if isinstance(model.likelihood, Regression):
+        return draw_regression_tests(stem, model, data)
+    if not isinstance(model.likelihood, Categorical) or not isinstance(data, ImageData):
         return []
     count = model.tested[next(iter(data.test_sets))].summary["log_probs"].shape[-1]
     with figures.names_in_fonts(names_of_classes(class_names, count)) as classes:

@@ -68,8 +68,10 @@ class Task:
 
     @property
     def fit_arguments(self) -> list[str]:
-        """The command-line arguments of ``bnn`` that train it."""
-        arguments = ["fit", "--config", relative_to_cwd(self.base), *as_arguments(self.cell.flags)]
+        """The command-line arguments of ``bnn`` that train it; ``{seed}`` in a flag's value is the run's seed."""
+        flags = as_arguments(self.cell.flags)
+        arguments = ["fit", "--config", relative_to_cwd(self.base)]
+        arguments += [word.replace("{seed}", str(self.seed)) for word in flags]
         return [*arguments, "--seed_everything", str(self.seed), "--name", self.run_name]
 
     def test_arguments(self, checkpoint: Path) -> list[str]:

@@ -21,6 +21,22 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "ece": ("ECE", 1, 4),
     "nll_scaled": ("NLL at T", 1, 4),
     "ece_scaled": ("ECE at T", 1, 4),
+    "rmse": ("RMSE", 1, 4),
+    "one_rmse": ("RMSE, 1 sample", 1, 4),
+    "mean_rmse": ("RMSE, mean weights", 1, 4),
+    "mae": ("MAE", 1, 4),
+    "r2": ("R2", 1, 4),
+    "crps": ("CRPS", 1, 4),
+    "coverage_90": ("coverage of 90 % intervals, %", 100, 2),
+    "width_90": ("width of 90 % intervals", 1, 4),
+    "calibration_error": ("calibration error", 1, 4),
+    "sharpness": ("predictive std", 1, 4),
+    "crps_scaled": ("CRPS, scaled", 1, 4),
+    "coverage_90_scaled": ("coverage of 90 % intervals, scaled, %", 100, 2),
+    "conformal_coverage_90": ("coverage of conformal 90 % intervals, %", 100, 2),
+    "conformal_width_90": ("width of conformal 90 % intervals", 1, 4),
+    "val_skill": ("validation skill", 1, 4),
+    "train_skill": ("training skill", 1, 4),
     "elbo_per_n": ("elbo/N", 1, 3),
     "kl_per_n": ("kl/N", 1, 3),
     "sigma_over_prior": ("sigma / prior", 1, 2),
@@ -33,7 +49,10 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "sparsity_by_layer": ("removed by layer, %", 1, 1),
 }
 TEXTS = {"sparsity_by_layer"}
-LOWER_IS_BETTER = ("nll", "brier", "ece", "_scaled", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds")
+LOWER_IS_BETTER = (
+    *("nll", "brier", "ece", "nll_scaled", "ece_scaled", "crps_scaled", "rmse", "mae", "crps", "width_90"),
+    *("calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
+)
 # Columns that have the same value in every run of a cell.
 FIXED = {"parameters", "multiply_adds"}
 # How the values of several seeds can be summarised, other than by mean and standard deviation.

@@ -155,7 +155,8 @@ def _search_report(study: Study, all_rows: Sequence[Mapping[str, Any]]) -> str:
     """The best trials of a search, by validation NLL."""
     trials = [row for row in all_rows if rows.trial_values(study, row) is not None and not row.get("failed")]
     ranked = sorted(trials, key=rows.search_objective)
-    columns = ["val_nll", "val_accuracy", "accuracy", "nll", "elbo_per_n"]
+    of_classes = any(row.get("accuracy") for row in trials)
+    columns = ["val_nll", *(("val_accuracy", "accuracy") if of_classes else ("val_skill", "rmse")), "nll", "elbo_per_n"]
     heads = [*study.axes, *(COLUMNS[column][0] for column in columns), ""]
     body = []
     for row in ranked[:10]:

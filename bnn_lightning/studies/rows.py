@@ -24,7 +24,12 @@ from bnn_lightning.training.runs import Run
 Row = dict[str, Any]
 
 # What a row has of each way of predicting, by the names of results.schema.json, and what its columns there begin with.
-MEASURES = ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled")
+MEASURES = (
+    *("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled"),  # of classes
+    *("rmse", "mae", "r2", "crps", "coverage_90", "width_90", "calibration_error", "sharpness"),  # of numbers
+    *("crps_scaled", "coverage_90_scaled", "conformal_coverage_90", "conformal_width_90"),
+)
+_SCORES = ("accuracy", "skill")  # of the likelihoods, in metrics.csv
 _PREFIXES = {"samples": "", "one_sample": "one_", "mean_weights": "mean_", "kept_weights": "kept_"}
 
 
@@ -44,7 +49,8 @@ def from_run(task: Task, run: Run) -> Row:
     row["predicted by"] = title_of("samples", results["sampling"], results["method"])
     for way, metrics in results["predictions"].items():
         row |= {f"{_PREFIXES[way]}{name}": metrics[name] for name in MEASURES if name in metrics}
-    row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in ("accuracy", "nll")}
+    score = next((name for name in _SCORES if f"train/{name}" in epoch), "accuracy")
+    row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in (score, "nll")}
     row |= {name: results["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
     row |= {"sigma_over_prior": results.get("sigma_over_prior"), "temperature": results["temperature"]}
     if "sparsity" in results:
@@ -54,12 +60,13 @@ def from_run(task: Task, run: Run) -> Row:
     if data := record.data:
         module = from_record(BayesianModule, record)
         row["parameters"] = sum(parameter.numel() for parameter in module.parameters())
-        shape = (data["channels"], data["image_size"], data["image_size"])
+        is_table = "in_features" in data
+        shape = (data["in_features"],) if is_table else (data["channels"], data["image_size"], data["image_size"])
         row["multiply_adds"] = multiply_adds(to_plain(module.network), shape)
     row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for epoch in epochs), 2)
     row["seconds"] = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)
-    validated = [epoch["val/accuracy"] for epoch in epochs if epoch.get("val/accuracy")]
-    row["val_accuracy_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
+    validated = [epoch[f"val/{score}"] for epoch in epochs if epoch.get(f"val/{score}")]
+    row[f"val_{score}_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
     row["caveats"] = ", ".join(results["caveats"])
     row["versions"] = " ".join(f"{name} {version}" for name, version in record.versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"

@@ -320,8 +320,9 @@ def _bnn_process(words: list[str], log: Path, folder: Path) -> None:
 
 
 def _summary(row: Mapping[str, Any]) -> str:
-    """Accuracy, elbo/N and caveats of a row, for the screen."""
-    parts = [f"{100 * float(row['accuracy']):.2f} %"]
+    """Accuracy or NLL, elbo/N and caveats of a row, for the screen."""
+    accuracy = row.get("accuracy")
+    parts = [f"nll {float(row['nll']):.4f}" if accuracy is None else f"{100 * float(accuracy):.2f} %"]
     if row.get("elbo_per_n") is not None:
         parts.append(f"elbo/N {float(row['elbo_per_n']):.3f}")
     return ", ".join(parts + ([str(row["caveats"])] if row["caveats"] else []))

@@ -90,7 +90,7 @@ def distinct_examples(loader: Any) -> int:
     or another one in each epoch; Lightning's distributed one holds one process's share.
     """
     sampler = getattr(loader, "sampler", None)
-    count = _distinct(loader.dataset) if hasattr(loader, "dataset") else len(loader.images)  # of a BatchLoader
+    count = _distinct(loader.dataset) if hasattr(loader, "dataset") else loader.length  # of an EpochLoader
     if isinstance(sampler, WeightedRandomSampler):
         return min(count, int((sampler.weights > 0).sum()))
     if isinstance(sampler, SubsetRandomSampler):

@@ -83,9 +83,10 @@ class BayesianModule(LightningModule):
         if method is not None and init_from is not None:
             method = method.pretrained()
         initialise_lazy_layers(network, input_shape)
-        self.frozen = freeze_layers(network, freeze)
-        only = random_names(network, only, self.frozen)
-        self.network = build_network(network, method, inference, only, members, compile)
+        prepared = likelihood.prepare(network)
+        self.frozen = freeze_layers(prepared, freeze)
+        only = random_names(prepared, only, self.frozen)
+        self.network = build_network(prepared, method, inference, only, members, compile)
         self.inference, self.likelihood, self.sampling = inference, likelihood, sampling
         self.init_from, self.members, self.compile_noise = init_from, members, compile
         self.allow_shared_statistics = allow_shared_statistics
@@ -142,10 +143,17 @@ class BayesianModule(LightningModule):
     def setup(self, stage: str) -> None:
         if self.compile_noise and self.is_bayesian:
             check_compiler(self.device)
+        describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
+        if stage == "fit" and describe is not None:
+            self._know_labels(describe())
         if stage == "fit" and self.init_from is not None:
             if missing := start_from_weights(self.network, self.init_from, self._method):
                 rank_zero_warn(missing, stacklevel=2)
             self.init_from = None  # another fit goes on from here
+
+    def _know_labels(self, description: dict[str, Any]) -> None:
+        """Takes over what a data module, or a checkpoint, says about its labels, such as their units."""
+        self.likelihood = self.val_metrics.likelihood = self.likelihood.for_data(description)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -289,6 +297,7 @@ class BayesianModule(LightningModule):
         record = Record.from_contents(checkpoint)
         self._resume = Resume.from_contents(checkpoint)
         self.validation = record.validation
+        self._know_labels(record.data or {})
         if record.training is not None:
             self.summary, self.num_train = record.training, record.training.num_train
         kind = self.likelihood.calibration_type

@@ -156,4 +156,6 @@ class TrainingSummary:
     @property
     def has_collapsed(self) -> bool:
         """Whether the KL has erased the weights: nearly all can be removed, and the network is as good as guessing."""
-        return self.sparsity is not None and self.sparsity > 0.99 and self.nll > 0.9 * self.uninformed_nll
+        # The nll of numbers can be negative: a tenth of its size is what has to be gained over guessing.
+        guessing = self.uninformed_nll
+        return self.sparsity is not None and self.sparsity > 0.99 and self.nll > guessing - 0.1 * abs(guessing)

@@ -75,7 +75,10 @@ def test_names_of_earlier_releases_are_taken_with_a_note(capsys):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs(config):
-    assert main(["fit", "--config", str(config), *SMALL, "--trainer.fast_dev_run", "true"]) == 0
+    Path("table.csv").write_text("a,b,c\n" + "\n".join(f"{n},{n % 7},{n * n}" for n in range(60)))
+    uci, angle = ["--data.path", "table.csv"], ["--data.train_subset", "600"]
+    small = uci if "uci" in config.stem else angle if "angle" in config.stem else SMALL
+    assert main(["fit", "--config", str(config), *small, "--trainer.fast_dev_run", "true"]) == 0
 
 
 def test_configs_cover_networks_and_methods():
@@ -92,6 +95,10 @@ def test_configs_cover_networks_and_methods():
         f"{net}_{method}"
         for net in ("resnet18", "resnet20", "vittiny", "wideresnet")
         for method in ("bbb", "deterministic")
+    }
+    names |= {f"mlp_uci_{name}" for name in ("bbb", "lrt", "ivon", "deterministic")} | {
+        "lenet_angle_lrt",
+        "lenet_angle_ivon",
     }
     words = [re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() for name in names_of(Method)]
     names |= {f"cifarnet_{word}" for word in [*words, "deterministic"]}  # one for each method there is
@@ -123,7 +130,7 @@ def test_names_never_clash_with_torchvisions():
 
 NETWORKS = (
     "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ResNet18, ResNet20, SKNet, "
-    "ThreeConvThreeFC, ViTTiny, WideResNet"
+    "TabularMLP, ThreeConvThreeFC, ViTTiny, WideResNet"
 )
 
 

@@ -21,7 +21,7 @@ WORDS = {
     "Normal": "LRT --model.method.prior Normal --model.method.prior.sigma 0.2",
     "FanIn": "LRT --model.method.prior FanIn --model.method.prior.scale 0.5",
     "LaplacePrior": "LRT --model.method.prior LaplacePrior --model.method.prior.scale 0.2",
-    "StudentT": "LRT --model.method.prior StudentT --model.method.prior.df 4 --model.method.prior.scale 0.2",
+    "StudentTPrior": "LRT --model.method.prior StudentTPrior --model.method.prior.df 4 --model.method.prior.scale 0.2",
     "ScaleMixture": "BBB --model.method.prior ScaleMixture",
     "LearntScale": "LRT --model.method.prior LearntScale",
     "Rank1": "Rank1 --model.method.prior_scale 0.2",
@@ -51,7 +51,10 @@ def test_a_family_trains_and_is_tested_by_one_word(name):
     [
         ("LRT --model.method.posterior Radial", "--model.method.posterior must have independent elements for LRT"),
         ("LRT --model.method.posterior LowRank --model.method.posterior.rank 0", "rank must be 1 or more, got 0."),
-        ("BBB --model.method.prior StudentT --model.method.prior.df -1", "df must be a positive number of degrees of"),
+        (
+            "BBB --model.method.prior StudentTPrior --model.method.prior.df -1",
+            "df must be a positive number of degrees of",
+        ),
         (
             "Rank1 --model.method.family laplace",
             "--model.method.family must be one of 'gaussian', 'cauchy', got laplace",

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.kernels.quadrature import gauss_hermite, mean_log1p_square
 from bnn_lightning.core.methods import BBB, LRT
-from bnn_lightning.core.posteriors import FanIn, Gaussian, LaplacePrior, LearntScale, ScaleMixture, StudentT
+from bnn_lightning.core.posteriors import FanIn, Gaussian, LaplacePrior, LearntScale, ScaleMixture, StudentTPrior
 from bnn_lightning.core.posteriors import Normal as NormalPrior
 from bnn_lightning.core.whole_network import kl, sigma_over_prior
 
@@ -67,14 +67,14 @@ def test_the_kl_to_students_t_is_the_integral_to_the_error_that_is_stated(df, wi
     for mu, sigma in CASES:
         if sigma <= within:
             expected = kl_by_integration(mu, sigma, stats.t(df, 0, 0.1).logpdf)
-            got = StudentT(df, 0.1).kl(*(torch.tensor(x, dtype=F64) for x in (mu, sigma, math.log(sigma)))).item()
+            got = StudentTPrior(df, 0.1).kl(*(torch.tensor(x, dtype=F64) for x in (mu, sigma, math.log(sigma)))).item()
             assert got == pytest.approx(expected, abs=error)
 
 
 def test_log_densities_are_those_of_torch():
     w = torch.linspace(-3, 3, 101, dtype=F64)
     torch.testing.assert_close(LaplacePrior(0.4).log_prob(w), distributions.Laplace(0.0, 0.4).log_prob(w))
-    torch.testing.assert_close(StudentT(2.5, 0.4).log_prob(w), distributions.StudentT(2.5, 0.0, 0.4).log_prob(w))
+    torch.testing.assert_close(StudentTPrior(2.5, 0.4).log_prob(w), distributions.StudentT(2.5, 0.0, 0.4).log_prob(w))
     torch.testing.assert_close(FanIn(0.4).log_prob(w), Normal(0.0, 0.4).log_prob(w))
 
 
@@ -89,7 +89,7 @@ def test_quadrature_has_the_nodes_of_numpy_and_the_gradients_of_finite_differenc
     torch.testing.assert_close(mean_log1p_square(mu, sigma), plain, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("prior", [LaplacePrior(), StudentT(), StudentT(df=1.0), FanIn()], ids=repr)
+@pytest.mark.parametrize("prior", [LaplacePrior(), StudentTPrior(), StudentTPrior(df=1.0), FanIn()], ids=repr)
 @pytest.mark.parametrize("rho", [-200.0, -104.5, -16.0, 25.0, 89.0])
 def test_kls_and_their_gradients_are_finite_for_extreme_rho(prior, rho):
     posterior = Gaussian(torch.tensor([0.0, 0.1, -1e-3, 5.0]), torch.full((4,), rho), prior)
@@ -99,7 +99,7 @@ def test_kls_and_their_gradients_are_finite_for_extreme_rho(prior, rho):
     assert torch.isfinite(posterior.rho.grad).all()
 
 
-@pytest.mark.parametrize("prior", [LaplacePrior(0.3), StudentT(3.0, 0.3)], ids=repr)
+@pytest.mark.parametrize("prior", [LaplacePrior(0.3), StudentTPrior(3.0, 0.3)], ids=repr)
 def test_gradients_of_the_kls_are_those_of_finite_differences(prior):
     mu, sigma = torch.randn(5, dtype=F64, requires_grad=True), (0.01 + 0.3 * torch.rand(5, dtype=F64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda mu, sigma: prior.kl(mu, sigma, sigma.log()), (mu, sigma))
@@ -140,8 +140,8 @@ def test_the_outputs_of_wide_layers_are_as_large_as_those_of_narrow_ones_under_f
     [
         (lambda: FanIn(0.0), "scale must be a positive standard deviation such as 1, got 0.0."),
         (lambda: LaplacePrior(-1.0), "scale must be a positive mean of |w| such as 0.1, got -1.0."),
-        (lambda: StudentT(df=0.0), "df must be a positive number of degrees of freedom such as 3, got 0.0."),
-        (lambda: StudentT(scale=math.nan), "scale must be a positive width such as 0.1, got nan."),
+        (lambda: StudentTPrior(df=0.0), "df must be a positive number of degrees of freedom such as 3, got 0.0."),
+        (lambda: StudentTPrior(scale=math.nan), "scale must be a positive width such as 0.1, got nan."),
     ],
 )
 def test_scales_and_degrees_of_freedom_out_of_range_are_refused(make, message):

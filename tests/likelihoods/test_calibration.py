@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bnn_lightning.likelihoods.categorical.calibration import Calibration, binomial_upper_bound, fit_temperature, scaled
+from bnn_lightning.likelihoods.categorical.calibration import Calibration, fit_temperature, scaled
+from bnn_lightning.likelihoods.selective import binomial_upper_bound
 
 N = 5_000
 

@@ -15,6 +15,7 @@ from bnn_lightning.likelihoods.categorical.credibility import (
 )
 from bnn_lightning.likelihoods.categorical.decisions import decision_rule
 from bnn_lightning.likelihoods.categorical.scores import calibration_error
+from bnn_lightning.likelihoods.selective import examples_needed
 
 
 def calibrated_predictions(images, sharpness=6.0, classes=10):
@@ -88,7 +89,7 @@ def test_the_rules_say_what_they_are_too_few_for():
     few = Calibration.fit(log_probs, labels)
     words = decision_rule(few, 0.01, 0.05)
     delta = 0.05 / 4
-    needed = few.images_needed(0.01)
+    needed = examples_needed(15, 0.01)
     assert binom.cdf(0, needed, 0.01) <= delta < binom.cdf(0, needed - 1, 0.01)
     assert "All abstain: 15 calibration images cannot bound" in words
     assert f"which takes {needed} without a mistake" in words

@@ -37,6 +37,12 @@ def test_the_command_is_what_a_person_would_type(write):
     )
 
 
+def test_a_flag_can_have_the_seed_of_the_run(write):
+    tasks = Study.read(write(cells={"a": {"data.split": "{seed}"}}, seeds=[0, 7])).tasks()
+    assert [task.fit_arguments[3:5] for task in tasks] == [["--data.split", "0"], ["--data.split", "7"]]
+    assert tasks[0].settings == tasks[1].settings
+
+
 def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
     def digest(**settings):
         return Study.read(write(**settings)).tasks()[0].settings

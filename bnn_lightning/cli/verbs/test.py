@@ -14,7 +14,7 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.core.whole_network import sigma_over_prior
-from bnn_lightning.data import ImageData
+from bnn_lightning.data import Source
 from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
@@ -61,6 +61,8 @@ def _results(session: Session) -> dict[str, Any]:
     results["caveats"] += model.likelihood.caveats(test.summary, test.labels, calibration, class_names)
     if evaluation.confusion is not None:
         results |= class_results(evaluation.confusion, names_of_classes(class_names, len(evaluation.confusion)))
+    if rows := model.likelihood.target_rows(test.summary, test.labels):
+        results["per_target"] = rows
     if model.removes_weights:
         results["sparsity"] = sparsity_results(model.network, masks(model.network), kept_below(LOG_ALPHA_THRESHOLD))
     return results
@@ -82,13 +84,13 @@ def _write(session: Session, results: dict[str, Any]) -> list[Path]:
         written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
         data = session.checkpoint.data or {}
         written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, data)
-    if isinstance(session.datamodule, ImageData):
+    if isinstance(session.datamodule, Source):
         samples = title_of("samples", results["sampling"], results["method"])
         written += _draw_figures(session, session.datamodule, name, samples)
     return written
 
 
-def _draw_figures(session: Session, data: ImageData, name: str, samples: str) -> list[Path]:
+def _draw_figures(session: Session, data: Source, name: str, samples: str) -> list[Path]:
     """Draws what test saw, as PNG files and on TensorBoard's page of images."""
     class_names = session.data_description["class_names"]
     drawn = draw_tests(session.run.logs / name, session.model, data, class_names, samples)

@@ -35,7 +35,7 @@ from bnn_lightning.core.posteriors.path import PathGaussian
 from bnn_lightning.core.posteriors.radial import Radial
 from bnn_lightning.core.posteriors.rank1 import Rank1Weight
 from bnn_lightning.core.posteriors.with_prior import WithPrior
-from bnn_lightning.core.priors import FanIn, LaplacePrior, LearntScale, Normal, Prior, ScaleMixture, StudentT
+from bnn_lightning.core.priors import FanIn, LaplacePrior, LearntScale, Normal, Prior, ScaleMixture, StudentTPrior
 
 __all__ = [
     "HIERARCHICAL",
@@ -66,7 +66,7 @@ __all__ = [
     "Radial",
     "Rank1Weight",
     "ScaleMixture",
-    "StudentT",
+    "StudentTPrior",
     "WithPrior",
     "hierarchical_kl",
     "identity",

@@ -7,33 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CONFIDENCE_LEVEL = 0.95
-"""The probability, over calibration sets, that the bound on the error rate of accepted predictions holds."""
+from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, AcceptRule, accept_rule, binomial_upper_bound
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
-
-
-@dataclass(frozen=True)
-class AcceptRule:
-    """Accepts predictions whose confidence is at least a threshold.
-
-    Args:
-        threshold: on the probability of the predicted class; infinite if no threshold meets the target risk, so that
-            nothing is accepted.
-        coverage: the fraction of the calibration images that is accepted.
-        risk: the error rate of the accepted calibration images.
-        bound: an upper bound on the true error rate of accepted predictions, which holds with probability
-            :data:`CONFIDENCE_LEVEL` over calibration sets.
-    """
-
-    threshold: float
-    coverage: float
-    risk: float
-    bound: float
 
 
 @dataclass(frozen=True)
@@ -75,49 +54,12 @@ class Calibration:
         )
 
     def accept_rule(self, target_risk: float) -> AcceptRule:
-        """The rule with the highest coverage whose bound on the error rate is at most ``target_risk``.
-
-        Selection with guaranteed risk (Geifman & El-Yaniv 2017, arXiv:1705.08500, algorithm 1): a binary search over
-        thresholds. Each step computes a binomial bound that fails with probability at most (1 - 0.95) / steps, so that
-        all of them hold together with probability 0.95.
+        """The rule of :func:`bnn_lightning.likelihoods.selective.accept_rule`, by the probability of the class.
 
         Raises:
             ValueError: when ``target_risk`` is not between 0 and 1.
         """
-        if not 0 < target_risk < 1:
-            raise ValueError(f"target_risk must be an error rate between 0 and 1, such as 0.01, got {target_risk}.")
-        images = len(self.confidence)
-        mistakes = (~self.correct).long().cumsum(0)
-        steps, delta = self._search
-        best = AcceptRule(math.inf, 0.0, 0.0, 0.0)
-        low, high = 1, images
-        for _ in range(steps):
-            count = (low + high + 1) // 2
-            # Images of equal confidence are accepted together.
-            threshold = self.confidence[count - 1]
-            accepted = int((self.confidence >= threshold).sum())
-            wrong = int(mistakes[accepted - 1])
-            bound = binomial_upper_bound(wrong, accepted, delta)
-            if bound <= target_risk:
-                if accepted / images > best.coverage:
-                    best = AcceptRule(threshold.item(), accepted / images, wrong / accepted, bound)
-                low = count
-            else:
-                high = count - 1
-            if low >= high:
-                break
-        return best
-
-    def images_needed(self, target_risk: float) -> int:
-        """How many images have to be accepted, without one mistake, before the bound is at most ``target_risk``."""
-        _, delta = self._search
-        return math.ceil(math.log(delta) / math.log1p(-target_risk))
-
-    @property
-    def _search(self) -> tuple[int, float]:
-        """The steps of the search for a threshold, and the probability with which the bound of each may fail."""
-        steps = max(1, math.ceil(math.log2(len(self.confidence))))
-        return steps, (1 - CONFIDENCE_LEVEL) / steps
+        return accept_rule(self.confidence, self.correct, target_risk)
 
     def prediction_set_threshold(self, alpha: float) -> float:
         """The lowest probability of a class in the prediction set, for sets that miss the label at rate ``alpha``.
@@ -188,21 +130,3 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
             right = low + golden * (high - low)
             at_right = nll(right)
     return math.exp((low + high) / 2)
-
-
-def binomial_upper_bound(wrong: int, trials: int, delta: float) -> float:
-    """The error rate at which ``wrong`` or fewer mistakes in ``trials`` have probability ``delta``.
-
-    With probability 1 - ``delta`` the true error rate is below this (Clopper & Pearson 1934).
-    """
-    if wrong >= trials:
-        return 1.0
-    k = torch.arange(wrong + 1, dtype=torch.float64)
-    log_binomials = math.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(trials - k + 1)
-
-    low, high = wrong / trials, 1.0
-    for _ in range(60):
-        rate = (low + high) / 2
-        tail = (log_binomials + k * math.log(rate) + (trials - k) * math.log1p(-rate)).logsumexp(0).exp().item()
-        low, high = (rate, high) if tail > delta else (low, rate)
-    return high

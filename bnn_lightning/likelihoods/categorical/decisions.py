@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bnn_lightning.likelihoods.categorical.calibration import CONFIDENCE_LEVEL, Calibration, scaled
+from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
 from bnn_lightning.likelihoods.categorical.credibility import temperature_caveats
+from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, examples_needed
 
 ENOUGH_ACCEPTED = 100
 """Accepted calibration images below which their coverage and error rate are called rough: at 100 images the standard
@@ -84,7 +85,7 @@ def decision_rule(calibration: Calibration | None, target_risk: float, alpha: fl
 
 def _accept_sentence(calibration: Calibration, target_risk: float) -> str:
     rule = calibration.accept_rule(target_risk)
-    images, needed = len(calibration.correct), calibration.images_needed(target_risk)
+    images, needed = len(calibration.correct), examples_needed(len(calibration.correct), target_risk)
     if math.isinf(rule.threshold):
         needs = f", which takes {needed:,} without a mistake" if needed > images else ""
         return (

@@ -34,6 +34,7 @@ class Categorical(Likelihood):
             (Szegedy et al. 2016, arXiv:1512.00567). The loss is then no likelihood; everything else is without it.
     """
 
+    label_kind = "classes"
     score = "accuracy"
     headline = ("accuracy", "nll", "ece")
     calibration_type = Calibration
@@ -127,10 +128,13 @@ class Categorical(Likelihood):
         calibration: Calibration | None,
         target_risk: float,
         alpha: float,
+        target_error: float | None = None,
     ) -> list[dict[str, Any]]:
         return decisions(summary, names, class_names, calibration, target_risk, alpha)
 
-    def decision_rule(self, calibration: Calibration | None, target_risk: float, alpha: float) -> str:
+    def decision_rule(
+        self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None
+    ) -> str:
         return decision_rule(calibration, target_risk, alpha)
 
 

@@ -1,8 +1,14 @@
-"""Functions that draw figures of uncertainty, confusion, posteriors, pruning and studies with matplotlib."""
+"""Functions that draw figures of uncertainty, confusion, numbers, posteriors, pruning and studies with matplotlib."""
 
 from bnn_lightning.reporting.figures.confusion import confusion_matrix
 from bnn_lightning.reporting.figures.labels import as_drawn, names_in_fonts, short
 from bnn_lightning.reporting.figures.posteriors import first_layer_filters, posterior_and_prior
+from bnn_lightning.reporting.figures.regression import (
+    intervals_over_feature,
+    predicted_and_true,
+    quantile_calibration,
+    residuals,
+)
 from bnn_lightning.reporting.figures.studies import compare
 from bnn_lightning.reporting.figures.uncertainty import (
     class_uncertainty,
@@ -20,12 +26,16 @@ __all__ = [
     "compare",
     "confusion_matrix",
     "first_layer_filters",
+    "intervals_over_feature",
     "kept_weights",
     "most_and_least_certain",
     "names_in_fonts",
     "posterior_and_prior",
+    "predicted_and_true",
     "pruning_curve",
+    "quantile_calibration",
     "reliability",
+    "residuals",
     "risk_coverage_curve",
     "rotated_image",
     "score_histograms",

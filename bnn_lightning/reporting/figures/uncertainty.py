@@ -20,6 +20,7 @@ from bnn_lightning.reporting.figures.labels import as_drawn, short
 from bnn_lightning.reporting.figures.png import save
 
 _ALEATORIC, _EPISTEMIC, _PROBABILITY, _WRONG = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
+ENTROPIES = {"entropy": "predictive entropy, nats", "mutual_information": "mutual information, nats"}
 
 
 def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], classes: Sequence[str]) -> None:
@@ -58,23 +59,26 @@ def class_uncertainty(path: Path, images: Sequence[tuple[str, Tensor, Tensor]], 
     save(figure, path)
 
 
-def score_histograms(path: Path, test_set: tuple[str, Mapping[str, Tensor]], ood_sets: Mapping[str, Any]) -> None:
+def score_histograms(
+    path: Path,
+    test_set: tuple[str, Mapping[str, Tensor]],
+    ood_sets: Mapping[str, Any],
+    labels: Mapping[str, str] = ENTROPIES,
+) -> None:
     """Draws histograms of the test images' scores against those of each out-of-distribution set.
-
-    The scores are predictive entropy and, unless it is zero, mutual information.
 
     Args:
         path: the PNG to write.
-        test_set: its name and its scores ``entropy`` and ``mutual_information``, each ``(images,)``.
+        test_set: its name and its scores, each ``(images,)``.
         ood_sets: the scores of each out-of-distribution set, by name.
+        labels: the scores to draw, with what is written at their axes; one that is 0 everywhere is left out.
 
     Raises:
         UnwritableError: when the file cannot be written.
     """
     name, test_scores = test_set
-    labels = {"entropy": "predictive entropy, nats"}
-    if test_scores["mutual_information"].max() > 0:  # it is 0 when there is only one sample
-        labels["mutual_information"] = "mutual information, nats"
+    # Mutual information and epistemic parts are 0 when there is only one sample.
+    labels = {score: label for score, label in labels.items() if test_scores[score].max() > 0}
     figure = Figure(figsize=(5 * len(labels), 2.8 * len(ood_sets) + 0.3), layout="constrained")
     axes = figure.subplots(len(ood_sets), len(labels), squeeze=False)
     for row, (ood_name, ood_scores) in zip(axes, ood_sets.items(), strict=True):

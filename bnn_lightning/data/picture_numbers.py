@@ -1,0 +1,104 @@
+"""Numbers for the pictures of a folder, from a table with a row for each file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from bnn_lightning.data.columns import numbers_of
+from bnn_lightning.data.pictures import SPLIT_OF, Picture, Walk, listed, shown
+from bnn_lightning.data.source import DataNotFoundError
+from bnn_lightning.data.table_file import read_table
+
+
+@dataclass(frozen=True)
+class NumberLayout:
+    """Which pictures are of which split, and their numbers; the counterpart of a Layout of classes.
+
+    Args:
+        root: the picture folder.
+        target_names: of the numbers.
+        numbers: of each picture that has some, in the order of the pictures.
+        splits: of ``train``, ``val`` and ``test`` those that there are, with their pictures as one nameless class.
+        remarks: a sentence about each oddity that the user may not have meant.
+    """
+
+    root: Path
+    target_names: tuple[str, ...]
+    numbers: Mapping[Path, tuple[float, ...]]
+    splits: Mapping[str, Mapping[str, Sequence[Picture]]]
+    remarks: tuple[str, ...]
+
+    class_names = ()
+    misplaced = ""
+
+    @classmethod
+    def read(cls, walk: Walk, labels: str) -> Self:
+        """The numbers in ``labels``: a table whose first column has file names relative to the root, below a header.
+
+        A picture without a row belongs to no split. Where the root has folders of training and of test pictures, they
+        are the splits; else a fifth, by the seed, is the test set.
+
+        Raises:
+            DataNotFoundError: when there is no such table.
+            ValueError: when it is none of numbers, or names none of the pictures.
+        """
+        path = Path(labels).expanduser()
+        path = path if path.is_absolute() or path.is_file() else walk.root / path
+        raw = read_table(path)
+        names = list(raw.columns)
+        if len(names) < 2 or names[0] == "0":
+            raise ValueError(f"labels must be a table with the header file,NUMBER, got {path}, which has none.")
+        columns = [numbers_of(raw, name, "labels") for name in names[1:]]
+        for name, column in zip(names[1:], columns, strict=True):
+            if np.isnan(column).any():
+                raise ValueError(
+                    f"labels must have a number for each file, got no {name} in {raw.where(np.isnan(column))}."
+                )
+        files = [str(file) for file in raw.columns[names[0]]]
+        if len(set(files)) < len(files):
+            twice = next(file for file in files if files.count(file) > 1)
+            raise ValueError(f"labels must have a row for each file, got {twice} twice in {path}.")
+        by_file = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))
+        pictures = {"/".join(picture.below): picture for picture in walk.pictures}
+        named = [name for name in pictures if name in by_file]
+        if not named:
+            raise ValueError(
+                f"labels must name pictures below {shown(walk.root)}, which has {listed(pictures) or 'none'}, got "
+                f"{listed(files)} in {path}."
+            )
+        remarks = []
+        if without := [name for name in pictures if name not in by_file]:
+            remarks.append(f"{len(without):,} pictures have no row in {path} and are left out, such as {without[0]}.")
+        if gone := [file for file in files if file not in pictures]:
+            remarks.append(f"{len(gone):,} rows of {path} name no picture that is there, such as {gone[0]}.")
+        numbers = {pictures[name].path: by_file[name] for name in named}
+        splits = _splits_of([pictures[name] for name in named])
+        return cls(walk.root, tuple(names[1:]), numbers, splits, tuple(remarks))
+
+    @property
+    def splits_test_by_seed(self) -> bool:
+        """Whether the test set is split off, because the folders do not say what it is."""
+        return "test" not in self.splits
+
+    def labelled(self, split: str, _: Sequence[str]) -> tuple[list[Picture], list[tuple[float, ...]]]:
+        """The pictures of a split and their numbers.
+
+        Raises:
+            DataNotFoundError: when there are none.
+        """
+        pictures = list(self.splits.get(split, {}).get("", ()))
+        if not pictures:
+            raise DataNotFoundError(f"ImageFolder found no {split} pictures with numbers below {shown(self.root)}.")
+        return pictures, [self.numbers[picture.path] for picture in pictures]
+
+
+def _splits_of(pictures: Sequence[Picture]) -> dict[str, dict[str, list[Picture]]]:
+    splits: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        splits.setdefault(SPLIT_OF.get(picture.below[0].lower(), ""), []).append(picture)
+    if "" in splits or not {"train", "test"} <= splits.keys():
+        splits = {"train": list(pictures)}
+    return {split: {"": of_split} for split, of_split in splits.items()}

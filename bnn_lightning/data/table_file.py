@@ -1,0 +1,168 @@
+"""Reads tables: text with separators or blanks, Parquet, folders with given splits. Cells become numbers or texts."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bnn_lightning.data.source import DataNotFoundError
+
+MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
+"""Texts that stand for no value, in small letters."""
+
+_SEPARATORS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The columns of a file by name: float64 with nan where there is no value, or texts with "" likewise.
+
+    Args:
+        path: the file.
+        columns: ``(rows,)`` each.
+        first_row: number of the first row in the file, for messages: 1, or 2 below a header.
+    """
+
+    path: Path
+    columns: Mapping[str, np.ndarray]
+    first_row: int = 1
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def where(self, bad: np.ndarray) -> str:
+        """Where the first of the rows is for which ``bad`` is true, for a message."""
+        return f"row {int(bad.argmax()) + self.first_row} of {self.path}"
+
+
+def read_table(path: Path) -> RawTable:
+    """The table in a file.
+
+    A file that ends in ``.parquet`` is read by pyarrow; any other is text, whose separator is a comma, a semicolon, a
+    tab or a bar, whichever the first line has most of, and blanks where it has none. The first row names the columns
+    where none of its cells is a number; else their names are their positions, from 0.
+
+    Raises:
+        DataNotFoundError: when there is no such file.
+        ValueError: when it holds no table.
+    """
+    if not path.is_file():
+        raise DataNotFoundError(f"Table was not found: there is no file {path}.")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _read_parquet(path)
+    try:
+        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ValueError(f"path must be a table as text or Parquet, got {path}, which is neither.") from None
+    if not lines:
+        raise ValueError(f"path must be a table with rows, got {path}, which is empty.")
+    separator = max(_SEPARATORS, key=lines[0].count)
+    cells = list(csv.reader(lines, delimiter=separator)) if separator in lines[0] else [line.split() for line in lines]
+    names = [name.strip() for name in cells[0]]
+    has_header = not any(_is_number(name) or name.lower() in MISSING for name in names)
+    if has_header and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"path must be a table whose columns have different names, got {twice} twice in {path}.")
+    rows = cells[1:] if has_header else cells
+    if not rows:
+        raise ValueError(f"path must be a table with rows, got {path}, which has a header alone.")
+    for number, row in enumerate(rows, start=1 + has_header):
+        if len(row) != len(names):
+            raise ValueError(
+                f"path must be a table with equally many cells in each row, got {len(row)} in row {number} of {path}, "
+                f"whose first row has {len(names)}."
+            )
+    if not has_header:
+        names = [str(position) for position in range(len(names))]
+    columns = {
+        name: as_column([cell.strip() for cell in column])
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    return RawTable(path, columns, 1 + has_header)
+
+
+def as_column(cells: list[str]) -> np.ndarray:
+    """Cells as float64 where all that have a value are numbers, else as texts."""
+    texts = ["" if cell.lower() in MISSING else cell for cell in cells]
+    try:
+        return np.array([float(text) if text else np.nan for text in texts])
+    except ValueError:
+        return np.array(texts, dtype=object)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError(
+            f"path must be a table as text where pyarrow is not installed, got {path}; pip install "
+            "'bnn_lightning[table]'."
+        ) from None
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:  # of pyarrow's own kinds
+        raise ValueError(f"path must be a Parquet file, got {path}: {' '.join(str(error).split())}") from error
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values = column.to_pylist()
+        if all(value is None or isinstance(value, bool | int | float) for value in values):
+            columns[name] = np.array([np.nan if value is None else float(value) for value in values])
+        else:
+            columns[name] = np.array(["" if value is None else str(value) for value in values], dtype=object)
+    if not columns or not len(next(iter(columns.values()))):
+        raise ValueError(f"path must be a table with rows, got {path}, which has none.")
+    return RawTable(path, columns)
+
+
+@dataclass(frozen=True)
+class GivenSplits:
+    """A folder in the layout of the UCI benchmarks: one table, and files of row numbers for each split.
+
+    Args:
+        folder: with ``data.txt``, ``index_features.txt``, ``index_target.txt``, and for each split K
+            ``index_train_K.txt`` and ``index_test_K.txt``; numbers of columns and rows begin at 0.
+    """
+
+    folder: Path
+
+    def table(self) -> tuple[RawTable, list[str], list[str]]:
+        """The table, and the names of its feature and target columns."""
+        raw = read_table(self.folder / "data.txt")
+        features, targets = (self._numbers(f"index_{kind}.txt", len(raw.columns)) for kind in ("features", "target"))
+        return raw, [str(number) for number in features], [str(number) for number in targets]
+
+    def rows(self, split: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of training and of test rows of a split, of ``count`` rows.
+
+        Raises:
+            ValueError: when there is no such split, or a row is in both parts.
+        """
+        splits = len(list(self.folder.glob("index_test_*.txt")))
+        if not 0 <= split < splits:
+            raise ValueError(f"split must be from 0 to {splits - 1} for {self.folder}, got {split}.")
+        train, test = (self._numbers(f"index_{part}_{split}.txt", count) for part in ("train", "test"))
+        if both := set(train.tolist()) & set(test.tolist()):
+            raise ValueError(f"split {split} of {self.folder} has row {min(both)} in training and in test.")
+        return train, test
+
+    def _numbers(self, name: str, count: int) -> np.ndarray:
+        path = self.folder / name
+        if not path.is_file():
+            raise DataNotFoundError(f"Table was not found: {self.folder} has no {name}.")
+        try:
+            numbers = np.array([float(text) for text in path.read_text("utf-8").split()])
+        except ValueError:
+            raise ValueError(f"path must have whole numbers in {path}, got something else.") from None
+        if len(numbers) == 0 or (numbers % 1 != 0).any() or numbers.min() < 0 or numbers.max() >= count:
+            raise ValueError(f"path must have whole numbers from 0 to {count - 1} in {path}, got others.")
+        return numbers.astype(np.int64)

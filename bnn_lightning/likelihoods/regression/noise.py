@@ -1,0 +1,45 @@
+"""LearntNoise: parameters of the likelihood that are the same for every input, as outputs of the network."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+LEARNT_NOISE = "learnt_noise"
+"""Its name in the network."""
+
+
+class LearntNoise(nn.Module):
+    """Appends learnt constants to outputs: ``(batch, outputs)`` becomes ``(batch, outputs + constants)``.
+
+    So a network's outputs are all that a likelihood needs, and what it learns beside the network's own weights is in
+    the state_dict, the optimiser, every sample and every member of an ensemble like any other parameter.
+
+    Args:
+        constants: their initial values, ``(constants,)``.
+    """
+
+    width_parameters = ("constants",)
+    """Like those of posteriors they have no weight decay, and the learning rate that ``rho_lr_factor`` asks for."""
+
+    def __init__(self, constants: Tensor):
+        super().__init__()
+        self.constants = nn.Parameter(constants)
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return torch.cat([outputs, self.constants.to(outputs.dtype).expand(len(outputs), -1)], -1)
+
+
+def with_learnt_noise(net: nn.Module, constants: Tensor) -> nn.Module:
+    """A copy of ``net`` that ends with :class:`LearntNoise`, unless it does so already; names of parameters stay."""
+    if LEARNT_NOISE in dict(net.named_children()):
+        return net
+    net = copy.deepcopy(net)
+    net.add_module(LEARNT_NOISE, LearntNoise(constants))
+    if type(net).forward is not nn.Sequential.forward:  # a chain runs its last part by itself
+        net.register_forward_hook(_append_noise)
+    return net
+
+
+def _append_noise(net: nn.Module, _: object, outputs: Tensor) -> Tensor:
+    return net.get_submodule(LEARNT_NOISE)(outputs)

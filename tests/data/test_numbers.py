@@ -1,0 +1,125 @@
+"""Images whose labels are numbers: rotated digits, and pictures with a table."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bnn_lightning.data import DataNotFoundError, ImageFolder, Images, MNIST5k, RotatedDigits
+
+
+def test_digits_are_rotated_by_their_angle_and_always_the_same():
+    data, digits = RotatedDigits(train_subset=100), MNIST5k()
+    data.setup("fit")
+    for each in (data, digits):
+        each.setup("test")
+    angles = data.test.labels
+    assert angles.shape == (1000, 1)
+    assert (angles >= -45).all()
+    assert (angles <= 45).all()
+    assert angles.mean().abs() < 3  # the standard error is 0.8
+    assert data.test.labels.equal(RotatedDigits().load_test().labels)
+    # Pillow turns against the clock by a positive angle too.
+    for index in (0, 5):
+        turned = Image.fromarray(digits.test.pixels[index, 0].numpy()).rotate(
+            angles[index].item(), Image.Resampling.BILINEAR
+        )
+        gap = np.abs(np.asarray(turned).astype(float) - data.test.pixels[index, 0].numpy()).mean()
+        assert gap < 6
+    assert (data.target_names, data.num_classes, data.num_targets) == (("angle",), 0, 1)
+    assert data.describe()["target_mean"] == data.target_mean
+    batch = next(iter(data.train_dataloader()))
+    assert batch[1].dtype == torch.float32
+    assert batch[1].shape[1] == 1
+
+
+@pytest.mark.parametrize("setting", ["class_weights", "sampling"])
+def test_what_is_for_classes_is_refused(setting):
+    with pytest.raises(ValueError, match=f"^{setting} must be null for RotatedDigits, whose labels are numbers"):
+        RotatedDigits(**{setting: "balanced"}).setup("fit")
+
+
+def test_labels_are_classes_or_rows_of_numbers():
+    pixels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    Images(pixels, torch.zeros(3, 2))
+    for labels in (torch.zeros(3), torch.zeros(2, 1), torch.zeros(3, 1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"^labels must be one for each image \(3\)"):
+            Images(pixels, labels)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Ten grey pictures whose number is their brightness, in ``root``; and their table."""
+    root = tmp_path / "root"
+    (root / "inner").mkdir(parents=True)
+    rows = ["file,brightness,other"]
+    for number in range(10):
+        name = f"inner/{number}.png" if number % 2 else f"{number}.png"
+        Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(root / name)
+        rows.append(f"{name},{20 * number},{-number}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root
+
+
+def folder(root, labels="labels.csv", **settings):
+    return ImageFolder(root=str(root), labels=labels, image_size=8, **settings)
+
+
+def test_pictures_have_the_numbers_of_their_rows(pictures):
+    data = folder(pictures, val_split=0)
+    data.setup("fit")
+    data.setup("test")
+    assert data.target_names == ("brightness", "other")
+    assert (len(data.train), len(data.test)) == (8, 2)
+    for part in (data.train, data.test):
+        assert part.pixels[:, 0, 0, 0].tolist() == part.labels[:, 0].tolist()
+        assert (part.labels[:, 1] * -20).tolist() == part.labels[:, 0].tolist()
+    assert str(data.found).endswith("root: 10 pictures\n  passed over: 1 file (.csv 1)")
+    unlabelled = ImageFolder(root=str(pictures))
+    unlabelled.prepare_like(data.describe(), labelled=False)
+    unlabelled.setup("predict")
+    assert len(unlabelled.predict) == 10
+    assert unlabelled.predict.labels.isnan().all()
+
+
+def test_folders_called_train_and_test_are_the_splits(tmp_path):
+    rows = ["file,number"]
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(4):
+            Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(tmp_path / split / f"{number}.png")
+            rows.append(f"{split}/{number}.png,{number}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    data = folder(tmp_path, val_split=0)
+    data.setup("fit")
+    data.setup("test")
+    assert (len(data.train), len(data.test)) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "sentence"),
+    [
+        ("0.png,1\n2.png,2", ValueError, "labels must be a table with the header file,NUMBER"),
+        ("file,n\n0.png,1\n0.png,2", ValueError, "labels must have a row for each file, got 0.png twice"),
+        ("file,n\n0.png,\n2.png,2", ValueError, "labels must have a number for each file, got no n in row 2"),
+        ("file,n\n0.png,high\n2.png,2", ValueError, "labels must be a column of numbers, got n, where row 2 of"),
+        ("file,n\nx.png,1\ny.png,2", ValueError, "labels must name pictures below .*, got x.png, y.png in"),
+        (None, DataNotFoundError, "Table was not found: there is no file"),
+    ],
+)
+def test_bad_tables_are_one_sentence(pictures, text, error, sentence):
+    (pictures / "labels.csv").unlink()
+    if text is not None:
+        (pictures / "labels.csv").write_text(text)
+    with pytest.raises(error, match=f"^{sentence}"):
+        folder(pictures).setup("fit")
+
+
+def test_pictures_without_a_row_and_rows_without_a_picture_are_said(pictures):
+    path = pictures / "labels.csv"
+    path.write_text(path.read_text().replace("inner/3.png", "gone.png"))
+    with (
+        pytest.warns(UserWarning, match="1 rows of .* name no picture that is there, such as gone.png"),
+        pytest.warns(UserWarning, match="1 pictures have no row in .*, such as inner/3.png"),
+    ):
+        folder(pictures).setup("fit")
