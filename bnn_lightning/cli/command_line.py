@@ -50,7 +50,7 @@ from bnn_lightning.cli.words import (
     with_expanded_paths,
 )
 from bnn_lightning.core.kernels.memory import keep_freed_memory
-from bnn_lightning.data import DataNotFoundError, Source
+from bnn_lightning.data import DataNotFoundError, DataSource
 from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.checkpoints import Record
@@ -217,7 +217,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Images come before the run's folders: what is wrong with them shows while nothing has been written.
-        if isinstance(self.datamodule, Source):
+        if isinstance(self.datamodule, DataSource):
             load_images(self.datamodule, self.verb, self.config, self.checkpoint, self._data_is_given)
         if self.verb.trains and self.checkpoint is None:
             probe_first_batch(self.model, self.datamodule)

@@ -7,14 +7,16 @@ from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.data.source import abridged
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
 
 
-def load_images(data: Source, verb: Verb, config: Namespace, checkpoint: Record | None, data_is_given: bool) -> None:
+def load_images(
+    data: DataSource, verb: Verb, config: Namespace, checkpoint: Record | None, data_is_given: bool
+) -> None:
     """Loads the images: as the checkpoint's were, and not those that it was trained on.
 
     Args:
@@ -53,7 +55,7 @@ def probe_first_batch(model: BayesianModule, data: LightningDataModule) -> None:
     Raises:
         ValueError: with what is wrong about them.
     """
-    first = first_batch(data, is_set_up=isinstance(data, Source))
+    first = first_batch(data, is_set_up=isinstance(data, DataSource))
     if first is not None:
         num_classes = getattr(data, "num_classes", None)
         probe(model.network, model.likelihood, first, num_classes if isinstance(num_classes, int) else None)
@@ -61,11 +63,11 @@ def probe_first_batch(model: BayesianModule, data: LightningDataModule) -> None:
 
 def what_was_found(data: LightningDataModule) -> list[str]:
     """What each source that looks for its images has found, in a few lines: the data, then those of ``ood``."""
-    sources = [data, *data.ood] if isinstance(data, Source) else []
+    sources = [data, *data.ood] if isinstance(data, DataSource) else []
     return [str(source.found) for source in sources if source.found is not None]
 
 
-def _refuse_another_split(data: Source, verb: Verb, asked: Namespace, trained_on: dict) -> None:
+def _refuse_another_split(data: DataSource, verb: Verb, asked: Namespace, trained_on: dict) -> None:
     """On another split the hold-out, or the test set, has images that the checkpoint was trained on."""
     of_holdout = verb.stage in ("fit", "validate")
     if of_holdout and getattr(class_of(Namespace(**trained_on)), "training_images_of", None) == data.name:

@@ -10,7 +10,7 @@ from bnn_lightning.cli.session import Session
 from bnn_lightning.compression.sparsity import compression_ratios, sparsity_by_layer
 from bnn_lightning.core.posteriors import Multiplicative, PathGaussian, Point
 from bnn_lightning.core.whole_network import random_tensors
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.reporting.results import sparsity
 from bnn_lightning.training.loading import load_record
@@ -35,7 +35,7 @@ def load_for_removal(session: Session) -> Any:
         name = type(model.likelihood).__name__
         raise UsageError(f"--ckpt_path is of a network under {name}; what removing weights costs is known for classes.")
     load_record(model, session.checkpoint)
-    if not isinstance(data, Source):
+    if not isinstance(data, DataSource):
         data.prepare_data()
         data.setup("test")
     loaders = data.test_dataloader()

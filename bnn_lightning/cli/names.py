@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from bnn_lightning.core.methods import Method
 from bnn_lightning.core.posteriors import WithPrior
 from bnn_lightning.core.priors import Prior
-from bnn_lightning.data import ImageData, Source
+from bnn_lightning.data import DataSource, ImageData
 from bnn_lightning.deployment import ExportFormat
 from bnn_lightning.inference import Inference, KLWeight, LRSchedule
 from bnn_lightning.likelihoods import Likelihood
@@ -29,7 +29,7 @@ PARTS: dict[str, type] = {
     "model.inference.kl_weight": KLWeight,
     "model.inference.lr_schedule": LRSchedule,
     "model.likelihood": Likelihood,
-    "data": Source,
+    "data": DataSource,
     "format": ExportFormat,
 }
 _OF_LIBRARIES: dict[str, type] = {

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
@@ -23,7 +23,7 @@ class Session:
         config: every setting, as it was parsed.
         record: the config and the versions of libraries in plain values, as a checkpoint keeps them.
         model: with the network of the config; the checkpoint's weights are not loaded yet.
-        datamodule: where it is Source, its images are loaded for the verb's stage.
+        datamodule: where it is DataSource, its images are loaded for the verb's stage.
         given_checkpoint: of ``--ckpt_path``, or None.
         run: the folders that results are written to.
         console: where tables are shown.
@@ -62,7 +62,7 @@ class Session:
         """What results say about the data: name and notes of the images at hand, the class names of the checkpoint."""
         trained_on = (self.given_checkpoint and self.given_checkpoint.data) or {}
         class_names = trained_on.get("class_names", [])
-        if not isinstance(self.datamodule, Source):
+        if not isinstance(self.datamodule, DataSource):
             name, notes = trained_on.get("name", type(self.datamodule).__name__), trained_on.get("notes", [])
             return {"name": name, "class_names": class_names, "notes": notes}
         notes = list(dict.fromkeys(trained_on.get("notes", []) + self.datamodule.notes))

@@ -6,7 +6,7 @@ from bnn_lightning.data.loader import BatchLoader, Images
 from bnn_lightning.data.mnist5k import MNIST5k
 from bnn_lightning.data.notmnist import NotMNIST, RenderedLetters
 from bnn_lightning.data.rotated_digits import RotatedDigits
-from bnn_lightning.data.source import DataNotFoundError, Source
+from bnn_lightning.data.source import DataNotFoundError, DataSource
 from bnn_lightning.data.table import Table
 from bnn_lightning.data.torchvision_sets import CIFAR10, CIFAR100, KMNIST, MNIST, SVHN, FashionMNIST
 
@@ -18,6 +18,7 @@ __all__ = [
     "SVHN",
     "BatchLoader",
     "DataNotFoundError",
+    "DataSource",
     "FashionMNIST",
     "ImageData",
     "ImageFolder",
@@ -26,6 +27,5 @@ __all__ = [
     "NotMNIST",
     "RenderedLetters",
     "RotatedDigits",
-    "Source",
     "Table",
 ]

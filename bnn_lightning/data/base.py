@@ -10,12 +10,12 @@ from bnn_lightning.data.augmentation import Augmentation, check_transforms
 from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrupted
 from bnn_lightning.data.loader import BatchLoader, Images
 from bnn_lightning.data.normalisation import check_mean_and_std, per_channel
-from bnn_lightning.data.source import Source, after_setup
+from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import balanced_class_weights, start_and_stop, stratified_split, warn_of_small_classes
 from bnn_lightning.files import expanded
 
 
-class ImageData(Source):
+class ImageData(DataSource):
     """Images in memory, with a hold-out taken from the training images: seeded, stratified, never from the test set.
 
     Labels are classes, or numbers where a source has ``target_names``.

@@ -1,6 +1,6 @@
-"""Source, the base class of all data: hold-out, units of targets, loaders, what a checkpoint keeps of them."""
+"""DataSource, the base class of all data: hold-out, units of targets, loaders, what a checkpoint keeps of them."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,7 @@ class DataNotFoundError(FileNotFoundError):
     """A data set was not found; the message says what is missing, where it was looked for, and what works instead."""
 
 
-class Source(LightningDataModule):
+class DataSource(LightningDataModule, ABC):
     """Examples in memory, with a hold-out taken from those of training: seeded, never from the test set.
 
     The hold-out is halved. Validation runs on the selection half (best checkpoint, plateau schedule). The calibration

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnn_lightning.data.columns import Columns, Missing, numbers_of
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
-from bnn_lightning.data.source import Source
+from bnn_lightning.data.source import DataSource
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, RawTable, read_table
 from bnn_lightning.files import expanded
@@ -48,7 +48,7 @@ class RowLoader(EpochLoader):
         return self.features[index], self.labels[index]
 
 
-class Table(Source):
+class Table(DataSource):
     """A table with a row for each example, as text with separators or Parquet; or a folder with given splits.
 
     Features and targets are standardised by the training rows; every result is in the targets' own units. Columns of
@@ -109,7 +109,7 @@ class Table(Source):
 
     @cached_property
     def _given(self) -> GivenSplits | None:
-        return GivenSplits(self.path) if (self.path / "data.txt").is_file() or self.path.is_dir() else None
+        return GivenSplits(self.path) if self.path.is_dir() else None
 
     @cached_property
     def _read(self) -> tuple[RawTable, list[str], list[str]]:

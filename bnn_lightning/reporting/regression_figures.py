@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn_lightning.data import Source, Table
+from bnn_lightning.data import DataSource, Table
 from bnn_lightning.likelihoods.regression import Regression
 from bnn_lightning.likelihoods.regression.mixture import Mixture
 from bnn_lightning.reporting import figures
@@ -15,7 +15,7 @@ from bnn_lightning.training.module import BayesianModule
 _BEYOND = 0.25  # how far a curve over the only feature goes beyond the data, as a share of their range
 
 
-def draw_regression_tests(stem: Path, model: BayesianModule, data: Source) -> list[Path]:
+def draw_regression_tests(stem: Path, model: BayesianModule, data: DataSource) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     Prediction against truth, residuals, the calibration curve; histograms of the standard deviations where there are

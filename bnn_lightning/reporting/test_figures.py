@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning.compression.sparsity import masks
-from bnn_lightning.data import ImageData, Source
+from bnn_lightning.data import DataSource, ImageData
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
 from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
@@ -23,7 +23,9 @@ from bnn_lightning.training.module import BayesianModule
 _ANGLES = range(0, 181, 15)
 
 
-def draw_tests(stem: Path, model: BayesianModule, data: Source, class_names: Sequence[str], name: str) -> list[Path]:
+def draw_tests(
+    stem: Path, model: BayesianModule, data: DataSource, class_names: Sequence[str], name: str
+) -> list[Path]:
     """Writes the figures of the last test of ``model`` on ``data`` to ``stem_FIGURE.png``.
 
     ``name`` is what its way of predicting is called, such as "25 weight draws".

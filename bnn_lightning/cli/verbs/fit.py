@@ -19,7 +19,7 @@ from bnn_lightning.cli.settings import class_name, class_of, method_name
 from bnn_lightning.cli.trainer import where_curves_are
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
 from bnn_lightning.reporting.tables import show_training
 from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
@@ -48,7 +48,7 @@ class Fit(Verb):
             raise UsageError(
                 f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
             )
-        if trainer.overfit_batches and issubclass(class_of(config.data), Source):
+        if trainer.overfit_batches and issubclass(class_of(config.data), DataSource):
             raise UsageError(
                 "--trainer.overfit_batches would take other images in each epoch; --data.train_subset trains on a few."
             )
@@ -92,7 +92,7 @@ class Fit(Verb):
             # The rate was found when the run began, and lies in the optimiser's state: a search would begin it anew.
             trainer: Any = session.trainer
             trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, LearningRateFinder)]
-        watched = data.selection if isinstance(data, Source) else None
+        watched = data.selection if isinstance(data, DataSource) else None
         if model.inference.watches_validation and watched is not None and len(watched) == 0:
             raise UsageError(
                 "--model.inference.lr_schedule needs a hold-out to watch; set --data.val_split above 0, or choose one "

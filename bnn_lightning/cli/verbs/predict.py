@@ -10,7 +10,7 @@ from bnn_lightning.cli.results import samples_of_calibration
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.data.pictures import shown
 from bnn_lightning.files import UnwritableError, relative_to_cwd
 from bnn_lightning.reporting.results import predictions_text, write_predictions
@@ -53,12 +53,12 @@ class Predict(Verb):
         if batches:
             summary = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
             count = len(next(iter(summary.values())))
-            names = data.predict_names() if isinstance(data, Source) else [str(index) for index in range(count)]
+            names = data.predict_names() if isinstance(data, DataSource) else [str(index) for index in range(count)]
             names = names[:count]  # of --trainer.limit_predict_batches
             classes = session.data_description["class_names"]
             rows = model.likelihood.decisions(summary, names, classes, calibration, target_risk, alpha, target_error)
         predicted = f"{len(rows):,} predictions"
-        unreadable = data.unreadable if isinstance(data, Source) else {}
+        unreadable = data.unreadable if isinstance(data, DataSource) else {}
         rows += [{"file": shown(file), "error": reason} for file, reason in unreadable.items()]
         if session.config.trainer.fast_dev_run:
             session.print(f"{predicted}, which are not written")

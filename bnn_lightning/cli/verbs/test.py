@@ -14,7 +14,7 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.core.whole_network import sigma_over_prior
-from bnn_lightning.data import Source
+from bnn_lightning.data import DataSource
 from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
@@ -84,13 +84,13 @@ def _write(session: Session, results: dict[str, Any]) -> list[Path]:
         written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
         data = session.checkpoint.data or {}
         written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, data)
-    if isinstance(session.datamodule, Source):
+    if isinstance(session.datamodule, DataSource):
         samples = title_of("samples", results["sampling"], results["method"])
         written += _draw_figures(session, session.datamodule, name, samples)
     return written
 
 
-def _draw_figures(session: Session, data: Source, name: str, samples: str) -> list[Path]:
+def _draw_figures(session: Session, data: DataSource, name: str, samples: str) -> list[Path]:
     """Draws what test saw, as PNG files and on TensorBoard's page of images."""
     class_names = session.data_description["class_names"]
     drawn = draw_tests(session.run.logs / name, session.model, data, class_names, samples)
