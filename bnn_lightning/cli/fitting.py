@@ -2,6 +2,7 @@
 
 import warnings
 from inspect import Parameter, signature
+from itertools import product
 from typing import Any
 
 import torch
@@ -132,9 +133,8 @@ def _pass_on(part: Namespace, facts: dict[str, int]) -> nn.Module | None:
     """Passes on to ``**kwargs`` as many of these facts as the network can be made with; returns that network."""
     before = dict(part.get("dict_kwargs") or {})
     for names in ([*facts], *([name] for name in facts)):
-        for alias in range(2):
-            passed = {_ALIASES[name][min(alias, len(_ALIASES[name]) - 1)]: facts[name] for name in names}
-            part.dict_kwargs = before | passed
+        for aliases in product(*(_ALIASES[name] for name in names)):
+            part.dict_kwargs = before | {alias: facts[name] for alias, name in zip(aliases, names, strict=True)}
             if (built := _trial(part)) is not None:
                 for name in names:
                     del facts[name]

@@ -85,7 +85,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
     [
         (
             "fitt",
-            "there is no verb fitt; did you mean fit? It can be ensemble, export, fit, predict, prune, test, validate",
+            "there is no verb fitt; did you mean fit? It can be ensemble, export, fit, laplace, predict, prune, test, validate",
         ),
         ("--config a.yaml", "there is no verb --config; it can be ensemble"),
         ("mypackage.Count", "mypackage.Count cannot be imported: No module named 'mypackage'."),

@@ -1,6 +1,7 @@
 """VBLL: its bound against many samples, its loss term by term, and what it begins from."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +114,7 @@ def test_weights_of_a_deterministic_twin_become_the_means(covariance, tmp_path):
     twin = digits_network()
     torch.save(twin.state_dict(), tmp_path / "twin.pt")
     model = BayesianModule(digits_network(), inference=VBLL(covariance=covariance), init_from=str(tmp_path / "twin.pt"))
+    model.trainer = SimpleNamespace(datamodule=None)
     model.setup("fit")
     _, layer = random_layer(model.network)
     torch.testing.assert_close(layer.weight.mean, twin[4].weight)

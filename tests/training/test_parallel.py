@@ -185,7 +185,15 @@ def test_processes_draw_noise_of_their_own():
     for rank in (0, 1):
         model = BayesianModule(network(), BBB())
         model.trainer = SimpleNamespace(
-            world_size=2, global_rank=rank, lr_scheduler_configs=[], global_step=0, ckpt_path=None
+            world_size=2,
+            global_rank=rank,
+            lr_scheduler_configs=[],
+            optimizers=[None],
+            num_training_batches=1,
+            accumulate_grad_batches=1,
+            max_epochs=1,
+            global_step=0,
+            ckpt_path=None,
         )
         torch.manual_seed(7)  # what seed_everything does on every process
         model.on_train_start()

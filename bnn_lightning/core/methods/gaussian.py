@@ -121,11 +121,11 @@ class GaussianMethod(Method):
         return posterior
 
     def _initial_mean(self, init: Tensor, op: Op | None) -> Tensor:
-        if self.mu_init is None or (self.mu_init == "he" and op is None):
+        if isinstance(self.mu_init, tuple):
+            return torch.empty_like(init).normal_(*self.mu_init)
+        if self.mu_init is None or op is None:
             return init.clone()
-        if self.mu_init == "he":
-            return torch.empty_like(init).normal_(0, math.sqrt(2 / init[0].numel()))
-        return torch.empty_like(init).normal_(*self.mu_init)
+        return torch.empty_like(init).normal_(0, math.sqrt(2 * op.out_features / init.numel()))
 
     def bias(self, init: Tensor) -> Posterior:
         return self.weight(init)

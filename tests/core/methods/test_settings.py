@@ -1,9 +1,12 @@
 """Settings of methods: what they start from, and the sentences that refuse one."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import (
     BBB,
     LRT,
@@ -95,3 +98,15 @@ def test_only_methods_with_a_normal_prior_take_it_from_a_trained_twin():
     assert LRT().pretrained().moped_delta == 0.1
     assert BBB(prior=LearntScale()).pretrained().moped_delta == 0
     assert Sparse().pretrained() == Sparse()
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"), [(nn.Linear(400, 900), 400), (nn.Conv2d(8, 300, 3), 72), (nn.ConvTranspose2d(300, 8, 3), 2700)]
+)
+def test_he_normal_means_keep_the_scale_of_activations_behind_a_relu(layer, fan_in):
+    torch.manual_seed(0)
+    net = bayesianize(layer, BBB(mu_init="he"))
+    weight = net.weight.mu.detach()
+    # The std of a sample variance of n normal numbers is sqrt(2 / n) of it.
+    assert weight.var().item() == pytest.approx(2 / fan_in, rel=5 * math.sqrt(2 / weight.numel()))
+    assert torch.equal(net.bias.mu, layer.bias)
