@@ -121,3 +121,21 @@ def test_a_pretrained_body_that_stays_as_it_is(capsys):
     assert torch.equal(kept["0.weight"], trained[0].weight)
     assert "4.weight.mu" in kept
     assert main(["test", "--ckpt_path", LAST, "--trainer.limit_test_batches", "1"]) == 0
+
+
+class Versioned(nn.Sequential):
+    """Reads the version of the class that has saved it, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(49, num_classes))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def test_a_network_that_reads_its_version_is_trained_and_tested():
+    assert fit(f"{__name__}.Versioned") == 0
+    assert main(["test", "--ckpt_path", LAST, "--trainer.limit_test_batches", "1"]) == 0
