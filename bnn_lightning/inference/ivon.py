@@ -21,8 +21,8 @@ class IVON(Inference):
     """Maximises the ELBO by natural gradients, for the Gaussian posteriors of BBB, Flipout and LRT.
 
     The steps are those of :class:`~bnn_lightning.IVONOptimizer` (Shen et al. 2024, arXiv:2402.17641). The objective is
-    that of Variational with kl_weight = temperature, but sigma reaches its optimum within a run. The method's rho_init,
-    and the sigma of moped_delta, do not matter: h0 says where sigma begins. Begin from ``mu_init: he``: from torch's
+    that of Variational with kl_weight = temperature. The method's rho_init, and the sigma of moped_delta, do not matter:
+    h0 says where sigma begins. Begin from ``mu_init: he``: from torch's
     own initial weights, which are smaller, some runs fall behind.
 
     Args:

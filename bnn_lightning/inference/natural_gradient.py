@@ -20,7 +20,7 @@ MEMORY_OF_CURVATURE = 0.5  # the time constant of the curvature's average, as a 
 
 
 class IVONOptimizer(Optimizer):
-    r"""Improved variational online Newton: learns mean and standard deviation of Gaussian posteriors.
+    """Improved variational online Newton: learns mean and standard deviation of Gaussian posteriors.
 
     The loss is the mean NLL of a batch alone, from a forward pass that draws noise: the KL is in the step. With its
     gradients g = dl/dmu and dl/dsigma, which any reparameterised forward pass gives, lambda = N / temperature, and the
@@ -32,8 +32,8 @@ class IVONOptimizer(Optimizer):
     - mu moves by -lr (mean of g + (mu - m) / (lambda s^2)) lambda sigma^2, the mean of g being that of momentum with
       its bias correction, and each element of what lr multiplies is bounded by ``clip``.
 
-    Shen et al. 2024 (arXiv:2402.17641), algorithm 1, with 1/sigma^2 = lambda (h + delta), delta = 1 / (lambda s^2); the
-    curvature from dl/dsigma is eq. 7-8 there (Bonnet's and Price's theorems). It minimises nll + temperature * KL/N.
+    Shen et al. 2024 (arXiv:2402.17641), algorithm 1, with 1/sigma^2 = lambda (h + delta), delta = 1 / (lambda s^2). It
+    minimises nll + temperature * KL/N.
 
     Parameters of the network that are not random are moved by Adam at the rate ``plain_lr``; those that are frozen, and
     those without a gradient, stay. Several samples or batches may add their gradients up to their mean before a step.
@@ -196,5 +196,5 @@ def check_posteriors(net: nn.Module) -> None:
 
 
 def _rho(sigma: Tensor) -> Tensor:
-    """The inverse of softplus, in place."""
+    """The inverse of softplus."""
     return sigma + torch.log(-torch.expm1(-sigma))  # log(exp(sigma) - 1), finite also where exp(sigma) overflows
