@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.table_file import RawTable
+from bnn_lightning.data.table_file import RawTable, is_number
 
 Missing = Literal["refuse", "mean"]
 """What becomes of features without a value: an error, or the training rows' mean (of texts: all of one-hot is 0)."""
@@ -86,7 +86,7 @@ def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     """
     column = raw.columns[name]
     if column.dtype != np.float64:
-        is_text = np.array([bool(text) and not _is_float(text) for text in column])
+        is_text = np.array([bool(text) and not is_number(text) for text in column])
         raise ValueError(
             f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
             f"{column[is_text.argmax()]!r}."
@@ -94,14 +94,6 @@ def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     if np.isinf(column).any():
         raise ValueError(f"{setting} must be finite numbers, got an infinite {name} in {raw.where(np.isinf(column))}.")
     return column
-
-
-def _is_float(text: Any) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _numbers(raw: RawTable, name: str, is_missing: np.ndarray) -> np.ndarray:

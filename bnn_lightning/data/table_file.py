@@ -61,7 +61,7 @@ def read_table(path: Path) -> RawTable:
     separator = max(_SEPARATORS, key=lines[0].count)
     cells = list(csv.reader(lines, delimiter=separator)) if separator in lines[0] else [line.split() for line in lines]
     names = [name.strip() for name in cells[0]]
-    has_header = not any(_is_number(name) or name.lower() in MISSING for name in names)
+    has_header = not any(is_number(name) or name.lower() in MISSING for name in names)
     if has_header and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"path must be a table whose columns have different names, got {twice} twice in {path}.")
@@ -92,7 +92,8 @@ def as_column(cells: list[str]) -> np.ndarray:
         return np.array(texts, dtype=object)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether ``text`` can be read as a float."""
     try:
         float(text)
     except ValueError:

@@ -21,9 +21,8 @@ class IVON(Inference):
     """Maximises the ELBO by natural gradients, for the Gaussian posteriors of BBB, Flipout and LRT.
 
     The steps are those of :class:`~bnn_lightning.IVONOptimizer` (Shen et al. 2024, arXiv:2402.17641). The objective is
-    that of Variational with kl_weight = temperature. The method's rho_init, and the sigma of moped_delta, do not matter:
-    h0 says where sigma begins. Begin from ``mu_init: he``: from torch's
-    own initial weights, which are smaller, some runs fall behind.
+    that of Variational with kl_weight = temperature. h0 says where sigma begins, not the method's rho_init or
+    moped_delta. Begin from ``mu_init: he``: from torch's own initial weights, which are smaller, some runs fall behind.
 
     Args:
         lr: the learning rate of the means.

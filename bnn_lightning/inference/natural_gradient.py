@@ -120,6 +120,8 @@ class IVONOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         steps = self.param_groups[0]["steps"]
+        if steps is None:
+            raise ValueError("steps must be known before the first step, the number of steps of the run, got None.")
         beta2 = self.param_groups[0]["beta2"]
         beta2 = 1 - min(1.0, 1 / (MEMORY_OF_CURVATURE * steps)) if beta2 is None else beta2
         for part in self.posteriors:

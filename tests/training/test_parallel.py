@@ -68,17 +68,14 @@ def network():
     return nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 10))
 
 
-def steps_of(folder, method, batch_size, devices=1, **settings):
-    """The gradients of each step of an epoch over 400 images, in float64 and with mean weights."""
-    folder.mkdir()
-    torch.manual_seed(7)
-    trainer = Trainer(
+def quiet_trainer(devices, **settings):
+    """A trainer for an epoch in float64 that writes nothing."""
+    return Trainer(
         accelerator="cpu",
         devices=devices,
         strategy="ddp_spawn" if devices > 1 else "auto",
         precision="64-true",
         max_epochs=1,
-        callbacks=[Gradients(folder)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -86,6 +83,13 @@ def steps_of(folder, method, batch_size, devices=1, **settings):
         num_sanity_val_steps=0,
         **settings,
     )
+
+
+def steps_of(folder, method, batch_size, devices=1, **settings):
+    """The gradients of each step of an epoch over 400 images, in float64 and with mean weights."""
+    folder.mkdir()
+    torch.manual_seed(7)
+    trainer = quiet_trainer(devices, callbacks=[Gradients(folder)], **settings)
     model = BayesianModule(network(), method, MeanWeights(1e-30, SGD, kl_weight=0.5))
     trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=batch_size))
     return [torch.load(folder / f"steps_{rank}.pt") for rank in range(devices)]
@@ -128,18 +132,7 @@ def trained_by_one_and_two(method, inference):
     trained = []
     for devices in (1, 2):
         torch.manual_seed(7)
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=devices,
-            strategy="ddp_spawn" if devices > 1 else "auto",
-            precision="64-true",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        trainer = quiet_trainer(devices)
         model = BayesianModule(network(), method, inference)
         trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=80 // devices))
         trained.append(model.network)
