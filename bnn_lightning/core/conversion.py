@@ -102,6 +102,19 @@ def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Mod
     return _with_replaced_modules(holder, plain_layers)
 
 
+def with_versions(tensors: Mapping[str, Tensor], *sources: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
+    """``tensors`` with what modules such as torchvision's MNASNet read of the release that has saved them.
+
+    Args:
+        tensors: by name, from which a state_dict was rebuilt.
+        sources: state_dicts; the first one that has the versions gives them.
+    """
+    state = OrderedDict(tensors)
+    found = (getattr(source, "_metadata", None) for source in sources)
+    state._metadata = next(filter(None, found), None)  # type: ignore[attr-defined]
+    return state
+
+
 def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Loads the weights of the deterministic twin into ``net``, a bayesianized network, in place.
 
@@ -122,9 +135,7 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
         shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{name} must be {shapes[0]} as in this network, got {shapes[1]}.")
-    given = OrderedDict(given)
-    # What modules read of the release that has saved them, such as torchvision's MNASNet.
-    given._metadata = getattr(state_dict, "_metadata", None) or getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
+    given = with_versions(given, state_dict, expected)
     twin.load_state_dict(given)
     for name, layer in net.named_modules():
         if isinstance(layer, RandomLayer):

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from bnn_lightning.core.kernels.elementwise import at_least_float32
+from bnn_lightning.core.kernels.softplus import inverse_softplus
 from bnn_lightning.core.posteriors import Gaussian
 from bnn_lightning.core.priors import Normal
 from bnn_lightning.core.whole_network import random_tensors
@@ -106,7 +107,7 @@ class IVONOptimizer(Optimizer):
     def _set_widths(self) -> None:
         """Sets all rho to the precisions of the state."""
         for part in self.posteriors:
-            part.rho.copy_(_rho(self.state[part.mu]["precision"].rsqrt()))
+            part.rho.copy_(inverse_softplus(self.state[part.mu]["precision"].rsqrt()))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -148,7 +149,7 @@ class IVONOptimizer(Optimizer):
         shift = part.mu.to(precision.dtype).sub(prior.mu).mul_(prior_precision)
         direction = shift.add_(momentum, alpha=size / (1 - group["beta1"] ** state["step"])).div_(precision)
         part.mu.sub_(direction.clamp_(-group["clip"], group["clip"]).mul_(self._rate(group, state["step"])))
-        part.rho.copy_(_rho(torch.rsqrt(precision, out=sigma)))
+        part.rho.copy_(inverse_softplus(torch.rsqrt(precision, out=sigma)))
 
     def _adam_step(self, group: dict[str, Any]) -> None:
         trained = [each for each in group["params"] if each.grad is not None]
@@ -195,8 +196,3 @@ def check_posteriors(net: nn.Module) -> None:
             )
         if not isinstance(part.prior, Normal):
             raise ValueError(f"prior must be normal for IVON, got {type(part.prior).__name__}; use Variational.")
-
-
-def _rho(sigma: Tensor) -> Tensor:
-    """The inverse of softplus."""
-    return sigma + torch.log(-torch.expm1(-sigma))  # log(exp(sigma) - 1), finite also where exp(sigma) overflows

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.elementwise import at_least_float32
-from bnn_lightning.core.kernels.softplus import log_softplus
+from bnn_lightning.core.kernels.softplus import inverse_softplus, log_softplus
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import DrawnTogether, Method
 from bnn_lightning.core.ops.base import Op
@@ -172,5 +172,5 @@ class _VBLL(DrawnTogether):
 
 
 def _rho(like: Tensor, sigma: float) -> Tensor:
-    """Rho of that sigma, the inverse of softplus, in the shape of ``like``."""
-    return torch.full_like(like.detach(), math.log(math.expm1(sigma)))
+    """Rho of that sigma, in the shape of ``like``."""
+    return inverse_softplus(torch.full_like(like.detach(), sigma))

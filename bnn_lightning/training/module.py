@@ -1,6 +1,6 @@
 """BayesianModule: the LightningModule that trains, tests and predicts with the parts that it is given."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
-from bnn_lightning.core.conversion import to_plain
+from bnn_lightning.core.conversion import to_plain, with_versions
 from bnn_lightning.core.kernels.compiling import check_compiler
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.methods import Method
@@ -291,6 +291,10 @@ class BayesianModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         put_record(self, checkpoint)
         self._resume.save(self.trainer, self.device, self._sums, checkpoint)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        # One that was rebuilt, such as that of an ensemble, lacks the versions that some modules read.
+        return super().load_state_dict(with_versions(state_dict, state_dict, self.state_dict()), strict, assign)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint = check_format(checkpoint)

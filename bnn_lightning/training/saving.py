@@ -1,6 +1,5 @@
 """Writes best.ckpt and last.ckpt atomically, between training steps."""
 
-import copy
 import math
 import signal
 import threading
@@ -205,7 +204,7 @@ class Calibrate(Callback):
         # Where there are fewer images than processes, some have none: then all of them leave it.
         if trainer.strategy.reduce_boolean_decision(loader is None or len(loader()) == 0, all=False):
             return
-        trained = copy.deepcopy(model.state_dict())  # with the versions that modules read when they are loaded
+        trained = {name: value.clone() for name, value in model.state_dict().items()}
         try:
             model.to(trainer.strategy.root_device)  # Lightning has taken it off again
             self._calibrate(trainer, model, loader)

@@ -138,4 +138,8 @@ class Versioned(nn.Sequential):
 
 def test_a_network_that_reads_its_version_is_trained_and_tested():
     assert fit(f"{__name__}.Versioned") == 0
-    assert main(["test", "--ckpt_path", LAST, "--trainer.limit_test_batches", "1"]) == 0
+    best = str(Path(LAST).with_name("best.ckpt"))
+    assert main(["ensemble", "--ckpt_path", LAST, "--members", f"[{best}]", "--output", "both.ckpt"]) == 0
+    assert main(["laplace", "--ckpt_path", LAST, "--structure", "diag", "--output", "laplace.ckpt"]) == 0
+    for file in (LAST, "both.ckpt", "laplace.ckpt"):
+        assert main(["test", "--ckpt_path", file, "--trainer.limit_test_batches", "1"]) == 0

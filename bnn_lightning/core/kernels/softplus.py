@@ -1,4 +1,4 @@
-"""Softplus, its square and its logarithm, with gradients that save one tensor."""
+"""Softplus, its square, its logarithm and its inverse, with gradients that save one tensor."""
 
 from typing import Any
 
@@ -56,6 +56,11 @@ class _Softplus(torch.autograd.Function):
 def log_softplus(rho: Tensor) -> Tensor:
     """log(softplus(rho)), element by element, finite also where softplus underflows."""
     return softplus(rho.clamp_min(LOG_SIGMA_IS_RHO)).log() + (rho - LOG_SIGMA_IS_RHO).clamp_max(0)
+
+
+def inverse_softplus(sigma: Tensor) -> Tensor:
+    """Rho with softplus(rho) = sigma > 0, log(exp(sigma) - 1), finite also where exp(sigma) overflows."""
+    return sigma + torch.log(-torch.expm1(-sigma))
 
 
 def plain_softplus(x: Tensor) -> Tensor:

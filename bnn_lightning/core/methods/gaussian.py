@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.local_noise import with_noise
+from bnn_lightning.core.kernels.softplus import inverse_softplus
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Gaussian, Posterior
@@ -112,7 +113,7 @@ class GaussianMethod(Method):
         mu = self._initial_mean(init, op)
         prior: Any = self._prior.for_tensor(init, op)
         if self.moped_delta:
-            rho = (self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA).expm1().log()  # the inverse of softplus
+            rho = inverse_softplus((self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA))
             prior = replace(prior, mu=mu.clone())
         else:
             rho = torch.empty_like(init).normal_(*self.rho_init)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from bnn_lightning.core.kernels.softplus import inverse_softplus
 from bnn_lightning.core.methods.base import Method, check_words
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Point, Posterior, Rank1Weight
@@ -62,8 +63,8 @@ class Rank1(Method):
         return Rank1Weight(init.detach().clone(), outputs, inputs, op.over_rows, op.over_weights)
 
     def _factor(self, init: Tensor, count: int) -> RandomFactor:
-        rho = self._scale_init + math.log(-math.expm1(-self._scale_init))  # the inverse of softplus
-        return RandomFactor(init.new_full((count,), rho), self.family, self.prior_scale)
+        rho = inverse_softplus(init.new_full((count,), self._scale_init))
+        return RandomFactor(rho, self.family, self.prior_scale)
 
     def bias(self, init: Tensor) -> Point:
         return Point(init.detach().clone())
