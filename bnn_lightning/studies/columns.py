@@ -42,19 +42,37 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "sigma_over_prior": ("sigma / prior", 1, 2),
     "sparsity": ("removed, %", 100, 1),
     "compression": ("compression", 1, 1),
+    "corrupted_accuracy": ("corrupted, %", 100, 2),
+    "corrupted_nll": ("NLL, corrupted", 1, 4),
+    "corrupted_ece": ("ECE, corrupted", 1, 4),
+    "passes": ("passes a prediction", 1, 0),
     "parameters": ("parameters", 1, 0),
+    "bytes": ("bytes of weights", 1, 0),
     "multiply_adds": ("multiply-adds", 1, 0),
     "step_ms": ("ms a step", 1, 1),
     "seconds": ("s a run", 1, 0),
     "sparsity_by_layer": ("removed by layer, %", 1, 1),
 }
 TEXTS = {"sparsity_by_layer"}
+# Columns of detection, METRIC/SCORE/SET of --data.ood, such as auroc/entropy/NotMNIST: titles of metrics and of scores.
+DETECTION: dict[str, tuple[str, float, int]] = {
+    "auroc": ("AUROC {}", 1, 3),
+    "aupr": ("AUPR {}", 1, 3),
+    "fpr95": ("FPR95 {}, %", 100, 1),
+}
+SCORES = {
+    "entropy": "entropy",
+    "tempered_entropy": "entropy at T = 3",
+    "mutual_information": "MI",
+    "epistemic_std": "epistemic std",
+    "predictive_std": "predictive std",
+}
 LOWER_IS_BETTER = (
     *("nll", "brier", "ece", "nll_scaled", "ece_scaled", "crps_scaled", "rmse", "mae", "crps", "width_90"),
-    *("calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
+    *("calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds", "passes", "bytes"),
 )
 # Columns that have the same value in every run of a cell.
-FIXED = {"parameters", "multiply_adds"}
+FIXED = {"parameters", "multiply_adds", "passes", "bytes"}
 # How the values of several seeds can be summarised, other than by mean and standard deviation.
 STATISTICS: dict[str, tuple[str, Callable[[Sequence[float]], tuple[float, ...]]]] = {
     "median": ("median", lambda values: (statistics.median(values),)),
@@ -69,11 +87,24 @@ def heading(column: str) -> tuple[str, float, int]:
         ValueError: when there is no such column.
     """
     key = row_column(column)
-    if key not in COLUMNS or (key != column and key in TEXTS):
-        known = ", ".join(COLUMNS)
-        raise ValueError(f"columns must be among {known}, or median_ or range_ and one of them; got {column}.")
-    title, scale, digits = COLUMNS[key]
+    known = _known(key)
+    if known is None or (key != column and key in TEXTS):
+        raise ValueError(
+            f"columns must be among {', '.join(COLUMNS)}, METRIC/SCORE/SET ({', '.join(DETECTION)}; "
+            f"{', '.join(SCORES)}; a set of --data.ood), or median_ or range_ and one of them; got {column}."
+        )
+    title, scale, digits = known
     return (title if key == column else f"{title}: {STATISTICS[column.partition('_')[0]][0]}"), scale, digits
+
+
+def _known(key: str) -> tuple[str, float, int] | None:
+    """What COLUMNS says of a column, or would say of a column of detection."""
+    metric, _, rest = key.partition("/")
+    score, _, name = rest.partition("/")
+    if metric in DETECTION and score in SCORES and name:
+        title, scale, digits = DETECTION[metric]
+        return title.format(f"{name} by {SCORES[score]}"), scale, digits
+    return COLUMNS.get(key)
 
 
 def row_column(column: str) -> str:
@@ -84,6 +115,6 @@ def row_column(column: str) -> str:
 
 def check_column(column: Any, where: str) -> None:
     """Raises ValueError unless ``column`` has a number for each run, so that runs can be compared by it."""
-    if not isinstance(column, str) or column not in COLUMNS or column in TEXTS:
+    if not isinstance(column, str) or _known(column) is None or column in TEXTS:
         numbers = ", ".join(name for name in COLUMNS if name not in TEXTS)
         raise ValueError(f"{where} must be one of {numbers}, got {column}.")

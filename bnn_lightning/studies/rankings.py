@@ -62,7 +62,8 @@ def _published(study: Study, column: str, names: Sequence[str]) -> dict[str, flo
 
 def _sign(column: str) -> int:
     """-1 for columns where a lower value is better, otherwise 1."""
-    return -1 if row_column(column).endswith(LOWER_IS_BETTER) else 1
+    key = row_column(column)
+    return -1 if key.endswith(LOWER_IS_BETTER) or key.startswith("fpr95/") else 1
 
 
 def _ranks(values: Mapping[str, float]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from bnn_lightning.reporting.figures.studies import Dot, Panel
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
-from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
+from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading, row_column
 from bnn_lightning.studies.lines import Line, cell_text, report_lines, standard_deviation
 from bnn_lightning.studies.rankings import rankings
 from bnn_lightning.training.progress import NOT_CONVERGED
@@ -28,6 +28,7 @@ def write_report(study: Study, folder: Path) -> str:
         UnwritableError: when a file cannot be written.
     """
     text, lines = report(study, folder)
+    measured = dict.fromkeys([*COLUMNS, *map(row_column, study.columns)])
     if study.search:
         atomic_write(folder / f"{study.name}.md", text.encode())
         return f"{text}\nWritten: {relative_to_cwd(folder / f'{study.name}.md')}"
@@ -35,7 +36,7 @@ def write_report(study: Study, folder: Path) -> str:
         {**line.cell.axes, "seeds": len(line.runs)}
         | {
             f"{column} {name}": function(values)
-            for column in COLUMNS
+            for column in measured
             if column not in TEXTS and (values := line.values(column))
             for name, function in (("mean", statistics.mean), ("stdev", standard_deviation))
         }

@@ -53,6 +53,8 @@ def from_run(task: Task, run: Run) -> Row:
     row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in (score, "nll")}
     row |= {name: results["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
     row |= {"sigma_over_prior": results.get("sigma_over_prior"), "temperature": results["temperature"]}
+    row |= _elsewhere(results)
+    row["passes"] = results["sampling"]["samples"]
     if "sparsity" in results:
         layers = [f"{100 * layer['sparsity']:.1f}" for layer in results["sparsity"]["layers"]]
         row |= {name: results["sparsity"][name] for name in ("sparsity", "compression", "compression_with_biases")}
@@ -60,6 +62,7 @@ def from_run(task: Task, run: Run) -> Row:
     if data := record.data:
         module = from_record(BayesianModule, record)
         row["parameters"] = sum(parameter.numel() for parameter in module.parameters())
+        row["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in module.network.state_dict().values())
         is_table = "in_features" in data
         shape = (data["in_features"],) if is_table else (data["channels"], data["image_size"], data["image_size"])
         row["multiply_adds"] = multiply_adds(to_plain(module.network), shape)
@@ -72,6 +75,26 @@ def from_run(task: Task, run: Run) -> Row:
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
     # The columns of the cell come first, and win where an axis has the name of a measured column.
     return head(task) | row | head(task) | {"command": task.command}
+
+
+def _elsewhere(results: Mapping[str, Any]) -> Row:
+    """The columns of images from elsewhere (``--data.ood``), and the means over all corruptions (``--data.corruptions``)."""
+    row = {
+        f"{metric}/{score}/{name}": value["value"]
+        for name, scores in results.get("ood", {}).items()
+        for score, metrics in scores.items()
+        for metric, value in metrics.items()
+    }
+    corrupted = [
+        measured
+        for kind, severities in results.get("corruptions", {}).items()
+        if kind != "clean"
+        for measured in severities.values()
+    ]
+    for metric in ("accuracy", "nll", "ece"):
+        if values := [measured[metric] for measured in corrupted if metric in measured]:
+            row[f"corrupted_{metric}"] = statistics.mean(values)
+    return row
 
 
 def read(path: Path) -> list[Row]:

@@ -142,6 +142,9 @@ def test_kendall_is_scipys():
 
 def test_columns_are_known(reported):
     assert heading("range_accuracy")[0] == "accuracy, %: lowest to highest"
+    assert heading("fpr95/mutual_information/NotMNIST") == ("FPR95 NotMNIST by MI, %", 100, 1)
+    with pytest.raises(ValueError, match=r"^columns must be among .*; got auroc/speed/NotMNIST\.$"):
+        heading("auroc/speed/NotMNIST")
     line = Line(next(reported.all_cells()), [{"sparsity_by_layer": "1-2"}, {"sparsity_by_layer": "3-4"}], "")
     assert cell_text(line, "sparsity_by_layer") == "1-2; 3-4"
 

@@ -61,7 +61,11 @@ def table_of(path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     cells = {"one": {}, "wrong": {"model.network": "Nope"}, "best": {"model.method": None}}
-    path = write(cells=cells, test={"data.eval_batch_size": 25})
+    path = write(
+        cells=cells,
+        test={"data.eval_batch_size": 25, "data.ood": "[RenderedLetters]", "data.corruptions": True},
+        columns=["auroc/mutual_information/RenderedLetters"],
+    )
     assert study([str(path)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("[1/3] one, seed 0: ")
@@ -76,7 +80,14 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert "posterior not converged" in first_row["caveats"]
     assert first_row["command"].startswith("bnn fit --config base.yaml --seed_everything 0 --name tiny_one_seed0_")
     (log,) = Path("lightning_logs").glob("tiny_one_seed0_*/version_0/test_mnist_last.json")
-    measured = json.loads(log.read_text())["predictions"]
+    results = json.loads(log.read_text())
+    detection = results["ood"]["RenderedLetters"]["mutual_information"]["auroc"]["value"]
+    assert float(first_row["auroc/mutual_information/RenderedLetters"]) == detection
+    kinds = [kind for name, kind in results["corruptions"].items() if name != "clean"]
+    corrupted = [severity["nll"] for kind in kinds for severity in kind.values()]
+    assert len(corrupted) == 25 and float(first_row["corrupted_nll"]) == pytest.approx(sum(corrupted) / 25)
+    assert (int(first_row["passes"]), int(first_row["bytes"])) == (2, 4 * (533220 + 6 * 2))  # six priors
+    measured = results["predictions"]
     for prefix, prediction in (("", "samples"), ("one_", "one_sample"), ("mean_", "mean_weights")):
         assert float(first_row[f"{prefix}nll"]) == measured[prediction]["nll"]
     assert by_cell["wrong"]["failed"].startswith("--model.network does not know Nope")
