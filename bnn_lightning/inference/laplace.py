@@ -111,7 +111,7 @@ class Laplace(GradientDescent):
                 outputs, features = outputs_and_features(net, x)
 
                 def hessian(part: slice, outputs: Tensor = outputs, y: Tensor = y) -> Tensor:
-                    return likelihood.output_hessian(outputs[part], y[part])
+                    return likelihood.output_hessian(outputs[part], y[part])[:, : method.outputs, : method.outputs]
 
                 curvature.add(with_ones(features, layer), hessian)
                 log_likelihood -= len(y) * likelihood.nll(outputs.unsqueeze(0), y).to(log_likelihood)

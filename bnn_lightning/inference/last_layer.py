@@ -9,6 +9,7 @@ from bnn_lightning.core.ops import kind_of
 from bnn_lightning.core.selection import candidates
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.inference.base import checked_outputs
+from bnn_lightning.likelihoods.regression.noise import LEARNT_NOISE
 
 
 def refuse_choices(inference: str, method: Method | None, only: str | list[str]) -> None:
@@ -52,6 +53,8 @@ def random_layer(net: nn.Module) -> tuple[str, BayesianLayer]:
 def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``(batch, outputs)`` of a forward pass, and the inputs of the random layer, ``(batch, in_features)``.
 
+    The first outputs are those of the layer; what a likelihood learns beside the network follows.
+
     Raises:
         ValueError: when the outputs of the network are not those of its random layer.
     """
@@ -63,7 +66,9 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         handle.remove()
     features, y = calls[0] if len(calls) == 1 else (x, x)
-    if len(calls) != 1 or features.dim() != 2 or not (y is outputs or (y.shape == outputs.shape and y.equal(outputs))):
+    noise = getattr(net, LEARNT_NOISE, None)
+    own = outputs if noise is None else outputs[:, : -noise.constants.numel()]
+    if len(calls) != 1 or features.dim() != 2 or not (y is own or (y.shape == own.shape and y.equal(own))):
         raise ValueError(
             f"layer must be the linear layer whose outputs are those of the network, got {name or 'the network'}, "
             "whose are not."

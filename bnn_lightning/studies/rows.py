@@ -78,7 +78,7 @@ def from_run(task: Task, run: Run) -> Row:
 
 
 def _elsewhere(results: Mapping[str, Any]) -> Row:
-    """The columns of images from elsewhere (``--data.ood``), and the means over all corruptions (``--data.corruptions``)."""
+    """The columns of ``--data.ood``, and of ``--data.corruptions`` the means over all of them."""
     row = {
         f"{metric}/{score}/{name}": value["value"]
         for name, scores in results.get("ood", {}).items()

@@ -145,13 +145,13 @@ class BayesianModule(LightningModule):
             check_compiler(self.device)
         describe = getattr(self.trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         if stage == "fit" and describe is not None:
-            self._know_labels(describe())
+            self.know_labels(describe())
         if stage == "fit" and self.init_from is not None:
             if missing := start_from_weights(self.network, self.init_from, self._method):
                 rank_zero_warn(missing, stacklevel=2)
             self.init_from = None  # another fit goes on from here
 
-    def _know_labels(self, description: dict[str, Any]) -> None:
+    def know_labels(self, description: dict[str, Any]) -> None:
         """Takes over what a data module, or a checkpoint, says about its labels, such as their units."""
         self.likelihood = self.val_metrics.likelihood = self.likelihood.for_data(description)
 
@@ -301,7 +301,7 @@ class BayesianModule(LightningModule):
         record = Record.from_contents(checkpoint)
         self._resume = Resume.from_contents(checkpoint)
         self.validation = record.validation
-        self._know_labels(record.data or {})
+        self.know_labels(record.data or {})
         if record.training is not None:
             self.summary, self.num_train = record.training, record.training.num_train
         kind = self.likelihood.calibration_type

@@ -1,6 +1,7 @@
 """Numbers from the command line: a tiny table and rotated digits, trained, tested, predicted, put together, resumed."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from jsonschema import Draft202012Validator
 from lightning.pytorch import Callback
 
 from bnn_lightning.cli import main
+from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -221,3 +223,18 @@ def test_what_is_for_classes_alone_says_so(capsys):
     assert "--data.seed must be the checkpoint's, 0, got 3; on another split the test set has" in printed(capsys)
     assert main(["test", "--ckpt_path", LAST, "--data", "MNIST5k"]) == 2
     assert "MNIST5k has the classes 0, 1, ... 9, but the checkpoint was trained on force" in printed(capsys)
+
+
+def test_laplace_forms_the_same_posterior_of_numbers_at_the_end_of_fit_and_afterwards(capsys):
+    write_tables()
+    words = ["fit", "--config", UCI.replace("_lrt", "_deterministic"), *TABLE, *QUICK[:4]]
+    adam = ["--model.inference.lr", "0.01", "--model.inference.lr_schedule", "LinearDecay"]
+    assert main([*words, "--name", "a"]) == 0
+    assert main(["laplace", "--ckpt_path", LAST, "--output", "after.ckpt"]) == 0
+    text = printed(capsys)
+    assert main([*words, "--model.inference", "Laplace", *adam, "--name", "b"]) == 0
+    at_end, after = read_checkpoint(LAST.replace("/a/", "/b/")), read_checkpoint("after.ckpt")
+    torch.testing.assert_close(dict(after["state_dict"]), dict(at_end["state_dict"]))
+    torch.testing.assert_close(after[KEY]["calibration"], at_end[KEY]["calibration"])
+    before, later = map(float, re.search(r"Validation NLL: (\S+) before, (\S+) after", text).groups())
+    assert 0 < later - before < 0.2  # in nats, of targets whose standard deviation is 460

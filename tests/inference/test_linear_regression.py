@@ -1,4 +1,4 @@
-"""Bayesian linear regression: the closed form is recovered by BBB, LRT and Flipout, in float64, full batch."""
+"""Bayesian linear regression: the closed form is recovered by BBB, LRT, Flipout and Laplace, in float64."""
 
 import math
 
@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, Flipout, GaussianLikelihood, Sampler, bayesianize, elbo, kl, random_tensors
+from bnn_lightning import (
+    BBB,
+    LRT,
+    Flipout,
+    GaussianLikelihood,
+    Laplace,
+    Sampler,
+    bayesianize,
+    elbo,
+    kl,
+    random_tensors,
+)
 from bnn_lightning.likelihoods.regression.mixture import Mixture
 
 N, FEATURES, SIGMA, PRIOR = 40, 3, 0.5, 1.0
@@ -76,6 +87,24 @@ def test_mean_epistemic_variance_and_bound_are_those_of_the_closed_form(kind, pr
     assert gap > 0.1  # the features are correlated
     assert bound == pytest.approx(evidence - gap, abs=0.1)
     assert bound < evidence
+
+
+@pytest.mark.parametrize("learns_sigma", [False, True])
+def test_laplace_has_the_exact_covariance_and_evidence(learns_sigma, problem):
+    x, y, _, mean, precision, evidence = problem
+    likelihood = GaussianLikelihood(sigma=None if learns_sigma else SIGMA)
+    inference = Laplace(prior_precision=1 / PRIOR**2)
+    net = inference.prepare(likelihood.prepare(nn.Sequential(nn.Linear(FEATURES, 1))).double(), None, "*")
+    weight, bias = (dict(random_tensors(net))[name] for name in ("0.weight", "0.bias"))
+    with torch.no_grad():
+        weight.mean.copy_(mean[:FEATURES].unsqueeze(0))
+        bias.mean.copy_(mean[FEATURES:])
+        if learns_sigma:
+            net.learnt_noise.constants.fill_(2 * math.log(SIGMA))
+    inference.after_fit(net, [(x[:25], y[:25]), (x[25:], y[25:])], likelihood)
+    factor = torch.cat([weight.factor.flatten(0, 1), bias.factor])
+    torch.testing.assert_close(factor @ factor.T, torch.linalg.inv(precision))
+    assert inference.findings(net)["log marginal likelihood"] == pytest.approx(evidence, rel=1e-9)
 
 
 @pytest.mark.slow

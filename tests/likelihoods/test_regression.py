@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from torch import nn
 from torch.func import functional_call
@@ -206,3 +207,23 @@ def test_df_and_units_and_weights_are_checked():
     with pytest.raises(ValueError, match=r"^class_weights must be null with Gaussian"):
         GaussianLikelihood().for_training(torch.ones(2))
     assert Categorical().prepare(net := nn.Linear(1, 1)) is net
+
+
+@pytest.mark.parametrize("heteroscedastic", [False, True])
+@pytest.mark.parametrize("df", [None, 5.0])
+def test_the_hessian_in_the_outputs_is_the_mean_over_labels_of_autograds(heteroscedastic, df):
+    # Labels at the quantiles of p(y | outputs): the mean over them is an integral, of which the tails are cut.
+    settings = {"heteroscedastic": heteroscedastic} | ({} if heteroscedastic else {"scale" if df else "sigma": 0.7})
+    likelihood = StudentT(df=df, **settings) if df else GaussianLikelihood(**settings)
+    outputs = torch.tensor([[0.3, *([0.4] if heteroscedastic else [])]], dtype=torch.float64)
+    scale = math.exp(0.2) if heteroscedastic else 0.7
+    levels = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    z = stats.t.ppf(levels, df) if df else stats.norm.ppf(levels)
+    labels = 0.3 + scale * torch.as_tensor(z).unsqueeze(1)
+
+    def mean_nll(outputs):
+        return likelihood.nll(outputs.expand(1, len(labels), -1), labels)
+
+    expected = torch.autograd.functional.hessian(mean_nll, outputs).squeeze((0, 2))
+    ours = likelihood.output_hessian(outputs, labels[:1])[0]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-3)

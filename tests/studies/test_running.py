@@ -85,7 +85,8 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert float(first_row["auroc/mutual_information/RenderedLetters"]) == detection
     kinds = [kind for name, kind in results["corruptions"].items() if name != "clean"]
     corrupted = [severity["nll"] for kind in kinds for severity in kind.values()]
-    assert len(corrupted) == 25 and float(first_row["corrupted_nll"]) == pytest.approx(sum(corrupted) / 25)
+    assert len(corrupted) == 25
+    assert float(first_row["corrupted_nll"]) == pytest.approx(sum(corrupted) / 25)
     assert (int(first_row["passes"]), int(first_row["bytes"])) == (2, 4 * (533220 + 6 * 2))  # six priors
     measured = results["predictions"]
     for prefix, prediction in (("", "samples"), ("one_", "one_sample"), ("mean_", "mean_weights")):

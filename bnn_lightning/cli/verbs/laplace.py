@@ -69,6 +69,7 @@ class Laplace(Verb):
         load_record(given, session.checkpoint)
         config = _config(session, inference)
         model = module_of(BayesianModule, config)
+        model.know_labels(session.checkpoint.data or {})
         load_plain_state_dict(model.network, to_plain(given.network).state_dict())
         if not isinstance(session.datamodule, ImageData):
             session.datamodule.prepare_data()

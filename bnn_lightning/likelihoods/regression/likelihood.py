@@ -162,6 +162,21 @@ class Regression(Likelihood):
         """Of a normal distribution with the targets' mean and variance in training."""
         return Uninformed(self.targets * 0.5 * math.log(2 * math.pi * math.e) + sum(map(math.log, self.units.std)), 0.0)
 
+    def output_hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Its expectation over y, which is diagonal: 1 / s^2 for a location, 1/2 for a log variance.
+
+        Under Student's t (df + 1) / ((df + 3) s^2) and df / (2 (df + 3)): Lange et al. 1989, "Robust statistical
+        modeling using the t distribution", appendix B. 0 for the degrees of freedom, which no layer gives.
+        """
+        _, scales, dfs = self._standardised(outputs)
+        shrinkage = 1.0 if dfs is None else (dfs + 1) / (dfs + 3)
+        parts = [shrinkage / scales.square()]
+        if self._given_scale is None:
+            parts.append(torch.full_like(scales, 0.5) if dfs is None else 0.5 * dfs / (dfs + 3))
+        if self.has_dfs and self._given_dfs is None:
+            parts.append(torch.zeros_like(scales))
+        return torch.diag_embed(torch.cat(parts, -1))
+
     # Reports
 
     def _example_scores(
