@@ -18,7 +18,9 @@ from bnn_lightning import (
     LRT,
     SWAG,
     BayesianModule,
+    Categorical,
     Flipout,
+    GaussianLikelihood,
     HierarchicalA,
     Laplace,
     Sparse,
@@ -26,7 +28,7 @@ from bnn_lightning import (
     random_tensors,
     sampling,
 )
-from bnn_lightning.data import MNIST5k
+from bnn_lightning.data import MNIST5k, RotatedDigits
 from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.training.saving import AtomicCheckpointIO, Checkpoints
 from tests.helpers import ROOT
@@ -63,9 +65,9 @@ class Gradients(Callback):
         torch.save([summary.nll, summary.num_train], self.folder / f"summary_{trainer.global_rank}.pt")
 
 
-def network():
+def network(outputs=10):
     torch.manual_seed(0)
-    return nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 10))
+    return nn.Sequential(nn.MaxPool2d(4), nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, outputs))
 
 
 def quiet_trainer(devices, **settings):
@@ -127,26 +129,31 @@ class SameNoise(IVON):
             return super().loss(net, x, y, likelihood, step)
 
 
-def trained_by_one_and_two(method, inference):
+def trained_by_one_and_two(method, inference, likelihood=None, images=MNIST5k):
     """Networks after an epoch of one process, and of two with batches of half the size, in float64."""
     trained = []
     for devices in (1, 2):
         torch.manual_seed(7)
         trainer = quiet_trainer(devices)
-        model = BayesianModule(network(), method, inference)
-        trainer.fit(model, MNIST5k(image_size=32, train_subset=500, batch_size=80 // devices))
+        model = BayesianModule(network(10 if likelihood is None else 1), method, inference, likelihood or Categorical())
+        trainer.fit(model, images(image_size=32, train_subset=500, batch_size=80 // devices))
         trained.append(model.network)
     return trained
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "inference",
-    [Laplace(), Laplace(structure="kron"), SWAG(collect_after=0.2, rank=2, collections_per_epoch=5)],
-    ids=["Laplace", "Laplace, kron", "SWAG"],
+    ("inference", "of"),
+    [
+        (Laplace(), ()),
+        (Laplace(structure="kron"), ()),
+        (SWAG(collect_after=0.2, rank=2, collections_per_epoch=5), ()),
+        (Laplace(), (GaussianLikelihood(), RotatedDigits)),
+    ],
+    ids=["Laplace", "Laplace, kron", "SWAG", "Laplace, numbers"],
 )
-def test_two_processes_form_the_posterior_of_one(inference):
-    alone, together = map(random_tensors, trained_by_one_and_two(None, inference))
+def test_two_processes_form_the_posterior_of_one(inference, of):
+    alone, together = map(random_tensors, trained_by_one_and_two(None, inference, *of))
     for (_, expected), (_, found) in zip(alone, together, strict=True):
         for value in ("mean", "variance"):
             torch.testing.assert_close(
