@@ -8,7 +8,9 @@ from bnn_lightning.cli import entry
 def main() -> int:
     """Runs the command line; gives its exit code."""
     # Studies stand above the command line, which therefore learns of their verb here.
-    return entry.main(programs={"study": "bnn_lightning.studies.command:study"})
+    return entry.main(
+        programs={"study": "bnn_lightning.studies.command:study", "configs": "bnn_lightning.cli.shipped:configs"}
+    )
 
 
 if __name__ == "__main__":

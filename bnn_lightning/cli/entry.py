@@ -129,7 +129,7 @@ def help_page(programs: Mapping[str, str]) -> str:
             textwrap.fill(end, width),
             "",
             "To begin:",
-            "  bnn fit --config configs/lenet_lrt.yaml",
+            "  bnn fit --config lenet_lrt",
             "  bnn test --ckpt_path checkpoints/lenet_lrt/version_0/best.ckpt",
         ]
     )

@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from bnn_lightning.cli.shipped import found
 from bnn_lightning.training.upgrade import Say, upgraded_config, upgraded_words
 
-_PATHS = ("-c", "--config", "--ckpt_path", "--code")
+# Flags that take a path, and the kind of file of the package that they take by a bare name.
+_PATHS = {"-c": "config", "--config": "config", "--ckpt_path": "checkpoint", "--code": None}
 
 
 def in_todays_words(words: Sequence[str], say: Say) -> list[str]:
@@ -59,15 +61,23 @@ def expanded(path: str) -> str:
 
 
 def with_expanded_paths(words: Sequence[str]) -> list[str]:
-    """The same words, with the paths expanded that are read before the parser has seen them."""
+    """The same words, with the paths expanded that are read before the parser has seen them.
+
+    Bare names of configs and checkpoints that come with the package become their paths.
+    """
     words = list(words)
     for place, word in enumerate(words):
         flag, equals, path = word.partition("=")
         if equals and flag in _PATHS:
-            words[place] = f"{flag}={expanded(path)}"
+            words[place] = f"{flag}={_path_of(flag, path)}"
         elif place and words[place - 1] in _PATHS:
-            words[place] = expanded(word)
+            words[place] = _path_of(words[place - 1], word)
     return words
+
+
+def _path_of(flag: str, path: str) -> str:
+    kind = _PATHS[flag]
+    return expanded(path) if kind is None else found(expanded(path), kind)
 
 
 def expand_paths(part: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.studies.base import Study
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "--debug an error's sentence comes with its traceback.",
     )
     arguments.add_argument(
-        "files", nargs="+", metavar="FILE", help="study files, such as configs/studies/paddle_mnist.yaml"
+        "files", nargs="+", metavar="FILE", help="study files, or names of bnn configs, such as paddle_mnist"
     )
     arguments.add_argument(
         "--dry_run",
@@ -66,7 +67,7 @@ def study(words: list[str]) -> int:
         arguments = parser().parse_args(words)
         results = Path(expanded(arguments.results))
         failed = 0
-        for definition in [Study.read(expanded(file)) for file in arguments.files]:
+        for definition in [Study.read(found(expanded(file), "study")) for file in arguments.files]:
             if arguments.dry_run:
                 failed += dry_run(definition, results, arguments.only, arguments.retry, _say)
             elif arguments.report:

@@ -1,0 +1,91 @@
+"""What comes with the package: wheel and sdist, bare names, ``bnn configs``."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bnn_lightning.cli import UsageError, main
+from bnn_lightning.cli.shipped import configs, found
+from bnn_lightning.studies import study
+from tests.helpers import ROOT
+
+
+def build(source, target):
+    """Wheel and sdist of a source tree; what they hold, without the folder that the sdist's names begin with."""
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target)]
+    result = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_product_and_it_runs_from_there(tmp_path):
+    wheel, sdist = build(ROOT, tmp_path / "built")
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        file.extractall(tmp_path / "installed")
+    own = [path for path in (ROOT / "bnn_lightning").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in own} <= names
+    shipped = {f"bnn_lightning/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
+    assert shipped | {"bnn_lightning/checkpoints/lenet_lrt_mnist.ckpt", "bnn_lightning/py.typed"} <= names
+    with tarfile.open(sdist) as file:
+        file.extractall(tmp_path, filter="data")
+    again, _ = build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "rebuilt")
+    assert set(zipfile.ZipFile(again).namelist()) == names
+
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    python = [sys.executable, "-W", "ignore"]
+    where = [*python, "-c", "import bnn_lightning; print(bnn_lightning.__file__)"]
+    run = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "check": True}
+    assert subprocess.run(where, **run).stdout.startswith(str(tmp_path / "installed"))
+    words = ["fit", "--config", "3conv3fc_lrt", "--data", "MNIST5k", "--data.train_subset", "200"]
+    subprocess.run([*python, "-m", "bnn_lightning", *words, "--trainer.max_epochs", "1"], **run)
+    assert (folder / "checkpoints" / "3conv3fc_lrt" / "version_0" / "best.ckpt").is_file()
+
+
+def test_a_file_wins_over_a_bare_name(in_an_empty_folder):
+    assert found("lenet_lrt", "config") == found("lenet_lrt.yaml", "config") == str(ROOT / "configs" / "lenet_lrt.yaml")
+    assert found("twins", "study") == str(ROOT / "configs" / "studies" / "twins.yaml")
+    assert found("lenet_lrt_mnist", "checkpoint") == str(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
+    for name in ("twins", "", "nope", "configs/lenet_lrt", "/lenet_lrt", "../lenet_lrt", "best.ckpt"):
+        assert found(name, "config") == name
+    Path("lenet_lrt").write_text("mine")
+    assert found("lenet_lrt", "config") == "lenet_lrt"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fit_and_test_take_bare_names(in_an_empty_folder, capsys):
+    assert main(["fit", "--config=lenet_lrt", "--data", "MNIST5k", "--data.batch_size", "0"]) == 2
+    assert "--data.batch_size must be" in capsys.readouterr().err
+    assert main(["fit", "--config", "lenet_lrtt"]) == 2
+    assert "lenet_lrtt" in capsys.readouterr().err
+    assert main(["predict", "--ckpt_path", "lenet_lrt_mnist", "--data", "MNIST5k"]) == 0
+    assert list(Path().rglob("predictions.csv"))
+    assert study(["twins", "--dry_run"]) == 0
+
+
+def test_configs_shows_and_copies(in_an_empty_folder, capsys):
+    assert configs([]) == 0
+    out = capsys.readouterr().out
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        assert f"  {path.stem} " in out
+    assert configs(["lenet_bbb.yaml", "twins", "--to", "mine"]) == 0
+    assert sorted(path.name for path in Path("mine").iterdir()) == ["lenet_bbb.yaml", "lenet_lrt.yaml", "twins.yaml"]
+    assert Path("mine/lenet_bbb.yaml").read_text() == (ROOT / "configs" / "lenet_bbb.yaml").read_text()
+    assert study(["mine/twins.yaml", "--dry_run"]) == 0
+    for words, sentence in (
+        (["twins", "--to", "mine"], r"mine/twins.yaml is there already; move it away, or copy to another folder"),
+        (["uci", "nope"], r"there is no config or study nope; bnn configs shows what there is\."),
+        (["--too"], r"unrecognized arguments: --too; bnn configs --help says what there is\."),
+    ):
+        with pytest.raises(UsageError, match=f"^{sentence}"):
+            configs(words)
+    assert not Path("uci.yaml").exists()
