@@ -3,13 +3,13 @@
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
 from bnn_lightning.data.source import abridged
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from bnn_lightning.training.upgrade import Say, upgraded_config, upgraded_words
+from bnn_lightning.checkpoints.upgrade import Say, upgraded_config, upgraded_words
 
 _PATHS = ("-c", "--config", "--ckpt_path", "--code")
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.data.base import ImageData
-from bnn_lightning.data.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
+from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
 from bnn_lightning.data.loader import Images
 from bnn_lightning.data.picture_cache import cached_pixels
 from bnn_lightning.data.picture_layout import Layout, layout_of
 from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
-from bnn_lightning.data.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.preprocessing.pictures import Picture, Walk, listed, shown, walk
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.columns import Columns, Missing, numbers_of
+from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.source import DataSource
 from bnn_lightning.data.splits import stratified_split
-from bnn_lightning.data.table_file import GivenSplits, RawTable, read_table
+from bnn_lightning.data.table_file import GivenSplits, read_table
+from bnn_lightning.preprocessing.rows import RawTable
+from bnn_lightning.preprocessing.scaling import standardised
 from bnn_lightning.files import expanded
 
 
@@ -223,8 +225,7 @@ class Table(DataSource):
         self.measure_targets(train.labels)
 
     def _standardised(self, rows: Rows) -> Rows:
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
-        return Rows(((rows.features - mean) / std).nan_to_num(0.0).float(), rows.labels)
+        return Rows(standardised(rows.features, self.mean, self.std), rows.labels)
 
     def predict_names(self) -> list[str]:
         super().predict_names()

@@ -9,11 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.compression.sparsity import LayerSparsity
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.evaluation.suite import Evaluation
 from bnn_lightning.files import atomic_write, csv_text, locked, write_rows
-from bnn_lightning.training.progress import TrainingSummary
 
 SCHEMA_VERSION = 2
 """Of the JSON files of an evaluation; ``results.schema.json`` beside this file says what they hold."""

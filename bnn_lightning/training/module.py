@@ -10,6 +10,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from bnn_lightning.checkpoints.parts import Parts, calibrations_of
+from bnn_lightning.checkpoints.record import Record, check_format
+from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
 from bnn_lightning.core.conversion import to_plain, with_versions
 from bnn_lightning.core.kernels.compiling import check_compiler
@@ -26,17 +29,9 @@ from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.inference.base import checked_outputs
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
-from bnn_lightning.training.checkpoints import Record, check_format
 from bnn_lightning.training.facts import loss_weights, step_of, steps_of_run, training_batches, training_facts
-from bnn_lightning.training.loading import (
-    build_network,
-    freeze_layers,
-    from_record,
-    initialise_lazy_layers,
-    random_names,
-    start_from_weights,
-)
-from bnn_lightning.training.progress import EpochSums, TrainingSummary
+from bnn_lightning.training.loading import from_record, start_from_weights
+from bnn_lightning.training.progress import EpochSums
 from bnn_lightning.training.rates import follow_schedule, rates_of, scale_rates
 from bnn_lightning.training.resume import Resume, put_record
 
@@ -80,13 +75,10 @@ class BayesianModule(LightningModule):
     ):
         super().__init__()
         self._method = method  # of layers that init_from has no weights for
-        if method is not None and init_from is not None:
-            method = method.pretrained()
-        initialise_lazy_layers(network, input_shape)
-        prepared = likelihood.prepare(network)
-        self.frozen = freeze_layers(prepared, freeze)
-        only = random_names(prepared, only, self.frozen)
-        self.network = build_network(prepared, method, inference, only, members, compile)
+        parts = Parts(
+            network, method, inference, likelihood, sampling, only, init_from, freeze, input_shape, members, compile
+        )
+        self.network, self.frozen = parts.build()
         self.inference, self.likelihood, self.sampling = inference, likelihood, sampling
         self.init_from, self.members, self.compile_noise = init_from, members, compile
         self.allow_shared_statistics = allow_shared_statistics
@@ -304,5 +296,4 @@ class BayesianModule(LightningModule):
         self._know_labels(record.data or {})
         if record.training is not None:
             self.summary, self.num_train = record.training, record.training.num_train
-        kind = self.likelihood.calibration_type
-        self.calibration = {draws: kind(**values) for draws, values in record.calibration.items()} if kind else {}
+        self.calibration = calibrations_of(record, self.likelihood)

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.ensembles import first_difference, joined_checkpoint
+from bnn_lightning.checkpoints.record import KEY, Record, write_checkpoint
 from bnn_lightning.cli.checkpoint import read_given
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.training.checkpoints import KEY, Record, write_checkpoint
-from bnn_lightning.training.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
 

@@ -11,8 +11,8 @@ from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
-from bnn_lightning.data.pictures import shown
 from bnn_lightning.files import UnwritableError, relative_to_cwd
+from bnn_lightning.preprocessing.pictures import shown
 from bnn_lightning.reporting.results import predictions_text, write_predictions
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnn_lightning.data.decoding import Decoder, is_grey, open_picture
+from bnn_lightning.preprocessing.decoding import Decoder, is_grey, open_picture
 
 
 def decoded(path, channels=1, size=4, **settings):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bnn_lightning.training.checkpoints import KEY, Record, without_training_state
+from bnn_lightning.checkpoints.record import KEY, Record, without_training_state
 
 # Of a model, how its samples are drawn and where its first weights came from: members may differ in these.
 _FREE = ("sampling", "init_from")
