@@ -39,6 +39,7 @@ def load_images(
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
             data.predicts_test_images = not data_is_given
+            data.streams_predict = True
     elif checkpoint is not None and checkpoint.data is not None:
         data.number_classes_like(checkpoint.data["class_names"])
         if list(data.class_names) != checkpoint.data["class_names"]:

@@ -123,6 +123,21 @@ def layout_of(walk: Walk) -> Layout:
     return Layout(walk.root, once, folders, (*remarks, *shared), empty, misplaced, repeated)
 
 
+def labels_by_folder(pictures: Iterable[Picture], class_names: Sequence[str]) -> list[int]:
+    """For each picture the index of the class whose name its folder has; -1 where it has none.
+
+    It is the folder directly below the root, or below one of the root that is called like a split.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = []
+    for picture in pictures:
+        folders = picture.below[:-1]
+        if len(folders) > 1 and folders[0].lower() in SPLIT_OF:
+            folders = folders[1:]
+        labels.append(numbers.get(shown(folders[0]), -1) if folders else -1)
+    return labels
+
+
 def _splits_among(
     classes: dict[str, list[Picture]], root: Path
 ) -> tuple[dict[str, dict[str, list[Picture]]], dict[str, Path], dict[Path, list[Picture]]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
-from bnn_lightning.data.source import DataSource
+from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, read_table
 from bnn_lightning.preprocessing.rows import RawTable
@@ -227,13 +227,13 @@ class Table(DataSource):
     def _standardised(self, rows: Rows) -> Rows:
         return Rows(standardised(rows.features, self.mean, self.std), rows.labels)
 
-    def predict_names(self) -> list[str]:
-        super().predict_names()
+    def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
+        rows = after_setup(self.predict, "predict")
         if self.predicts_test_images and self.test_path is None:
             numbers = (self._parts[1] + self._read[0].first_row).tolist()
         else:
-            numbers = list(range(1, 1 + len(self.predict)))
-        return [f"row {number}" for number in numbers]
+            numbers = list(range(1, 1 + len(rows)))
+        return [f"row {number}" for number in numbers[start:stop]]
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

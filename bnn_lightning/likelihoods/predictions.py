@@ -1,6 +1,6 @@
 """Predictions: what is said of some examples, as arrays, one by one, and as columns of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -33,6 +33,10 @@ class Predictions(Generic[Single]):
         """The columns of the table that ``bnn predict`` writes: numbers of six digits, texts, None for no value."""
         raise NotImplementedError
 
+    def kinds(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, type]:
+        """Of each of the :meth:`columns` int, float or str, by its values; None is of any kind."""
+        return {name: kind_of_column(values) for name, values in columns.items()}
+
     def rows(self) -> list[dict[str, Any]]:
         """The same columns as a dictionary for each example."""
         columns = self.columns()
@@ -48,9 +52,9 @@ class Predictions(Generic[Single]):
             import pandas
         except ImportError:
             raise ImportError("to_pandas() needs pandas, which is not installed: pip install pandas.") from None
-        frame = pandas.DataFrame(self.columns())
-        whole = [name for name, values in self.columns().items() if kind_of_column(values) is int]
-        return frame.astype(dict.fromkeys(whole, "Int64"))
+        columns = self.columns()
+        whole = [name for name, kind in self.kinds(columns).items() if kind is int]
+        return pandas.DataFrame(columns).astype(dict.fromkeys(whole, "Int64"))
 
     def __len__(self) -> int:
         return len(self._arrays()[0])

@@ -213,6 +213,9 @@ class ClassPredictions(Predictions[ClassPrediction]):
             columns[f"top{place + 1}_probability"] = six_decimals(self.probabilities[np.arange(len(top)), top])
         return columns
 
+    def kinds(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, type]:
+        return super().kinds(columns) | ({"label": int} if self.labels is not None else {})
+
     def _set(self, index: int) -> tuple[str, ...]:
         probabilities = self.probabilities[index]
         included = self.in_set[index]  # type: ignore[index]

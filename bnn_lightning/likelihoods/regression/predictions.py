@@ -170,3 +170,6 @@ class NumberPredictions(Predictions[NumberPrediction]):
         if self.accepted is not None:
             columns["decision"] = ["accept" if accepted else "abstain" for accepted in self.accepted]
         return columns
+
+    def kinds(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, type]:
+        return {name: str if name in ("file", "decision") else float for name in columns}
