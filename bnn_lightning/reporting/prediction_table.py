@@ -187,8 +187,9 @@ class _ParquetWriter(_Writer):
 
         super().__init__(file, kinds)
         types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
-        fields = [(as_utf8(name).decode(), types[kind]) for name, kind in kinds.items()]
-        self._schema = pyarrow.schema(fields, metadata={"pandas": json.dumps(_for_pandas(kinds))})
+        named = {as_utf8(name).decode(): kind for name, kind in kinds.items()}
+        fields = [(name, types[kind]) for name, kind in named.items()]
+        self._schema = pyarrow.schema(fields, metadata={"pandas": json.dumps(_for_pandas(named))})
         self._writer = parquet.ParquetWriter(file, self._schema)
 
     def write(self, columns: Mapping[str, Sequence[Any]], count: int) -> None:
