@@ -55,7 +55,7 @@ class Predictor:
 
     Threads may call it at the same time, and get the same numbers as one after another. With weight draws that are kept
     they compute at the same time; otherwise they wait for each other. The state of torch's generators is as before
-    after every call; only local draws, and weight draws that are too large to keep, set it in between.
+    after every call; with weight draws that are kept a call never sets it.
 
     Args:
         sampler: of the outputs.
