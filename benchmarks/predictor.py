@@ -42,7 +42,7 @@ def png(seed):
 
 
 def latencies(predictor, calls):
-    """Milliseconds of the clock and of the CPU of each call with one picture of its own, after 50 that are not counted."""
+    """Milliseconds of the clock and of the CPU of each call with a picture of its own; 50 before are not counted."""
     pictures = [png(seed) for seed in range(calls + 50)]
     seconds = []
     for picture in pictures:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.data.base import ImageData
-from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, Reading, is_grey, open_picture, read_into
 from bnn_lightning.data.loader import EpochLoader, Images
 from bnn_lightning.data.picture_cache import cached_pixels
 from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of
@@ -20,11 +19,12 @@ from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
 from bnn_lightning.data.picture_stream import PictureStream, StreamLoader
-from bnn_lightning.preprocessing.scaling import Scaling
-from bnn_lightning.preprocessing.pictures import Picture, Walk, listed, shown, walk
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded
+from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, Reading, is_grey, open_picture, read_into
+from bnn_lightning.preprocessing.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.preprocessing.scaling import Scaling
 
 
 class ImageFolder(ImageData):

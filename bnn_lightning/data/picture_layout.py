@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data import picture_remarks
-from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
 from bnn_lightning.data.source import DataNotFoundError
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
 
 _ORDER = {name: number for number, name in enumerate(SPLIT_OF)}
 Classes = Mapping[str, Sequence[Picture]]

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, read_table
+from bnn_lightning.files import expanded
+from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
 from bnn_lightning.preprocessing.rows import RawTable
 from bnn_lightning.preprocessing.scaling import standardised
-from bnn_lightning.files import expanded
 
 
 @dataclass(frozen=True)
