@@ -14,14 +14,18 @@ def predictions(classes=3, count=6, names=("cat", "dog", "owl"), labels=None):
     generator = torch.Generator().manual_seed(0)
     summary = likelihood.summary(3 * torch.randn(5, count, classes, generator=generator, dtype=torch.float64))
     log_probs = torch.randn(200, classes, generator=generator, dtype=torch.float64).log_softmax(-1)
-    calibration = Calibration.fit(log_probs, log_probs.argmax(-1))
+    truth = torch.multinomial(log_probs.exp(), 1, generator=generator).flatten()
+    calibration = Calibration.fit(log_probs, truth)
     files = [f"{index}.png" for index in range(count)]
-    return likelihood.predictions(summary, names, likelihood.thresholds(calibration, 0.3, 0.1), files, labels)
+    return likelihood.predictions(summary, names, likelihood.thresholds(calibration, 0.6, 0.05), files, labels)
 
 
 def test_they_are_a_sequence_of_single_ones():
     all_of_them = predictions()
     assert len(all_of_them) == len(list(all_of_them)) == 6
+    assert max(map(len, all_of_them.prediction_sets)) > 1
+    for each in all_of_them:
+        assert list(each.prediction_set) == sorted(each.prediction_set, key=each.probabilities.get, reverse=True)
     one = all_of_them[2]
     assert one.name == all_of_them.names[2] == one.prediction_set[0]
     assert one.probabilities == dict(zip(("cat", "dog", "owl"), all_of_them.probabilities[2], strict=True))
