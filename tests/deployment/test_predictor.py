@@ -148,9 +148,10 @@ def test_draws_that_are_too_large_to_keep_are_the_same_draws(predictor, digits):
 
 @pytest.mark.parametrize("settings", [{}, {"kept_bytes": 1}, {"draws": "local"}, {"draws": "mean"}], ids=str)
 def test_eight_threads_get_what_one_gets_and_the_generator_is_left_alone(settings, digits):
+    state = torch.random.get_rng_state()
     predictor = Predictor.load(LENET_CKPT, samples=6, **settings)
     expected = [predictor(digits[index : index + 2]).probabilities for index in range(0, 32, 2)]
-    state, results, start = torch.random.get_rng_state(), {}, threading.Barrier(8)
+    results, start = {}, threading.Barrier(8)
 
     def work(thread):
         start.wait()
