@@ -146,7 +146,7 @@ class Predictor:
             ValueError: when an argument is out of range, or ``code`` no folder.
         """
         record = _record_of(path)
-        with importable(code):
+        with importable(code), torch.random.fork_rng([]):  # a new network draws its first weights
             trained = Trained.of(record)
         precision = _precision_of(record)
         network = trained.network.to(device, _DTYPES.get(precision))
