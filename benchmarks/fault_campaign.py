@@ -31,9 +31,9 @@ from rows import add, read, show
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnn_lightning import cli, files
+from bnn_lightning.checkpoints.record import read_checkpoint
 from bnn_lightning.likelihoods.categorical import calibration
 from bnn_lightning.training import module
-from bnn_lightning.training.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 NAME = "run"

@@ -67,6 +67,7 @@ from .core.whole_network import kl as kl
 from .core.whole_network import random_tensors as random_tensors
 from .core.whole_network import sampling as sampling
 from .deployment import ExportFormat as ExportFormat
+from .deployment import Predictor as Predictor
 from .deployment import Pt2 as Pt2
 from .deployment import load_dense as load_dense
 from .evaluation.sampler import Ensemble as Ensemble
@@ -101,6 +102,8 @@ from .likelihoods import Predictive as Predictive
 from .likelihoods import StudentT as StudentT
 from .likelihoods import Uninformed as Uninformed
 from .likelihoods import Units as Units
+from .likelihoods.categorical.predictions import ClassPrediction as ClassPrediction
+from .likelihoods.categorical.predictions import ClassPredictions as ClassPredictions
 from .likelihoods.categorical.predictive import covariances as covariances
 from .likelihoods.categorical.predictive import expected_entropy as expected_entropy
 from .likelihoods.categorical.predictive import log_predictive as log_predictive
@@ -108,6 +111,9 @@ from .likelihoods.categorical.predictive import mutual_information as mutual_inf
 from .likelihoods.categorical.predictive import predictive_entropy as predictive_entropy
 from .likelihoods.categorical.predictive import probabilities as probabilities
 from .likelihoods.categorical.predictive import variances as variances
+from .likelihoods.predictions import Predictions as Predictions
+from .likelihoods.regression.predictions import NumberPrediction as NumberPrediction
+from .likelihoods.regression.predictions import NumberPredictions as NumberPredictions
 from .networks import MLP as MLP
 from .networks import AlexNet as AlexNet
 from .networks import BaseCNN as BaseCNN

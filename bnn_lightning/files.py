@@ -50,12 +50,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield unfinished
             with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(unfinished, path)
+            put_in_place(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
     except OSError as error:
         raise UnwritableError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def put_in_place(finished: Path, path: Path) -> None:
+    """Gives a file whose content is on the disk the name ``path``, in the same folder, for good and in one step.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    os.replace(finished, path)
+    _sync_folder(path.parent)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -65,7 +74,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         UnwritableError: when the file cannot be written.
         ValueError: when a row has a key that is not among ``columns``.
     """
-    atomic_write(path, _utf8(csv_text(columns, rows)))
+    atomic_write(path, as_utf8(csv_text(columns, rows)))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -143,7 +152,7 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def _utf8(text: str) -> bytes:
+def as_utf8(text: str) -> bytes:
     """A text as UTF-8; bytes in the names of files that are none, which Python keeps as surrogates, are spelt."""
     try:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace").encode()

@@ -24,6 +24,8 @@ LIBRARIES = {
     "matplotlib",
     "filelock",
     "optuna",
+    "pandas",
+    "pyarrow",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one. A room is a wing, a top-level file or a
@@ -38,29 +40,41 @@ DOORS = {
     "networks": (set(), {"torch"}),
     "files": (set(), {"filelock"}),
     "randomness": (set(), {"torch", "numpy"}),
-    "data": ({"files", "randomness"}, {"torch", "torchvision", "lightning", "numpy", "PIL", "scipy"}),
+    "preprocessing": (set(), {"torch", "numpy", "PIL"}),
+    "data": (
+        {"files", "preprocessing", "randomness"},
+        {"torch", "torchvision", "lightning", "numpy", "PIL", "pyarrow", "scipy"},
+    ),
     "compat": ({"core"}, {"torch"}),
     "layers": (set(), set()),
-    "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy"}),
+    "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy", "numpy", "pandas"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
     "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),
     "compression": ({"core"}, {"torch"}),
-    "deployment": ({"core", "compression", "files"}, {"torch"}),
+    "checkpoints": (
+        {"core", "likelihoods", "inference", "evaluation", "networks", "files"},
+        {"torch", "jsonargparse", "yaml"},
+    ),
+    "deployment": (
+        {"core", "compression", "files", "checkpoints", "evaluation", "likelihoods", "preprocessing"},
+        {"torch"},
+    ),
     "training": (
-        {"core", "likelihoods", "inference", "evaluation", "compression", "networks", "files", "randomness"},
-        {"torch", "torchmetrics", "lightning", "jsonargparse", "yaml"},
+        {"checkpoints", "core", "likelihoods", "inference", "evaluation", "compression", "networks", "files"}
+        | {"preprocessing", "randomness"},
+        {"torch", "torchmetrics", "lightning"},
     ),
     "reporting": (
-        {"core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
-        {"torch", "torchvision", "lightning", "matplotlib", "rich"},
+        {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
+        {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich"},
     ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"networks", "data", "files"},
+        | {"checkpoints", "networks", "data", "files", "preprocessing"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
     "studies": (
-        {"cli", "core", "training", "reporting", "networks", "files"},
+        {"checkpoints", "cli", "core", "training", "reporting", "networks", "files"},
         {"torch", "torchmetrics", "optuna", "scipy", "yaml"},
     ),
 }

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bnn_lightning.checkpoints.record import FORMAT_VERSION, KEY, CheckpointError, read_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.cli.command_line import CommandLine
 from bnn_lightning.data import ImageFolder
 from bnn_lightning.data.idx import read_idx, read_labelled
 from bnn_lightning.data.notmnist import read_letters
-from bnn_lightning.training.checkpoints import FORMAT_VERSION, KEY, CheckpointError, read_checkpoint
 from tests.helpers import ROOT
 
 EACH = {"idx": 150, "tar": 60, "image": 100, "checkpoint": 30, "config": 12}  # inputs by default

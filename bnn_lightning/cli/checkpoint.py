@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.training.checkpoints import CheckpointError, Record
 
 
 def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:

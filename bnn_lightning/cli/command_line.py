@@ -20,12 +20,14 @@ from rich.console import Console
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
+from bnn_lightning.checkpoints.parts import drop_resolved_classes
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
-from bnn_lightning.cli.own_code import importable, own_classes, where_it_was
+from bnn_lightning.cli.own_code import modules_from, own_classes, where_it_was
 from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
@@ -53,8 +55,6 @@ from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import DataNotFoundError, DataSource
 from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.training.callbacks import EpochBar
-from bnn_lightning.training.checkpoints import Record
-from bnn_lightning.training.loading import drop_resolved_classes
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
 
@@ -65,7 +65,7 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
     """Runs the verb of that class, which was asked for by ``name``, with the words that followed."""
     words = with_expanded_paths(words)
     try:
-        with importable(value_of("--code", words)):
+        with modules_from(value_of("--code", words)):
             CommandLine(load_verb(class_path), name, words).run()
     except (StoppedError, KeyboardInterrupt):
         if getattr(rank_zero_only, "rank", 0) == 0:
@@ -76,7 +76,7 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
 def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
     words = with_expanded_paths(words)
-    with importable(value_of("--code", words)):
+    with modules_from(value_of("--code", words)):
         try:
             _DryParse(load_verb(class_path), name, words)
         except UsageError as error:

@@ -11,12 +11,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import instantiate_class
 from torch import nn
 
+from bnn_lightning.checkpoints.parts import parsed_object
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.core.selection import lazy_layers
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.networks import Network
-from bnn_lightning.training.loading import parsed_object
 from bnn_lightning.training.probe import first_batch, images_and_labels
 
 # Names that networks have for what the data say; in_chans is timm's.

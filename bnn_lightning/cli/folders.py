@@ -5,10 +5,10 @@ from pathlib import Path
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import read_given
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.files import UnwritableError, require_space
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
 

@@ -3,13 +3,13 @@
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
 from bnn_lightning.data.source import abridged
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
 
@@ -39,6 +39,7 @@ def load_images(
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
             data.predicts_test_images = not data_is_given
+            data.streams_predict = True
     elif checkpoint is not None and checkpoint.data is not None:
         data.number_classes_like(checkpoint.data["class_names"])
         if list(data.class_names) != checkpoint.data["class_names"]:

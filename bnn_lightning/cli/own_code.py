@@ -1,35 +1,24 @@
 """A user's own modules: the folders that they are imported from, and the files that their classes came from."""
 
 import inspect
-import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 import bnn_lightning
+from bnn_lightning.checkpoints.own_modules import importable, place_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
-from bnn_lightning.files import relative_to_cwd
 
 
-@contextmanager
-def importable(folder: str | None) -> Iterator[None]:
-    """Has modules found in ``folder``, of ``--code``, and, after all that is installed, in the current folder.
-
-    No other folder is looked in: a checkpoint names classes, and does not say where they are.
-    """
+def modules_from(folder: str | None) -> AbstractContextManager[None]:
+    """Has modules found in ``folder``, of ``--code``, see :func:`bnn_lightning.checkpoints.own_modules.importable`."""
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"--code must be a folder, got {folder}.")
-    before = list(sys.path)
-    sys.path[:] = [*([str(Path(folder).resolve())] if folder is not None else []), *before, str(Path.cwd())]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
+    return importable(folder)
 
 
 def own_classes(value: Any) -> dict[str, str]:
@@ -60,13 +49,7 @@ def where_it_was(class_paths: dict[str, str], missing: str) -> str:
     """
     if missing not in class_paths:
         return ""
-    file = Path(class_paths[missing])
-    parts = list(file.with_suffix("").parts)
-    if parts[-1] == "__init__":
-        parts.pop()
-    module = missing.split(".")[:-1]
-    depth = len(module) if parts[-len(module) :] == module else 1
-    folder = relative_to_cwd(Path(*parts[:-depth]))
+    file, folder = place_of(class_paths, missing)
     return f" It was in {file} when the checkpoint was saved; --code {folder} finds it there."
 
 

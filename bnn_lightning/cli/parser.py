@@ -10,10 +10,10 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
+from bnn_lightning.checkpoints.parts import default_class_without_arguments
 from bnn_lightning.cli.names import PARTS, names_of
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.training.loading import default_class_without_arguments
 
 # Of the Trainer's 41 arguments, those that help shows.
 _TRAINER_ARGUMENTS = {

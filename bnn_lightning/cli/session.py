@@ -8,9 +8,9 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.data import DataSource
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
 

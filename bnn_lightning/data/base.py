@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import Transform
 
 from bnn_lightning.data.augmentation import Augmentation, check_transforms
 from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrupted
-from bnn_lightning.data.loader import BatchLoader, Images
+from bnn_lightning.data.loader import BatchLoader, EpochLoader, Images
 from bnn_lightning.data.normalisation import check_mean_and_std, per_channel
 from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import balanced_class_weights, start_and_stop, stratified_split, warn_of_small_classes
@@ -234,7 +234,7 @@ class ImageData(DataSource):
         self.image_size, self.channels = description["image_size"], description["channels"]
         self.mean, self.std = description["mean"], description["std"]
 
-    def _loader(self, examples: Images, train: bool = False) -> BatchLoader:
+    def _loader(self, examples: Any, train: bool = False) -> EpochLoader:
         labels = examples.labels if train and self.sampling == "balanced" else None
         sampler, device = self._sampler_and_device(len(examples), train, labels)
         if not train:

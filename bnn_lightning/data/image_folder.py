@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.data.base import ImageData
-from bnn_lightning.data.decoding import Background, Decoder, Fit, is_grey, open_picture, read_into
-from bnn_lightning.data.loader import Images
+from bnn_lightning.data.loader import EpochLoader, Images
 from bnn_lightning.data.picture_cache import cached_pixels
-from bnn_lightning.data.picture_layout import Layout, layout_of
+from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of
 from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
-from bnn_lightning.data.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.data.picture_stream import PictureStream, StreamLoader
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded
+from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, Reading, is_grey, open_picture, read_into
+from bnn_lightning.preprocessing.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.preprocessing.scaling import Scaling
 
 
 class ImageFolder(ImageData):
@@ -67,6 +69,7 @@ class ImageFolder(ImageData):
         self.labels, self.fit, self.background = labels, fit, background
         self.cache = None if cache is None else expanded(cache)
         self._predicted: list[Picture] = []
+        self._trained_classes: tuple[str, ...] = ()  # of the checkpoint that predicts
         self._takes_all = False  # whether the pictures are used whatever their folders, as in predict
         self._with_frames: set[Path] = set()
         self._said: set[str] = set()
@@ -123,7 +126,23 @@ class ImageFolder(ImageData):
             self._predicted = kept
         return images
 
+    def setup(self, stage: str | None = None) -> None:
+        if stage == "predict" and self.predict is None and self._can_stream:
+            pictures = self._pictures_to_predict()
+            self.predict = PictureStream(pictures, self._known_labels(pictures), self._decoder(), self._note_reading)
+        super().setup(stage)
+
+    @property
+    def _can_stream(self) -> bool:
+        return self.streams_predict and not self.predicts_test_images and self.cache is None
+
     def load_predict(self) -> Images:
+        pictures = self._pictures_to_predict()
+        images, self._predicted = self._read(pictures, self._known_labels(pictures))
+        return images
+
+    def _pictures_to_predict(self) -> list[Picture]:
+        """All of them, whatever their folders."""
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
         if not pictures and not not_files:
@@ -135,16 +154,35 @@ class ImageFolder(ImageData):
             raise DataNotFoundError(f"ImageFolder found no pictures: looked for .png, .jpg and others {where}.")
         self.unreadable |= not_files
         self._say(on_walk(self._walk))
-        unknown = torch.full((len(pictures), self.num_targets), torch.nan) if self.target_names else None
-        labels = torch.full((len(pictures),), -1) if unknown is None else unknown
-        images, self._predicted = self._read(pictures, labels)
-        return images
+        return pictures
+
+    def _known_labels(self, pictures: Sequence[Picture]) -> Tensor:
+        """The labels of pictures whatever their layout: -1 or nan where the folders do not tell a known class."""
+        if self.target_names:
+            return torch.full((len(pictures), self.num_targets), torch.nan)
+        return torch.tensor(labels_by_folder(pictures, self._trained_classes), dtype=torch.int64)
+
+    def _note_reading(self, reading: Reading, is_all: bool) -> None:
+        """Takes over what a stream has found out about its files."""
+        pictures = self._walk.pictures
+        self.unreadable |= {pictures[index].path: reason for index, reason in reading.unreadable}
+        self._with_frames |= {pictures[index].path for index in reading.with_frames}
+        if is_all:
+            self._say(on_readings(pictures, reading, self.unreadable))
 
     def load_ood(self) -> Images:
         return self.load_predict()  # all pictures, labelled or not: out-of-distribution scores need no labels
 
-    def predict_names(self) -> list[str]:
-        return [shown(picture.path) for picture in self._predicted]
+    def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
+        streamed = isinstance(self.predict, PictureStream)
+        pictures = self.predict.served(start, stop) if streamed else self._predicted[start:stop]
+        return [shown(picture.path) for picture in pictures]
+
+    def knows_labels_of(self, class_names: Sequence[str]) -> bool:
+        if self.predicts_test_images or self.target_names:
+            return super().knows_labels_of(class_names)
+        # Labels of pictures that are taken whatever their folders are numbers of the checkpoint's classes.
+        return bool((self.predict.labels >= 0).any())
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"fit": self.fit, "background": self.background}
@@ -158,6 +196,7 @@ class ImageFolder(ImageData):
         self.background = description.get("background", self.background)
         if not labelled:
             self.target_names = tuple(description.get("target_names", ()))
+            self._trained_classes = tuple(description["class_names"])
         elif not self.target_names:
             # A folder of test pictures may lack some classes; labels must be the class numbers of the checkpoint.
             if set(self.class_names) <= set(description["class_names"]):
@@ -208,9 +247,7 @@ class ImageFolder(ImageData):
 
     def _read(self, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:
         """The images that can be read, and which pictures they are."""
-        if self.image_size is None:
-            raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
-        decoder = Decoder(self.in_channels, self.image_size, self.fit, self.background)
+        decoder = self._decoder()
         if self.cache is None:
             rows = np.empty((len(pictures), *decoder.shape), np.uint8)
             reading = read_into(rows, (picture.path for picture in pictures), decoder)
@@ -222,6 +259,17 @@ class ImageFolder(ImageData):
         self._with_frames |= {pictures[index].path for index in reading.with_frames}
         self._say(on_readings(pictures, reading, self.unreadable))
         return images, [pictures[index] for index in reading.kept]
+
+    def _decoder(self) -> Decoder:
+        if self.image_size is None:
+            raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
+        return Decoder(self.in_channels, self.image_size, self.fit, self.background)
+
+    def _loader(self, examples: Any, train: bool = False) -> EpochLoader:
+        if not isinstance(examples, PictureStream):
+            return super()._loader(examples, train)
+        sampler, device = self._sampler_and_device(len(examples), train)
+        return StreamLoader(examples, self.eval_batch_size, Scaling(self.mean, self.std, device), sampler, device)
 
     def _say(self, remarks: Sequence[str]) -> None:
         """Warns about each once."""

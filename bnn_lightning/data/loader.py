@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from bnn_lightning.data.augmentation import Augmentation
+from bnn_lightning.preprocessing.scaling import Scaling
 from bnn_lightning.randomness import combined_seed
 
 
@@ -240,9 +241,7 @@ class BatchLoader(EpochLoader):
     ):
         super().__init__(len(images), batch_size, sampler, device)
         self.images, self.augmentation, self.index_device = images, augmentation, images.labels.device
-        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(1, -1, 1, 1).to(self.device)
-        self.shift = (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).float()
-        self.shift = self.shift.view(1, -1, 1, 1).to(self.device)
+        self.scaling = Scaling(mean, std, self.device)
 
     def batch(self, index: Tensor, step: int) -> tuple[Tensor, Tensor]:
         batch = self.images[index]
@@ -250,4 +249,4 @@ class BatchLoader(EpochLoader):
         if self.augmentation:
             pixels = self.augmentation(pixels, self.sampler.augmentation_seed(step))
         pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        return pixels.float().mul_(self.scale).sub_(self.shift), labels
+        return self.scaling(pixels), labels

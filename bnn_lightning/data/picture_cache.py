@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.decoding import Decoder, Reading, read_into
-from bnn_lightning.data.pictures import Picture
 from bnn_lightning.files import atomic_path, atomic_write, locked, require_space
+from bnn_lightning.preprocessing.decoding import Decoder, Reading, read_into
+from bnn_lightning.preprocessing.pictures import Picture
 
 _DECODING = 2  # goes up when the same file and settings give other pixels than before
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data import picture_remarks
-from bnn_lightning.data.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
 from bnn_lightning.data.source import DataNotFoundError
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
 
 _ORDER = {name: number for number, name in enumerate(SPLIT_OF)}
 Classes = Mapping[str, Sequence[Picture]]
@@ -121,6 +121,21 @@ def layout_of(walk: Walk) -> Layout:
     remarks += picture_remarks.on_empty_folders(walk, empty) + picture_remarks.on_walk(walk)
     shared, repeated = picture_remarks.on_shared_files(once) if walk.has_links else ([], frozenset())
     return Layout(walk.root, once, folders, (*remarks, *shared), empty, misplaced, repeated)
+
+
+def labels_by_folder(pictures: Iterable[Picture], class_names: Sequence[str]) -> list[int]:
+    """For each picture the index of the class whose name its folder has; -1 where it has none.
+
+    It is the folder directly below the root, or below one of the root that is called like a split.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = []
+    for picture in pictures:
+        folders = picture.below[:-1]
+        if len(folders) > 1 and folders[0].lower() in SPLIT_OF:
+            folders = folders[1:]
+        labels.append(numbers.get(shown(folders[0]), -1) if folders else -1)
+    return labels
 
 
 def _splits_among(

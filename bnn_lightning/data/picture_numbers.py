@@ -7,10 +7,10 @@ from typing import Self
 
 import numpy as np
 
-from bnn_lightning.data.columns import numbers_of
-from bnn_lightning.data.pictures import SPLIT_OF, Picture, Walk, listed, shown
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.table_file import read_table
+from bnn_lightning.preprocessing.columns import numbers_of
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, listed, shown
 
 
 @dataclass(frozen=True)

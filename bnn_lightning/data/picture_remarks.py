@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bnn_lightning.data.decoding import Reading
-from bnn_lightning.data.pictures import (
+from bnn_lightning.preprocessing.decoding import Reading
+from bnn_lightning.preprocessing.pictures import (
     SPLIT_OF,
     UNREAD_ENDINGS,
     Picture,

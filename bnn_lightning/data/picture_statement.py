@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data.picture_layout import Layout, natural_order
-from bnn_lightning.data.pictures import Walk, listed, shown, with_counts
+from bnn_lightning.preprocessing.pictures import Walk, listed, shown, with_counts
 
 _FEW = 6  # classes whose numbers are all shown
 

@@ -77,6 +77,8 @@ class DataSource(LightningDataModule, ABC):
         self.predict: Any = None
         self.predicts_test_images = False
         """Whether ``predict`` runs on the test examples instead of those that the source has for it."""
+        self.streams_predict = False
+        """Whether a source that can may read the examples of ``predict`` when they are served, and not before."""
 
     @abstractmethod
     def _loader(self, examples: Any, train: bool = False) -> EpochLoader:
@@ -88,11 +90,19 @@ class DataSource(LightningDataModule, ABC):
             return ("seed", "val_split")
         return ("seed",) if self.splits_test_by_seed else ()
 
-    def predict_names(self) -> list[str]:
-        """A readable name for each example of ``predict``, such as its file; call ``setup("predict")`` first."""
-        if self.predict is None:
-            raise RuntimeError("predict_names() needs setup('predict') before it.")
-        return [f"test/{index}" for index in range(len(self.predict))]
+    def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
+        """A readable name for each example of ``predict``, such as its file, from number ``start`` to before ``stop``.
+
+        Call ``setup("predict")`` first. Of examples that are read when they are served, those that have been.
+        """
+        return [f"test/{index}" for index in range(len(after_setup(self.predict, "predict")))[start:stop]]
+
+    def knows_labels_of(self, class_names: Sequence[str]) -> bool:
+        """Whether labels of ``predict`` are known, and of these classes; or numbers, where labels are numbers."""
+        labels = after_setup(self.predict, "predict").labels
+        if labels.is_floating_point():
+            return not bool(labels.isnan().all())
+        return list(self.class_names) == list(class_names) and bool((labels >= 0).any())
 
     @property
     def num_classes(self) -> int:

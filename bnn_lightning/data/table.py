@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.columns import Columns, Missing, numbers_of
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
-from bnn_lightning.data.source import DataSource
+from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import stratified_split
-from bnn_lightning.data.table_file import GivenSplits, RawTable, read_table
+from bnn_lightning.data.table_file import GivenSplits, read_table
 from bnn_lightning.files import expanded
+from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
+from bnn_lightning.preprocessing.rows import RawTable
+from bnn_lightning.preprocessing.scaling import standardised
 
 
 @dataclass(frozen=True)
@@ -223,16 +225,15 @@ class Table(DataSource):
         self.measure_targets(train.labels)
 
     def _standardised(self, rows: Rows) -> Rows:
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
-        return Rows(((rows.features - mean) / std).nan_to_num(0.0).float(), rows.labels)
+        return Rows(standardised(rows.features, self.mean, self.std), rows.labels)
 
-    def predict_names(self) -> list[str]:
-        super().predict_names()
+    def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
+        rows = after_setup(self.predict, "predict")
         if self.predicts_test_images and self.test_path is None:
             numbers = (self._parts[1] + self._read[0].first_row).tolist()
         else:
-            numbers = list(range(1, 1 + len(self.predict)))
-        return [f"row {number}" for number in numbers]
+            numbers = list(range(1, 1 + len(rows)))
+        return [f"row {number}" for number in numbers[start:stop]]
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -1,40 +1,15 @@
 """Reads tables: text with separators or blanks, Parquet, folders with given splits. Cells become numbers or texts."""
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bnn_lightning.data.source import DataNotFoundError
-
-MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
-"""Texts that stand for no value, in small letters."""
+from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, is_number
 
 _SEPARATORS = (",", ";", "\t", "|")
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """The columns of a file by name: float64 with nan where there is no value, or texts with "" likewise.
-
-    Args:
-        path: the file.
-        columns: ``(rows,)`` each.
-        first_row: number of the first row in the file, for messages: 1, or 2 below a header.
-    """
-
-    path: Path
-    columns: Mapping[str, np.ndarray]
-    first_row: int = 1
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def where(self, bad: np.ndarray) -> str:
-        """Where the first of the rows is for which ``bad`` is true, for a message."""
-        return f"row {int(bad.argmax()) + self.first_row} of {self.path}"
 
 
 def read_table(path: Path) -> RawTable:
@@ -83,31 +58,13 @@ def read_table(path: Path) -> RawTable:
     return RawTable(path, columns, 1 + has_header)
 
 
-def as_column(cells: list[str]) -> np.ndarray:
-    """Cells as float64 where all that have a value are numbers, else as texts."""
-    texts = ["" if cell.lower() in MISSING else cell for cell in cells]
-    try:
-        return np.array([float(text) if text else np.nan for text in texts])
-    except ValueError:
-        return np.array(texts, dtype=object)
-
-
-def is_number(text: str) -> bool:
-    """Whether ``text`` can be read as a float."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _read_parquet(path: Path) -> RawTable:
     try:
         from pyarrow import parquet
     except ImportError:
         raise ValueError(
             f"path must be a table as text where pyarrow is not installed, got {path}; pip install "
-            "'bnn_lightning[table]'."
+            "'bnn_lightning[parquet]'."
         ) from None
     try:
         table = parquet.read_table(path)
@@ -115,11 +72,7 @@ def _read_parquet(path: Path) -> RawTable:
         raise ValueError(f"path must be a Parquet file, got {path}: {' '.join(str(error).split())}") from error
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        values = column.to_pylist()
-        if all(value is None or isinstance(value, bool | int | float) for value in values):
-            columns[name] = np.array([np.nan if value is None else float(value) for value in values])
-        else:
-            columns[name] = np.array(["" if value is None else str(value) for value in values], dtype=object)
+        columns[name] = column_of(column.to_pylist())
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError(f"path must be a table with rows, got {path}, which has none.")
     return RawTable(path, columns)

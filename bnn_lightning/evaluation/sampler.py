@@ -1,12 +1,13 @@
 """Samples of a network's outputs: by weight draws, local draws or mean weights, seeded, with bounded memory."""
 
+import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ training, in which each image may have noise of its own; where tensors are corre
 pass from layer to layer cannot draw, local draws are weight draws. ``mean``: the mean weights, without noise."""
 
 CHUNK = 256
-_MAX_CACHED_BYTES = 2**28  # of weight draws that are kept from batch to batch; if they need more, none are kept
+_MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
+KEPT_BYTES = 2**28
+"""Of weight draws that are kept from batch to batch; if they need more, none are kept."""
 _SEED_OFFSET = 0x5EED  # seed 0 of the draws must not replay the noise that seed 0 initialised the weights with
 
 
@@ -94,14 +97,23 @@ class Sampler:
         seed: of the draws; torch's generators are afterwards as before.
         chunk: the largest number of images times samples that go through the network at once. A batch larger than that
             is not divided; its samples are computed one after another. Beside the outputs, memory grows with
-            ``samples`` by at most 256 MiB of weights.
+            ``samples`` by at most ``kept_bytes`` or 256 MiB of weights, whichever is more.
+        kept_bytes: of weight draws that are kept; where all of them take more, they are drawn again for each batch.
 
     Raises:
         ValueError: when ``draws`` is ``weights`` although a method's noise is on inputs or outputs, where no weights
             have the same effect; or when an argument is out of range.
     """
 
-    def __init__(self, net: nn.Module, samples: int, draws: Draws | None = None, seed: int = 0, chunk: int = CHUNK):
+    def __init__(
+        self,
+        net: nn.Module,
+        samples: int,
+        draws: Draws | None = None,
+        seed: int = 0,
+        chunk: int = CHUNK,
+        kept_bytes: int = KEPT_BYTES,
+    ):
         for name, value in (("samples", samples), ("chunk", chunk)):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
@@ -116,8 +128,10 @@ class Sampler:
         self._split_nets = [
             _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
         ]
-        self._drawn: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._is_fast_at_once = False  # whether several weight draws have gone through at once, and not in a slow loop
+        self._drawn: dict[int, dict[str, Tensor]] = {}
         self._weight_bytes = max(1, sum(part.mean.nbytes for _, part in random_tensors(self.nets[0])))
+        self.keeps_draws = self._weight_bytes * self.per_member * len(self.nets) <= kept_bytes
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
     @torch.no_grad()
@@ -132,7 +146,7 @@ class Sampler:
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
-            at_once = min(at_once, max(1, _MAX_CACHED_BYTES // self._weight_bytes))
+            at_once = min(at_once, max(1, _MAX_BYTES_AT_ONCE // self._weight_bytes))
         chunks = [samples[start : start + at_once] for start in range(0, len(samples), at_once)]
         outputs = []
         for member, (shared, rest) in enumerate(self._split_nets):
@@ -145,33 +159,57 @@ class Sampler:
                 outputs += _local_draws(rest, shared(x.clone()), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
 
-    def _weight_draws(self, member: int, samples: Sequence[int], x: Tensor) -> Tensor:
+    def replica(self) -> Self:
+        """The same sampler for another thread: it shares parameters and weight draws that are kept.
+
+        Weight draws go through a network in the place of its parameters, which two threads cannot do with one module.
+        """
+        other = copy.copy(self)
+        tensors = [tensor for net in self.nets for tensor in (*net.parameters(), *net.buffers())]
+        tensors += [
+            tensor for parts in self._split_nets for part in parts for tensor in (*part.parameters(), *part.buffers())
+        ]
+        other.nets, other._split_nets = copy.deepcopy(
+            (self.nets, self._split_nets), {id(tensor): tensor for tensor in tensors}
+        )
+        return other
+
+    def _weight_draws(self, member: int, samples: range, x: Tensor) -> Tensor:
         """Outputs ``(len(samples), batch, outputs)`` of a member's samples with these numbers."""
-        drawn = [self._weights(member, sample, x.device) for sample in samples]
+        drawn = self._weights(member, samples, x.device)
         net = self._split_nets[member][1]
-        if len(drawn) > 1:
-            stacked = {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
+        if len(samples) > 1:
             try:
-                with _refusing_slow_batching():
+                with nullcontext() if self._is_fast_at_once else _refusing_slow_batching():
                     images = x.clone()
-                    return vmap(lambda weights: functional_call(net, weights, (images,)))(stacked)
+                    outputs = vmap(lambda weights: functional_call(net, weights, (images,)))(drawn)
+                self._is_fast_at_once = True
+                return outputs
             except (RuntimeError, UserWarning) as error:
                 if "vmap" not in str(error) and "batching rule" not in str(error):
                     raise
                 # The network's control flow depends on values, or an operation has no batching rule: from now on one
                 # draw at a time.
                 self._several_at_once = False
-        return torch.stack([functional_call(net, draw, (x.clone(),)) for draw in drawn])
+        each = ({name: values[index] for name, values in drawn.items()} for index in range(len(samples)))
+        return torch.stack([functional_call(net, weights, (x.clone(),)) for weights in each])
 
-    def _weights(self, member: int, sample: int, device: torch.device) -> dict[str, Tensor]:
-        """The weights of a member's sample with this number, which seeds the draw."""
-        if (member, sample) in self._drawn:
-            return self._drawn[member, sample]
-        with _seeded(device, self.seed, sample, member):
-            drawn = draw(self.nets[member])
-        if self._weight_bytes * self.per_member * len(self.nets) <= _MAX_CACHED_BYTES:
-            self._drawn[member, sample] = drawn
-        return drawn
+    def _weights(self, member: int, samples: range, device: torch.device) -> dict[str, Tensor]:
+        """The weights of a member's samples with these numbers, ``(len(samples), ...)`` by name.
+
+        Each number seeds its draw.
+        """
+        if member in self._drawn:
+            return {name: values[samples.start : samples.stop] for name, values in self._drawn[member].items()}
+        draws = []
+        for sample in range(self.per_member) if self.keeps_draws else samples:
+            with _seeded(device, self.seed, sample, member):
+                draws.append(draw(self.nets[member]))
+        stacked = {name: torch.stack([drawn[name] for drawn in draws]) for name in draws[0]}
+        if not self.keeps_draws:
+            return stacked
+        self._drawn[member] = stacked
+        return self._weights(member, samples, device)
 
 
 @contextmanager

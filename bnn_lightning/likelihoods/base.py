@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from bnn_lightning.likelihoods.predictions import Predictions, Summaries, as_array, names_array
 
 Predictive = dict[str, Tensor]
 """Results for a batch of examples, such as log-probabilities: tensors ``(batch, ...)`` by name."""
@@ -214,37 +217,44 @@ class Likelihood(ABC):
         """
         return None
 
-    def decisions(
-        self,
-        summary: Mapping[str, Tensor],
-        names: Sequence[str],
-        class_names: Sequence[str],
-        calibration: Any,
-        target_risk: float,
-        alpha: float,
-        target_error: float | None = None,
-    ) -> list[dict[str, Any]]:
-        """Rows for the table that predict writes, one for each example.
-
-        By default with the example's name and every entry of the summary that is one number for each example.
+    def thresholds(self, calibration: Any, target_risk: float, alpha: float, target_error: float | None = None) -> Any:
+        """What :meth:`predictions` needs of a calibration, found once for many of them; by default None.
 
         Args:
-            summary: of the examples, as :meth:`summary` returns it.
-            names: of the examples, such as file names.
-            class_names: of the labels, as far as they are known.
             calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
             target_risk: the highest allowed error rate of accepted predictions.
             alpha: the allowed rate at which prediction sets or intervals miss the label.
             target_error: of labels that are numbers, the largest error that is no mistake; None decides nothing.
         """
-        columns = {key: values.flatten().tolist() for key, values in summary.items() if values[0].numel() == 1}
-        return [
-            {"file": name} | {key: float(f"{values[index]:.6g}") for key, values in columns.items()}
-            for index, name in enumerate(names)
-        ]
+        return None
+
+    def predictions(
+        self,
+        summary: Mapping[str, Tensor],
+        class_names: Sequence[str],
+        thresholds: Any,
+        files: Sequence[str] | None = None,
+        labels: Tensor | None = None,
+    ) -> Predictions:
+        """What is said of examples, by ``bnn predict`` and by :class:`bnn_lightning.Predictor`.
+
+        By default every entry of the summary that is one number for each example.
+
+        Args:
+            summary: of the examples, as :meth:`summary` returns it.
+            class_names: of the labels, as far as they are known.
+            thresholds: the result of :meth:`thresholds`.
+            files: names of the examples, such as their files; None where they have none.
+            labels: of the examples; -1 or nan where one is not known; None where none is.
+        """
+        numbers = {name: as_array(values.flatten()) for name, values in summary.items() if values[0].numel() == 1}
+        known = None if labels is None else as_array(labels)
+        count = len(next(iter(summary.values())))
+        values = np.stack([*numbers.values()], 1) if numbers else np.empty((count, 0))
+        return Summaries(names_array(files), known, values, tuple(numbers))
 
     def decision_rule(
         self, calibration: Any, target_risk: float, alpha: float, target_error: float | None = None
     ) -> str:
-        """The rules of :meth:`decisions` as a sentence for the user; empty if there are none."""
+        """The rules of :meth:`predictions` as a sentence for the user; empty if there are none."""
         return ""

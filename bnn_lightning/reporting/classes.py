@@ -7,7 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from bnn_lightning.files import write_rows
-from bnn_lightning.likelihoods.categorical.classes import f1_scores, precisions, recalls, wilson_intervals
+from bnn_lightning.likelihoods.categorical.classes import (
+    distinct_names,
+    f1_scores,
+    precisions,
+    recalls,
+    wilson_intervals,
+)
 
 
 def class_results(confusion: Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def write_classes(folder: Path, name: str, results: Mapping[str, Any]) -> list[P
     written = [folder / f"{name}_classes.csv", folder / f"{name}_confusion.csv"]
     write_rows(written[0], list(rows[0]), rows)
     # No folder, and so no class of an ImageFolder, can have the name of the first column.
-    corner, names = "label / predicted", _distinct([row["name"] for row in rows])
+    corner, names = "label / predicted", distinct_names([row["name"] for row in rows])
     table = [{corner: name} | dict(zip(names, counts, strict=True)) for name, counts in zip(names, matrix, strict=True)]
     write_rows(written[1], [corner, *names], table)
     return written
@@ -49,8 +55,3 @@ def write_classes(folder: Path, name: str, results: Mapping[str, Any]) -> list[P
 
 def _number(value: float) -> float | None:
     return None if value != value else value  # nan: no image to count
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, with the number of its class behind each that several classes have."""
-    return [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]

@@ -9,11 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.compression.sparsity import LayerSparsity
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.evaluation.suite import Evaluation
-from bnn_lightning.files import atomic_write, csv_text, locked, write_rows
-from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.files import atomic_write, locked, write_rows
 
 SCHEMA_VERSION = 2
 """Of the JSON files of an evaluation; ``results.schema.json`` beside this file says what they hold."""
@@ -170,23 +170,6 @@ def write_evaluation(folder: Path, name: str, results: Mapping[str, Any]) -> lis
             written.append(folder / f"{name}_{ending}.csv")
             write_rows(written[-1], list(table[0]), table)
     return written
-
-
-def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """``predictions.csv``, one row for each picture; ``predictions_1.csv`` and so on where there are some already."""
-    with free_name(folder, "predictions") as name:
-        path = folder / f"{name}.csv"
-        write_rows(path, _prediction_columns(rows), rows)
-    return path
-
-
-def predictions_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What :func:`write_predictions` writes, for the screen."""
-    return csv_text(_prediction_columns(rows), rows)
-
-
-def _prediction_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [*dict.fromkeys(name for row in rows for name in row if name != "error"), "error"]
 
 
 @contextmanager

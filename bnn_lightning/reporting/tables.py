@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.checkpoints.summary import TrainingSummary
 
 
 def show_training(

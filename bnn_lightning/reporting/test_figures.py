@@ -13,8 +13,7 @@ from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.data import DataSource, ImageData
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.likelihoods.categorical.calibration import scaled
-from bnn_lightning.likelihoods.categorical.classes import confusion_matrix
-from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, names_of_classes
 from bnn_lightning.likelihoods.regression import Regression
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.regression_figures import draw_regression_tests

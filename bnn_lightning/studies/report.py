@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.summary import NOT_CONVERGED
 from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.studies import Dot, Panel
@@ -14,7 +15,6 @@ from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading, row_column
 from bnn_lightning.studies.lines import Line, cell_text, report_lines, standard_deviation
 from bnn_lightning.studies.rankings import rankings
-from bnn_lightning.training.progress import NOT_CONVERGED
 
 
 def write_report(study: Study, folder: Path) -> str:

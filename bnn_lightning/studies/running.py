@@ -14,13 +14,13 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli import UsageError, first_error, main
 from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.queue import Queue
 from bnn_lightning.studies.search_space import all_values, decoded, distribution_of, encoded
-from bnn_lightning.training.checkpoints import CheckpointError, Record
 from bnn_lightning.training.runs import CHECKPOINTS, Run
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}

@@ -4,10 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.upgrade import upgraded_arguments
 from bnn_lightning.core.methods import Method
 from bnn_lightning.networks import Network
 from bnn_lightning.training.module import BayesianModule
-from bnn_lightning.training.upgrade import upgraded_arguments
 
 
 class BayesianClassifier(BayesianModule):

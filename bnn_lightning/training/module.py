@@ -10,6 +10,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from bnn_lightning.checkpoints.parts import Parts, calibrations_of
+from bnn_lightning.checkpoints.record import Record, check_format
+from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
 from bnn_lightning.core.conversion import to_plain, with_versions
 from bnn_lightning.core.kernels.compiling import check_compiler
@@ -26,17 +29,10 @@ from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.inference.base import checked_outputs
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
-from bnn_lightning.training.checkpoints import Record, check_format
 from bnn_lightning.training.facts import loss_weights, step_of, steps_of_run, training_batches, training_facts
-from bnn_lightning.training.loading import (
-    build_network,
-    freeze_layers,
-    from_record,
-    initialise_lazy_layers,
-    random_names,
-    start_from_weights,
-)
-from bnn_lightning.training.progress import EpochSums, TrainingSummary
+from bnn_lightning.training.loading import from_record, start_from_weights
+from bnn_lightning.training.misuse import bounds_of, check_prepared, refuse_without_trainer
+from bnn_lightning.training.progress import EpochSums
 from bnn_lightning.training.rates import follow_schedule, rates_of, scale_rates
 from bnn_lightning.training.resume import Resume, put_record
 
@@ -80,13 +76,10 @@ class BayesianModule(LightningModule):
     ):
         super().__init__()
         self._method = method  # of layers that init_from has no weights for
-        if method is not None and init_from is not None:
-            method = method.pretrained()
-        initialise_lazy_layers(network, input_shape)
-        prepared = likelihood.prepare(network)
-        self.frozen = freeze_layers(prepared, freeze)
-        only = random_names(prepared, only, self.frozen)
-        self.network = build_network(prepared, method, inference, only, members, compile)
+        parts = Parts(
+            network, method, inference, likelihood, sampling, only, init_from, freeze, input_shape, members, compile
+        )
+        self.network, self.frozen = parts.build()
         self.inference, self.likelihood, self.sampling = inference, likelihood, sampling
         self.init_from, self.members, self.compile_noise = init_from, members, compile
         self.allow_shared_statistics = allow_shared_statistics
@@ -121,6 +114,8 @@ class BayesianModule(LightningModule):
         ]
         self._trained_likelihood = likelihood
         """Whose nll is in the training loss: with class weights and label smoothing, which nothing else has."""
+        self._bounds: tuple[float, float] | None = None
+        """Of images as the checkpoint that was loaded has them."""
         self._sums: EpochSums | None = None
         """Of an epoch that is not over."""
         self._resume = Resume()
@@ -135,7 +130,16 @@ class BayesianModule(LightningModule):
         return from_record(cls, Record.read(path))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(batch, outputs)`` of one forward pass over images ``(batch, channels, height, width)``."""
+        """Outputs ``(batch, outputs)`` of one forward pass over images ``(batch, channels, height, width)``.
+
+        For training and for loops of your own: the images must be normalised as the checkpoint says, and of a Bayesian
+        network it is one random draw. To predict, use :class:`bnn_lightning.Predictor`.
+
+        Raises:
+            ValueError: when the images are uint8.
+        """
+        if self._trainer is None and not self.training:
+            check_prepared(x, self._bounds)
         return checked_outputs(self.network, channels_last(x))
 
     # Training
@@ -275,7 +279,11 @@ class BayesianModule(LightningModule):
         self._sampler = self.sampler(self.test_samples)
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """For each image of a batch what the likelihood's summary says of its samples."""
+        """For each image of a batch what the likelihood's summary says of its samples; called by a Trainer alone.
+
+        Without one, :class:`bnn_lightning.Predictor` predicts.
+        """
+        refuse_without_trainer(self)
         x = batch if isinstance(batch, Tensor) else batch[0]
         return self.likelihood.summary(self._sampler(x, batch_idx))
 
@@ -302,7 +310,7 @@ class BayesianModule(LightningModule):
         self._resume = Resume.from_contents(checkpoint)
         self.validation = record.validation
         self.know_labels(record.data or {})
+        self._bounds = bounds_of(record.data)
         if record.training is not None:
             self.summary, self.num_train = record.training, record.training.num_train
-        kind = self.likelihood.calibration_type
-        self.calibration = {draws: kind(**values) for draws, values in record.calibration.items()} if kind else {}
+        self.calibration = calibrations_of(record, self.likelihood)

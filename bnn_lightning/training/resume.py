@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from bnn_lightning.checkpoints.record import FORMAT_VERSION, KEY, RESUME
 from bnn_lightning.randomness import combined_seed, random_states, set_random_states
-from bnn_lightning.training.checkpoints import FORMAT_VERSION, KEY, RESUME
 from bnn_lightning.training.progress import EpochSums
 
 

@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint, write_checkpoint
 from bnn_lightning.files import remove_unfinished
 from bnn_lightning.inference import Inference
 from bnn_lightning.training.callbacks import is_finite
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint, write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

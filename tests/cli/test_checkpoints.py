@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from bnn_lightning import BayesianModule, LeNet
+from bnn_lightning.checkpoints.record import FORMAT_VERSION, KEY, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
-from bnn_lightning.training.checkpoints import FORMAT_VERSION, KEY, read_checkpoint, without_training_state
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bnn_lightning import BayesianModule, Sampler
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnn_lightning.checkpoints.record import read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.sentences import one_sentence
 from bnn_lightning.data import ImageData
 from bnn_lightning.networks import Network
-from bnn_lightning.training.checkpoints import read_checkpoint, without_training_state
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE

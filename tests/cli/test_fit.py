@@ -11,10 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnn_lightning import BayesianModule, Sampler, log_predictive
+from bnn_lightning.checkpoints.record import KEY, Record, read_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.likelihoods.categorical.calibration import Calibration
-from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE

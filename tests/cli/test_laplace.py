@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bnn_lightning import BayesianModule, draw, random_tensors, to_plain
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import Record
 from tests.helpers import ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE

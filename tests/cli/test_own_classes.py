@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import Session, Verb, main
-from bnn_lightning.training.checkpoints import Record
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE

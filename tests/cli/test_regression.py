@@ -10,8 +10,8 @@ import torch
 from jsonschema import Draft202012Validator
 from lightning.pytorch import Callback
 
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE

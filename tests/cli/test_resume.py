@@ -11,8 +11,8 @@ import pytest
 from fault_campaign import differences, outcome
 
 from bnn_lightning import BayesianModule
+from bnn_lightning.checkpoints.record import KEY, Record, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint, write_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, table
 
 FIVE_STEPS = [*SMALL, "--data.batch_size", "100"]  # an epoch

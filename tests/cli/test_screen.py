@@ -98,7 +98,7 @@ def unwritable(*args):
     ("verb", "writes", "shown"),
     [
         ("test", "test.write_evaluation", "accuracy "),
-        ("predict", "predict.write_predictions", "file,class,name,confidence,"),
+        ("predict", "predict.PredictionTable.add", "file,class,name,confidence,"),
         ("prune --removed 0.5", "prune.write_table", "removed "),
         ("export --removed 0.5", "export.write_table", "layer "),
     ],

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, read_checkpoint
 from tests.helpers import ON_THE_COMMAND_LINE, printed, table, write_idx
 
 pytestmark = ON_THE_COMMAND_LINE

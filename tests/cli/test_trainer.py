@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnn_lightning.checkpoints.record import read_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import read_checkpoint
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE

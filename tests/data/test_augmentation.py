@@ -61,11 +61,12 @@ def test_only_training_batches_are_transformed():
     loader = data.train_dataloader()
     x, labels = next(iter(loader))
     index = loader.sampler.order()[: len(labels)]
-    shown = ((x + loader.shift) / loader.scale).round().to(torch.uint8)
+    shown = ((x + loader.scaling.shift) / loader.scaling.scale).round().to(torch.uint8)
     assert torch.equal(shown, 255 - data.train.pixels[index])
     for images, served in ((data.test, data.test_dataloader()), (data.selection, data.val_dataloader())):
         x, _ = next(iter(served))
-        assert torch.equal(((x + served.shift) / served.scale).round().to(torch.uint8), images.pixels[: len(x)])
+        pixels = ((x + served.scaling.shift) / served.scaling.scale).round().to(torch.uint8)
+        assert torch.equal(pixels, images.pixels[: len(x)])
     # The constants are those of the images as they are.
     plain = MNIST5k(train_subset=500)
     plain.setup("fit")

@@ -67,7 +67,7 @@ def test_augmentation_crops_and_flips_training_batches_only(digits):
     index = augmented.sampler.order()[: data.batch_size]
     x, labels = next(iter(augmented))
     assert torch.equal(labels, data.train.labels[index])
-    shown = ((x + augmented.shift) / augmented.scale).round().to(torch.uint8)
+    shown = ((x + augmented.scaling.shift) / augmented.scaling.scale).round().to(torch.uint8)
     padded = torch.nn.functional.pad(plain[index], (2, 2, 2, 2))
     crops = []
     for image, source in zip(shown[:50], padded[:50], strict=True):

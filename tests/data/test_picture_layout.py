@@ -9,7 +9,7 @@ from PIL import Image
 
 from bnn_lightning.data import DataNotFoundError, ImageFolder
 from bnn_lightning.data.picture_layout import natural_order
-from bnn_lightning.data.pictures import walk
+from bnn_lightning.preprocessing.pictures import walk
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -154,16 +154,27 @@ def test_samples_differ_where_only_some_layers_are_random():
     assert len({tuple(sample.flatten().tolist()) for sample in Sampler(net, 4)(X)}) == 4
 
 
-def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again(monkeypatch):
+def test_drawn_weights_that_are_too_many_to_keep_are_drawn_again():
     net = network(LRT(rho_init=WIDE))
     keeping = Sampler(net, 6, chunk=18)
     expected = keeping(X)
-    assert len(keeping._drawn) == 6
-    monkeypatch.setattr("bnn_lightning.evaluation.sampler._MAX_CACHED_BYTES", 1000)
-    sampler = Sampler(net, 6, chunk=18)
+    assert {len(values) for values in keeping._drawn[0].values()} == {6}
+    sampler = Sampler(net, 6, chunk=18, kept_bytes=1000)
     torch.testing.assert_close(sampler(X), expected)
     torch.testing.assert_close(sampler(X), expected)
     assert not sampler._drawn
+
+
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+def test_a_replica_shares_tensors_and_draws_and_not_modules(draws):
+    sampler = Sampler(Ensemble([network(LRT(rho_init=WIDE)), network(LRT(rho_init=WIDE))]), 6, draws)
+    expected = sampler(X)
+    replica = sampler.replica()
+    assert torch.equal(replica(X), expected)
+    assert replica._drawn is sampler._drawn
+    for net, other in zip(sampler.nets, replica.nets, strict=True):
+        assert not set(net.modules()) & set(other.modules())
+        assert {id(tensor) for tensor in net.parameters()} == {id(tensor) for tensor in other.parameters()}
 
 
 def test_an_ensemble_has_equally_many_samples_of_each_member():
@@ -198,10 +209,10 @@ def test_large_weights_are_stacked_a_few_at_a_time(monkeypatch):
     net = network(LRT(rho_init=WIDE))
     expected = Sampler(net, 7, chunk=1000)(X)
     monkeypatch.setattr(
-        "bnn_lightning.evaluation.sampler._MAX_CACHED_BYTES",
+        "bnn_lightning.evaluation.sampler._MAX_BYTES_AT_ONCE",
         2 * 4 * sum(part.mean.numel() for _, part in random_tensors(net)),
     )
-    sampler = Sampler(net, 7, chunk=1000)
+    sampler = Sampler(net, 7, chunk=1000, kept_bytes=0)
     stacked = []
     original = torch.stack
     monkeypatch.setattr(torch, "stack", lambda parts, *rest: stacked.append(len(parts)) or original(parts, *rest))

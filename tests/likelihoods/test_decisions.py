@@ -1,7 +1,8 @@
 import torch
 
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
-from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions
+from bnn_lightning.likelihoods.categorical.decisions import decision_rule
+from bnn_lightning.likelihoods.categorical.predictions import ClassPredictions, Thresholds
 from bnn_lightning.likelihoods.categorical.predictive import summary
 
 CLASSES = ("cat", "dog", "owl")
@@ -10,6 +11,11 @@ CLASSES = ("cat", "dog", "owl")
 def predictions(n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return summary(4 * torch.randn(1, n, 3, generator=generator))
+
+
+def decisions(predicted, files, class_names, calibration, target_risk, alpha):
+    thresholds = Thresholds.of(calibration, target_risk, alpha)
+    return ClassPredictions.of(predicted, class_names, thresholds, files).rows()
 
 
 def calibrated(n=2_000):
@@ -49,8 +55,7 @@ def test_without_a_calibration_there_are_no_decisions():
     predicted = predictions(5)
     rows = decisions(predicted, list("abcde"), (), None, 0.01, 0.05)
     assert rows[0].keys() == {"file", "class", "name", "confidence", "entropy", "mutual_information"} | {
-        "aleatoric",
-        "epistemic",
+        *("aleatoric", "epistemic", "probability/0", "probability/1", "probability/2")
     }
     assert rows[0]["name"] == str(rows[0]["class"])
     # A network may have more outputs than classes.

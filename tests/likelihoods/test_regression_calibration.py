@@ -76,6 +76,10 @@ def test_the_accept_rule_bounds_the_rate_of_large_errors():
         calibration.accept_rule(0.05, 0.0, torch.ones(1))
 
 
+def decisions(likelihood, summary, files, *rates):
+    return likelihood.predictions(summary, (), likelihood.thresholds(*rates), files).rows()
+
+
 def test_rows_of_predict_and_the_rules_in_words():
     likelihood = GaussianLikelihood(heteroscedastic=True).in_units(Units(("angle",), (10.0,), (4.0,)))
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +90,7 @@ def test_rows_of_predict_and_the_rules_in_words():
     noise = torch.randn(300, 1, generator=generator, dtype=torch.float64)
     y = summary["mean"] + Mixture.of(summary).std() * noise
     calibration = likelihood.calibrate(summary, y)
-    rows = likelihood.decisions(summary, [str(n) for n in range(300)], (), calibration, 0.1, 0.1, 6.0)
+    rows = decisions(likelihood, summary, [str(n) for n in range(300)], calibration, 0.1, 0.1, 6.0)
     mixture = Mixture.of(summary)
     for name, values in (("mean", mixture.mean()), ("low", mixture.quantile(0.05)), ("high", mixture.quantile(0.95))):
         assert rows[7][name] == pytest.approx(values[7, 0].item(), rel=1e-5)
@@ -106,7 +110,7 @@ def test_rows_of_predict_and_the_rules_in_words():
     assert "5 calibration examples are too few" in likelihood.decision_rule(few, 0.2, 0.1)
     assert "holds no calibration" in likelihood.decision_rule(None, 0.2, 0.1)
     assert likelihood.caveats(summary, y, few, ()) == ["calibrated on only 5 examples"]
-    assert set(likelihood.decisions(summary, ["a"] * 300, (), None, 0.2, 0.1)[0]) == {
+    assert set(decisions(likelihood, summary, ["a"] * 300, None, 0.2, 0.1)[0]) == {
         *("file", "mean", "aleatoric_std", "epistemic_std", "std", "low", "high")
     }
 
@@ -114,7 +118,7 @@ def test_rows_of_predict_and_the_rules_in_words():
 def test_several_targets_have_their_names_before_the_columns():
     likelihood = GaussianLikelihood(2).in_units(Units(("a", "b"), (0.0, 5.0), (1.0, 2.0)))
     summary = likelihood.summary(torch.zeros(1, 1, 4))
-    row = likelihood.decisions(summary, ["x"], (), None, 0.1, 0.1)[0]
+    row = decisions(likelihood, summary, ["x"], None, 0.1, 0.1)[0]
     assert (row["a mean"], row["b mean"], row["b std"]) == (0, 5, 2)
     calibration = likelihood.calibrate(likelihood.predictive(torch.zeros(1, 50, 4)), torch.randn(50, 2))
     assert "standard deviations of each target" in likelihood.decision_rule(calibration, 0.5, 0.1, 50.0)

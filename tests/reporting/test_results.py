@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bnn_lightning.reporting.results import free_name, write_predictions
+from bnn_lightning.reporting.prediction_table import PredictionTable
+from bnn_lightning.reporting.results import free_name
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -14,7 +15,9 @@ def test_tables_that_are_written_at_once_have_names_of_their_own():
     names = []
 
     def write():
-        names.append(write_predictions(Path(), [{"file": "a.png"}]).name)
+        with PredictionTable(Path()) as table:
+            table.add_unreadable({"a.png": "damaged"})
+            names.append(table.finish().name)
 
     others = [threading.Thread(target=write) for _ in range(3)]
     with free_name(Path(), "predictions") as name:

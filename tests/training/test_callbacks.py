@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from bnn_lightning import LRT, BayesianModule, Sparse
+from bnn_lightning.checkpoints.record import Record, read_checkpoint
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.training.callbacks import CollapseGuard, FiniteGuard, TrainingStoppedError
-from bnn_lightning.training.checkpoints import Record, read_checkpoint
 from bnn_lightning.training.saving import Checkpoints
 from tests.training.helpers import digits, fit, loaded_digits, module, tiny
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bnn_lightning import LRT, BayesianModule, kl
+from bnn_lightning.checkpoints.record import KEY, CheckpointError, check_format, read_checkpoint, write_checkpoint
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import KEY, CheckpointError, check_format, read_checkpoint, write_checkpoint
 from tests.helpers import Bomb
 from tests.training.helpers import fit, tiny
 

@@ -28,8 +28,8 @@ from bnn_lightning import (
     random_tensors,
     sampling,
 )
+from bnn_lightning.checkpoints.record import KEY, RESUME, read_checkpoint
 from bnn_lightning.data import MNIST5k, RotatedDigits
-from bnn_lightning.training.checkpoints import KEY, RESUME, read_checkpoint
 from bnn_lightning.training.saving import AtomicCheckpointIO, Checkpoints
 from tests.helpers import ROOT
 

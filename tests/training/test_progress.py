@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bnn_lightning import Categorical
-from bnn_lightning.training.progress import TrainingSummary
+from bnn_lightning.checkpoints.summary import TrainingSummary
 
 
 @pytest.mark.parametrize(

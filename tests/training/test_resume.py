@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
 from bnn_lightning import BBB, IVON, LRT, SWAG, VBLL, Flipout, Laplace, MCDropout, Variational
+from bnn_lightning.checkpoints.record import KEY, Record, read_checkpoint, write_checkpoint
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.inference.kl_weights import LinearWarmup
 from bnn_lightning.inference.learning_rates import LinearDecay, Plateau
 from bnn_lightning.randomness import random_states
 from bnn_lightning.training.callbacks import FiniteGuard, TrainingStoppedError
-from bnn_lightning.training.checkpoints import KEY, Record, read_checkpoint, write_checkpoint
 from bnn_lightning.training.saving import AtomicCheckpointIO, Calibrate, Checkpoints, RunInterruptedError, StopRequest
 from tests.training.helpers import module
 

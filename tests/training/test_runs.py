@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bnn_lightning.checkpoints.record import read_checkpoint
 from bnn_lightning.cli import main
 from bnn_lightning.files import UnwritableError, require_space
-from bnn_lightning.training.checkpoints import read_checkpoint
 from bnn_lightning.training.runs import Run
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, run_together
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from bnn_lightning.checkpoints.ensembles import joined_checkpoint, misfit
+from bnn_lightning.checkpoints.record import KEY, Record, write_checkpoint
 from bnn_lightning.cli.checkpoint import read_given
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.training.checkpoints import KEY, Record, write_checkpoint
-from bnn_lightning.training.ensembles import first_difference, joined_checkpoint
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
 
@@ -48,13 +48,6 @@ class Ensemble(Verb):
 
 def _check_members(first: Record, others: list[Record]) -> None:
     """Refuses checkpoints that are no different networks of one model and data."""
-    files = [checkpoint.path.resolve() for checkpoint in (first, *others)]
-    for checkpoint in (first, *others):
-        named = f"{'--ckpt_path' if checkpoint is first else '--members'} {checkpoint.path}"
-        if checkpoint is not first and files.count(checkpoint.path.resolve()) > 1:
-            raise UsageError(f"{named} is there twice; an ensemble is of different networks.")
-        if checkpoint.members > 1:
-            raise UsageError(f"{named} is an ensemble; name the checkpoints of its networks.")
-    for other in others:
-        if difference := first_difference(first, other):
-            raise UsageError(f"--members {other.path} differs from --ckpt_path in {difference}; only the seed may.")
+    if found := misfit([first, *others], "--ckpt_path"):
+        record, why = found
+        raise UsageError(f"{'--ckpt_path' if record is first else '--members'} {record.path} {why}.")

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateFinder
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import config_of, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.results import findings_text
@@ -24,7 +25,6 @@ from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
 from bnn_lightning.reporting.tables import show_training
 from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.training.callbacks import CollapseGuard, EpochReport, FiniteGuard
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from bnn_lightning.checkpoints.record import KEY, without_training_state, write_checkpoint
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.results import findings_text
@@ -20,7 +21,6 @@ from bnn_lightning.data import ImageData
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.inference import Laplace as LaplaceInference
 from bnn_lightning.inference.gradient_descent import GradientDescent
-from bnn_lightning.training.checkpoints import KEY, without_training_state, write_checkpoint
 from bnn_lightning.training.facts import loss_weights
 from bnn_lightning.training.loading import load_record, module_of
 from bnn_lightning.training.module import BayesianModule

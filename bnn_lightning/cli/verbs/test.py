@@ -17,7 +17,7 @@ from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import DataSource
 from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.likelihoods.categorical.decisions import names_of_classes
+from bnn_lightning.likelihoods.categorical.classes import names_of_classes
 from bnn_lightning.reporting.classes import class_results, write_classes
 from bnn_lightning.reporting.results import free_name, ood_and_corruption_results, write_evaluation, write_sparsity
 from bnn_lightning.reporting.tables import show_evaluation, title_of

@@ -4,12 +4,24 @@ A confusion matrix is ``(classes, classes)``: how many images of the class of it
 column. Numbers of a class without images, or that nothing was predicted as, are nan.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 
 _Z = 1.96
 """Standard errors on either side of a mean for 95 % of a normal distribution."""
+
+
+def names_of_classes(known: Sequence[str], count: int) -> list[str]:
+    """A name for each of ``count`` classes; a class without a known name is named by its number."""
+    return [*known[:count], *map(str, range(len(known), count))]
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, with the number of its class behind each that several classes have."""
+    counts = Counter(names)
+    return [f"{name} ({label})" if counts[name] > 1 else name for label, name in enumerate(names)]
 
 
 def confusion_matrix(log_probs: Tensor, labels: Tensor) -> Tensor:

@@ -1,12 +1,8 @@
-"""Decisions on predictions: accept or abstain, and prediction sets. Rows of a table, and the rules in a sentence."""
+"""The rules by which predictions are accepted and prediction sets formed, in sentences for the user."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from torch import Tensor
-
-from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
+from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.likelihoods.categorical.credibility import temperature_caveats
 from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, examples_needed
 
@@ -15,63 +11,8 @@ ENOUGH_ACCEPTED = 100
 error of a rate of 10 % is 3 %. The bound on the error rate holds for any number."""
 
 
-def names_of_classes(known: Sequence[str], count: int) -> list[str]:
-    """A name for each of ``count`` classes; a class without a known name is named by its number."""
-    return [*known[:count], *map(str, range(len(known), count))]
-
-
-def decisions(
-    summary: Mapping[str, Tensor],
-    names: Sequence[str],
-    classes: Sequence[str],
-    calibration: Calibration | None,
-    target_risk: float,
-    alpha: float,
-) -> list[dict[str, Any]]:
-    """A row for each image, for the table that predict writes.
-
-    Columns: ``file``, ``class`` (the number of the predicted class), ``name`` (its name), ``confidence`` (its
-    probability), and the uncertainties of the summary. With a calibration also ``calibrated_confidence`` (at the
-    calibrated temperature), ``decision`` (``accept`` or ``abstain``, by ``confidence``), and ``set`` (the names of the
-    classes of the prediction set, most probable first, with a | between them; one in a name has a backslash before
-    it). The predicted class is always in the set, so that no set is empty; that can only lower the rate at which sets
-    miss the label.
-
-    Args:
-        summary: of the images, see :func:`bnn_lightning.likelihoods.categorical.predictive.summary`.
-        names: of the images, such as file names.
-        classes: names of the classes, as far as they are known.
-        calibration: of samples drawn in the same way, or None.
-        target_risk: see :meth:`Calibration.accept_rule`.
-        alpha: see :meth:`Calibration.prediction_set_threshold`.
-    """
-    log_probs = summary["log_probs"].double()
-    probs = log_probs.exp()
-    confidence, predicted = probs.max(-1)
-    class_names = names_of_classes(classes, probs.shape[-1])
-    rows = []
-    for index, (name, label) in enumerate(zip(names, predicted.tolist(), strict=True)):
-        row: dict[str, Any] = {"file": name, "class": label, "name": class_names[label]}
-        row["confidence"] = round(confidence[index].item(), 6)
-        for key in ("entropy", "mutual_information", "aleatoric", "epistemic"):
-            row[key] = float(f"{summary[key][index].item():.6g}")
-        rows.append(row)
-    if calibration is None:
-        return rows
-    accept_threshold = calibration.accept_rule(target_risk).threshold
-    set_threshold = calibration.prediction_set_threshold(alpha)
-    calibrated_confidence = scaled(log_probs, calibration.temperature).exp().amax(-1)
-    for index, (row, image_probs) in enumerate(zip(rows, probs, strict=True)):
-        row["calibrated_confidence"] = round(calibrated_confidence[index].item(), 6)
-        row["decision"] = "accept" if confidence[index].item() >= accept_threshold else "abstain"
-        by_probability = image_probs.argsort(descending=True, stable=True).tolist()
-        prediction_set = [label for label in by_probability if image_probs[label] >= set_threshold]
-        row["set"] = " | ".join(class_names[label].replace("|", r"\|") for label in prediction_set or [row["class"]])
-    return rows
-
-
 def decision_rule(calibration: Calibration | None, target_risk: float, alpha: float) -> str:
-    """The rules of :func:`decisions` and their guarantees, in sentences for the user."""
+    """The rules of ClassPredictions and their guarantees, in sentences for the user."""
     if calibration is None:
         return (
             "The checkpoint holds no calibration for this way of predicting, so there is no accept or abstain, and "

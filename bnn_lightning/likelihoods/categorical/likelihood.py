@@ -13,9 +13,15 @@ from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
 from bnn_lightning.likelihoods.categorical.checks import check_logits_and_labels
-from bnn_lightning.likelihoods.categorical.classes import confusion_matrix, majority_caveats, missing_caveats
+from bnn_lightning.likelihoods.categorical.classes import (
+    confusion_matrix,
+    majority_caveats,
+    missing_caveats,
+    names_of_classes,
+)
 from bnn_lightning.likelihoods.categorical.credibility import ece_caveats, temperature_caveats
-from bnn_lightning.likelihoods.categorical.decisions import decision_rule, decisions, names_of_classes
+from bnn_lightning.likelihoods.categorical.decisions import decision_rule
+from bnn_lightning.likelihoods.categorical.predictions import ClassPredictions, Thresholds
 from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
 
@@ -120,17 +126,20 @@ class Categorical(Likelihood):
     def calibrate(self, predictive: Mapping[str, Tensor], y: Tensor) -> Calibration:
         return Calibration.fit(predictive["log_probs"], y)
 
-    def decisions(
+    def thresholds(
+        self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None
+    ) -> Thresholds | None:
+        return Thresholds.of(calibration, target_risk, alpha)
+
+    def predictions(
         self,
         summary: Mapping[str, Tensor],
-        names: Sequence[str],
         class_names: Sequence[str],
-        calibration: Calibration | None,
-        target_risk: float,
-        alpha: float,
-        target_error: float | None = None,
-    ) -> list[dict[str, Any]]:
-        return decisions(summary, names, class_names, calibration, target_risk, alpha)
+        thresholds: Thresholds | None,
+        files: Sequence[str] | None = None,
+        labels: Tensor | None = None,
+    ) -> ClassPredictions:
+        return ClassPredictions.of(summary, class_names, thresholds, files, labels)
 
     def decision_rule(
         self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None

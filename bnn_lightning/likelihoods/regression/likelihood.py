@@ -16,9 +16,10 @@ from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.regression.calibration import Calibration
 from bnn_lightning.likelihoods.regression.checks import calibration_caveats, check_outputs_and_targets
 from bnn_lightning.likelihoods.regression.components import log_density
-from bnn_lightning.likelihoods.regression.decisions import decision_rule, decisions
+from bnn_lightning.likelihoods.regression.decisions import decision_rule
 from bnn_lightning.likelihoods.regression.mixture import Mixture
 from bnn_lightning.likelihoods.regression.noise import with_learnt_noise
+from bnn_lightning.likelihoods.regression.predictions import NumberPredictions, Thresholds
 from bnn_lightning.likelihoods.regression.scores import example_scores, ood_scores, summarised, target_scores
 from bnn_lightning.likelihoods.regression.units import Units
 
@@ -217,17 +218,20 @@ class Regression(Likelihood):
     def calibrate(self, predictive: Mapping[str, Tensor], y: Tensor) -> Calibration:
         return Calibration.fit(Mixture.of(predictive), y)
 
-    def decisions(
+    def thresholds(
+        self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None
+    ) -> Thresholds:
+        return Thresholds.of(self.units, calibration, target_risk, alpha, target_error)
+
+    def predictions(
         self,
         summary: Mapping[str, Tensor],
-        names: Sequence[str],
         class_names: Sequence[str],
-        calibration: Calibration | None,
-        target_risk: float,
-        alpha: float,
-        target_error: float | None = None,
-    ) -> list[dict[str, Any]]:
-        return decisions(summary, names, self.units, calibration, target_risk, alpha, target_error)
+        thresholds: Thresholds,
+        files: Sequence[str] | None = None,
+        labels: Tensor | None = None,
+    ) -> NumberPredictions:
+        return NumberPredictions.of(summary, self.units, thresholds, files, labels)
 
     def decision_rule(
         self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bnn_lightning.training.checkpoints import KEY, Record, without_training_state
+from bnn_lightning.checkpoints.record import KEY, Record, without_training_state
 
 # Of a model, how its samples are drawn and where its first weights came from: members may differ in these.
 _FREE = ("sampling", "init_from")
@@ -22,10 +22,30 @@ def first_difference(record: Record, other: Record) -> str | None:
     return None
 
 
+def misfit(records: Sequence[Record], first: str) -> tuple[Record, str] | None:
+    """The first of ``records`` that is no network of one ensemble with the others, and why; None where all are.
+
+    Args:
+        records: of the members.
+        first: what the first one is called in a sentence.
+    """
+    files = [record.path.resolve() for record in records]
+    for number, record in enumerate(records):
+        if record.path.resolve() in files[:number]:
+            return record, "is there twice; an ensemble is of different networks"
+        if record.members > 1:
+            return record, "is an ensemble; name the checkpoints of its networks"
+    for record in records[1:]:
+        if difference := first_difference(records[0], record):
+            return record, f"differs from {first} in {difference}; only the seed may"
+    return None
+
+
 def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:
     """A checkpoint whose network is an Ensemble of those of ``records``, in their order.
 
-    Its training summary has the means of the members' numbers; its config is the first one's with ``members``.
+    Its training summary has the means of the members' numbers; its config is the first one's with ``members``. It has
+    no calibration, which would be that of one network.
     """
     first = records[0]
     joined = without_training_state(first.contents)
@@ -45,6 +65,7 @@ def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:
         "config": config | {"model": config["model"] | {"members": len(records)}},
         "training": summaries[0] | means,
         "validation": {},
+        "calibration": {},
     }
     return joined | {KEY: first.contents[KEY] | own}
 

@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from bnn_lightning import BBB, LRT, BayesianModule, LearntScale, LeNet, LinearDecay, ScaleMixture, bayesianize
+from bnn_lightning.checkpoints.ensembles import first_difference
+from bnn_lightning.checkpoints.record import Record
+from bnn_lightning.checkpoints.upgrade import upgraded_arguments, upgraded_config, upgraded_words
 from bnn_lightning.cli import main
-from bnn_lightning.training.checkpoints import Record
 from bnn_lightning.training.deprecated import BayesianClassifier
-from bnn_lightning.training.ensembles import first_difference
-from bnn_lightning.training.upgrade import upgraded_arguments, upgraded_config, upgraded_words
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 FORMAT_1 = Path(__file__).with_name("format_1.ckpt")

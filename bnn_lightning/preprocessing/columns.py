@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.data.table_file import RawTable, is_number
+from bnn_lightning.preprocessing.rows import RawTable, is_number
 
 Missing = Literal["refuse", "mean"]
 """What becomes of features without a value: an error, or the training rows' mean (of texts: all of one-hot is 0)."""
@@ -62,7 +62,9 @@ class Columns:
         parts = []
         for name, levels in self.levels.items():
             if name not in raw.columns:
-                raise ValueError(f"path must be a table with the column {name}, got {raw.path}, which has none.")
+                raise ValueError(
+                    f"{raw.setting} must be a table with the column {name}, got {raw.path}, which has none."
+                )
             column = raw.columns[name]
             is_missing = np.isnan(column) if column.dtype == np.float64 else column == ""
             if missing == "refuse" and is_missing.any():
@@ -108,7 +110,7 @@ def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.nda
     unknown = ~np.isin(texts, ["", *levels])
     if unknown.any():
         raise ValueError(
-            f"path must be a table whose {name} is one of {', '.join(levels)}, as in training, got "
+            f"{raw.setting} must be a table whose {name} is one of {', '.join(levels)}, as in training, got "
             f"{str(texts[unknown.argmax()])!r} in {raw.where(unknown)}."
         )
     return (texts[:, None] == np.array(levels)[None]).astype(np.float64)

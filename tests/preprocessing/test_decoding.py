@@ -1,12 +1,13 @@
 """Pixels of a picture file, whatever its levels, transparency, orientation, shape and format."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bnn_lightning.data.decoding import Decoder, is_grey, open_picture
+from bnn_lightning.preprocessing.decoding import Decoder, _pillow_is_quiet, is_grey, open_picture
 
 
 def decoded(path, channels=1, size=4, **settings):
@@ -149,3 +150,15 @@ def test_a_palette_of_greys_is_grey():
         picture.save(stream, "PNG")
         with open_picture(stream) as opened:
             assert is_grey(opened) == grey
+
+
+def test_threads_that_decode_leave_the_filters_of_warnings_as_they_were():
+    before = list(warnings.filters)
+    one, other = _pillow_is_quiet(), _pillow_is_quiet()
+    with one:
+        other.__enter__()
+    warnings.warn("odd metadata", UserWarning, stacklevel=1)  # is silent: the other thread is still reading
+    with pytest.raises(Image.DecompressionBombWarning):
+        warnings.warn("many pixels", Image.DecompressionBombWarning, stacklevel=1)
+    other.__exit__(None, None, None)
+    assert warnings.filters == before

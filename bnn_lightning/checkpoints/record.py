@@ -12,9 +12,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from bnn_lightning.checkpoints.summary import TrainingSummary
+from bnn_lightning.checkpoints.upgrade import upgraded_checkpoint
 from bnn_lightning.files import atomic_write
-from bnn_lightning.training.progress import TrainingSummary
-from bnn_lightning.training.upgrade import upgraded_checkpoint
 
 KEY = "bnn_lightning"
 RESUME = "bnn_lightning_resume"

@@ -1,13 +1,15 @@
-"""A picture file made an array of 8-bit pixels, whatever its format, levels, transparency and shape."""
+"""A picture made an array of 8-bit pixels, whatever its format, levels, transparency and shape."""
 
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 # The formats that belong to the endings. Pillow can read others too, one of them (EPS) by running a program.
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF")
@@ -34,7 +36,7 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads picture files.
+    """Reads pictures: files, and those of Pillow.
 
     Args:
         channels: 1 (grey) or 3 (RGB).
@@ -53,16 +55,18 @@ class Decoder:
         """Of the pixels of a picture."""
         return self.channels, self.size, self.size
 
-    def __call__(self, file: Path) -> Decoded:
-        """Reads a file; raises nearly anything for one that is damaged."""
-        with warnings.catch_warnings():
-            # Pillow's remarks on odd metadata are no concern of whoever wants the pixels.
-            warnings.simplefilter("ignore")
-            with open_picture(file) as picture:
-                has_frames = _has_frames(picture)
-                levels, used = _with_8_bits(_upright(picture))
-                mode = "L" if self.channels == 1 else "RGB"
-                pixels = np.asarray(self._square(_converted(levels, mode, self.background)))
+    def __call__(self, file: Path | BinaryIO) -> Decoded:
+        """Reads a file, or an open one; raises nearly anything for one that is damaged."""
+        with open_picture(file) as picture:
+            return self.decoded(picture)
+
+    def decoded(self, picture: Image.Image) -> Decoded:
+        """The pixels of a picture, which stays as it is; raises nearly anything for one that is damaged."""
+        with _pillow_is_quiet():
+            has_frames = _has_frames(picture)
+            levels, used = _with_8_bits(_upright(picture))
+            mode = "L" if self.channels == 1 else "RGB"
+            pixels = np.asarray(self._square(_converted(levels, mode, self.background)))
         return Decoded(pixels.reshape(self.size, self.size, self.channels).transpose(2, 0, 1), has_frames, used)
 
     def _square(self, picture: Image.Image) -> Image.Image:
@@ -96,30 +100,63 @@ class Reading:
     ranges: list[tuple[int, float, float]] = field(default_factory=list)
 
 
-def read_into(rows: np.ndarray, files: Iterable[Path], decoder: Decoder) -> Reading:
-    """Writes the pixels of all readable files to the first of ``rows``, ``(files or more, channels, size, size)``."""
-    reading = Reading()
+def read_each(files: Iterable[Path], decoder: Decoder, reading: Reading) -> Iterator[np.ndarray]:
+    """The pixels of each file that can be read, ``(channels, size, size)``; ``reading`` notes what became of it."""
     for index, file in enumerate(files):
         try:
             decoded = decoder(file)
         except Exception as error:  # a damaged picture can raise nearly anything
             reading.unreadable.append((index, str(error) or type(error).__name__))
             continue
-        rows[len(reading.kept)] = decoded.pixels
         reading.kept.append(index)
         if decoded.has_frames:
             reading.with_frames.append(index)
         if decoded.range is not None:
             reading.ranges.append((index, *decoded.range))
+        yield decoded.pixels
+
+
+def read_into(rows: np.ndarray, files: Iterable[Path], decoder: Decoder) -> Reading:
+    """Writes the pixels of all readable files to the first of ``rows``, ``(files or more, channels, size, size)``."""
+    reading = Reading()
+    for row, pixels in enumerate(read_each(files, decoder, reading)):
+        rows[row] = pixels
     return reading
 
 
-def open_picture(file: Path) -> Image.Image:
+def open_picture(file: Path | BinaryIO) -> Image.Image:
     """The first picture of a file, its pixels not read yet; raises where there is none, or one of too many pixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _pillow_is_quiet():
         Image.init()  # registers the readers of all formats; open() does not when formats are given
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+_lock, _readers = threading.Lock(), 0
+_caught: "warnings.catch_warnings[None]" = warnings.catch_warnings()
+
+
+@contextmanager
+def _pillow_is_quiet() -> Iterator[None]:
+    """Inside the ``with``, Pillow's remarks on odd metadata are not shown, and too many pixels are an error.
+
+    Filters of warnings belong to the process: they are set by the first thread that comes and put back by the last one
+    that goes, where each of several threads would put back what another has set.
+    """
+    global _readers, _caught
+    with _lock:
+        _readers += 1
+        if _readers == 1:
+            _caught = warnings.catch_warnings()
+            _caught.__enter__()
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if _readers == 0:
+                _caught.__exit__(None, None, None)
 
 
 def is_grey(picture: Image.Image) -> bool:
@@ -142,10 +179,10 @@ def _has_frames(picture: Image.Image) -> bool:
 def _upright(picture: Image.Image) -> Image.Image:
     picture.load()
     try:
-        ImageOps.exif_transpose(picture, in_place=True)
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(picture) if turned else picture
     except Exception:  # damaged metadata; the picture itself has been read
         return picture
-    return picture
 
 
 def _with_8_bits(picture: Image.Image) -> tuple[Image.Image, tuple[float, float] | None]:
