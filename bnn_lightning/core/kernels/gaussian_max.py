@@ -61,21 +61,22 @@ def _in_one_loop(formula: Formula, *tensors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _max_formula(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> tuple[Tensor, Tensor]:
     difference = m1 - m2
-    below, density = _above_zero(difference, v1 + v2)
-    excess = torch.addcmul(density, difference, below)
-    variance = torch.addcmul(torch.lerp(v2, v1, below), excess, difference - excess)
+    above, density = _above_zero(difference, v1 + v2)
+    excess = torch.addcmul(density, difference, above)
     # Not m2 + excess, in which a mean would be lost beside the -1e18 that stands for no element.
-    return torch.lerp(m2, m1, below) + density, variance.clamp_min(0)
+    mean = torch.lerp(m2, m1, above).add_(density)
+    return mean, torch.lerp(v2, v1, above).addcmul_(excess, difference.sub_(excess)).clamp_min_(0)
 
 
 def _relu_formula(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    below, density = _above_zero(mean, variance)
-    rectified = torch.addcmul(density, mean, below).clamp_min(0)
-    return rectified, torch.addcmul(variance * below, rectified, mean - rectified).clamp_min(0)
+    above, rectified = _above_zero(mean, variance.clone())
+    rectified.addcmul_(mean, above).clamp_min_(0)
+    return rectified, above.mul_(variance).addcmul_(rectified, mean - rectified).clamp_min_(0)
 
 
 def _above_zero(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """P(X > 0) = Phi(a) and std * phi(a), with a = mean / std, of X ~ N(mean, variance)."""
-    root = (2 * variance + _TINY).sqrt()
+    """P(X > 0) = Phi(a) and std * phi(a), with a = mean / std, of X ~ N(mean, variance), whose memory is used."""
+    root = variance.mul_(2).add_(_TINY).sqrt_()
     b = mean / root
-    return 0.5 * torch.erf(b) + 0.5, _HALF_RSQRT_PI * root * torch.exp(-(b * b))
+    probability = torch.erf(b).add_(1).mul_(0.5)
+    return probability, b.square_().neg_().exp_().mul_(root).mul_(_HALF_RSQRT_PI)

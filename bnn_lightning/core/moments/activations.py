@@ -22,8 +22,27 @@ def relu(x: Moments) -> Moments:
     return Moments(*relu_moments(*x))
 
 
+class Above(nn.Module):
+    """max(X, t) = t + max(X - t, 0) with a threshold t for each channel, axis 1.
+
+    Args:
+        threshold: t, ``(channels,)``.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, threshold: Tensor):
+        super().__init__()
+        self.register_buffer("threshold", threshold.detach().clone(), persistent=False)
+
+    def forward(self, x: Moments) -> Moments:
+        threshold = self.threshold.view(-1, *(1,) * (x.mean.dim() - 2))
+        mean, variance = relu_moments(x.mean - threshold, x.variance)
+        return Moments(mean + threshold, variance)
+
+
 def leaky_relu(x: Moments, slope: float = 0.01) -> Moments:
-    """s X + (1 - s) R with R = max(X, 0), for which Cov(X, R) = v Phi(m / sqrt v), by Stein's lemma.
+    """Moments of s X + (1 - s) R with R = max(X, 0), for which Cov(X, R) = v Phi(m / sqrt v), by Stein's lemma.
 
     The covariance is E[R^2] - m E[R], and E[R^2] = Var R + E[R]^2.
     """

@@ -36,7 +36,7 @@ def _rule_for(*targets: Any) -> Callable[[Call], Call]:
 
 @_rule_for(operator.add, operator.iadd, torch.add, "add", "add_")
 def _add(x: Any, y: Any, *, alpha: float = 1) -> Moments:
-    """x + alpha y, of which both may be random: they count as independent."""
+    """Moments of x + alpha y, of which both may be random: they count as independent."""
     if not isinstance(y, Moments):
         return _shifted(x, y if alpha == 1 else alpha * y)
     y = y if alpha == 1 else _multiply(y, alpha)
@@ -57,7 +57,7 @@ def _negative(x: Moments) -> Moments:
 
 @_rule_for(operator.mul, operator.imul, torch.mul, "mul", "mul_")
 def _multiply(x: Any, y: Any) -> Moments:
-    """x y: exact for independent factors."""
+    """Moments of x y: exact for independent factors."""
     if not isinstance(x, Moments):
         x, y = y, x
     if not isinstance(y, Moments):
@@ -89,10 +89,14 @@ def _moved(call: Callable[..., Any], x: Moments, *args: Any, **kwargs: Any) -> A
     return tuple(Moments(*pair) for pair in zip(means, variances, strict=True))
 
 
-for _function in (torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.unsqueeze, torch.squeeze):
+_MOVING: tuple[Any, ...] = (
+    *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.unsqueeze, torch.squeeze),
+    *(torch.chunk, torch.split, torch.movedim, torch.unflatten),
+)
+for _function in _MOVING:
     CALLS[_function] = CALLS[_function.__name__] = partial(_moved, _function)
-for _function in (torch.chunk, torch.split, torch.movedim, torch.unflatten, F.pixel_shuffle, F.pixel_unshuffle):
-    CALLS[_function] = CALLS[_function.__name__] = partial(_moved, _function)
+for _function in (F.pixel_shuffle, F.pixel_unshuffle):
+    CALLS[_function] = partial(_moved, _function)
 for _name in ("view", "expand", "contiguous", "repeat", "clone"):
     CALLS[_name] = partial(_moved, getattr(Tensor, _name))
 
@@ -158,8 +162,9 @@ def _max_pool(
 ) -> Moments:
     if return_indices:
         raise MomentsError("a network whose max_pool2d gives indices")
-    settings = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
-    return max_pool(x, *(as_tuple(setting, 2) for setting in settings), ceil_mode)
+    settings: Any = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    kernel, steps, edges, holes = (as_tuple(setting, 2) for setting in settings)
+    return max_pool(x, kernel, steps, edges, holes, ceil_mode)
 
 
 # Activations
@@ -180,12 +185,13 @@ def _elementwise(function: Callable[..., Tensor], x: Moments, *args: Any, **kwar
     return quadrature(lambda values: function(values, *args, **kwargs), x)
 
 
-for _function in (F.softplus, F.gelu, F.silu, F.elu, F.selu, F.mish, F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid):
+_ACTIVATIONS: tuple[Any, ...] = (
+    *(F.softplus, F.gelu, F.silu, F.elu, F.selu, F.mish, F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid),
+    *(F.sigmoid, F.tanh, torch.sigmoid, torch.tanh),
+)
+for _function in _ACTIVATIONS:
     CALLS[_function] = partial(_elementwise, _function)
-for _function in (torch.sigmoid, torch.tanh):
-    CALLS[_function] = CALLS[_function.__name__] = CALLS[getattr(F, _function.__name__)] = partial(
-        _elementwise, _function
-    )
+CALLS["sigmoid"], CALLS["tanh"] = CALLS[torch.sigmoid], CALLS[torch.tanh]
 
 
 @_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)

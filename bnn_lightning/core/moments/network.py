@@ -1,4 +1,4 @@
-"""MomentNetwork: a network as one function from inputs to mean and variance of the outputs, in which nothing is drawn."""
+"""MomentNetwork, a network as one function from inputs to mean and variance of its outputs, without a draw."""
 
 import copy
 from collections.abc import Callable

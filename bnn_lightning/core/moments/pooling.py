@@ -63,9 +63,7 @@ def _max_along(
         edges = [0, 0] * (x.mean.dim() - 1 - axis) + [padding, behind]
         x = Moments(F.pad(x.mean, edges, value=_NOTHING), F.pad(x.variance, edges))
     starts = [number * dilation for number in range(kernel)]
-    places = [
-        (*(slice(None),) * axis, slice(start, start + (outputs - 1) * stride + 1, stride)) for start in starts
-    ]
+    places = [(*(slice(None),) * axis, slice(start, start + (outputs - 1) * stride + 1, stride)) for start in starts]
     return _largest([Moments(x.mean[place], x.variance[place]) for place in places])
 
 

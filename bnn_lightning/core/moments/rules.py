@@ -69,4 +69,3 @@ def rule_of(module: nn.Module) -> Rule | None:
 def unchanged(x: Moments) -> Moments:
     """The rule of modules that give their input back."""
     return x
-

@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.moments.rules import Moments, MomentsError
@@ -21,9 +22,10 @@ class FixedMoments(nn.Module):
 
     def __init__(self, mean: Tensor, variance: Tensor):
         super().__init__()
-        mean = mean.detach()
+        mean = mean.detach().to(at_least_float32(mean))
+        variance = variance.detach().to(mean.dtype).expand_as(mean)
         self.register_buffer("mean", channels_last(mean).clone(), persistent=False)
-        self.register_buffer("variance", channels_last(variance.detach().expand_as(mean)).clone(), persistent=False)
+        self.register_buffer("variance", channels_last(variance).clone(), persistent=False)
 
     @classmethod
     def of(cls, posterior: Posterior, name: str) -> Self:
@@ -93,10 +95,10 @@ class KnownWeights(nn.Module):
     def __init__(self, op: Any, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.op = op
-        weight = channels_last(weight.detach())
+        weight = channels_last(weight.detach().to(at_least_float32(weight)))
         self.register_buffer("weight", weight.clone(), persistent=False)
         self.register_buffer("squared", weight.square(), persistent=False)
-        self.register_buffer("bias", None if bias is None else bias.detach().clone(), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype), persistent=False)
 
     def forward(self, x: Moments) -> Moments:
         return Moments(self.op(x.mean, self.weight, self.bias), self.op(x.variance, self.squared, None))
@@ -149,12 +151,10 @@ class NoisyLayer(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().clone(), persistent=False)
 
     def forward(self, x: Tensor | Moments) -> Moments:
-        if self.inputs is not None:
-            x = self.inputs(x)
-        x = self.layer(x) if isinstance(x, Moments) else self.layer.op(x, self.layer.weight, self.layer.bias)
-        if self.outputs is not None:
-            x = self.outputs(x)
-        return x if self.bias is None else Moments(x.mean + self.bias, x.variance)
+        y: Any = x if self.inputs is None else self.inputs(x)
+        y = self.layer(y) if isinstance(y, Moments) else self.layer.op(y, self.layer.weight, self.layer.bias)
+        y = y if self.outputs is None else self.outputs(y)
+        return y if self.bias is None else Moments(y.mean + self.bias, y.variance)
 
 
 def rule_of_random_layer(layer: nn.Module, name: str) -> nn.Module:
@@ -172,9 +172,7 @@ def rule_of_random_layer(layer: nn.Module, name: str) -> nn.Module:
     if method.noise_on == "weights":
         if isinstance(weight, Multiplicative) and weight.shared:
             _refuse_shared_noise(op, weight, len(weight.alpha()), named)
-        return RandomWeights(
-            op, FixedMoments.of(weight, named), None if bias is None else FixedMoments.of(bias, named)
-        )
+        return RandomWeights(op, FixedMoments.of(weight, named), None if bias is None else FixedMoments.of(bias, named))
     if not isinstance(weight, Multiplicative):
         raise MomentsError(f"{type(method).__name__}, whose noise is not on weights and no alpha of a Multiplicative")
     known = KnownWeights(op, weight.mean, None if bias is None else bias.mean)
@@ -211,5 +209,3 @@ def _refuse_shared_noise(op: Any, weight: Posterior, values: int, named: str) ->
 def rule_of_plain_layer(layer: Any) -> KnownWeights:
     """The rule of a layer of a kind that can be random, and is not."""
     return KnownWeights(op_of(layer), layer.weight, layer.bias)
-
-
