@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bnn_lightning.core.conversion import children_in_order, to_plain
+from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer, RandomLayer
@@ -121,6 +122,7 @@ class Sampler:
         # Several local draws in one batch are independent samples only if the examples of a batch are independent.
         independent = all(layer.examples_are_independent for layer in bayesian_layers(net))
         self._several_at_once = self.draws == "weights" or independent
+        self._compiles = any(layer.compiles for layer in bayesian_layers(net))
         self._moment_nets = [MomentNetwork(net) for net in self.nets] if self.draws == "moments" else []
         self._split_nets = [
             _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
@@ -159,7 +161,8 @@ class Sampler:
     def _samples_by_moments(self, net: MomentNetwork, x: Tensor) -> Tensor:
         """Outputs ``(per_member, batch, outputs)`` of a member, from their means and variances."""
         try:
-            with torch.autocast(x.device.type, enabled=False):  # half precision rounds small variances away
+            # Half precision rounds small variances away.
+            with torch.autocast(x.device.type, enabled=False), compiling(self._compiles):
                 mean, variance = net(x.to(at_least_float32(x)) if x.is_floating_point() else x)
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
             # A graph that torch.fx has traced may still do what rules do not foresee.

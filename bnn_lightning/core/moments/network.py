@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.moments.calls import CALLS, QUERIES
 from bnn_lightning.core.moments.norms import ChannelAffine
-from bnn_lightning.core.moments.rules import Moments, MomentsError, has_rule, rule_of
+from bnn_lightning.core.moments.rules import Moments, MomentsError, called, has_rule, rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights, rule_of_plain_layer, rule_of_random_layer
 from bnn_lightning.core.ops import kind_of, layer_kinds
 from bnn_lightning.core.ops.convolution import ConvOp
@@ -120,11 +120,11 @@ class _Propagation:
         module = self.whole.get_submodule(str(node.target))
         if not isinstance(module, RandomLayer) and not self._is_reached(node):
             if any(isinstance(part, RandomLayer) for part in module.modules()):
-                raise MomentsError(_without_rule(name, module))
+                raise MomentsError(_without_rule(called(name, module)))
             return self._call(node, copy.deepcopy(module).eval())
         self.random.add(node)
         if len(node.args) != 1 or node.kwargs:
-            raise MomentsError(f"a network that gives {name} ({type(module).__name__}) several arguments")
+            raise MomentsError(f"a network that gives {called(name, module)} several arguments")
         _refuse_hooks(name, module)
         rule = rule_of_random_layer(module, name) if isinstance(module, RandomLayer) else _rule(name, module)
         before: Any = node.args[0]
@@ -146,7 +146,7 @@ class _Propagation:
             return self.graph.node_copy(node, self.copies.__getitem__)
         rule = CALLS.get(node.target)
         if rule is None:
-            raise MomentsError(_without_rule(getattr(node.target, "__name__", str(node.target)), None))
+            raise MomentsError(_without_rule(getattr(node.target, "__name__", str(node.target))))
         if node.target not in QUERIES or node.args[0] not in self.random:
             self.random.add(node)
         return self._call(node, _Called(rule))
@@ -172,16 +172,15 @@ def _rule(name: str, module: nn.Module) -> nn.Module:
     rule = rule_of(module)
     if rule is None:
         if kind_of(module, layer_kinds()) is None:
-            raise MomentsError(_without_rule(name, module))
+            raise MomentsError(_without_rule(called(name, module)))
         rule = rule_of_plain_layer(module)
     return rule if isinstance(rule, nn.Module) else _Called(rule)
 
 
-def _without_rule(name: str, module: nn.Module | None) -> str:
-    kind = "" if module is None else f" ({type(module).__name__})"
-    return f"a network with {name}{kind}, through which no mean and variance are known to go"
+def _without_rule(what: str) -> str:
+    return f"a network with {what}, through which no mean and variance are known to go"
 
 
 def _refuse_hooks(name: str, module: nn.Module) -> None:
     if module._forward_hooks or module._forward_pre_hooks:
-        raise MomentsError(f"a network whose {name} ({type(module).__name__}) has hooks")
+        raise MomentsError(f"a network whose {called(name, module)} has hooks")

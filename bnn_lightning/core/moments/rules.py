@@ -26,6 +26,12 @@ class MomentsError(ValueError):
         super().__init__(f"draws must be weights, local or mean for {why}, got moments.")
 
 
+def called(name: str, module: nn.Module) -> str:
+    """What a sentence calls a module: its name in the network, and its kind, that of the plain layer."""
+    kind = getattr(module, "kind", type(module).__name__)
+    return f"{name} ({kind})" if name else kind
+
+
 Rule = Callable[[Moments], Moments]
 """From the moments of a module's input to those of its output; also an ``nn.Module``, whose buffers are kept."""
 

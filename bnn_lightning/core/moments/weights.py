@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer
-from bnn_lightning.core.moments.rules import Moments, MomentsError
+from bnn_lightning.core.moments.rules import Moments, MomentsError, called
 from bnn_lightning.core.ops import op_of
 from bnn_lightning.core.posteriors import Multiplicative, Posterior, Rank1Weight
 from bnn_lightning.core.posteriors.moments import moments
@@ -98,7 +98,7 @@ class KnownWeights(nn.Module):
         weight = channels_last(weight.detach().to(at_least_float32(weight)))
         self.register_buffer("weight", weight.clone(), persistent=False)
         self.register_buffer("squared", weight.square(), persistent=False)
-        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype, copy=True), persistent=False)
 
     def forward(self, x: Moments) -> Moments:
         return Moments(self.op(x.mean, self.weight, self.bias), self.op(x.variance, self.squared, None))
@@ -163,7 +163,7 @@ def rule_of_random_layer(layer: nn.Module, name: str) -> nn.Module:
     Raises:
         MomentsError: when there is none.
     """
-    named = f"{name} ({getattr(layer, 'kind', type(layer).__name__)})"
+    named = called(name, layer)
     if not isinstance(layer, BayesianLayer):
         raise MomentsError(f"a network with {named}, through which no mean and variance are known to go")
     method, op, weight, bias = layer.method, layer.op, layer.weight, layer.bias
