@@ -98,7 +98,9 @@ class KnownWeights(nn.Module):
         weight = channels_last(weight.detach().to(at_least_float32(weight)))
         self.register_buffer("weight", weight.clone(), persistent=False)
         self.register_buffer("squared", weight.square(), persistent=False)
-        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype, copy=True), persistent=False)
+        self.register_buffer(
+            "bias", None if bias is None else bias.detach().to(weight.dtype, copy=True), persistent=False
+        )
 
     def forward(self, x: Moments) -> Moments:
         return Moments(self.op(x.mean, self.weight, self.bias), self.op(x.variance, self.squared, None))
