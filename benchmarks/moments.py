@@ -98,7 +98,7 @@ def speed(threads: int) -> None:
                 layer.compiles = True
             ways["compiled"] = Sampler(net, 25, "moments")
             seconds = {way: [] for way in ways}
-            turns = 30 if batch == 1 else 5
+            turns = 30 if batch == 1 else 3
             with torch.no_grad():
                 for turn in range(turns + 1):
                     for way, predict in ways.items():
