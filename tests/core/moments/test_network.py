@@ -21,6 +21,7 @@ from bnn_lightning import (
 )
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.moments.rules import rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights
 
 WIDE = {"rho_init": (-1.0, 0.1)}
@@ -99,6 +100,13 @@ def test_batch_norm_becomes_part_of_a_convolution():
     kinds = [type(module).__name__ for module in MomentNetwork(net).propagate.children()]
     assert kinds.count("RandomWeights") == 22
     assert "ChannelAffine" not in kinds
+    chain = bayesianize(trained(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), 1, 4, 4).double(), BBB(**WIDE))
+    nn.init.normal_(chain[1].weight)
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        apart = rule_of(chain[1])(Moments(*MomentNetwork(chain[0])(x)))
+    for found, expected in zip(MomentNetwork(chain)(x), apart, strict=True):
+        torch.testing.assert_close(found, expected)
     # That of a linear layer stands apart: behind (batch, steps, features) its channels are the steps.
     net = bayesianize(trained(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), 3), LRT())
     assert "ChannelAffine" in [type(module).__name__ for module in MomentNetwork(net).propagate.children()]

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import vmap
 
 from bnn_lightning import BBB, GaussianS, GaussianW, LowRank, MCDropout, Radial, Rank1, bayesianize
 from bnn_lightning.core.methods import HierarchicalA, Sparse, VariationalA, VariationalB
+from bnn_lightning.core.moments.calls import CALLS
 from bnn_lightning.core.moments.network import _rule
 from bnn_lightning.core.moments.rules import Moments
 from bnn_lightning.core.moments.weights import rule_of_random_layer
@@ -100,6 +102,18 @@ def test_batch_norm(affine):
         assert_moments_of(_rule("norm", layer.eval())(x), layer(samples(x)))
 
 
+def test_functions_of_one_and_of_two_random_tensors():
+    x, y = inputs(1, 2, 3), inputs(1, 2, 3)
+    a, b = samples(x), samples(y)
+    assert_moments_of(CALLS["mean"](x, (1, 2)), a.mean((1, 2)))
+    assert_moments_of(CALLS[torch.add](x, y, alpha=-3), a - 3 * b)
+    assert_moments_of(CALLS["sub"](2.0, y), 2 - b)
+    assert_moments_of(CALLS["mul"](x, y), a * b)
+    assert_moments_of(CALLS["div"](x, 4), a / 4)
+    assert_moments_of(CALLS[torch.cat]([x, y], 2), torch.cat([a, b], 2))
+    assert_moments_of(CALLS[F.leaky_relu](x, 0.3), F.leaky_relu(a, 0.3))
+
+
 @pytest.mark.parametrize("layer", [nn.MaxPool2d((1, 2)), nn.MaxPool1d(2), nn.AdaptiveMaxPool1d(2)], ids=repr)
 def test_the_larger_of_two_is_exact(layer):
     x = inputs(1, 3, 4, 4) if isinstance(layer, nn.MaxPool2d) else inputs(1, 3, 4)
@@ -120,8 +134,8 @@ def test_the_larger_of_two_is_exact(layer):
     ids=repr,
 )
 def test_the_largest_of_a_window_is_near(layer):
-    # A maximum is no Gaussian, as which it enters the next level: seen were .05 standard deviations, and a quarter of the
-    # variance, which is below the true one.
+    # A maximum is no Gaussian, as which it enters the next level: seen were .05 standard deviations, and a quarter of
+    # the variance, which is below the true one.
     x = inputs(1, 2, 4, 4, 4) if isinstance(layer, nn.MaxPool3d) else inputs(1, 2, 5, 5)
     y = layer(samples(x))
     result = _rule("pool", layer)(x)
