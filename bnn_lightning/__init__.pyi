@@ -32,6 +32,10 @@ from .core.methods import Sparse as Sparse
 from .core.methods import VariationalA as VariationalA
 from .core.methods import VariationalB as VariationalB
 from .core.methods import check_words as check_words
+from .core.moments import MomentNetwork as MomentNetwork
+from .core.moments import Moments as Moments
+from .core.moments import MomentsError as MomentsError
+from .core.moments import moment_rule as moment_rule
 from .core.objective import elbo as elbo
 from .core.objective import variational_loss as variational_loss
 from .core.ops import Op as Op
@@ -107,6 +111,7 @@ from .likelihoods.categorical.predictions import ClassPredictions as ClassPredic
 from .likelihoods.categorical.predictive import covariances as covariances
 from .likelihoods.categorical.predictive import expected_entropy as expected_entropy
 from .likelihoods.categorical.predictive import log_predictive as log_predictive
+from .likelihoods.categorical.predictive import mean_field_probabilities as mean_field_probabilities
 from .likelihoods.categorical.predictive import mutual_information as mutual_information
 from .likelihoods.categorical.predictive import predictive_entropy as predictive_entropy
 from .likelihoods.categorical.predictive import probabilities as probabilities

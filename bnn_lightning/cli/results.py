@@ -8,7 +8,7 @@ from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, method_name
 from bnn_lightning.evaluation.metrics import Estimate
-from bnn_lightning.evaluation.sampler import Draws, pooled_samples
+from bnn_lightning.evaluation.sampler import Draws, pooled_samples, samples_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.reporting.results import Source, evaluation
 
@@ -23,7 +23,7 @@ def evaluation_results(
         predictions: by way of predicting and metric.
         images: how many there were.
         draws: how samples were drawn.
-        samples: how many.
+        samples: how many were asked for.
     """
     config, data = session.config.model, session.data_description
     source = Source(
@@ -33,7 +33,7 @@ def evaluation_results(
         data=data["name"],
         images=images,
         draws=draws,
-        samples=samples,
+        samples=samples_of(draws, samples, session.model.members) if draws == "moments" else samples,
         members=session.model.members,
         notes=data["notes"],
     )
@@ -56,7 +56,7 @@ def shown_once_written(show: Callable[[], None]) -> Iterator[None]:
 
 
 def samples_of_calibration(session: Session) -> int | None:
-    """How many samples the calibration was fitted with; None where that is how many there are now."""
+    """How many samples the calibration was fitted with; None where it is that of now, or fixed."""
     model = session.model
     then = pooled_samples(config_of(session.checkpoint)["model"]["sampling"]["test_samples"], model.members)
-    return None if model.draws == "mean" or then == model.test_samples else then
+    return None if model.draws in ("mean", "moments") or then == model.test_samples else then

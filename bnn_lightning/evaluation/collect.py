@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from bnn_lightning.core.moments import MomentsError
 from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.likelihoods.base import Likelihood, Predictive
 
@@ -20,7 +21,7 @@ class SetOutputs:
         summary: predictive and uncertainties, ``(images, ...)``, see :meth:`bnn_lightning.Likelihood.summary`.
         labels: of the images, ``(images, ...)``.
         outputs: of all samples, ``(samples, images, outputs)``; for the test images alone, whose errors from the draws
-            are computed from them.
+            are computed from them, and not under ``moments``, where nothing is drawn.
         alternatives: predictives made in other ways, see :meth:`bnn_lightning.Likelihood.predictive`: ``one_sample``,
             ``mean_weights``, ``kept_weights``.
     """
@@ -60,8 +61,10 @@ class Collector:
         results = {f"summary/{key}": values for key, values in self.likelihood.summary(outputs).items()}
         results["labels"] = labels
         if set_idx == 0:
-            results["outputs"] = outputs.transpose(0, 1)
-            alternative_outputs = {"one_sample": outputs[:1]} if len(outputs) > 1 else {}
+            is_drawn = self.sampler.draws != "moments"  # their samples are the same whenever they are made
+            if is_drawn:
+                results["outputs"] = outputs.transpose(0, 1)
+            alternative_outputs = {"one_sample": outputs[:1]} if is_drawn and len(outputs) > 1 else {}
             alternative_outputs |= {name: sampler(x) for name, sampler in self.alternatives.items()}
             for name, samples in alternative_outputs.items():
                 predictive = self.likelihood.predictive(samples)
@@ -109,21 +112,26 @@ def calibrations(
 
     Args:
         likelihood: of the labels.
-        samplers: by the name of their draws (``weights``, ``local``, ``mean``).
+        samplers: by the name of their draws (``weights``, ``local``, ``mean``, ``moments``).
         batches: images and labels of the calibration half of the hold-out.
         device: of the network.
         context: returns the context manager of a forward pass, such as that of mixed precision.
 
     Returns:
-        by the names of ``samplers`` the results of :meth:`bnn_lightning.Likelihood.calibrate`; empty without images.
+        by the names of ``samplers`` the results of :meth:`bnn_lightning.Likelihood.calibrate`; without those that
+        cannot propagate moments, and empty without images.
     """
     predictives: dict[str, list[Predictive]] = {draws: [] for draws in samplers}
     labels = []
     for batch_idx, (x, batch_labels) in enumerate(batches):
         x = x.to(device)
-        for draws, sampler in samplers.items():
-            with context():
-                predictive = likelihood.predictive(sampler(x, batch_idx))
+        for draws in list(predictives):
+            try:
+                with context():
+                    predictive = likelihood.predictive(samplers[draws](x, batch_idx))
+            except MomentsError:  # of the sizes of these images; test says so where moments are asked for
+                del predictives[draws]
+                continue
             predictives[draws].append({key: values.cpu() for key, values in predictive.items()})
         labels.append(batch_labels.cpu())
     if not labels:

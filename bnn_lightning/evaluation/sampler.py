@@ -1,4 +1,4 @@
-"""Samples of a network's outputs: by weight draws, local draws or mean weights, seeded, with bounded memory."""
+"""Samples of a network's outputs: by weight draws, local draws, mean weights or moments; seeded, in bounded memory."""
 
 import copy
 import warnings
@@ -14,15 +14,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bnn_lightning.core.conversion import children_in_order, to_plain
+from bnn_lightning.core.kernels.compiling import compiling
+from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer, RandomLayer
+from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.posteriors import JointPart
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, methods_of, random_tensors, sampling
+from bnn_lightning.evaluation.logit_normals import SAMPLES, samples_with
 
-Draws = Literal["weights", "local", "mean"]
+Draws = Literal["weights", "local", "mean", "moments"]
 """How a sample is drawn. ``weights``: one draw of all weights, the same for all images. ``local``: a forward pass as in
 training, in which each image may have noise of its own; where tensors are correlated with each other, which a forward
-pass from layer to layer cannot draw, local draws are weight draws. ``mean``: the mean weights, without noise."""
+pass from layer to layer cannot draw, local draws are weight draws. ``mean``: the mean weights, without noise.
+``moments``: mean and variance of every activation in one pass, see :class:`~bnn_lightning.MomentNetwork`; samples are
+of the outputs, from normal distributions with these moments."""
 
 CHUNK = 256
 _MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
@@ -38,8 +44,9 @@ class Sampling:
     Args:
         val_samples: samples in validation.
         test_samples: samples in test and predict.
-        draws: how they are drawn in test and predict: weights (the same for all images), local (as in training) or mean
-            (no noise); null is weights, or local where the noise is not on weights.
+        draws: how they are drawn in test and predict: weights (the same for all images), local (as in training), mean
+            (no noise) or moments (mean and variance of every activation in one pass, whatever test_samples is); null is
+            weights, or local where the noise is not on weights.
         chunk: images times samples that are computed at once, which bounds memory.
         seed: of the samples in validation, test and predict.
     """
@@ -92,7 +99,8 @@ class Sampler:
         net: any network, deterministic or with random layers, or an :class:`Ensemble`. The samples of an ensemble are
             those of its first member, then those of the second, and so on.
         samples: number of samples; for an ensemble rounded up to equally many for each member. With mean weights, where
-            all samples would be equal, each network gives one.
+            all samples would be equal, each network gives one; with moments, where they cost no pass, an ensemble
+            gives 128.
         draws: how samples are drawn; None is ``weights`` where the network's noise is on weights, else ``local``.
         seed: of the draws; torch's generators are afterwards as before.
         chunk: the largest number of images times samples that go through the network at once. A batch larger than that
@@ -102,7 +110,8 @@ class Sampler:
 
     Raises:
         ValueError: when ``draws`` is ``weights`` although a method's noise is on inputs or outputs, where no weights
-            have the same effect; or when an argument is out of range.
+            have the same effect; or ``moments`` although mean and variance cannot be propagated; or when an argument is
+            out of range.
     """
 
     def __init__(
@@ -120,11 +129,13 @@ class Sampler:
         self.nets: list[nn.Module] = list(net.members) if isinstance(net, Ensemble) else [net]
         self.draws = draws_of(net, draws)
         members = len(self.nets)
-        self.per_member = 1 if self.draws == "mean" else pooled_samples(samples, members) // members
+        self.per_member = samples_of(self.draws, samples, members) // members
         self.seed, self.chunk = seed, chunk
         # Several local draws in one batch are independent samples only if the examples of a batch are independent.
         independent = all(layer.examples_are_independent for layer in bayesian_layers(net))
         self._several_at_once = self.draws == "weights" or independent
+        self._compiles = any(layer.compiles for layer in bayesian_layers(net))
+        self._moment_nets = [MomentNetwork(net) for net in self.nets] if self.draws == "moments" else []
         self._split_nets = [
             _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
         ]
@@ -143,6 +154,8 @@ class Sampler:
             batch_idx: of the batch in its set; local draws of different batches have different seeds.
         """
         x = channels_last(x.to(self._dtype) if x.is_floating_point() else x)
+        if self._moment_nets:
+            return torch.cat([self._samples_by_moments(net, x.clone()) for net in self._moment_nets])
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
@@ -159,19 +172,27 @@ class Sampler:
                 outputs += _local_draws(rest, shared(x.clone()), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
 
+    def _samples_by_moments(self, net: MomentNetwork, x: Tensor) -> Tensor:
+        """Outputs ``(per_member, batch, outputs)`` of a member, from their means and variances."""
+        try:
+            # Half precision rounds small variances away.
+            with torch.autocast(x.device.type, enabled=False), compiling(self._compiles):
+                mean, variance = net(x.to(at_least_float32(x)) if x.is_floating_point() else x)
+        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+            # A graph that torch.fx has traced may still do what rules do not foresee.
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise MomentsError(f"a network whose moments cannot be computed ({reason})") from error
+        return samples_with(mean, variance, self.per_member, self.seed)
+
     def replica(self) -> Self:
         """The same sampler for another thread: it shares parameters and weight draws that are kept.
 
         Weight draws go through a network in the place of its parameters, which two threads cannot do with one module.
         """
         other = copy.copy(self)
-        tensors = [tensor for net in self.nets for tensor in (*net.parameters(), *net.buffers())]
-        tensors += [
-            tensor for parts in self._split_nets for part in parts for tensor in (*part.parameters(), *part.buffers())
-        ]
-        other.nets, other._split_nets = copy.deepcopy(
-            (self.nets, self._split_nets), {id(tensor): tensor for tensor in tensors}
-        )
+        nets = [*self.nets, *(part for parts in self._split_nets for part in parts)]
+        shared = {id(tensor): tensor for net in nets for tensor in (*net.parameters(), *net.buffers())}
+        other.nets, other._split_nets = copy.deepcopy((self.nets, self._split_nets), shared)
         return other
 
     def _weight_draws(self, member: int, samples: range, x: Tensor) -> Tensor:
@@ -283,10 +304,21 @@ def draws_of(net: nn.Module, draws: Draws | None = None) -> Draws:
         return "mean"
     refusing = sorted(type(method).__name__ for method in methods if method.noise_on != "weights")
     if draws == "weights" and refusing:
-        raise ValueError(f"draws must be local or mean for {refusing[0]}, whose noise is not on weights, got weights.")
+        raise ValueError(
+            f"draws must be local, mean or moments for {refusing[0]}, whose noise is not on weights, got weights."
+        )
     if draws == "local" and any(isinstance(posterior, JointPart) for _, posterior in random_tensors(net)):
         return "weights"
     return draws or ("local" if refusing else "weights")
+
+
+def samples_of(draws: Draws, samples: int, members: int) -> int:
+    """How many samples there are where ``samples`` are asked for: the same of each of ``members`` networks."""
+    if draws == "mean":
+        return members
+    if draws == "moments":
+        return members * max(2, SAMPLES // members // 2 * 2)  # an even number of each
+    return pooled_samples(samples, members)
 
 
 def sample_logits(

@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnn_lightning.core.moments import Rule, moment_rule
+from bnn_lightning.core.moments.activations import Above
+from bnn_lightning.core.moments.norms import InputNorm
 from bnn_lightning.networks.base import Network
 
 Norm = Literal["batch", "group", "frn"]
@@ -53,6 +56,16 @@ class ThresholdedReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.tau)}"
+
+
+@moment_rule(FilterResponseNorm)
+def _response_norm(layer: FilterResponseNorm) -> Rule:
+    return InputNorm(layer, layer.eps, len(layer.weight), centred=False)
+
+
+@moment_rule(ThresholdedReLU)
+def _thresholded(layer: ThresholdedReLU) -> Rule:
+    return Above(layer.tau)
 
 
 class BasicBlock(nn.Module):

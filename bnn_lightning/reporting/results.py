@@ -29,7 +29,7 @@ class Source:
             ``deterministic``.
         data: the name of the images.
         images: how many there are.
-        draws: how samples were drawn: weights, local or mean.
+        draws: how samples were drawn: weights, local, mean or moments.
         samples: how many.
         members: networks in the ensemble; 1 where it is none.
         notes: on the images.

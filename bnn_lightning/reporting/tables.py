@@ -42,8 +42,8 @@ def title_of(way: str, sampling: Mapping[str, Any], method: str) -> str:
         return way.replace("_", " ")
     if method == "deterministic":
         title = "deterministic"
-    elif sampling["draws"] == "mean":
-        title = "mean weights"
+    elif sampling["draws"] in ("mean", "moments"):
+        title = "mean weights" if sampling["draws"] == "mean" else "moments"
     else:
         count = 1 if way == "one_sample" else sampling["samples"]
         title = f"{count} {'weight' if sampling['draws'] == 'weights' else sampling['draws']} draw{'s'[: count != 1]}"

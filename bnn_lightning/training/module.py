@@ -1,6 +1,7 @@
 """BayesianModule: the LightningModule that trains, tests and predicts with the parts that it is given."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ from bnn_lightning.core.conversion import to_plain, with_versions
 from bnn_lightning.core.kernels.compiling import check_compiler
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.methods import Method
+from bnn_lightning.core.moments import MomentsError
 from bnn_lightning.core.objective import objective_values
 from bnn_lightning.core.running_statistics import forbid_shared_batch_norm
 from bnn_lightning.core.whole_network import bayesian_layers, kl, objective_of, random_tensors
@@ -291,6 +293,9 @@ class BayesianModule(LightningModule):
         """The calibration of each way of drawing samples, from the calibration half of the hold-out."""
         kinds: list[Draws] = ["mean", draws_of(self.network, "local"), draws_of(self.network)]
         samplers: Any = {kind: self.sampler(self.test_samples, kind) for kind in dict.fromkeys(kinds)}
+        if self.is_bayesian:
+            with suppress(MomentsError):  # a network without moments is not asked for them
+                samplers["moments"] = self.sampler(self.test_samples, "moments")
         context = self.trainer.precision_plugin.forward_context
         return calibrations(self.likelihood, samplers, batches, self.device, context)
 

@@ -271,7 +271,7 @@ def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run,
     [
         (
             "test --ckpt_path {run}/best.ckpt --model.sampling.draws median",
-            "--model.sampling.draws must be one of 'weights', 'local', 'mean', got median.",
+            "--model.sampling.draws must be one of 'weights', 'local', 'mean', 'moments', got median.",
         ),
         (
             "test --ckpt_path {run}/best.ckpt --data.ood+=MNIST5k",

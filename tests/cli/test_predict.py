@@ -20,6 +20,16 @@ def test_predict_writes_a_row_for_each_image(run, capsys):
     assert 0 <= float(rows[0]["mutual_information"]) <= float(rows[0]["entropy"])
 
 
+def test_predict_by_moments(run, capsys):
+    words = ["--ckpt_path", str(run / "best.ckpt"), "--model.sampling.draws", "moments"]
+    assert main(["predict", *words]) == 0
+    rows = table(Path("lightning_logs/lenet_lrt/version_0/predictions.csv"))
+    assert len(rows) == 1000
+    assert 0 < float(rows[0]["mutual_information"]) <= float(rows[0]["entropy"])
+    assert {row["decision"] for row in rows} <= {"accept", "abstain"}  # by a calibration of moments
+    assert "with 25 samples" not in printed(capsys)
+
+
 def test_predict_names_a_users_pictures_and_those_it_cannot_read(run, capsys):
     Path("photos").mkdir()
     Image.new("RGB", (40, 30), (200, 10, 10)).save("photos/a.png")

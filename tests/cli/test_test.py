@@ -142,10 +142,15 @@ def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     assert wanted <= set(events["scalars"])
 
 
-@pytest.mark.parametrize("draws", ["local", "mean"])
+@pytest.mark.parametrize("draws", ["local", "mean", "moments"])
 def test_samples_are_drawn_as_asked(run, draws, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.sampling.draws", draws]) == 0
-    assert {"local": "25 local draws", "mean": "mean weights"}[draws] in printed(capsys)
+    text = printed(capsys)
+    assert {"local": "25 local draws", "mean": "mean weights", "moments": "moments"}[draws] in text
+    assert "not calibrated" not in text
     logs = Path("lightning_logs/lenet_lrt/version_0")
-    assert (logs / f"test_mnist5k_best_{draws}.json").is_file()
+    results = json.loads((logs / f"test_mnist5k_best_{draws}.json").read_text())
+    assert results["sampling"] == {"draws": draws, "samples": 128 if draws == "moments" else 25, "members": 1}
+    ways = {"local": ["samples", "one_sample", "mean_weights"], "mean": ["samples"]}
+    assert list(results["predictions"]) == ways.get(draws, ["samples", "mean_weights"])
     assert not (logs / "test_mnist5k_best.json").exists()

@@ -235,10 +235,13 @@ def test_half_precision_is_near_single_and_double_stays_double():
     [
         (lambda: Sampler(network(), 0), r"^samples must be 1 or more, got 0\.$"),
         (lambda: Sampler(network(), 1, chunk=0), r"^chunk must be 1 or more, got 0\.$"),
-        (lambda: Sampler(network(), 1, "median"), r"^draws must be one of weights, local, mean, got 'median'\.$"),
+        (
+            lambda: Sampler(network(), 1, "median"),
+            r"^draws must be one of weights, local, mean, moments, got 'median'\.$",
+        ),
         (
             lambda: Sampler(network(MCDropout()), 1, "weights"),
-            r"^draws must be local or mean for MCDropout, whose noise is not on weights, got weights\.$",
+            r"^draws must be local, mean or moments for MCDropout, whose noise is not on weights, got weights\.$",
         ),
         (lambda: sample_logits(nn.Linear(1, 1), torch.zeros(1, 1), 0), r"^samples must be 1 or more, got 0\.$"),
     ],

@@ -48,6 +48,15 @@ class Method(ABC):
         """
         return False
 
+    @property
+    def noise_on_elements(self) -> bool:
+        """Where the noise is on inputs: whether each element of an input has noise of its own.
+
+        False where the elements of a channel share it; then a sum over them is no sum of independent terms, and moments
+        are not propagated.
+        """
+        return True
+
     @abstractmethod
     def weight(self, init: Tensor, op: Op) -> Posterior:
         """The posterior that replaces a plain layer's weight.

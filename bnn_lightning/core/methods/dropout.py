@@ -104,6 +104,10 @@ class _FixedDropoutOnInputs(FixedDropout, ABC):
     def examples_are_independent(self) -> bool:
         return not self.shared
 
+    @property
+    def noise_on_elements(self) -> bool:
+        return self.mask == "element"
+
     def weight(self, init: Tensor, op: Op) -> Multiplicative:
         alpha = self._alpha(init, op.in_features if self.mask == "element" else op.in_channels)
         return Multiplicative(init.detach().clone(), alpha, op.over_weights, shared=True, bernoulli=self.bernoulli)

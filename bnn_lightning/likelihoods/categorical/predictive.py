@@ -61,6 +61,24 @@ def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:
     raise ValueError(f"transform must be softmax or normalized, got {transform!r}.")
 
 
+def mean_field_probabilities(mean: Tensor, variance: Tensor) -> Tensor:
+    """Approximate E[softmax(f)] for f ~ N(mean, diag variance), as softmax(mean / sqrt(1 + pi variance / 8)).
+
+    Without samples, for graphs that are exported; the parts of the uncertainty do not follow from it. The logistic
+    function is replaced by the normal distribution function of the same slope at 0 (MacKay 1992, "The evidence
+    framework applied to classification networks"), for each class by itself (Lu et al. 2020, arXiv:2006.07584).
+
+    Args:
+        mean: of the logits, ``(batch, classes)``.
+        variance: likewise.
+
+    Returns:
+        ``(batch, classes)``.
+    """
+    scaled = mean * (1 + math.pi / 8 * variance).rsqrt()
+    return F.softmax(scaled, -1, dtype=at_least_float32(mean))
+
+
 class Uncertainty(NamedTuple):
     """The two parts of the predictive covariance of the one-hot label; their sum is diag(p) - p p^T at the mean p."""
 

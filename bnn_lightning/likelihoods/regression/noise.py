@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from bnn_lightning.core.moments import Moments, Rule, moment_rule
+
 LEARNT_NOISE = "learnt_noise"
 """Its name in the network."""
 
@@ -28,6 +30,25 @@ class LearntNoise(nn.Module):
 
     def forward(self, outputs: Tensor) -> Tensor:
         return torch.cat([outputs, self.constants.to(outputs.dtype).expand(len(outputs), -1)], -1)
+
+
+class _Appended(nn.Module):
+    """The moment rule of :class:`LearntNoise`: constants have the variance 0."""
+
+    constants: Tensor
+
+    def __init__(self, constants: Tensor):
+        super().__init__()
+        self.register_buffer("constants", constants.detach().clone(), persistent=False)
+
+    def forward(self, x: Moments) -> Moments:
+        constants = self.constants.to(x.mean.dtype).expand(len(x.mean), -1)
+        return Moments(torch.cat([x.mean, constants], -1), torch.cat([x.variance, torch.zeros_like(constants)], -1))
+
+
+@moment_rule(LearntNoise)
+def _rule_of_noise(layer: LearntNoise) -> Rule:
+    return _Appended(layer.constants)
 
 
 def with_learnt_noise(net: nn.Module, constants: Tensor) -> nn.Module:

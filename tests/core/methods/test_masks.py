@@ -95,7 +95,9 @@ def test_every_image_of_a_pool_is_seen_with_the_same_masks():
     assert draws_of(net) == "weights"
     sampler, x = Sampler(net, 7), torch.randn(10, 1, 3, 3)
     torch.testing.assert_close(sampler(x), torch.cat([sampler(image[None]) for image in x], 1))
-    with pytest.raises(ValueError, match=r"^draws must be local or mean for MCDropout, whose noise is not on weights"):
+    with pytest.raises(
+        ValueError, match=r"^draws must be local, mean or moments for MCDropout, whose noise is not on weights"
+    ):
         draws_of(bayesianize(to_plain(net), MCDropout()), "weights")
 
 

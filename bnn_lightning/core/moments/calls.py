@@ -1,0 +1,201 @@
+"""Moment rules of the functions and tensor methods that networks call in their forward: sums, shapes, activations."""
+
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn_lightning.core.moments.activations import leaky_relu, quadrature, relu
+from bnn_lightning.core.moments.pooling import adaptive_window, as_tuple, average, max_pool
+from bnn_lightning.core.moments.rules import Moments, MomentsError, Rule, moment_rule
+
+Call = Callable[..., Any]
+"""A rule of a function: called with the function's arguments, of which one or more are :class:`Moments`."""
+
+CALLS: dict[Any, Call] = {}
+"""By function, or by name of a tensor's method."""
+
+QUERIES: set[Any] = {getattr, "size", "dim", "numel", "ndimension"}
+"""Functions and methods that say something about a tensor's shape: their results are not random."""
+
+
+def _rule_for(*targets: Any) -> Callable[[Call], Call]:
+    def register(call: Call) -> Call:
+        CALLS.update(dict.fromkeys(targets, call))
+        return call
+
+    return register
+
+
+# Sums and products
+
+
+@_rule_for(operator.add, operator.iadd, torch.add, "add", "add_")
+def _add(x: Any, y: Any, *, alpha: float = 1) -> Moments:
+    """Moments of x + alpha y, of which both may be random: they count as independent."""
+    if not isinstance(y, Moments):
+        return _shifted(x, y if alpha == 1 else alpha * y)
+    y = y if alpha == 1 else _multiply(y, alpha)
+    if not isinstance(x, Moments):
+        return _shifted(y, x)
+    return Moments(x.mean + y.mean, x.variance + y.variance)
+
+
+@_rule_for(operator.sub, operator.isub, torch.sub, "sub", "sub_")
+def _subtract(x: Any, y: Any, *, alpha: float = 1) -> Moments:
+    return _add(x, _multiply(y, -alpha) if isinstance(y, Moments) else -alpha * y)
+
+
+@_rule_for(operator.neg, torch.neg, "neg")
+def _negative(x: Moments) -> Moments:
+    return Moments(-x.mean, x.variance)
+
+
+@_rule_for(operator.mul, operator.imul, torch.mul, "mul", "mul_")
+def _multiply(x: Any, y: Any) -> Moments:
+    """Moments of x y: exact for independent factors."""
+    if not isinstance(x, Moments):
+        x, y = y, x
+    if not isinstance(y, Moments):
+        return Moments(x.mean * y, x.variance * (y * y))
+    power = torch.addcmul(y.variance, y.mean, y.mean)
+    return Moments(x.mean * y.mean, x.variance * power + x.mean.square() * y.variance)
+
+
+@_rule_for(operator.truediv, torch.div, "div")
+def _divide(x: Any, y: Any) -> Moments:
+    if isinstance(y, Moments):
+        raise MomentsError("a network that divides by activations")
+    return _multiply(x, 1 / y)
+
+
+def _shifted(x: Moments, shift: Any) -> Moments:
+    mean = x.mean + shift
+    return Moments(mean, x.variance.expand(mean.shape) if isinstance(shift, Tensor) else x.variance)
+
+
+# Shapes
+
+
+def _moved(call: Callable[..., Any], x: Moments, *args: Any, **kwargs: Any) -> Any:
+    """``call`` of mean and of variance; where it gives several tensors, moments of each."""
+    means, variances = call(x.mean, *args, **kwargs), call(x.variance, *args, **kwargs)
+    if isinstance(means, Tensor):
+        return Moments(means, variances)
+    return tuple(Moments(*pair) for pair in zip(means, variances, strict=True))
+
+
+_MOVING: tuple[Any, ...] = (
+    *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.unsqueeze, torch.squeeze),
+    *(torch.chunk, torch.split, torch.movedim, torch.unflatten),
+)
+for _function in _MOVING:
+    CALLS[_function] = CALLS[_function.__name__] = partial(_moved, _function)
+for _function in (F.pixel_shuffle, F.pixel_unshuffle):
+    CALLS[_function] = partial(_moved, _function)
+for _name in ("view", "expand", "contiguous", "repeat", "clone"):
+    CALLS[_name] = partial(_moved, getattr(Tensor, _name))
+
+
+@moment_rule(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.ZeroPad2d)
+def _moving(layer: nn.Module) -> Rule:
+    return partial(_moved, layer)
+
+
+@_rule_for(operator.getitem)
+def _item(x: Any, index: Any) -> Any:
+    return Moments(x.mean[index], x.variance[index]) if isinstance(x, Moments) else x[index]
+
+
+@_rule_for(torch.cat, torch.concat)
+def _concatenated(tensors: Any, dim: int = 0) -> Moments:
+    parts = [part if isinstance(part, Moments) else Moments(part, torch.zeros_like(part)) for part in tensors]
+    return Moments(torch.cat([part.mean for part in parts], dim), torch.cat([part.variance for part in parts], dim))
+
+
+@_rule_for(getattr)
+def _attribute(x: Moments, name: str) -> Any:
+    if name not in ("shape", "ndim", "dtype", "device"):
+        raise MomentsError(f"a network that reads {name} of activations")
+    return getattr(x.mean, name)
+
+
+for _name in ("size", "dim", "numel", "ndimension"):
+    CALLS[_name] = lambda x, *args, name=_name: getattr(x.mean, name)(*args)
+
+
+# Pooling
+
+
+@_rule_for(torch.mean, "mean")
+def _mean(x: Moments, dim: Any = None, keepdim: bool = False) -> Moments:
+    return average(x, as_tuple(range(x.mean.dim()) if dim is None else dim, 1), keepdim)
+
+
+@_rule_for(F.adaptive_avg_pool2d)
+def _adaptive_average(x: Moments, output_size: Any) -> Moments:
+    window = adaptive_window(x.mean, output_size, 2, "adaptive_avg_pool2d")
+    count = torch.Size(window).numel()
+    return Moments(F.adaptive_avg_pool2d(x.mean, output_size), F.adaptive_avg_pool2d(x.variance, output_size) / count)
+
+
+@_rule_for(F.avg_pool2d)
+def _average_pool(x: Moments, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Moments:
+    count = torch.Size(as_tuple(kernel_size, 2)).numel()
+    settings = (kernel_size, stride, padding)
+    return Moments(F.avg_pool2d(x.mean, *settings), F.avg_pool2d(x.variance, *settings) / count)
+
+
+@_rule_for(F.max_pool2d, torch.max_pool2d)
+def _max_pool(
+    x: Moments,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Moments:
+    if return_indices:
+        raise MomentsError("a network whose max_pool2d gives indices")
+    settings: Any = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    kernel, steps, edges, holes = (as_tuple(setting, 2) for setting in settings)
+    return max_pool(x, kernel, steps, edges, holes, ceil_mode)
+
+
+# Activations
+
+
+@_rule_for(F.relu, torch.relu, torch.relu_, "relu", "relu_")
+def _relu(x: Moments, inplace: bool = False) -> Moments:
+    return relu(x)
+
+
+@_rule_for(F.leaky_relu)
+def _leaky_relu(x: Moments, negative_slope: float = 0.01, inplace: bool = False) -> Moments:
+    return leaky_relu(x, negative_slope)
+
+
+def _elementwise(function: Callable[..., Tensor], x: Moments, *args: Any, **kwargs: Any) -> Moments:
+    kwargs.pop("inplace", None)
+    return quadrature(lambda values: function(values, *args, **kwargs), x)
+
+
+_ACTIVATIONS: tuple[Any, ...] = (
+    *(F.softplus, F.gelu, F.silu, F.elu, F.selu, F.mish, F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid),
+    *(F.sigmoid, F.tanh, torch.sigmoid, torch.tanh),
+)
+for _function in _ACTIVATIONS:
+    CALLS[_function] = partial(_elementwise, _function)
+CALLS["sigmoid"], CALLS["tanh"] = CALLS[torch.sigmoid], CALLS[torch.tanh]
+
+
+@_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
+def _dropout(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> Moments:
+    if training:
+        raise MomentsError("a network that drops activations in eval mode too")
+    return x
