@@ -168,7 +168,7 @@ def parsed_object(parser: ArgumentParser, values: dict[str, Any], key: str) -> N
         network["init_args"] = dict(network.get("init_args") or {}) | {name: None}
         config = parsed_object(parser, values, key)
         del config[key].init_args[name]
-    drop_resolved_classes(config[key])
+    drop_resolved_defaults(config[key])
     return config
 
 
@@ -181,22 +181,19 @@ def default_class_without_arguments(message: str) -> str | None:
     return None if found is None else found[1]
 
 
-def drop_resolved_classes(network: Namespace) -> None:
-    """Removes from a network's settings the classes that its function passes on as its own defaults.
+def drop_resolved_defaults(network: Namespace) -> None:
+    """Removes from a network's settings the defaults of arguments that its function passes on as ``**kwargs``.
 
-    jsonargparse finds the arguments behind ``**kwargs`` by reading code, defaults included. Given back as settings,
-    default classes would be made into functions of another form than the code that passes them on expects.
+    jsonargparse finds these arguments by reading code, defaults included. They are of another function: the one that
+    passes them on may set them itself, as torchvision's resnext50_32x4d does with groups, and refuse to be told
+    otherwise. And default classes would be made into functions of another form than the code expects.
     """
     module, _, name = network.class_path.rpartition(".")
     function = getattr(import_module(module), name)
     if isinstance(function, type):
         return
     own = signature(function).parameters
-    passed_on = [
-        key
-        for key, value in vars(network.get("init_args") or Namespace()).items()
-        if key not in own and isinstance(value, Namespace)
-    ]
+    passed_on = [key for key in vars(network.get("init_args") or Namespace()) if key not in own]
     if passed_on:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--network", type=Network)

@@ -20,7 +20,7 @@ from rich.console import Console
 from torchvision import __version__ as torchvision_version
 
 import bnn_lightning
-from bnn_lightning.checkpoints.parts import drop_resolved_classes
+from bnn_lightning.checkpoints.parts import drop_resolved_defaults
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import read_given, settings_of
 from bnn_lightning.cli.errors import StoppedError, UsageError
@@ -193,10 +193,10 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--{flag} {config[flag]} stands in a config; it goes on the command line.")
         for own, file in (own_classes(type(self.verb)) | own_classes(config)).items():
             _note(f"{own} is imported from {relative_to_cwd(Path(file))}")
-        drop_resolved_classes(config.model.network)
         if self.checkpoint is None:
             with user_errors(config):
                 fit_network_to_data(config)
+        drop_resolved_defaults(config.model.network)
         self.verb.check(config)
         check_limit(config.trainer, self.verb.stage)
         check_profiler(config.trainer)

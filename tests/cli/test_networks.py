@@ -1,6 +1,7 @@
 """Networks as people have them on the command line: what the data fill in, and what is told before training."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def passes_on(depth: int = 1, **kwargs) -> nn.Module:
 
 def _made(settings):
     return convolution(settings["in_chans"], settings["num_classes"])
+
+
+def sets_itself(**kwargs: Any) -> nn.Module:
+    """A function that sets an argument of the one behind it, and refuses to be told otherwise."""
+    if kwargs.setdefault("width", 8) != 8:
+        raise ValueError(f"width must be 8, got {kwargs['width']}.")
+    return _wide(**kwargs)
+
+
+def _wide(in_channels: int = 1, num_classes: int = 1000, width: int = 2, act: type[nn.Module] = nn.ReLU) -> nn.Module:
+    layers = nn.Conv2d(in_channels, width, 3, stride=2), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(width, num_classes))
 
 
 class Colour(nn.Sequential):
@@ -68,7 +81,7 @@ class Seven(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(784, 7))
 
 
-@pytest.mark.parametrize("network", ["passes_on", "Lazy", "Colour"])
+@pytest.mark.parametrize("network", ["passes_on", "sets_itself", "Lazy", "Colour"])
 def test_channels_classes_and_sizes_come_from_the_data(network, capsys):
     assert fit(f"{__name__}.{network}") == 0
     assert main(["test", "--ckpt_path", LAST, "--trainer.limit_test_batches", "1"]) == 0
