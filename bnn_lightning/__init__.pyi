@@ -1,3 +1,8 @@
+from .acquisition import Acquired as Acquired
+from .acquisition import acquire as acquire
+from .acquisition import batchbald as batchbald
+from .acquisition import epig as epig
+from .acquisition import variation_ratio as variation_ratio
 from .compat import BBB_LRT_Conv2d as BBB_LRT_Conv2d
 from .compat import BBB_LRT_Linear as BBB_LRT_Linear
 from .compat import BBBConv2d as BBBConv2d

@@ -44,6 +44,7 @@ DOORS = {
     "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
     "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),
+    "acquisition": ({"likelihoods"}, {"torch"}),
     "compression": ({"core"}, {"torch"}),
     "deployment": ({"core", "compression", "files"}, {"torch"}),
     "training": (

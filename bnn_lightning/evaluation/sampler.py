@@ -120,6 +120,11 @@ class Sampler:
         self._weight_bytes = max(1, sum(part.mean.nbytes for _, part in random_tensors(self.nets[0])))
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether sample t is one network for all images, so that the samples are joint predictions of several."""
+        return self.draws != "local"
+
     @torch.no_grad()
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
         """The outputs of all samples, ``(samples, batch, outputs)``.
