@@ -23,8 +23,8 @@ _SCORES = {"entropy": entropy, "variation_ratio": variation_ratio, "bald": bald,
 class Acquired(NamedTuple):
     """What was chosen from a pool."""
 
-    index: Tensor
-    """The images, ``(count,)``, int64, the best first."""
+    images: Tensor
+    """Their indices in the pool, ``(count,)``, int64, the best first."""
     scores: Tensor
     """What the rule says of each image by itself, ``(pool,)``, float64: of ``batchbald`` its BALD, of ``random`` a
     random number."""

@@ -41,7 +41,7 @@ def test_what_says_nothing_about_the_targets_is_worth_nothing():
     side, other = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     pool = 50 * torch.stack([torch.eye(2)[side], 0.06 * torch.eye(2)[other]], 1)
     targets = 50 * torch.eye(2)[other].unsqueeze(1)
-    assert acquire(pool, 1, "bald").index.item() == 0
+    assert acquire(pool, 1, "bald").images.item() == 0
     acquired = acquire(pool, 1, "epig", targets=targets)
-    assert acquired.index.item() == 1
+    assert acquired.images.item() == 1
     assert acquired.scores[0].item() == pytest.approx(0, abs=1e-9)

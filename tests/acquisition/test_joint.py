@@ -44,7 +44,7 @@ def test_both_copies_of_an_image_are_bald_but_not_batchbald():
     pool = random_pool(40, 30, 4, spread=1.5)
     twice = torch.cat([pool, pool], 1)
     by_bald, by_batchbald = (
-        [image % 30 for image in acquire(twice, 6, by).index.tolist()] for by in ("bald", "batchbald")
+        [image % 30 for image in acquire(twice, 6, by).images.tolist()] for by in ("bald", "batchbald")
     )
     assert len(set(by_bald)) == 3
     assert len(set(by_batchbald)) == 6
@@ -75,6 +75,7 @@ def test_drawn_configurations_are_within_their_standard_error():
 
 def test_ruling_images_out_changes_nothing(monkeypatch):
     pool = random_pool(20, 300, 4, seed=3, spread=1)
+    monkeypatch.setattr(joint, "_LOOKED_OVER", 40)
     index, scores = batchbald(pool, 12, configurations=1_000)
     monkeypatch.setattr(joint._Pool, "_looked_over", lambda self, labels, uppers, first: uppers)
     monkeypatch.setattr(joint, "_ROUNDING", 10.0)

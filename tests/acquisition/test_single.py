@@ -29,7 +29,7 @@ def test_scores_of_a_hand_made_predictive():
 
 def test_a_rule_takes_the_highest_scores():
     for by, order in (("bald", [1, 3]), ("batchbald", [1, 3]), ("variation_ratio", None), ("entropy", None)):
-        index = acquire(POOL, 2, by).index
+        index = acquire(POOL, 2, by).images
         assert index.tolist() == order if order else set(index.tolist()) == {1, 2}
 
 
@@ -39,7 +39,7 @@ def test_chunks_change_nothing(monkeypatch):
     monkeypatch.setattr(chunks, "ELEMENTS", 40)
     for by in RULES:
         parts = acquire(pool, 7, by, targets=pool[:, :4] if by == "epig" else None)
-        assert parts.index.equal(whole[by].index), by
+        assert parts.images.equal(whole[by].images), by
         torch.testing.assert_close(parts.scores, whole[by].scores)
 
 
@@ -47,7 +47,7 @@ def test_chunks_change_nothing(monkeypatch):
 def test_equal_scores_are_taken_in_a_random_order_that_the_seed_decides(by):
     pool = random_pool(4, 1, 3).expand(-1, 100, -1)
     targets = pool[:, :2] if by == "epig" else None
-    first, again, other = (acquire(pool, 20, by, targets, seed=seed).index for seed in (0, 0, 1))
+    first, again, other = (acquire(pool, 20, by, targets, seed=seed).images for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
     assert len(set(first.tolist())) == 20
@@ -61,14 +61,16 @@ def test_equal_scores_are_taken_in_a_random_order_that_the_seed_decides(by):
 def test_small_pools_and_no_images(by, pool, count, chosen):
     logits = random_pool(4, max(pool, 1), 3)
     acquired = acquire(logits[:, :pool], count, by, targets=logits[:, :1] if by == "epig" else None)
-    assert sorted(acquired.index.tolist()) == list(range(pool))[:chosen] if chosen == pool else len(acquired.index) == 0
-    assert acquired.index.dtype == torch.int64
+    assert (
+        sorted(acquired.images.tolist()) == list(range(pool))[:chosen] if chosen == pool else len(acquired.images) == 0
+    )
+    assert acquired.images.dtype == torch.int64
     assert acquired.scores.shape == (pool,)
     assert (acquired.joint is not None) == (by == "batchbald")
 
 
 def test_random_is_random():
-    chosen = [acquire(random_pool(2, 10, 3), 1, "random", seed=seed).index.item() for seed in range(200)]
+    chosen = [acquire(random_pool(2, 10, 3), 1, "random", seed=seed).images.item() for seed in range(200)]
     counts = torch.tensor(chosen).bincount(minlength=10)
     assert ((counts - 20.0).square() / 20).sum() < 34  # chi-squared with nine degrees of freedom: 1 in 10,000
 
@@ -97,4 +99,4 @@ def test_what_is_refused(arguments, sentence):
 
 
 def test_one_sample_is_enough_where_information_is_not_measured():
-    assert len(acquire(random_pool(1, 5, 3), 2, "entropy").index) == 2
+    assert len(acquire(random_pool(1, 5, 3), 2, "entropy").images) == 2
