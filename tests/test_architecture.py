@@ -57,7 +57,7 @@ DOORS = {
     ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"networks", "data", "files"},
+        | {"acquisition", "networks", "data", "files"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
     "studies": (

@@ -2,10 +2,11 @@
 
 from bnn_lightning.acquisition.epig import epig
 from bnn_lightning.acquisition.joint import batchbald
-from bnn_lightning.acquisition.selection import JOINT_RULES, RULES, Acquired, Rule, acquire
+from bnn_lightning.acquisition.selection import INFORMATION_RULES, JOINT_RULES, RULES, Acquired, Rule, acquire
 from bnn_lightning.acquisition.single import bald, entropy, variation_ratio
 
 __all__ = [
+    "INFORMATION_RULES",
     "JOINT_RULES",
     "RULES",
     "Acquired",

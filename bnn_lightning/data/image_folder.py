@@ -146,6 +146,10 @@ class ImageFolder(ImageData):
     def predict_names(self) -> list[str]:
         return [shown(picture.path) for picture in self._predicted]
 
+    def predict_files(self) -> list[Path]:
+        """The file of each picture of ``predict``; call ``setup("predict")`` first."""
+        return [picture.path for picture in self._predicted]
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"fit": self.fit, "background": self.background}
 
