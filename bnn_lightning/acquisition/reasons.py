@@ -85,4 +85,4 @@ def _reason(
         return f"its label says {score:.4f} nats about the label of another image, on average"
     if gain is not None:
         return f"adds {gain:.3f} nats to what the labels before it say; by itself it says {score:.3f}"
-    return f"networks disagree between {classes[0]} and {classes[1]}: its label says {score:.3f} nats about them"
+    return f"the draws disagree between {classes[0]} and {classes[1]}: its label says {score:.3f} nats about them"

@@ -63,6 +63,6 @@ def _item(image: Tensor, row: Mapping[str, Any]) -> str:
     name, predicted, reason = (html.escape(str(row[key])) for key in ("file", "predicted", "reason"))
     return (
         f'<li><img{small} alt="{name}" src="data:image/png;base64,{png}"><div>'
-        f'<b>{predicted} {row["confidence"]:.0%} <span class="rank">{row["rank"]}</span></b>'
+        f'<b>{predicted}, {row["confidence"]:.0%} <span class="rank">#{row["rank"]}</span></b>'
         f'<small>{name}</small><small class="why">{reason}</small></div></li>'
     )

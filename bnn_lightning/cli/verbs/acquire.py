@@ -35,6 +35,7 @@ class Acquire(Verb):
 
     stage = "predict"
     labelled = False
+    unlabelled = True
     one_device = True
 
     def check(self, config: Namespace) -> None:
@@ -165,7 +166,8 @@ def _sheets(data: ImageData, chosen: list[int], rows: list[dict[str, Any]], path
     """Writes the sheets of what was chosen, beside the table."""
     images = thumbnails(data, chosen)
     title = f"{len(rows):,} images to label, by {by}"
-    notes = [f"{row['confidence']:.0%}" if by == "random" else f"{row['score']:.3f}" for row in rows]
+    unit = {"random": "", "variation_ratio": ", {:.2f}"}.get(by, ", {:.3f} nats")
+    notes = [f"{row['confidence']:.0%}{unit.format(row['score'])}" for row in rows]
     about = f"The best first. Below each: the predicted class with its probability, and why it was chosen. {path.name}"
     contact_sheet(path.with_suffix(".png"), images, [row["predicted"] for row in rows], notes, title)
     write_contact_sheet(path.with_suffix(".html"), images, rows, title, f"{about} has all numbers.")

@@ -33,12 +33,12 @@ def contact_sheet(
     rows = -(-len(images) // columns)
     with names_in_fonts(list(classes[: len(images)])) as names:
         figure = Figure(figsize=(1.05 * columns, 0.45 + 1.42 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flat
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.axis("off")
         for rank, (axis, image, name, note) in enumerate(zip(axes, images, names, notes, strict=False), start=1):
             pixels = image.permute(1, 2, 0).numpy()
             axis.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"{rank}  {short(name)}\n{note}", fontsize=7, linespacing=1.25, pad=3)
+            axis.set_title(f"{rank}: {short(name)}\n{note}", fontsize=7, linespacing=1.25, pad=3)
         figure.suptitle(as_drawn(title), fontsize=9, x=0.01, ha="left")
         save(figure, path)
