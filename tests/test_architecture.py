@@ -55,9 +55,13 @@ DOORS = {
         {"core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
         {"torch", "torchvision", "lightning", "matplotlib", "rich"},
     ),
+    "simulation": (
+        {"acquisition", "core", "data", "evaluation", "files", "inference", "randomness", "training"},
+        {"torch"},
+    ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"acquisition", "networks", "data", "files"},
+        | {"acquisition", "simulation", "networks", "data", "files"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
     "studies": (
