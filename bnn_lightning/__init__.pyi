@@ -116,6 +116,7 @@ from .likelihoods.categorical.predictive import variances as variances
 from .networks import MLP as MLP
 from .networks import AlexNet as AlexNet
 from .networks import BaseCNN as BaseCNN
+from .networks import BatchBALDNet as BatchBALDNet
 from .networks import BatchNormMLP as BatchNormMLP
 from .networks import CIFARNet as CIFARNet
 from .networks import LeNet as LeNet

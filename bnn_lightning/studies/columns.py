@@ -42,6 +42,9 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "sigma_over_prior": ("sigma / prior", 1, 2),
     "sparsity": ("removed, %", 100, 1),
     "compression": ("compression", 1, 1),
+    "curve_accuracy": ("mean accuracy of all rounds, %", 100, 2),
+    "curve_nll": ("mean NLL of all rounds", 1, 4),
+    "foreign": ("labels spent on no class", 1, 1),
     "parameters": ("parameters", 1, 0),
     "multiply_adds": ("multiply-adds", 1, 0),
     "step_ms": ("ms a step", 1, 1),
@@ -51,7 +54,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
 TEXTS = {"sparsity_by_layer"}
 LOWER_IS_BETTER = (
     *("nll", "brier", "ece", "nll_scaled", "ece_scaled", "crps_scaled", "rmse", "mae", "crps", "width_90"),
-    *("calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
+    *("curve_nll", "foreign", "calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
 )
 # Columns that have the same value in every run of a cell.
 FIXED = {"parameters", "multiply_adds"}

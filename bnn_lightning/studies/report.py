@@ -8,7 +8,7 @@ from typing import Any
 from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.studies import Dot, Panel
-from bnn_lightning.studies import rows
+from bnn_lightning.studies import curves, rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading
@@ -44,16 +44,26 @@ def write_report(study: Study, folder: Path) -> str:
     ]
     columns = list(dict.fromkeys(name for row in means for name in row))
     write_rows(folder / f"{study.name}_means.csv", columns, means)
+    if study.kind == "acquisition":
+        write_rows(folder / f"{study.name}_curves.csv", curves.COLUMNS, curves.rows_of(lines))
     scored = [line for line in lines if line.values(study.score)]
     if scored:
         _draw(study, scored, folder / f"{study.name}.png")
     atomic_write(folder / f"{study.name}.md", text.encode())
-    endings = [".md", "_means.csv", *([".png"] if scored else [])]
+    endings = [
+        ".md",
+        "_means.csv",
+        *(["_curves.csv"] if study.kind == "acquisition" else []),
+        *([".png"] if scored else []),
+    ]
     return f"{text}\nWritten: {', '.join(relative_to_cwd(folder / f'{study.name}{ending}') for ending in endings)}"
 
 
 def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
-    """Draws the study's score and, where there are values, elbo/N beside it."""
+    """Draws the study's learning curves; or its score and, where there are values, elbo/N beside it."""
+    if study.kind == "acquisition":
+        figures.learning_curves(path, curves.of_lines(lines), study.title)
+        return
     columns = [study.score]
     if study.score != "elbo_per_n" and any(line.values("elbo_per_n") for line in lines):
         columns.append("elbo_per_n")
@@ -88,6 +98,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         return _search_report(study, all_rows), []
     lines = report_lines(study, all_rows)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
+    if study.kind == "acquisition":
+        parts += [curves.ABOUT, markdown(curves.table(study, lines))]
     if study.source:
         parts.append(f"Published: {study.source}.")
     if study.not_run:
@@ -95,7 +107,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {sentence}" for sentence in verdicts))
     if ranks := rankings(study, lines):
-        parts += ["Places of the cells, 1 for the best:", _markdown(ranks)]
+        parts += ["Places of the cells, 1 for the best:", markdown(ranks)]
     used = sum(len(line.runs) for line in lines)
     unused = len([row for row in all_rows if not row.get("failed")]) - used
     facts = [f"`bnn study {relative_to_cwd(study.path)}`: {used} runs"]
@@ -126,10 +138,10 @@ def _table(study: Study, lines: Sequence[Line]) -> str:
             if column in study.published:
                 cells += _published_and_difference(study, line, column)
         body.append([*cells, line.caveats])
-    return _markdown([[*heads, ""], *body])
+    return markdown([[*heads, ""], *body])
 
 
-def _markdown(table: Sequence[Sequence[str]]) -> str:
+def markdown(table: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose first row is its head."""
     head, *body = ([_cell(text) for text in row] for row in table)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
@@ -165,6 +177,6 @@ def _search_report(study: Study, all_rows: Sequence[Mapping[str, Any]]) -> str:
             _, scale, digits = COLUMNS[column]
             cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")
         body.append([*cells, row.get("caveats") or ""])
-    table = _markdown([heads, *body])
+    table = markdown([heads, *body])
     count = f"The best {min(10, len(ranked))} of {len(ranked)} trials by validation NLL; {study.trials} are asked for."
     return f"## {study.title}\n\n{study.about.strip()}\n\n{table}\n\n{count}\n"

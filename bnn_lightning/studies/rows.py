@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import bnn_lightning
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
@@ -71,6 +72,24 @@ def from_run(task: Task, run: Run) -> Row:
     row["versions"] = " ".join(f"{name} {version}" for name, version in record.versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
     # The columns of the cell come first, and win where an axis has the name of a measured column.
+    return head(task) | row | head(task) | {"command": task.command}
+
+
+def from_simulation(task: Task, folder: Path) -> Row:
+    """The row of a labelling loop, with accuracy and NLL after each round."""
+    rounds = list(csv.DictReader((folder / "rounds.csv").read_text("utf-8").splitlines()))
+    asked = json.loads((folder / "simulation.json").read_text("utf-8"))
+    last = rounds[-1]
+    row: Row = {"data": asked["data"]["class_path"].rpartition(".")[2], "labels": last["labels"]}
+    for name in ("accuracy", "nll"):
+        values = [float(each[name]) for each in rounds]
+        row |= {name: values[-1], f"curve_{name}": statistics.mean(values)}
+    row["foreign"] = last["foreign"]
+    for name in ("labels", "accuracy", "nll"):
+        row[f"{name}_by_round"] = " ".join(f"{float(each[name]):.6g}" for each in rounds)
+    row["seconds"] = round(sum(float(each["seconds"]) for each in rounds), 1)
+    row |= {"caveats": "", "versions": f"torch {torch.__version__} bnn_lightning {bnn_lightning.__version__}"}
+    row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
     return head(task) | row | head(task) | {"command": task.command}
 
 
