@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bnn_lightning.cli import main
+from bnn_lightning.cli import first_error, main
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.training.checkpoints import Record
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
@@ -113,10 +113,10 @@ def test_epig_asks_about_the_pictures_of_another_folder(pool):
 
 
 def test_labels_that_are_numbers_have_no_rule(capsys):
-    Path("rows.csv").write_text("a,b\n" + "\n".join(f"{n},{n * n % 7}" for n in range(60)))
+    Path("table.csv").write_text("a,b\n" + "\n".join(f"{n},{n * n % 7}" for n in range(60)))
     words = ["--model.network", "TabularMLP", "--model.likelihood", "Gaussian", "--trainer.max_epochs", "1"]
-    assert main(["fit", "--data", "Table", "--data.path", "rows.csv", *words, "--name", "rows"]) == 0
-    assert main(["acquire", "--ckpt_path", "checkpoints/rows/version_0/last.ckpt"]) == 2
+    assert main(["fit", "--data", "Table", "--data.path", "table.csv", *words, "--name", "numbers"]) == 0
+    assert main(["acquire", "--ckpt_path", "checkpoints/numbers/version_0/last.ckpt"]) == 2
     assert "--ckpt_path must be of a network of classes; no rule is known for labels that are numbers." in printed(
         capsys
     )
@@ -213,3 +213,8 @@ def test_simulations_that_make_no_sense(fake_mnist, capsys, words, sentence):
     base = ["simulate", "--model.network", "LeNet300100", "--data", "MNIST", "--data.root", fake_mnist()]
     assert main([*base, "--data.val_split", "0", "--by", "random", *words]) == 2
     assert sentence in printed(capsys)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "acquisition").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_configs_of_simulations_are_ones(path):
+    assert first_error(["simulate", "--config", str(path)]) == ""
