@@ -98,7 +98,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         return _search_report(study, all_rows), []
     lines = report_lines(study, all_rows)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
-    if study.kind == "acquisition":
+    if study.kind == "acquisition" and any(line.runs for line in lines):
         parts += [curves.ABOUT, markdown(curves.table(study, lines))]
     if study.source:
         parts.append(f"Published: {study.source}.")
