@@ -77,12 +77,12 @@ class Acquire(Verb):
         """
         model: Any = session.model
         data: Any = session.datamodule
-        sampler: Sampler = model.sampler(model.test_samples)
-        _check_samples(session, sampler, by)
         if to is not None:
             check_folder(expanded(to), data.root)
         load_record(model, session.checkpoint)
         model.to(session.trainer.strategy.root_device)
+        sampler: Sampler = model.sampler(model.test_samples)  # it takes the weights as they are now
+        _check_samples(session, sampler, by)
         outputs = self._outputs(session, sampler, data, "scoring the pool")
         of_targets = None
         if by == "epig":
