@@ -99,7 +99,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
     lines = report_lines(study, all_rows)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
     if study.kind == "acquisition" and any(line.runs for line in lines):
-        parts += [curves.ABOUT, markdown(curves.table(study, lines))]
+        parts += [curves.ABOUT, _markdown(curves.table(study, lines))]
     if study.source:
         parts.append(f"Published: {study.source}.")
     if study.not_run:
@@ -107,7 +107,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {sentence}" for sentence in verdicts))
     if ranks := rankings(study, lines):
-        parts += ["Places of the cells, 1 for the best:", markdown(ranks)]
+        parts += ["Places of the cells, 1 for the best:", _markdown(ranks)]
     used = sum(len(line.runs) for line in lines)
     unused = len([row for row in all_rows if not row.get("failed")]) - used
     facts = [f"`bnn study {relative_to_cwd(study.path)}`: {used} runs"]
@@ -138,10 +138,10 @@ def _table(study: Study, lines: Sequence[Line]) -> str:
             if column in study.published:
                 cells += _published_and_difference(study, line, column)
         body.append([*cells, line.caveats])
-    return markdown([[*heads, ""], *body])
+    return _markdown([[*heads, ""], *body])
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
+def _markdown(table: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose first row is its head."""
     head, *body = ([_cell(text) for text in row] for row in table)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
@@ -177,6 +177,6 @@ def _search_report(study: Study, all_rows: Sequence[Mapping[str, Any]]) -> str:
             _, scale, digits = COLUMNS[column]
             cells.append(f"{scale * float(row[column]):.{digits}f}" if row.get(column) else "")
         body.append([*cells, row.get("caveats") or ""])
-    table = markdown([heads, *body])
+    table = _markdown([heads, *body])
     count = f"The best {min(10, len(ranked))} of {len(ranked)} trials by validation NLL; {study.trials} are asked for."
     return f"## {study.title}\n\n{study.about.strip()}\n\n{table}\n\n{count}\n"
