@@ -151,7 +151,7 @@ class CIFARNet(Network):
 
 
 class BatchBALDNet(Network):
-    """The network of BatchBALD's experiments on MNIST, for 28x28 images; 184,714 parameters with one channel.
+    """The network of BatchBALD's experiments on MNIST, for 28x28 images; 184,586 parameters with one channel.
 
     Two 5x5 convolutions of 32 and 64 channels, and two linear layers (Kirsch et al. 2019, arXiv:1906.08158, section
     4.1). Theirs has dropout of rate 1/2 after both convolutions and between the linear layers: MCDropout(p=0.5,

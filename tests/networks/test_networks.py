@@ -53,7 +53,7 @@ COUNTS = [
     (SKNet, {}, 642_780, 600, 1_180),
     (SKNet, {"scale": 1.5}, 971_120, 645, 1_270),
     (SKNet, {"scale": 2.0}, 1_305_760, 690, 1_360),
-    (BatchBALDNet, {}, 184_480, 234),
+    (BatchBALDNet, {}, 184_352, 234),
     (BatchNormMLP, {}, 89_400, 210, 400),
     (BatchNormMLP, {"batch_norm": "none"}, 89_400, 210),
     (BatchNormMLP, {"batch_norm": "shared"}, 89_400, 210, 200),
