@@ -27,6 +27,11 @@ STUDIES = (
     "alpha_parametrisation",
     "compression_mnist",
     "uci",
+    "acquisition_mnist",
+    "acquisition_published",
+    "acquisition_repeated_mnist",
+    "acquisition_fashion",
+    "acquisition_imbalanced",
 )
 INTRODUCTION = """# Results
 

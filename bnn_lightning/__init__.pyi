@@ -1,3 +1,8 @@
+from .acquisition import Acquired as Acquired
+from .acquisition import acquire as acquire
+from .acquisition import batchbald as batchbald
+from .acquisition import epig as epig
+from .acquisition import variation_ratio as variation_ratio
 from .compat import BBB_LRT_Conv2d as BBB_LRT_Conv2d
 from .compat import BBB_LRT_Linear as BBB_LRT_Linear
 from .compat import BBBConv2d as BBBConv2d
@@ -74,9 +79,9 @@ from .deployment import ExportFormat as ExportFormat
 from .deployment import Predictor as Predictor
 from .deployment import Pt2 as Pt2
 from .deployment import load_dense as load_dense
-from .evaluation.sampler import Ensemble as Ensemble
+from .evaluation.draws import Ensemble as Ensemble
+from .evaluation.draws import Sampling as Sampling
 from .evaluation.sampler import Sampler as Sampler
-from .evaluation.sampler import Sampling as Sampling
 from .evaluation.sampler import sample_logits as sample_logits
 from .inference import IVON as IVON
 from .inference import SWAG as SWAG
@@ -122,6 +127,7 @@ from .likelihoods.regression.predictions import NumberPredictions as NumberPredi
 from .networks import MLP as MLP
 from .networks import AlexNet as AlexNet
 from .networks import BaseCNN as BaseCNN
+from .networks import BatchBALDNet as BatchBALDNet
 from .networks import BatchNormMLP as BatchNormMLP
 from .networks import CIFARNet as CIFARNet
 from .networks import LeNet as LeNet

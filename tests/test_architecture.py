@@ -51,6 +51,7 @@ DOORS = {
     "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy", "numpy", "pandas"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
     "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),
+    "acquisition": ({"likelihoods"}, {"torch"}),
     "compression": ({"core"}, {"torch"}),
     "checkpoints": (
         {"core", "likelihoods", "inference", "evaluation", "networks", "files"},
@@ -69,9 +70,13 @@ DOORS = {
         {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
         {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich"},
     ),
+    "simulation": (
+        {"acquisition", "core", "data", "evaluation", "files", "inference", "randomness", "training"},
+        {"torch"},
+    ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"checkpoints", "networks", "data", "files", "preprocessing"},
+        | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
     ),
     "studies": (

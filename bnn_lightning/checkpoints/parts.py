@@ -21,7 +21,7 @@ from bnn_lightning.core.conversion import with_versions
 from bnn_lightning.core.methods import Method
 from bnn_lightning.core.selection import lazy_layers, random_layer_names
 from bnn_lightning.core.whole_network import bayesian_layers
-from bnn_lightning.evaluation.sampler import Ensemble, Sampling
+from bnn_lightning.evaluation.draws import Ensemble, Sampling
 from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network

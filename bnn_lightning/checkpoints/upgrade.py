@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from bnn_lightning.evaluation.sampler import Sampling
+from bnn_lightning.evaluation.draws import Sampling
 from bnn_lightning.inference import Variational
 
 # Settings of the model by the group that they stand in now.

@@ -1,14 +1,16 @@
 """The images that a verb runs on, and the batch that training begins with: what makes no sense is refused."""
 
+from contextlib import suppress
+
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
-from bnn_lightning.checkpoints.record import Record
+from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.data import DataSource
+from bnn_lightning.data import DataSource, ImageFolder
 from bnn_lightning.data.source import abridged
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
@@ -36,6 +38,8 @@ def load_images(
         data.prepare_like(checkpoint.data, verb.labelled)
         if verb.labelled:
             _refuse_another_split(data, verb, config.data, config_of(checkpoint)["data"])
+        if verb.unlabelled and isinstance(data, ImageFolder):
+            data.leaves_out_labelled = True
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
             data.predicts_test_images = not data_is_given
@@ -47,6 +51,9 @@ def load_images(
                 f"--data {data.name}: a run goes on with its classes, {abridged(checkpoint.data['class_names'])}, got "
                 f"{abridged(data.class_names)}; for others begin a new one, with --model.init_from."
             )
+    elif checkpoint is None and verb.trains and config.model.init_from is not None:
+        with suppress(CheckpointError):  # a file of weights alone, which knows no classes
+            data.number_classes_like((Record.read(config.model.init_from).data or {}).get("class_names", []))
     data.setup(verb.stage)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, method_name
+from bnn_lightning.evaluation.draws import Draws, pooled_samples, samples_of
 from bnn_lightning.evaluation.metrics import Estimate
-from bnn_lightning.evaluation.sampler import Draws, pooled_samples, samples_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.reporting.results import Source, evaluation
 

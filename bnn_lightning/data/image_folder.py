@@ -1,4 +1,4 @@
-"""ImageFolder: a user's own pictures, in one folder per class, or with numbers in a table."""
+"""ImageFolder: a user's own pictures, in one folder per class, or with classes or numbers in a table."""
 
 import os
 import warnings
@@ -14,6 +14,7 @@ from torch import Tensor
 from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.loader import EpochLoader, Images
 from bnn_lightning.data.picture_cache import cached_pixels
+from bnn_lightning.data.picture_labels import layout_by_table
 from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of
 from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
@@ -37,12 +38,13 @@ class ImageFolder(ImageData):
     ``found`` says what was there, and what was passed over. Classes are numbered in the natural order of their names
     (9 before 10), or as the checkpoint has them.
 
-    With ``labels``, a label is a row of numbers; folders below root then mean nothing, unless they are called train and
-    test.
+    With ``labels``, a table says what a picture's class is, or its numbers; folders below root then mean nothing,
+    unless they are called train and test. Pictures without a row are left out.
 
     Args:
-        labels: a table with the header ``file,NAME`` and a row for each picture: its path below root and its number, or
-            several numbers; where it is no file from here, the table lies in root. null: labels are classes.
+        labels: a table with a header: ``file,class`` as many tools export it (docs/acquisition.md), or ``file,NAME``
+            with a number for each picture, or several; where it is no file from here, the table lies in root. null: the
+            folders are the classes.
         fit: of pictures that are not square: crop takes the middle square, pad adds ``background`` on both sides, and
             stretch changes their shape.
         background: what is seen through transparent pixels, and beside padded pictures. In test and predict, this and
@@ -70,6 +72,8 @@ class ImageFolder(ImageData):
         self.cache = None if cache is None else expanded(cache)
         self._predicted: list[Picture] = []
         self._trained_classes: tuple[str, ...] = ()  # of the checkpoint that predicts
+        self.leaves_out_labelled = False
+        """Whether ``predict`` is of the pictures that ``labels`` has no class or number for."""
         self._takes_all = False  # whether the pictures are used whatever their folders, as in predict
         self._with_frames: set[Path] = set()
         self._said: set[str] = set()
@@ -145,6 +149,10 @@ class ImageFolder(ImageData):
         """All of them, whatever their folders."""
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
+        if self.leaves_out_labelled and self.labels is not None:
+            pictures = [picture for picture in pictures if picture.path not in self._layout.labelled_files]
+            if not pictures:
+                raise DataNotFoundError(f"every picture below {shown(self.root)} has its label in {self.labels}.")
         if not pictures and not not_files:
             where = (
                 f"below {shown(self.root)}"
@@ -174,9 +182,13 @@ class ImageFolder(ImageData):
         return self.load_predict()  # all pictures, labelled or not: out-of-distribution scores need no labels
 
     def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
+        return [shown(path) for path in self.predict_files(start, stop)]
+
+    def predict_files(self, start: int = 0, stop: int | None = None) -> list[Path]:
+        """The file of each picture of ``predict`` that was served, from number ``start`` on and before ``stop``."""
         streamed = isinstance(self.predict, PictureStream)
         pictures = self.predict.served(start, stop) if streamed else self._predicted[start:stop]
-        return [shown(picture.path) for picture in pictures]
+        return [picture.path for picture in pictures]
 
     def knows_labels_of(self, class_names: Sequence[str]) -> bool:
         if self.predicts_test_images or self.target_names:
@@ -215,7 +227,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _layout(self) -> Layout | NumberLayout:
-        return layout_of(self._walk) if self.labels is None else NumberLayout.read(self._walk, self.labels)
+        return layout_of(self._walk) if self.labels is None else layout_by_table(self._walk, self.labels)
 
     def _split_by_seed(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the test pictures and of the others."""

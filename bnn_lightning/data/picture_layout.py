@@ -42,6 +42,13 @@ class Layout:
         return "test" not in self.splits and self.folders.get("train", self.root) == self.root
 
     @property
+    def labelled_files(self) -> set[Path]:
+        """The files of all pictures that have a class."""
+        return {
+            picture.path for classes in self.splits.values() for pictures in classes.values() for picture in pictures
+        }
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Of the training pictures or, where there are none, of another split, in :func:`natural_order`."""
         classes = next((self.splits[split] for split in ("train", "test", "val") if split in self.splits), {})

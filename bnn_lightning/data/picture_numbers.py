@@ -45,8 +45,7 @@ class NumberLayout:
             DataNotFoundError: when there is no such table.
             ValueError: when it is none of numbers, or names none of the pictures.
         """
-        path = Path(labels).expanduser()
-        path = path if path.is_absolute() or path.is_file() else walk.root / path
+        path = table_of(walk, labels)
         raw = read_table(path)
         names = list(raw.columns)
         if len(names) < 2 or names[0] == "0":
@@ -75,13 +74,19 @@ class NumberLayout:
         if gone := [file for file in files if file not in pictures]:
             remarks.append(f"{len(gone):,} rows of {path} name no picture that is there, such as {gone[0]}.")
         numbers = {pictures[name].path: by_file[name] for name in named}
-        splits = _splits_of([pictures[name] for name in named])
-        return cls(walk.root, tuple(names[1:]), numbers, splits, tuple(remarks))
+        splits = splits_of([pictures[name] for name in named])
+        nameless = {split: {"": of_split} for split, of_split in splits.items()}
+        return cls(walk.root, tuple(names[1:]), numbers, nameless, tuple(remarks))
 
     @property
     def splits_test_by_seed(self) -> bool:
         """Whether the test set is split off, because the folders do not say what it is."""
         return "test" not in self.splits
+
+    @property
+    def labelled_files(self) -> set[Path]:
+        """The files of all pictures that have numbers."""
+        return set(self.numbers)
 
     def labelled(self, split: str, _: Sequence[str]) -> tuple[list[Picture], list[tuple[float, ...]]]:
         """The pictures of a split and their numbers.
@@ -95,10 +100,17 @@ class NumberLayout:
         return pictures, [self.numbers[picture.path] for picture in pictures]
 
 
-def _splits_of(pictures: Sequence[Picture]) -> dict[str, dict[str, list[Picture]]]:
+def table_of(walk: Walk, labels: str) -> Path:
+    """The file of a table of labels: from here or, where there is none, from the root of the pictures."""
+    path = Path(labels).expanduser()
+    return path if path.is_absolute() or path.is_file() else walk.root / path
+
+
+def splits_of(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """Pictures by the split that their folder below the root is called; all are of training where not all have one."""
     splits: dict[str, list[Picture]] = {}
     for picture in pictures:
         splits.setdefault(SPLIT_OF.get(picture.below[0].lower(), ""), []).append(picture)
     if "" in splits or not {"train", "test"} <= splits.keys():
-        splits = {"train": list(pictures)}
-    return {split: {"": of_split} for split, of_split in splits.items()}
+        return {"train": list(pictures)}
+    return splits

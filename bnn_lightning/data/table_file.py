@@ -23,10 +23,38 @@ def read_table(path: Path) -> RawTable:
         DataNotFoundError: when there is no such file.
         ValueError: when it holds no table.
     """
-    if not path.is_file():
-        raise DataNotFoundError(f"Table was not found: there is no file {path}.")
     if path.suffix.lower() in (".parquet", ".pq"):
+        _require(path)
         return _read_parquet(path)
+    cells = read_cells(path)
+    names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
+    columns = {name: as_column(list(column)) for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)}
+    return RawTable(path, columns, 1 + cells.has_header)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table in a text file, its cells as they stand there without blanks at their ends.
+
+    Args:
+        names: the cells of the first row.
+        rows: the others below a header, else all.
+        has_header: whether the first row names the columns: none of its cells is a number.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    has_header: bool
+
+
+def read_cells(path: Path) -> Cells:
+    """The cells of a text file, see :func:`read_table`.
+
+    Raises:
+        DataNotFoundError: when there is no such file.
+        ValueError: when it holds no table.
+    """
+    _require(path)
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -49,13 +77,12 @@ def read_table(path: Path) -> RawTable:
                 f"path must be a table with equally many cells in each row, got {len(row)} in row {number} of {path}, "
                 f"whose first row has {len(names)}."
             )
-    if not has_header:
-        names = [str(position) for position in range(len(names))]
-    columns = {
-        name: as_column([cell.strip() for cell in column])
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
-    return RawTable(path, columns, 1 + has_header)
+    return Cells(tuple(names), tuple(tuple(cell.strip() for cell in row) for row in rows), has_header)
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise DataNotFoundError(f"Table was not found: there is no file {path}.")
 
 
 def _read_parquet(path: Path) -> RawTable:

@@ -13,7 +13,8 @@ from bnn_lightning.checkpoints.ensembles import joined_checkpoint, misfit
 from bnn_lightning.checkpoints.own_modules import importable
 from bnn_lightning.checkpoints.parts import Trained
 from bnn_lightning.checkpoints.record import CheckpointError, Record
-from bnn_lightning.evaluation.sampler import Draws, Sampler
+from bnn_lightning.evaluation.draws import Draws
+from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.likelihoods.base import Likelihood
 from bnn_lightning.likelihoods.predictions import Predictions
 from bnn_lightning.preprocessing.arrays import Layout

@@ -4,7 +4,7 @@ from bnn_lightning.networks.base import Activation, Network, multiply_adds
 from bnn_lightning.networks.classics import MLP, AlexNet, TabularMLP, ThreeConvThreeFC
 from bnn_lightning.networks.lenet import LeNet, LeNet5Caffe, LeNet300100
 from bnn_lightning.networks.residual import ResNet18, ResNet20, WideResNet
-from bnn_lightning.networks.study_nets import BaseCNN, BatchNormMLP, CIFARNet, SKNet
+from bnn_lightning.networks.study_nets import BaseCNN, BatchBALDNet, BatchNormMLP, CIFARNet, SKNet
 from bnn_lightning.networks.transformer import ViTTiny
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Activation",
     "AlexNet",
     "BaseCNN",
+    "BatchBALDNet",
     "BatchNormMLP",
     "CIFARNet",
     "LeNet",

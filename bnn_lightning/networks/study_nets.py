@@ -1,4 +1,4 @@
-"""Networks of published ablation studies: BaseCNN, SKNet, BatchNormMLP and CIFARNet.
+"""Networks of published studies: BaseCNN, SKNet, BatchNormMLP, CIFARNet and BatchBALDNet.
 
 The number in the comment beside a layer is the height and width of its output.
 """
@@ -148,3 +148,30 @@ class CIFARNet(Network):
         for layer in linear:
             # He-normal weights compensate for softplus's slope of 1/2; no activation follows these layers.
             layer.reset_parameters()
+
+
+class BatchBALDNet(Network):
+    """The network of BatchBALD's experiments on MNIST, for 28x28 images; 184,586 parameters with one channel.
+
+    Two 5x5 convolutions of 32 and 64 channels, and two linear layers (Kirsch et al. 2019, arXiv:1906.08158, section
+    4.1). Theirs has dropout of rate 1/2 after both convolutions and between the linear layers: MCDropout(p=0.5,
+    mask="channel") on conv2, fc1 and fc2, whose inputs these are; pooling and ReLU commute with masks that are not
+    negative.
+    """
+
+    image_size = 28
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, activation: Activation = "relu"):
+        super().__init__(
+            activation,
+            conv1=nn.Conv2d(in_channels, 32, 5),  # 24
+            pool1=nn.MaxPool2d(2),  # 12
+            act1=None,
+            conv2=nn.Conv2d(32, 64, 5),  # 8
+            pool2=nn.MaxPool2d(2),  # 4
+            act2=None,
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(64 * 4 * 4, 128),
+            act3=None,
+            fc2=nn.Linear(128, num_classes),
+        )

@@ -53,6 +53,7 @@ class Task:
     base: Path
     test: Mapping[str, Any]
     checkpoint: str
+    kind: str
     settings: str
     """A digest of all settings; a row that was made with other settings does not belong to this task."""
 
@@ -68,9 +69,9 @@ class Task:
 
     @property
     def fit_arguments(self) -> list[str]:
-        """The command-line arguments of ``bnn`` that train it; ``{seed}`` in a flag's value is the run's seed."""
+        """The command-line arguments of ``bnn`` that run it; ``{seed}`` in a flag's value is the run's seed."""
         flags = as_arguments(self.cell.flags)
-        arguments = ["fit", "--config", relative_to_cwd(self.base)]
+        arguments = ["simulate" if self.kind == "acquisition" else "fit", "--config", relative_to_cwd(self.base)]
         arguments += [word.replace("{seed}", str(self.seed)) for word in flags]
         return [*arguments, "--seed_everything", str(self.seed), "--name", self.run_name]
 
@@ -91,7 +92,9 @@ class Study:
         path: the file.
         title: of the table.
         about: a paragraph that describes the study.
-        base: a config of ``bnn fit``, beside the study file or relative to it, that all cells start from.
+        kind: training, of which a run is one ``bnn fit`` and one ``bnn test``; or acquisition, of ``bnn simulate``.
+        base: a config of ``bnn fit`` or ``bnn simulate``, beside the study file or relative to it, that all cells start
+            from.
         set: flags for all cells, such as ``trainer.max_epochs: 20``.
         test: flags of ``bnn test`` for all cells.
         checkpoint: last or best, which is tested.
@@ -105,6 +108,7 @@ class Study:
         not_run: cells that cannot be run, with the reason; the report names them.
         score: the column that the report compares.
         columns: more columns of the report.
+        at: of an acquisition, numbers of labels whose accuracy and NLL the report shows.
         source: where the published figures are from.
         published: figures by column and cell.
         claims: sentences with the cells or groups of cells that they compare, each with ``says``, ``higher``,
@@ -116,6 +120,7 @@ class Study:
     title: str
     base: str
     about: str = ""
+    kind: str = "training"
     set: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str = "last"
@@ -127,6 +132,7 @@ class Study:
     not_run: Mapping[str, str] = field(default_factory=dict)
     score: str = "accuracy"
     columns: tuple[str, ...] = ()
+    at: tuple[int, ...] = ()
     source: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claims: tuple[Mapping[str, Any], ...] = ()
@@ -159,6 +165,13 @@ class Study:
         """Raises ValueError where parts of the file contradict each other."""
         if bool(self.search) == bool(self.grid or self.cells):
             raise ValueError("there must be a grid, cells or both, or else a search.")
+        if self.kind not in ("training", "acquisition"):
+            raise ValueError(f"kind must be training or acquisition, got {self.kind}.")
+        if self.kind == "acquisition":
+            if given := next((name for name in ("search", "test", "rankings") if getattr(self, name)), None):
+                raise ValueError(f"{given} must be left out of an acquisition, which tests in each round.")
+        elif self.at:
+            raise ValueError("at is for kind: acquisition, whose rounds have numbers of labels.")
         if self.search and self.trials < 1:
             raise ValueError(f"trials must be 1 or more for a search, got {self.trials}.")
         if self.checkpoint not in ("last", "best"):
@@ -244,7 +257,7 @@ class Study:
 
     def task(self, cell: Cell, seed: int) -> Task:
         settings = [self.base_settings, cell.flags, self.test, self.checkpoint]
-        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, _digest(settings))
+        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, self.kind, _digest(settings))
 
     @cached_property
     def base_settings(self) -> Any:

@@ -7,9 +7,9 @@ from bnn_lightning.studies.columns import check_column, heading
 
 _TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list, "a list"), (int, "a whole number")
 _KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("title", "base", "about", "checkpoint", "score", "source"), _TEXT),
+    **dict.fromkeys(("title", "base", "about", "kind", "checkpoint", "score", "source"), _TEXT),
     **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published"), _NAMED),
-    **dict.fromkeys(("seeds", "columns", "claims", "rankings"), _LIST),
+    **dict.fromkeys(("seeds", "columns", "at", "claims", "rankings"), _LIST),
     "trials": _NUMBER,
 }
 
@@ -32,6 +32,8 @@ def check_file(content: Any, known: Collection[str]) -> None:
     for name, value in content.items():
         _must_be(value, _KINDS[name], name)
     _check_seeds(content.get("seeds", [0]), "seeds")
+    if content.get("at"):
+        _check_seeds(content["at"], "at")
     for axis, values in content.get("grid", {}).items():
         _must_be(axis, _TEXT, "an axis of the grid")
         if not isinstance(values, list):

@@ -46,6 +46,9 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "corrupted_nll": ("NLL, corrupted", 1, 4),
     "corrupted_ece": ("ECE, corrupted", 1, 4),
     "passes": ("passes a prediction", 1, 0),
+    "curve_accuracy": ("mean accuracy of all rounds, %", 100, 2),
+    "curve_nll": ("mean NLL of all rounds", 1, 4),
+    "foreign": ("labels spent on no class", 1, 1),
     "parameters": ("parameters", 1, 0),
     "bytes": ("bytes of weights", 1, 0),
     "multiply_adds": ("multiply-adds", 1, 0),
@@ -69,7 +72,8 @@ SCORES = {
 }
 LOWER_IS_BETTER = (
     *("nll", "brier", "ece", "nll_scaled", "ece_scaled", "crps_scaled", "rmse", "mae", "crps", "width_90"),
-    *("calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds", "passes", "bytes"),
+    *("curve_nll", "foreign", "calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
+    *("passes", "bytes"),
 )
 # Columns that have the same value in every run of a cell.
 FIXED = {"parameters", "multiply_adds", "passes", "bytes"}

@@ -11,8 +11,9 @@ from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.processes import StudyInterruptedError
 from bnn_lightning.studies.report import write_report
-from bnn_lightning.studies.running import Runner, StudyInterruptedError, dry_run
+from bnn_lightning.studies.running import Runner, dry_run
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from bnn_lightning.checkpoints.summary import NOT_CONVERGED
 from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.studies import Dot, Panel
-from bnn_lightning.studies import rows
+from bnn_lightning.studies import curves, rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading, row_column
@@ -45,16 +45,26 @@ def write_report(study: Study, folder: Path) -> str:
     ]
     columns = list(dict.fromkeys(name for row in means for name in row))
     write_rows(folder / f"{study.name}_means.csv", columns, means)
+    if study.kind == "acquisition":
+        write_rows(folder / f"{study.name}_curves.csv", curves.COLUMNS, curves.rows_of(lines))
     scored = [line for line in lines if line.values(study.score)]
     if scored:
         _draw(study, scored, folder / f"{study.name}.png")
     atomic_write(folder / f"{study.name}.md", text.encode())
-    endings = [".md", "_means.csv", *([".png"] if scored else [])]
+    endings = [
+        ".md",
+        "_means.csv",
+        *(["_curves.csv"] if study.kind == "acquisition" else []),
+        *([".png"] if scored else []),
+    ]
     return f"{text}\nWritten: {', '.join(relative_to_cwd(folder / f'{study.name}{ending}') for ending in endings)}"
 
 
 def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
-    """Draws the study's score and, where there are values, elbo/N beside it."""
+    """Draws the study's learning curves; or its score and, where there are values, elbo/N beside it."""
+    if study.kind == "acquisition":
+        figures.learning_curves(path, curves.of_lines(lines), study.title)
+        return
     columns = [study.score]
     if study.score != "elbo_per_n" and any(line.values("elbo_per_n") for line in lines):
         columns.append("elbo_per_n")
@@ -89,6 +99,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         return _search_report(study, all_rows), []
     lines = report_lines(study, all_rows)
     parts = [f"## {study.title}", study.about, _table(study, lines)]
+    if study.kind == "acquisition" and any(line.runs for line in lines):
+        parts += [curves.ABOUT, _markdown(curves.table(study, lines))]
     if study.source:
         parts.append(f"Published: {study.source}.")
     if study.not_run:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import bnn_lightning
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
@@ -95,6 +96,24 @@ def _elsewhere(results: Mapping[str, Any]) -> Row:
         if values := [measured[metric] for measured in corrupted if metric in measured]:
             row[f"corrupted_{metric}"] = statistics.mean(values)
     return row
+
+
+def from_simulation(task: Task, folder: Path) -> Row:
+    """The row of a labelling loop, with accuracy and NLL after each round."""
+    rounds = list(csv.DictReader((folder / "rounds.csv").read_text("utf-8").splitlines()))
+    asked = json.loads((folder / "simulation.json").read_text("utf-8"))
+    last = rounds[-1]
+    row: Row = {"data": asked["data"]["class_path"].rpartition(".")[2], "labels": last["labels"]}
+    for name in ("accuracy", "nll"):
+        values = [float(each[name]) for each in rounds]
+        row |= {name: values[-1], f"curve_{name}": statistics.mean(values)}
+    row["foreign"] = last["foreign"]
+    for name in ("labels", "accuracy", "nll"):
+        row[f"{name}_by_round"] = " ".join(f"{float(each[name]):.6g}" for each in rounds)
+    row["seconds"] = round(sum(float(each["seconds"]) for each in rounds), 1)
+    row |= {"caveats": "", "versions": f"torch {torch.__version__} bnn_lightning {bnn_lightning.__version__}"}
+    row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"
+    return head(task) | row | head(task) | {"command": task.command}
 
 
 def read(path: Path) -> list[Row]:

@@ -1,33 +1,23 @@
-"""Runs a study: for each of its tasks ``bnn fit`` and ``bnn test``, one at a time, in processes of their own."""
+"""Runs a study: for each of its tasks ``bnn fit`` and ``bnn test``, or ``bnn simulate``, in processes of their own."""
 
 import fnmatch
-import multiprocessing
-import os
-import signal
 import statistics
-import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import Trial
 
 from bnn_lightning.checkpoints.record import CheckpointError, Record
-from bnn_lightning.cli import UsageError, first_error, main
+from bnn_lightning.cli import UsageError, first_error
 from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
+from bnn_lightning.studies.processes import run_bnn
 from bnn_lightning.studies.queue import Queue
 from bnn_lightning.studies.search_space import all_values, decoded, distribution_of, encoded
-from bnn_lightning.training.runs import CHECKPOINTS, Run
-
-_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
-
-
-class StudyInterruptedError(Exception):
-    """A study was asked to stop; the run that it was training has been saved."""
+from bnn_lightning.training.runs import CHECKPOINTS, LOGS, Run
 
 
 class Runner:
@@ -237,6 +227,8 @@ def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
     """
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{task.run_name}.log"
+    if task.kind == "acquisition":
+        return _simulated(task, log, say)
     run, state = _last_run(task)
     if run is not None:
         with locked(run.logs / ".lock", wait=True):  # waits for a process that still runs although its study was killed
@@ -246,18 +238,34 @@ def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
         if run is not None:
             words = ["fit", "--ckpt_path", relative_to_cwd(run.checkpoints / "last.ckpt")]
             say(f"going on with {task.cell.name}, seed {task.seed}")
-        if reason := _bnn(words, log):
+        if reason := run_bnn(words, log):
             return rows.head(task) | {"failed": reason, "command": task.command}
         run, _ = _last_run(task)
     if run is None:
         return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
-    if reason := _bnn(task.test_arguments(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
+    if reason := run_bnn(task.test_arguments(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
         return rows.head(task) | {"failed": reason, "command": task.command}
     try:
         return rows.from_run(task, run)
     except Exception as error:  # edited files, or a network of the user's that raises anything
         reason = f"its results cannot be read: {type(error).__name__}: {error}"
         return rows.head(task) | {"failed": reason, "command": task.command}
+
+
+def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:
+    """Runs a labelling loop, or goes on with one, and returns the row."""
+    folder = next((path.parent for path in sorted((Path(LOGS) / task.run_name).glob("*/simulation.json"))), None)
+    words = task.fit_arguments
+    if folder is not None:
+        with locked(folder / ".lock", wait=True):  # waits for a process that still runs although its study was killed
+            pass
+        words = [*words, "--go_on", relative_to_cwd(folder)]
+        say(f"going on with {task.cell.name}, seed {task.seed}")
+    if reason := run_bnn(words, log):
+        return rows.head(task) | {"failed": reason, "command": task.command}
+    if folder is None:
+        folder = next(path.parent for path in (Path(LOGS) / task.run_name).glob("*/simulation.json"))
+    return rows.from_simulation(task, folder)
 
 
 def _last_run(task: Task) -> tuple[Run | None, str]:
@@ -272,51 +280,6 @@ def _last_run(task: Task) -> tuple[Run | None, str]:
             continue
         return run, "trained" if record.is_finished() else "begun"
     return None, ""
-
-
-def _bnn(words: Iterable[str], log: Path) -> str:
-    """Runs ``bnn`` in a process of its own; returns the reason if it failed, else an empty text."""
-    log.touch()
-    start = log.stat().st_size
-    process = _process_context().Process(target=_bnn_process, args=(list(words), log, Path.cwd()))
-    process.start()
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        process.terminate()  # SIGTERM lets it save, which a second Ctrl-C would not
-        process.join()
-        raise StudyInterruptedError from None
-    code = process.exitcode or 0
-    if code in _STOPPED:
-        raise StudyInterruptedError
-    if code == 0:
-        return ""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}" + (", often for lack of memory" if code == -9 else "")
-    lines = [line for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix("bnn: error: ") for line in lines if line.startswith("bnn: error: ")]
-    return (errors or lines or [f"exit code {code}"])[-1]
-
-
-@cache
-def _process_context() -> Any:
-    """Starts processes that have everything imported already, where the operating system allows it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    names = ("command_line", "verbs.fit", "verbs.test")
-    context.set_forkserver_preload([f"bnn_lightning.cli.{name}" for name in names])
-    return context
-
-
-def _bnn_process(words: list[str], log: Path, folder: Path) -> None:
-    """The body of such a process: ``bnn`` with its output appended to a file."""
-    os.chdir(folder)  # the process starts in the folder in which the fork server was started
-    sys.argv[1:] = words  # Lightning starts the other processes of a distributed run with these arguments
-    with log.open("ab") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    sys.exit(main(words))
 
 
 def _summary(row: Mapping[str, Any]) -> str:

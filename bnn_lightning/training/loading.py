@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.checkpoints.parts import parsed_parts
 from bnn_lightning.checkpoints.record import CheckpointError, Record
-from bnn_lightning.core.conversion import load_plain_state_dict, to_plain, unwrapped_names
+from bnn_lightning.core.conversion import load_plain_state_dict, to_plain, unwrapped_names, with_versions
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods import Method
 
@@ -16,9 +16,10 @@ Module = TypeVar("Module", bound=LightningModule)
 
 
 def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
-    """Starts ``net`` from the weights in a file: of its deterministic twin, or of a network with other outputs.
+    """Starts ``net`` from the weights in a file: of its twin, of itself, or of a network with other outputs.
 
-    Tensors are taken by name and shape. A random layer of which the file has nothing begins as under ``method``.
+    Where the file has the whole posterior of ``net``, as a checkpoint of the same network does, that is taken. Else
+    tensors are taken by name and shape. A random layer of which the file has nothing begins as under ``method``.
 
     Args:
         net: the network.
@@ -31,8 +32,12 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
     Raises:
         ValueError: when the file cannot be read, or less than half of the network's tensors are in it.
     """
+    weights, own = _weights_in(path), net.state_dict()
+    if weights.keys() == own.keys() and all(weights[name].shape == own[name].shape for name in own):
+        net.load_state_dict(with_versions(weights, weights, own))
+        return ""
     twin = to_plain(net).state_dict()
-    given = unwrapped_names(_weights_in(path), twin)
+    given = unwrapped_names(weights, twin)
     if not given:
         raise ValueError(f"init_from must be a file of tensors by name, got {path}, which has none.")
     fitting = {name: value for name, value in given.items() if name in twin and value.shape == twin[name].shape}

@@ -24,8 +24,9 @@ from bnn_lightning.core.objective import objective_values
 from bnn_lightning.core.running_statistics import forbid_shared_batch_norm
 from bnn_lightning.core.whole_network import bayesian_layers, kl, objective_of, random_tensors
 from bnn_lightning.evaluation.collect import Collector, calibrations
+from bnn_lightning.evaluation.draws import Draws, Sampling, draws_of, pooled_samples
 from bnn_lightning.evaluation.metrics import ValidationMetrics
-from bnn_lightning.evaluation.sampler import Draws, Sampler, Sampling, draws_of, pooled_samples
+from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.evaluation.suite import Evaluation, evaluate
 from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.inference.base import checked_outputs

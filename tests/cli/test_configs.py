@@ -129,8 +129,8 @@ def test_names_never_clash_with_torchvisions():
 
 
 NETWORKS = (
-    "AlexNet, BaseCNN, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ResNet18, ResNet20, SKNet, "
-    "TabularMLP, ThreeConvThreeFC, ViTTiny, WideResNet"
+    "AlexNet, BaseCNN, BatchBALDNet, BatchNormMLP, CIFARNet, LeNet, LeNet300100, LeNet5Caffe, MLP, ResNet18, ResNet20, "
+    "SKNet, TabularMLP, ThreeConvThreeFC, ViTTiny, WideResNet"
 )
 
 

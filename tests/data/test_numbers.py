@@ -99,7 +99,7 @@ def test_folders_called_train_and_test_are_the_splits(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "sentence"),
     [
-        ("0.png,1\n2.png,2", ValueError, "labels must be a table with the header file,NUMBER"),
+        ("0.png,1\n2.png,2", ValueError, "labels must be a table with the header file,class or file,NUMBER"),
         ("file,n\n0.png,1\n0.png,2", ValueError, "labels must have a row for each file, got 0.png twice"),
         ("file,n\n0.png,\n2.png,2", ValueError, "labels must have a number for each file, got no n in row 2"),
         ("file,n\n0.png,high\n2.png,2", ValueError, "labels must be a column of numbers, got n, where row 2 of"),

@@ -22,8 +22,8 @@ from bnn_lightning import (
 )
 from bnn_lightning.data import MNIST5k
 from bnn_lightning.evaluation.collect import Collector, calibrations
+from bnn_lightning.evaluation.draws import draws_of
 from bnn_lightning.evaluation.logit_normals import samples_with
-from bnn_lightning.evaluation.sampler import draws_of
 from bnn_lightning.evaluation.suite import evaluate
 from tests.helpers import ROOT
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from bnn_lightning import BBB, LRT, Ensemble, Flipout, MCDropout, Sampler, VariationalB, bayesianize, mutual_information
 from bnn_lightning.core.whole_network import random_tensors
-from bnn_lightning.evaluation.sampler import draws_of, sample_logits
+from bnn_lightning.evaluation.draws import draws_of
+from bnn_lightning.evaluation.sampler import sample_logits
 
 WIDE = (-1.0, 0.1)
 X = torch.randn(6, 2, 5, 5, generator=torch.Generator().manual_seed(1))

@@ -7,6 +7,7 @@ from bnn_lightning import (
     MLP,
     AlexNet,
     BaseCNN,
+    BatchBALDNet,
     BatchNormMLP,
     BayesianLayer,
     CIFARNet,
@@ -52,6 +53,7 @@ COUNTS = [
     (SKNet, {}, 642_780, 600, 1_180),
     (SKNet, {"scale": 1.5}, 971_120, 645, 1_270),
     (SKNet, {"scale": 2.0}, 1_305_760, 690, 1_360),
+    (BatchBALDNet, {}, 184_352, 234),
     (BatchNormMLP, {}, 89_400, 210, 400),
     (BatchNormMLP, {"batch_norm": "none"}, 89_400, 210),
     (BatchNormMLP, {"batch_norm": "shared"}, 89_400, 210, 200),
@@ -71,6 +73,8 @@ SHAPES = {
     BaseCNN: {"conv1": (20, 24, 24), "pool1": (20, 12, 12), "conv2": (50, 8, 8), "pool2": (50, 4, 4), "fc1": (500,)},
     SKNet: {"conv1": (20, 26, 26), "conv2": (20, 24, 24), "pool2": (20, 12, 12), "conv3": (50, 10, 10)}
     | {"pool3": (50, 5, 5), "flatten": (1250,), "fc1": (500,)},
+    BatchBALDNet: {"conv1": (32, 24, 24), "pool1": (32, 12, 12), "conv2": (64, 8, 8), "pool2": (64, 4, 4)}
+    | {"flatten": (1024,), "fc1": (128,)},
     BatchNormMLP: {"flatten": (784,), "fc1": (100,), "bn1": (100,), "fc2": (100,)},
 }
 

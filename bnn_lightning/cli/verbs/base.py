@@ -37,6 +37,9 @@ class Verb:
     labelled: ClassVar[bool] = True
     """Whether it compares with labels. Then images are refused that the checkpoint may have been trained on."""
 
+    unlabelled: ClassVar[bool] = False
+    """Whether it wants no images that have a label: those that ``--data.labels`` names are left out."""
+
     one_device: ClassVar[bool] = False
     """Whether it runs on one device only."""
 

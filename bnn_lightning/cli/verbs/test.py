@@ -15,7 +15,7 @@ from bnn_lightning.compression.sparsity import masks
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.core.whole_network import sigma_over_prior
 from bnn_lightning.data import DataSource
-from bnn_lightning.evaluation.sampler import draws_of
+from bnn_lightning.evaluation.draws import draws_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.likelihoods.categorical.classes import names_of_classes
 from bnn_lightning.reporting.classes import class_results, write_classes

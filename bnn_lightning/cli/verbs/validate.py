@@ -4,8 +4,8 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.results import evaluation_results
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.evaluation.draws import Draws, draws_of
 from bnn_lightning.evaluation.metrics import Estimate
-from bnn_lightning.evaluation.sampler import Draws, draws_of
 from bnn_lightning.reporting.tables import show_evaluation
 
 

@@ -1,6 +1,8 @@
 """Functions that draw figures of uncertainty, confusion, numbers, posteriors, pruning and studies with matplotlib."""
 
 from bnn_lightning.reporting.figures.confusion import confusion_matrix
+from bnn_lightning.reporting.figures.contact_sheet import contact_sheet
+from bnn_lightning.reporting.figures.curves import learning_curves
 from bnn_lightning.reporting.figures.labels import as_drawn, names_in_fonts, short
 from bnn_lightning.reporting.figures.posteriors import first_layer_filters, posterior_and_prior
 from bnn_lightning.reporting.figures.regression import (
@@ -25,9 +27,11 @@ __all__ = [
     "class_uncertainty",
     "compare",
     "confusion_matrix",
+    "contact_sheet",
     "first_layer_filters",
     "intervals_over_feature",
     "kept_weights",
+    "learning_curves",
     "most_and_least_certain",
     "names_in_fonts",
     "posterior_and_prior",

@@ -9,7 +9,8 @@ from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import GaussianS, MCDropout
 from bnn_lightning.core.methods.dropout import channel_noise
 from bnn_lightning.core.whole_network import draw
-from bnn_lightning.evaluation.sampler import Sampler, draws_of
+from bnn_lightning.evaluation.draws import draws_of
+from bnn_lightning.evaluation.sampler import Sampler
 
 F64 = torch.float64
 

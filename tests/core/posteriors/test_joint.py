@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from bnn_lightning import BayesianLayer, Joint, Sampler, draw, kl, random_tensors, sample_together, to_plain
 from bnn_lightning.core.methods import DrawnTogether
 from bnn_lightning.core.posteriors import FactorPart, FixedWidth, KroneckerPart
-from bnn_lightning.evaluation.sampler import draws_of
+from bnn_lightning.evaluation.draws import draws_of
 
 
 def filled(part):

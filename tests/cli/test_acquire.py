@@ -1,0 +1,226 @@
+"""``bnn acquire`` and ``bnn simulate``: a ranked table, what is copied, refusals, and loops that go on."""
+
+import csv
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bnn_lightning.checkpoints.record import Record
+from bnn_lightning.cli import first_error, main
+from bnn_lightning.data import MNIST5k
+from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
+
+pytestmark = ON_THE_COMMAND_LINE
+LRT = str(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
+LOGS = Path("lightning_logs/lenet_lrt_mnist/version_0")
+
+
+@cache
+def digits():
+    return MNIST5k().load_test()
+
+
+@pytest.fixture
+def pool():
+    """Forty digits lying on their sides, which the network is unsure of, each twice, and a file that is no picture."""
+    images = digits()
+    for index in range(40):
+        for folder in ("one", "two"):
+            Path("pool", folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[index, 0].rot90().numpy()).save(f"pool/{folder}/{index:02d}.png")
+    Path("pool/broken.png").write_bytes(b"nothing")
+    return images.labels[:40].tolist()
+
+
+def acquire(*words):
+    return main(["acquire", "--ckpt_path", LRT, "--data", "ImageFolder", "--data.root", "pool", *words])
+
+
+def test_a_ranked_table_names_what_to_label_and_why(pool, capsys):
+    assert acquire("--count", "6", "--to", "chosen") == 0
+    rows = table(LOGS / "acquired.csv")
+    assert len(rows) == 81
+    assert [row["rank"] for row in rows[:80]] == [str(rank) for rank in range(1, 81)]
+    assert [row["chosen"] for row in rows[:80]] == ["yes"] * 6 + ["no"] * 74
+    joint = [float(row["joint"]) for row in rows[:6]]
+    assert joint == sorted(joint)
+    assert float(rows[0]["score"]) == pytest.approx(joint[0], abs=1e-6)
+    assert rows[1]["reason"].startswith(f"adds {joint[1] - joint[0]:.3f} nats")
+    scores = [float(row["score"]) for row in rows[6:80]]
+    assert scores == sorted(scores, reverse=True)
+    assert (rows[80]["file"], rows[80]["rank"]) == ("pool/broken.png", "")
+    assert "cannot identify image file" in rows[80]["error"]
+    # Nothing is bought twice, and the copies of what was chosen are said to be as uncertain.
+    names = [Path(row["file"]).name for row in rows[:6]]
+    assert len(set(names)) == 6
+    copy = next(row for row in rows[6:80] if Path(row["file"]).name == names[0])
+    assert "but the chosen ones say most of that" in copy["reason"]
+    for row in rows[:6]:
+        assert (Path("chosen") / row["placed"]).read_bytes() == Path(row["file"]).read_bytes()
+        assert row["placed"].startswith(row["predicted"])
+    with Image.open(LOGS / "acquired.png") as sheet:
+        pixels = torch.tensor(list(sheet.convert("L").resize((60, 30)).getdata()))
+    assert (pixels < 128).float().mean() > 0.2  # the digits are black squares; an empty sheet is white
+    page = (LOGS / "acquired.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "http" not in page
+    assert "6 of 80 chosen by batchbald" in printed(capsys)
+
+
+def test_bald_buys_both_copies_and_links_are_made(pool):
+    assert acquire("--count", "4", "--by", "bald", "--to", "chosen", "--link", "true") == 0
+    rows = table(LOGS / "acquired.csv")
+    assert len({Path(row["file"]).name for row in rows[:4]}) == 2
+    assert "joint" not in rows[0]
+    links = sorted(Path("chosen").rglob("*.png"))
+    assert len(links) == 4
+    assert all(
+        link.is_symlink() and os.path.samefile(link, Path("pool") / link.resolve().relative_to(Path("pool").resolve()))
+        for link in links
+    )
+
+
+@pytest.mark.parametrize("by", ["epig", "entropy", "variation_ratio", "random"])
+def test_every_rule_gives_its_reason(pool, capsys, by):
+    assert acquire("--count", "100", "--by", by) == 0
+    rows = table(LOGS / "acquired.csv")[:80]
+    assert [row["chosen"] for row in rows] == ["yes"] * 80
+    assert all(row["reason"] for row in rows)
+    assert "The pool has 80 images, so that all were chosen." in printed(capsys)
+
+
+def test_the_choice_does_not_depend_on_the_batches(pool):
+    assert acquire("--count", "5") == 0
+    assert acquire("--count", "5", "--data.eval_batch_size", "7") == 0
+    first, second = (table(LOGS.with_name(f"version_{number}") / "acquired.csv")[:80] for number in (0, 1))
+    assert [float(row["joint"]) for row in first[:5]] == pytest.approx(
+        [float(row["joint"]) for row in second[:5]], abs=1e-4
+    )
+
+
+def test_epig_asks_about_the_pictures_of_another_folder(pool):
+    Path("asked").mkdir()
+    shutil.copy("pool/one/03.png", "asked")
+    assert acquire("--count", "1", "--by", "epig", "--targets", "asked") == 0
+    alone = float(table(LOGS / "acquired.csv")[0]["score"])
+    assert acquire("--count", "1", "--by", "epig") == 0
+    assert alone != float(table(LOGS.with_name("version_1") / "acquired.csv")[0]["score"])
+
+
+def test_labels_that_are_numbers_have_no_rule(capsys):
+    Path("table.csv").write_text("a,b\n" + "\n".join(f"{n},{n * n % 7}" for n in range(60)))
+    words = ["--model.network", "TabularMLP", "--model.likelihood", "Gaussian", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--data", "Table", "--data.path", "table.csv", *words, "--name", "numbers"]) == 0
+    assert main(["acquire", "--ckpt_path", "checkpoints/numbers/version_0/last.ckpt"]) == 2
+    assert "--ckpt_path must be of a network of classes; no rule is known for labels that are numbers." in printed(
+        capsys
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--count", "0"], "--count must be 1 or more, got 0."),
+        (["--to", "pool/new"], "--to must lie outside of the pool pool, whose pictures would be there twice"),
+        (["--to", "pool/broken.png"], "--to must be a folder, got the file"),
+        (["--link", "true"], "--link needs --to"),
+        (["--targets", "pool"], "--targets is for --by epig, got batchbald."),
+        (["--model.sampling.draws", "local"], "--by batchbald needs the same draws for every image"),
+        (["--model.sampling.draws", "mean"], "for one network that draws nothing, got batchbald"),
+        (["--data.root", "nowhere"], "ImageFolder found no pictures"),
+        (["--by", "margin"], "--by must be one of"),
+    ],
+)
+def test_what_is_refused(pool, capsys, words, sentence):
+    assert acquire(*words) == 2
+    assert sentence in printed(capsys)
+    assert not list(Path("lightning_logs").rglob("acquired*"))
+
+
+def test_a_loop_on_ones_own_folder(pool, capsys):
+    """Twenty labels, fit, acquire among the rest, five more labels, fit from the last weights."""
+    shutil.rmtree("pool/two")
+    # Dropout on linear layers alone: the convolutions are not drawn, and must be the checkpoint's all the same.
+    rows = [f"one/{index:02d}.png,{label}" for index, label in enumerate(pool)]
+
+    def labels(count):
+        Path("labels.csv").write_text("\n".join(["file,class", *rows[:count]]))
+
+    data = ["--data", "ImageFolder", "--data.root", "pool", "--data.labels", "labels.csv", "--data.val_split", "0"]
+    dropout = ["--model.method", "MCDropout", "--model.method.shared", "true", "--model.only", "fc*"]
+    fit = ["fit", "--model.network", "LeNet", *dropout, "--trainer.max_epochs", "20", *data]
+    labels(20)
+    assert main([*fit, "--name", "first"]) == 0
+    first = "checkpoints/first/version_0/last.ckpt"
+    words = ["acquire", "--ckpt_path", first, "--count", "5", "--by", "entropy", *data[:6]]
+    assert main(words) == 0
+    ranked = table(Path("lightning_logs/first/version_0/acquired.csv"))
+    files = [row["file"] for row in ranked if row["rank"]]
+    assert sorted(files) == [f"pool/one/{index:02d}.png" for index in range(20, 40)]
+    assert main(["predict", "--ckpt_path", first, *data[:4]]) == 0
+    predicted = {row["file"]: row for row in table(Path("lightning_logs/first/version_0/predictions.csv"))}
+    for row in ranked[:20]:
+        assert float(row["entropy"]) == pytest.approx(float(predicted[row["file"]]["entropy"]), abs=1e-4)
+    labels(25)
+    assert main([*fit, "--name", "second", "--model.init_from", first]) == 0
+    names = [Record.read(f"checkpoints/{name}/version_0/last.ckpt").data["class_names"] for name in ("first", "second")]
+    assert names[0] == names[1] == sorted({str(label) for label in pool[:20]})
+
+
+def test_a_simulation_that_is_stopped_ends_in_the_same_table(fake_mnist, capsys):
+    words = ["simulate", "--model.network", "LeNet300100", "--model.method", "MCDropout", "--model.members", "2"]
+    words += ["--data", "MNIST", "--data.root", fake_mnist(train=200, test=50), "--data.val_split", "0"]
+    words += ["--model.sampling.test_samples", "4", "--steps", "3", "--count", "2", "--budget", "26"]
+    for retrain in ("afresh", "continued"):
+        own = [*words, "--retrain", retrain, "--by", "random" if retrain == "afresh" else "epig"]
+        assert main([*own, "--name", retrain]) == 0
+        whole = Path(f"lightning_logs/{retrain}/version_0/rounds.csv")
+        assert [row["labels"] for row in table(whole)] == ["20", "22", "24", "26"]
+        if retrain == "afresh":
+            # As a loop that was killed after its second round has left it.
+            stopped = Path(shutil.copytree(whole.parent, "stopped"))
+            (stopped / "rounds.csv").write_text("".join(whole.read_text().splitlines(keepends=True)[:3]))
+            assert main([*own, "--go_on", "stopped"]) == 0
+            assert without_time(stopped / "rounds.csv") == without_time(whole)
+            assert main([*own, "--go_on", "stopped", "--steps", "4"]) == 2
+            assert "--go_on stopped was begun with another steps" in printed(capsys)
+        else:
+            assert [path.name for path in sorted(whole.parent.glob("weights_*"))] == ["weights_2.pt", "weights_3.pt"]
+            stopped = Path(shutil.copytree(whole.parent, "later"))
+            (stopped / "rounds.csv").write_text("".join(whole.read_text().splitlines(keepends=True)[:4]))
+            assert main([*own, "--go_on", "later"]) == 0
+            assert without_time(stopped / "rounds.csv") == without_time(whole)
+
+
+def without_time(path):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(path.open())]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--data.val_split", "0.2"],
+            "--data.val_split must be 0, for a hold-out would be labelled beyond the budget.",
+        ),
+        (["--budget", "5"], "--budget must be at least the 20 labels of the start, got 5."),
+        (["--size", "9000"], "--size must be at most the 200 training images, got 9,000."),
+        (["--foreign", "1"], "--foreign must leave enough pictures of --data.ood, 200 of them, got 0."),
+        (["--rare", "0"], "--rare must be a share above 0"),
+        (["--per_class", "90"], "--per_class must be at most the images of each class, got 90"),
+    ],
+)
+def test_simulations_that_make_no_sense(fake_mnist, capsys, words, sentence):
+    base = ["simulate", "--model.network", "LeNet300100", "--data", "MNIST", "--data.root", fake_mnist()]
+    assert main([*base, "--data.val_split", "0", "--by", "random", *words]) == 2
+    assert sentence in printed(capsys)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "acquisition").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_configs_of_simulations_are_ones(path):
+    assert first_error(["simulate", "--config", str(path)]) == ""

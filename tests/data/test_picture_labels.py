@@ -1,0 +1,149 @@
+"""Classes of pictures from tables: the exports of several tools, files matched by name, and contradictions."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnn_lightning.data import DataNotFoundError, ImageFolder
+
+NAMES = ("a.png", "b.png", "in/c.png", "in/d 2.png", "other/a.png")
+CLASSES = {"a.png": "cat", "b.png": "dog", "in/c.png": "cat", "in/d 2.png": "dog"}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Five pictures, of which two have the same name."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(NAMES):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(path)
+    return tmp_path / "root"
+
+
+def labelled(root, text, labels="labels.csv", **settings):
+    """The classes by file of the training pictures, and what was said about the table."""
+    (root / labels).write_text(text)
+    data = ImageFolder(root=str(root), labels=labels, image_size=8, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pictures, numbers = data._labelled("train")
+    classes = {
+        "/".join(each.below): data.class_names[label] for each, label in zip(pictures, numbers.tolist(), strict=True)
+    }
+    return classes, " ".join(str(each.message) for each in caught)
+
+
+PLAIN = "file,class\na.png,cat\nb.png,dog\nin/c.png,cat\nin/d 2.png,dog\n"
+LABEL_STUDIO = """image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time
+root/a.png,1,cat,1,1,2024-01-01T10:00:00Z,2024-01-01T10:00:00Z,3.5
+/data/upload/1/0a1b2c3d-b.png,2,dog,1,2,2024-01-01T10:00:00Z,2024-01-01T10:00:00Z,1.25
+https://host/media/in/c.png?token=1,3,cat,1,3,2024-01-01T10:00:00Z,2024-01-01T10:00:00Z,2
+/data/local-files/?d=pool/d%202.png,4,dog,1,4,2024-01-01T10:00:00Z,2024-01-01T10:00:00Z,2
+"""
+ROBOFLOW = "filename, cat, dog\na.png,1,0\nb.png,0,1\nc.png,1,0\nin/d 2.png,0,1\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        PLAIN.replace(",", ";"),
+        "path,label\n./a.png,cat\nroot/b.png,dog\nin\\c.png,cat\nin/d 2.png,dog\n",
+        "image_path,score,Category\na.png,1,cat\nb.png,2,dog\nc.png,3,cat\nd 2.png,4,dog\n",
+        "kind,filename\ncat,a.png\ndog,b.png\ncat,in/c.png\ndog,in/d 2.png\n",
+        "picture,animal\na.png,cat\nb.png,dog\nin/c.png,cat\nin/d 2.png,dog\n",
+        PLAIN + "a.png,cat\n",
+        LABEL_STUDIO,
+        ROBOFLOW,
+    ],
+)
+def test_tables_of_several_tools_are_read(root, text):
+    assert labelled(root, text)[0] == CLASSES
+
+
+def test_what_has_no_class_yet_is_left_out_and_said(root):
+    text = "file,class\na.png,cat\nb.png,\nin/c.png,dog\ngone.png,dog\nfolder/d 2.png,dog\n"
+    classes, said = labelled(root, text)
+    assert classes == {"a.png": "cat", "in/c.png": "dog", "in/d 2.png": "dog"}
+    assert "2 pictures have no class in" in said
+    assert "are left out, such as b.png." in said
+    assert "1 rows of" in said
+    assert "name no picture that is there, such as gone.png." in said
+    assert "are matched by the file's name alone, such as folder/d 2.png for in/d 2.png." in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_classes_that_are_numbers_are_in_their_natural_order(root):
+    (root / "labels.csv").write_text("file,label\na.png,10\nb.png,9\nin/c.png,10\nin/d 2.png,9\n")
+    data = ImageFolder(root=str(root), labels="labels.csv")
+    assert (data.class_names, data.label_kind) == (("9", "10"), "classes")
+    data.number_classes_like(["10", "9"])  # as a checkpoint has them
+    assert data.class_names == ("10", "9")
+    assert data._labelled("train")[1].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("header", ["file,angle", "file,label"])
+def test_fractions_are_numbers(root, header):
+    (root / "labels.csv").write_text(f"{header}\na.png,1.5\nb.png,2\n")
+    assert ImageFolder(root=str(root), labels="labels.csv").label_kind == "numbers"
+    (root / "labels.csv").write_text("file,x,y\na.png,1,0\nb.png,2,1\n")
+    assert ImageFolder(root=str(root), labels="labels.csv").target_names == ("x", "y")
+
+
+def test_folders_of_splits_count(root):
+    for split in ("train", "test"):
+        (root / split).mkdir()
+        for name in ("x.png", "y.png"):
+            Image.new("L", (8, 8)).save(root / split / f"{split}_{name}")
+    rows = [f"{split}/{split}_{name}.png,{name}" for split in ("train", "test") for name in "xy"]
+    (root / "labels.csv").write_text("\n".join(["file,class", *rows]))
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, val_split=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.setup()
+    assert (len(data.train), len(data.test), data.splits_test_by_seed) == (2, 2, False)
+    assert "2 classes" in str(data.found)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (PLAIN + "a.png,dog\n", r"^labels must have one class for each file, got cat and dog for a\.png in "),
+        (
+            "file,class\nelse/a.png,cat\n",
+            "^labels must tell pictures apart, got else/a.png in .*, which may be a.png and other",
+        ),
+        ("file,class\nx.png,cat\n", "^labels must name pictures below .*root with their class, got x.png in "),
+        ("file,class\na.png,\n", "^labels must name pictures below .*root with their class"),
+        ("a.png,cat\nb.png,dog\n", "^labels must be a table with the header file,class or file,NUMBER"),
+        ("filename,cat,dog\na.png,1,1\n", "^labels must have one class for each file, got cat and dog in row 2 of "),
+        ('image,choice\na.png,"{""choices"":[""cat"",""dog""]}"\n', "^labels must have one class for each file, got {"),
+        ("file,class\na.png,cat\nb.png,cat\n", "^labels must have two classes or more to train on, got cat alone"),
+    ],
+)
+def test_what_is_refused(root, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        labelled(root, text)
+
+
+def test_a_table_that_is_not_there(root):
+    with pytest.raises(DataNotFoundError, match=r"there is no file .*nowhere\.csv"):
+        _ = ImageFolder(root=str(root), labels="nowhere.csv").class_names
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_unlabelled_are_those_without_a_class(root):
+    (root / "labels.csv").write_text("file,class\na.png,cat\nb.png,dog\nin/c.png,\n")
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8)
+    data.leaves_out_labelled = True
+    data.setup("predict")
+    assert [name.rpartition("root/")[2] for name in data.predict_names()] == ["in/c.png", "in/d 2.png", "other/a.png"]
+    assert [file.name for file in data.predict_files()] == ["c.png", "d 2.png", "a.png"]
+    (root / "labels.csv").write_text("file,class\n" + "".join(f"{name},cat\n" for name in NAMES))
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8)
+    data.leaves_out_labelled = True
+    with pytest.raises(DataNotFoundError, match=r"every picture below .* has its label in labels\.csv"):
+        data.setup("predict")
