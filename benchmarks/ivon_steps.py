@@ -1,7 +1,7 @@
 """Training steps of IVON beside those of BBB by Adam and of the published package ivon-opt, on the same networks.
 
     pip install ivon-opt
-    python benchmarks/ivon_steps.py                # milliseconds a step, in turns; memory of parameters, gradients and state
+    python benchmarks/ivon_steps.py    # milliseconds a step, and what parameters, gradients and state take
 
 Candidates take turns in one process, so that other load on the machine affects them equally; a ratio is the median over
 turns, with quartiles, of a candidate's seconds divided by BBB's in the same turn.

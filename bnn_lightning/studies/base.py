@@ -113,6 +113,8 @@ class Study:
         published: figures by column and cell.
         claims: sentences with the cells or groups of cells that they compare, each with ``says``, ``higher``,
             ``than`` and perhaps ``column`` and ``within``.
+        chosen: an axis, and the column ``by`` which the report chooses one of its values for each seed; perhaps only
+            ``among`` some of them; perhaps with ``published`` figures of the score, by source and cell of other axes.
         rankings: columns by which the report ranks the cells, beside the published ranking.
     """
 
@@ -136,6 +138,7 @@ class Study:
     source: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claims: tuple[Mapping[str, Any], ...] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     rankings: tuple[str, ...] = ()
 
     @classmethod
@@ -191,6 +194,12 @@ class Study:
             for side in ("higher", "than"):
                 if not any(cell.matches(claim[side]) for cell in self.all_cells()):
                     raise ValueError(f"a claim is about {claim[side]}, which is no cell.")
+        if self.chosen:
+            axis = self.chosen["axis"]
+            values = {cell.axes.get(axis) for cell in self.all_cells()}
+            if axis not in self.axes or (unknown := set(self.chosen.get("among", [])) - values):
+                name = axis if axis not in self.axes else sorted(unknown)[0]
+                raise ValueError(f"chosen names {name}, which is no {'axis' if name == axis else f'value of {axis}'}.")
         for where, named in (("not_run", self.not_run), *(("published", values) for values in self.published.values())):
             # Results may be published for a cell that is listed in not_run.
             if unknown := set(named) - set(names) - set(self.not_run):

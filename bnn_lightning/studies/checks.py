@@ -8,7 +8,7 @@ from bnn_lightning.studies.columns import check_column, heading
 _TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list, "a list"), (int, "a whole number")
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("title", "base", "about", "kind", "checkpoint", "score", "source"), _TEXT),
-    **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published"), _NAMED),
+    **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published", "chosen"), _NAMED),
     **dict.fromkeys(("seeds", "columns", "at", "claims", "rankings"), _LIST),
     "trials": _NUMBER,
 }
@@ -57,6 +57,8 @@ def check_file(content: Any, known: Collection[str]) -> None:
             _must_be(figure, ((int, float), "a number"), f"published: {column}: {cell}")
     for claim in content.get("claims", []):
         _check_claim(claim)
+    if content.get("chosen"):
+        _check_chosen(content["chosen"])
 
 
 def _must_be(value: Any, kind: tuple[Any, str], name: str) -> None:
@@ -102,3 +104,15 @@ def _check_claim(claim: Any) -> None:
         raise ValueError(f"a claim must compare two cells, or values of the same axes, got {claim!r}.")
     check_column(claim.get("column", "accuracy"), "claim: column")
     _must_be(claim.get("within", 0), ((int, float), "a number"), "claim: within")
+
+
+def _check_chosen(chosen: dict[Any, Any]) -> None:
+    if not {"axis", "by"} <= set(chosen) <= {"axis", "by", "among", "published"}:
+        raise ValueError(f"chosen must have axis and by, perhaps among and published, got {chosen!r}.")
+    check_column(chosen["by"], "chosen: by")
+    _must_be(chosen.get("among", []), _LIST, "chosen: among")
+    _must_be(chosen.get("published", {}), _NAMED, "chosen: published")
+    for source, figures in chosen.get("published", {}).items():
+        _must_be(figures, _NAMED, f"chosen: published: {source}")
+        for cell, figure in figures.items():
+            _must_be(figure, ((int, float), "a number"), f"chosen: published: {source}: {cell}")

@@ -111,6 +111,12 @@ def _known(key: str) -> tuple[str, float, int] | None:
     return COLUMNS.get(key)
 
 
+def lower_is_better(column: str) -> bool:
+    """Whether a lower value of a report column is better."""
+    key = row_column(column)
+    return key.endswith(LOWER_IS_BETTER) or key.startswith("fpr95/")
+
+
 def row_column(column: str) -> str:
     """The column of the rows that a report column summarises: "accuracy" for "median_accuracy"."""
     statistic, _, rest = column.partition("_")

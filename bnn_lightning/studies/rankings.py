@@ -9,7 +9,7 @@ import torch
 from torchmetrics.functional import kendall_rank_corrcoef
 
 from bnn_lightning.studies.base import Study
-from bnn_lightning.studies.columns import LOWER_IS_BETTER, heading, row_column
+from bnn_lightning.studies.columns import heading, lower_is_better
 from bnn_lightning.studies.lines import Line
 
 
@@ -62,8 +62,7 @@ def _published(study: Study, column: str, names: Sequence[str]) -> dict[str, flo
 
 def _sign(column: str) -> int:
     """-1 for columns where a lower value is better, otherwise 1."""
-    key = row_column(column)
-    return -1 if key.endswith(LOWER_IS_BETTER) or key.startswith("fpr95/") else 1
+    return -1 if lower_is_better(column) else 1
 
 
 def _ranks(values: Mapping[str, float]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.studies import Dot, Panel
 from bnn_lightning.studies import curves, rows
 from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.chosen import chosen_sentence, chosen_table
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading, row_column
 from bnn_lightning.studies.lines import Line, cell_text, report_lines, standard_deviation
@@ -107,6 +108,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {sentence}" for sentence in verdicts))
+    if study.chosen:
+        parts += [chosen_sentence(study), _markdown(chosen_table(study, lines))]
     if ranks := rankings(study, lines):
         parts += ["Places of the cells, 1 for the best:", _markdown(ranks)]
     used = sum(len(line.runs) for line in lines)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from bnn_lightning.cli import UsageError
 from bnn_lightning.reporting import figures
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
@@ -172,3 +173,57 @@ def test_the_figure_has_accuracy_beside_elbo_and_says_what_has_not_converged(rep
     assert [[dot.value for dot in dots] for dots in elbo.dots] == [[-3, -3, -3], []]
     assert [dot.value for dot in accuracy.dots[1]] == pytest.approx([91, 93, 92])
     assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5, 1: 98}, {})
+
+
+def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):
+    chosen = {
+        "axis": "method",
+        "by": "val_nll",
+        "among": ["BBB", "LRT"],
+        "published": {"a paper": {"A": 0.3, "B": 0.1}},
+    }
+    grid = {"table": {"A": {}, "B": {}, "C": {}}, "method": {"BBB": {}, "LRT": {}, "null": {"model.method": None}}}
+    study = Study.read(write(grid=grid, seeds=[0, 1], score="nll", columns=["accuracy"], chosen=chosen))
+    measured = {  # val_nll, nll, accuracy
+        ("A, BBB", 0): (0.5, 0.2, 0.91),
+        ("A, LRT", 0): (0.4, 0.3, 0.92),
+        ("A, BBB", 1): (0.1, 0.1, 0.93),
+        ("A, LRT", 1): (0.2, 0.0, 0.94),
+        ("A, null", 1): (0.0, 9.0, 0.99),  # not among them
+        ("B, BBB", 0): (0.1, 0.2, 0.9),
+        ("B, LRT", 0): (0.2, 0.3, 0.9),
+        ("B, BBB", 1): (0.1, 0.2, 0.9),  # LRT is still to come
+    }
+    finished = [
+        row_of(study, cell, seed, val_nll=val_nll, nll=nll, accuracy=accuracy, caveats="")
+        for (cell, seed), (val_nll, nll, accuracy) in measured.items()
+    ]
+    rows.write(tmp_path / "results" / "tiny.csv", study, finished)
+    text, _ = report(study, tmp_path / "results")
+    _, table = text.split("For each seed that one of BBB, LRT which has the lowest validation NLL:\n\n")
+    assert table.splitlines()[:6] == [
+        "| table | seeds | NLL ± standard error | accuracy, % ± standard error | chosen | NLL, a paper |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| A | 2 | 0.2000 ± 0.1000 | 92.50 ± 0.50 | LRT 1, BBB 1 | 0.3 |",
+        "| B | 1 | 0.2000 | 90.00 | BBB 1 | 0.1 |",
+        "| C |  |  |  | not run yet |  |",
+        "|  |  |  |  |  | better in 1 of 2 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"axis": "cell"}, r"chosen must have axis and by, perhaps among and published, got "),
+        ({"axis": "cell", "by": "speed"}, r"chosen: by must be one of accuracy, .* got speed\."),
+        ({"axis": "method", "by": "nll"}, r"chosen names method, which is no axis\."),
+        ({"axis": "cell", "by": "nll", "among": ["x"]}, r"chosen names x, which is no value of cell\."),
+        (
+            {"axis": "cell", "by": "nll", "published": {"p": {"a": "x"}}},
+            r"chosen: published: p: a must be a number, got",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(write, chosen, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        Study.read(write(cells={"a": {}}, chosen=chosen))
