@@ -26,6 +26,8 @@ STUDIES = (
     "dropout_family_mnist",
     "alpha_parametrisation",
     "compression_mnist",
+    "ivon_lenet",
+    "methods_search",
     "uci",
     "acquisition_mnist",
     "acquisition_published",

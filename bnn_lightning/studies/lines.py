@@ -9,6 +9,9 @@ from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Cell, Study
 from bnn_lightning.studies.columns import STATISTICS, TEXTS, heading, row_column
 
+NOT_RUN = "not run yet"
+"""The state of a line of which no run has a row."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -43,7 +46,7 @@ def report_lines(study: Study, all_rows: Iterable[Mapping[str, Any]]) -> list[Li
         missing = sum(row is None for row in wanted)
         states = [f"{len(failed)} failed: {failed[0]}"] if failed else []
         if missing:
-            states.append("not run yet" if missing == len(wanted) else f"{missing} of {len(wanted)} seeds not run yet")
+            states.append(NOT_RUN if missing == len(wanted) else f"{missing} of {len(wanted)} seeds not run yet")
         lines.append(Line(cell, finished, "; ".join(states)))
     return lines
 

@@ -14,7 +14,7 @@ from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.chosen import chosen_sentence, chosen_table
 from bnn_lightning.studies.claims import verdict
 from bnn_lightning.studies.columns import COLUMNS, TEXTS, heading, row_column
-from bnn_lightning.studies.lines import Line, cell_text, report_lines, standard_deviation
+from bnn_lightning.studies.lines import NOT_RUN, Line, cell_text, report_lines, standard_deviation
 from bnn_lightning.studies.rankings import rankings
 
 
@@ -106,6 +106,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         parts.append(f"Published: {study.source}.")
     if study.not_run:
         parts.append(" ".join(f"{name}: not run, {reason}." for name, reason in study.not_run.items()))
+    if not any(line.runs for line in lines):
+        return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n", lines
     if verdicts := [verdict(study, claim, lines) for claim in study.claims]:
         parts.append("\n".join(f"- {sentence}" for sentence in verdicts))
     if study.chosen:
@@ -127,6 +129,8 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
 
 
 def _table(study: Study, lines: Sequence[Line]) -> str:
+    if all(line.state == NOT_RUN for line in lines):
+        return f"None of its {len(lines)} cells has run yet."
     columns = list(dict.fromkeys([study.score, *study.columns]))
     columns = [column for column in columns if any(cell_text(line, column) for line in lines)]
     heads = [*study.axes, "seeds"]
