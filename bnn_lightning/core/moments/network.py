@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.moments.calls import CALLS, QUERIES
+from bnn_lightning.core.moments.covariance import OutputCovariance, last_stages
 from bnn_lightning.core.moments.norms import ChannelAffine
 from bnn_lightning.core.moments.rules import Moments, MomentsError, called, has_rule, rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights, rule_of_plain_layer, rule_of_random_layer
@@ -42,10 +43,31 @@ class MomentNetwork(nn.Module):
                 _refuse_hooks(name, module)
                 rule_of_random_layer(module, name)  # refuses before the trace, which may fail for a lesser reason
         with torch.no_grad(), evaluating(net):
-            self.propagate = _Propagation(net).module
+            propagation = _Propagation(net)
+        self.propagate, self.end = propagation.module, propagation.end
+
+    @property
+    def has_covariance(self) -> bool:
+        """Whether covariances of the outputs are known: the network ends with a linear layer of at most 64 outputs."""
+        return self.end is not None
+
+    def covariance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``(batch, outputs)`` and covariance ``(batch, outputs, outputs)`` of the outputs.
+
+        Where :attr:`has_covariance` is false, that of independent outputs. See
+        :class:`~bnn_lightning.core.moments.covariance.OutputCovariance`.
+        """
+        if self.end is None:
+            mean, variance = self(x)
+            return mean, torch.diag_embed(variance)
+        mean, covariance = self.end(self.propagate(x))
+        return mean, covariance
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each output, ``(batch, outputs)``, for inputs ``(batch, ...)``."""
+        if self.end is not None:
+            mean, covariance = self.covariance(x)
+            return mean, covariance.diagonal(dim1=-2, dim2=-1)
         outputs = self.propagate(x)
         if not isinstance(outputs, Moments):
             return outputs, torch.zeros_like(outputs)
@@ -97,6 +119,7 @@ class _Propagation:
         self.copies: dict[fx.Node, fx.Node] = {}
         self.random: set[fx.Node] = set()
         self.rules: dict[fx.Node, nn.Module] = {}
+        self.end: OutputCovariance | None = None
         for node in self.traced.nodes:
             self.copies[node] = getattr(self, f"_{node.op}")(node)
         self.module = fx.GraphModule(self.parts, self.graph)
@@ -107,7 +130,14 @@ class _Propagation:
     def _output(self, node: fx.Node) -> fx.Node:
         if not isinstance(node.args[0], fx.Node):
             raise MomentsError("a network that gives several outputs")
-        return self.graph.output(self.copies[node.args[0]])
+        nodes, stages = last_stages(node.args[0], self.rules, self.random)
+        if not nodes:
+            return self.graph.output(self.copies[node.args[0]])
+        self.end = OutputCovariance(stages)
+        for part in reversed(nodes):
+            self.graph.erase_node(self.copies[part])
+            del self.parts[part.name]
+        return self.graph.output(self.copies[nodes[0].args[0]])  # type: ignore[index]
 
     def _get_attr(self, node: fx.Node) -> fx.Node:
         owner, _, name = str(node.target).rpartition(".")

@@ -97,7 +97,7 @@ def test_noise_in_some_layers_alone():
 
 def test_batch_norm_becomes_part_of_a_convolution():
     net = bayesianize(trained(ResNet20(1), 1, 32, 32), LRT())
-    kinds = [type(module).__name__ for module in MomentNetwork(net).propagate.children()]
+    kinds = [type(module).__name__ for module in MomentNetwork(net).modules()]
     assert kinds.count("RandomWeights") == 22
     assert "ChannelAffine" not in kinds
     chain = bayesianize(trained(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), 1, 4, 4).double(), BBB(**WIDE))
@@ -109,7 +109,7 @@ def test_batch_norm_becomes_part_of_a_convolution():
         torch.testing.assert_close(found, expected)
     # That of a linear layer stands apart: behind (batch, steps, features) its channels are the steps.
     net = bayesianize(trained(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), 3), LRT())
-    assert "ChannelAffine" in [type(module).__name__ for module in MomentNetwork(net).propagate.children()]
+    assert "ChannelAffine" in [type(module).__name__ for module in MomentNetwork(net).modules()]
 
 
 def test_mean_and_variance_are_those_of_local_draws():
@@ -148,7 +148,7 @@ def test_blocks_and_compiled_loops_give_the_same(monkeypatch):
     net = MomentNetwork(bayesianize(LeNet(), LRT(**WIDE)))
     x = channels_last(torch.randn(3, 1, 32, 32))
     expected = net(x)
-    monkeypatch.setattr("bnn_lightning.core.kernels.gaussian_max._BLOCK", 100)
+    monkeypatch.setattr("bnn_lightning.core.kernels.rectified._BLOCK", 100)
     blocks = net(x)
     with compiling(True):
         compiled = net(x)
@@ -205,9 +205,9 @@ def test_what_has_no_moments_is_refused_in_a_sentence(net, method, message):
 
 
 def test_sizes_that_pooling_does_not_divide_are_refused():
-    net = MomentNetwork(bayesianize(nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveMaxPool2d(2)), BBB()))
+    net = MomentNetwork(bayesianize(nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(2)), BBB()))
     assert net(torch.randn(1, 1, 4, 6))[0].shape == (1, 2, 2, 2)
-    with pytest.raises(MomentsError, match=r"whose AdaptiveMaxPool2d divides \(5, 4\) into windows of different size"):
+    with pytest.raises(MomentsError, match=r"whose AdaptiveAvgPool2d divides \(5, 4\) into windows of different size"):
         net(torch.randn(1, 1, 5, 4))
 
 
