@@ -47,8 +47,8 @@ def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int
     std = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     scale = 1 / (std + _TINY)
     correlation = covariance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    # Rounding may leave it slightly indefinite; rows of unit length keep the variances exact beside what is added. Where
-    # there is no variance the factor is of what is added alone.
+    # Rounding may leave it slightly indefinite; rows of unit length keep the variances exact beside what is added.
+    # Where there is no variance the factor is of what is added alone.
     factor = torch.linalg.cholesky_ex(correlation + _ADDED * torch.eye(outputs).to(mean)).L
     factor = factor * (std / factor.square().sum(-1).sqrt()).unsqueeze(-1)
     flat = torch.addmm(mean.reshape(-1), normals, factor.flatten(0, -2).T)
@@ -65,7 +65,7 @@ def _normals(samples: int, outputs: int, seed: int, uncorrelated: bool = False) 
         samples: how many.
         outputs: columns.
         seed: of Sobol's points.
-        uncorrelated: whether columns have no correlation either, for which there must be fewer than half of the samples.
+        uncorrelated: whether columns have no correlation either: there must be fewer than half of the samples.
     """
     points = SobolEngine(outputs, scramble=True, seed=seed).draw(samples // 2, dtype=torch.float64)
     tail = torch.finfo(torch.float32).eps  # Sobol's points may be 0

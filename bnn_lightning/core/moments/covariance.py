@@ -192,7 +192,8 @@ def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
         known: Any = SLOPES.get(node.target)
         if known is None or len(node.all_input_nodes) != 1:
             return []
-        return [Elementwise(*known, *node.args[1:], **node.kwargs)]
+        settings: Any = node.kwargs
+        return [Elementwise(*known, *node.args[1:], **settings)]
     rule: Any = rules.get(node)
     if isinstance(rule, NoisyLayer) and isinstance(rule.layer.op, LinearOp):
         shift = None if rule.bias is None else Shift(rule.bias)
@@ -201,4 +202,3 @@ def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
         return [rule] if isinstance(rule.op, LinearOp) else []
     slope = slope_of(getattr(rule, "function", rule))
     return [] if slope is None else [Elementwise(rule, slope)]
-
