@@ -1,6 +1,6 @@
 """Mean and variance of a rectified Gaussian: element by element, in blocks or in one compiled loop.
 
-Torch would send each of some fifteen operations through memory: blocks stay in the cache, or, while compiling is on, one
+Torch would send each of some twenty operations through memory: blocks stay in the cache, or, while compiling is on, one
 loop does all. In a graph that is compiled or exported they are the plain formulas.
 """
 
