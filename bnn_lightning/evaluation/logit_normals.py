@@ -1,4 +1,4 @@
-"""Samples of outputs of which mean and variance are known, by normals that are the same for every image."""
+"""Samples of outputs of which mean and (co)variance are known, by normals that are the same for every image."""
 
 from functools import lru_cache
 
@@ -8,6 +8,9 @@ from torch.quasirandom import SobolEngine
 
 SAMPLES = 128
 """Of the outputs of each image under ``moments``, where they cost no pass of the network."""
+
+_TINY = 1e-18  # beside standard deviations
+_ADDED = 1e-5  # to the diagonal of correlations
 
 
 def samples_with(mean: Tensor, variance: Tensor, samples: int, seed: int) -> Tensor:
@@ -27,14 +30,48 @@ def samples_with(mean: Tensor, variance: Tensor, samples: int, seed: int) -> Ten
     return mean + variance.clamp_min(0).sqrt() * normals[:, None, columns]
 
 
+def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int) -> Tensor:
+    """Samples of N(mean, covariance), ``(samples, batch, outputs)``, of which both are exact, to rounding.
+
+    A sample is mean + D L z with D^2 = diag covariance, L the Cholesky factor of the correlations, and the same z for
+    all images.
+
+    Args:
+        mean: ``(..., outputs)``.
+        covariance: ``(..., outputs, outputs)``.
+        samples: how many; an even number, above twice that of outputs.
+        seed: of z.
+    """
+    outputs = mean.shape[-1]
+    normals = _normals(samples, outputs, seed, uncorrelated=True).to(mean)
+    std = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    scale = 1 / (std + _TINY)
+    correlation = covariance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    # Rounding may leave it slightly indefinite; rows of unit length keep the variances exact beside what is added.
+    # Where there is no variance the factor is of what is added alone.
+    factor = torch.linalg.cholesky_ex(correlation + _ADDED * torch.eye(outputs).to(mean)).L
+    factor = factor * (std / factor.square().sum(-1).sqrt()).unsqueeze(-1)
+    flat = torch.addmm(mean.reshape(-1), normals, factor.flatten(0, -2).T)
+    return flat.view(samples, *mean.shape)
+
+
 @lru_cache
-def _normals(samples: int, outputs: int, seed: int) -> Tensor:
+def _normals(samples: int, outputs: int, seed: int, uncorrelated: bool = False) -> Tensor:
     """Quasi-random normals ``(samples, outputs)``: Sobol's points and their negatives, each column of variance 1.
 
     In 10 dimensions their error in E[softmax] is that of some 500 independent draws.
+
+    Args:
+        samples: how many.
+        outputs: columns.
+        seed: of Sobol's points.
+        uncorrelated: whether columns have no correlation either: there must be fewer than half of the samples.
     """
     points = SobolEngine(outputs, scramble=True, seed=seed).draw(samples // 2, dtype=torch.float64)
     tail = torch.finfo(torch.float32).eps  # Sobol's points may be 0
     half = torch.special.ndtri(points.clamp(tail, 1 - tail))
+    if uncorrelated:
+        factor = torch.linalg.cholesky(half.T @ half / len(half))
+        half = torch.linalg.solve_triangular(factor, half.T, upper=False).T
     normals = torch.cat([half, -half])
     return normals / normals.square().mean(0).sqrt()

@@ -20,7 +20,7 @@ from bnn_lightning.core.layers import BayesianLayer, RandomLayer
 from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, random_tensors, sampling
 from bnn_lightning.evaluation.draws import CHUNK, Draws, Ensemble, draws_of, samples_of
-from bnn_lightning.evaluation.logit_normals import samples_with
+from bnn_lightning.evaluation.logit_normals import correlated_samples, samples_with
 
 _MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
 KEPT_BYTES = 2**28
@@ -101,7 +101,8 @@ class Sampler:
         """
         x = channels_last(x.to(self._dtype) if x.is_floating_point() else x)
         if self._moment_nets:
-            return torch.cat([self._samples_by_moments(net, x.clone()) for net in self._moment_nets])
+            members = [self._samples_by_moments(net, x.clone()) for net in self._moment_nets]
+            return members[0] if len(members) == 1 else torch.cat(members)
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
@@ -119,16 +120,21 @@ class Sampler:
         return torch.cat(outputs)
 
     def _samples_by_moments(self, net: MomentNetwork, x: Tensor) -> Tensor:
-        """Outputs ``(per_member, batch, outputs)`` of a member, from their means and variances."""
+        """Outputs ``(per_member, batch, outputs)`` of a member, from their means and variances, or covariances."""
         try:
             # Half precision rounds small variances away.
             with torch.autocast(x.device.type, enabled=False), compiling(self._compiles):
-                mean, variance = net(x.to(at_least_float32(x)) if x.is_floating_point() else x)
+                inputs = x.to(at_least_float32(x)) if x.is_floating_point() else x
+                mean, spread = net.covariance(inputs) if net.has_covariance else net(inputs)
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
             # A graph that torch.fx has traced may still do what rules do not foresee.
             reason = str(error).partition("\n")[0].rstrip(".")
             raise MomentsError(f"a network whose moments cannot be computed ({reason})") from error
-        return samples_with(mean, variance, self.per_member, self.seed)
+        with torch.autocast(x.device.type, enabled=False):
+            if net.has_covariance and 2 * mean.shape[-1] < self.per_member:
+                return correlated_samples(mean, spread, self.per_member, self.seed)
+            variance = spread.diagonal(dim1=-2, dim2=-1) if net.has_covariance else spread
+            return samples_with(mean, variance, self.per_member, self.seed)
 
     def replica(self) -> Self:
         """The same sampler for another thread: it shares parameters and weight draws that are kept.

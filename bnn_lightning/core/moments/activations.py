@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.core.kernels.gaussian_max import by_blocks, relu_moments
 from bnn_lightning.core.kernels.quadrature import gauss_hermite
+from bnn_lightning.core.kernels.rectified import by_blocks, relu_moments, relu_slope
 from bnn_lightning.core.moments.rules import Moments, Rule, moment_rule, unchanged
 
 _NODES = 20
@@ -18,8 +18,12 @@ _QUADRATURE = tuple((node, weight) for node, weight in gauss_hermite(_NODES) if 
 
 
 def relu(x: Moments) -> Moments:
-    """max(X, 0), see :func:`~bnn_lightning.core.kernels.gaussian_max.relu_moments`."""
+    """max(X, 0), see :func:`~bnn_lightning.core.kernels.rectified.relu_moments`."""
     return Moments(*relu_moments(*x))
+
+
+def _relu_slope(x: Moments) -> Tensor:
+    return relu_slope(*x)
 
 
 class Above(nn.Module):
@@ -54,6 +58,10 @@ def leaky_relu(x: Moments, slope: float = 0.01) -> Moments:
     )
 
 
+def _leaky_relu_slope(x: Moments, slope: float = 0.01) -> Tensor:
+    return slope + (1 - slope) * relu_slope(*x)
+
+
 def quadrature(function: Callable[[Tensor], Tensor], x: Moments) -> Moments:
     """Mean and variance of f(X) by Gauss-Hermite quadrature with 20 nodes, the same for all inputs.
 
@@ -76,6 +84,30 @@ def _by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance:
         first = first + weight * difference
         second = second + weight * difference.square()
     return centre + first, (second - first.square()).clamp_min(0)
+
+
+def slope_by_quadrature(function: Callable[[Tensor], Tensor], x: Moments) -> Tensor:
+    """E[f'(X)] = Cov(f(X), X) / v, by Stein's lemma, so that f needs no derivative; 0 where v is 0."""
+    std, centre = x.variance.clamp_min(0).sqrt(), function(x.mean)
+    covariance = torch.zeros_like(centre)
+    for node, weight in _QUADRATURE:
+        covariance = covariance + weight * node * (function(x.mean + node * std) - centre)
+    return covariance / (std + 1e-15)
+
+
+_SLOPES: dict[Any, Callable[..., Tensor]] = {
+    relu: _relu_slope,
+    leaky_relu: _leaky_relu_slope,
+    quadrature: slope_by_quadrature,
+    unchanged: lambda x: torch.ones_like(x.mean),
+}
+
+
+def slope_of(rule: Rule) -> Callable[[Moments], Tensor] | None:
+    """From the moments of X to E[f'(X)], element by element, for the rule of a function f in this file; else None."""
+    function, args, settings = (rule.func, rule.args, rule.keywords) if isinstance(rule, partial) else (rule, (), {})
+    slope = _SLOPES.get(function)
+    return None if slope is None else partial(slope, *args, **settings)
 
 
 @moment_rule(nn.ReLU)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.core.moments.activations import leaky_relu, quadrature, relu
+from bnn_lightning.core.kernels.rectified import relu_slope
+from bnn_lightning.core.moments.activations import leaky_relu, quadrature, relu, slope_by_quadrature
 from bnn_lightning.core.moments.pooling import adaptive_window, as_tuple, average, max_pool
 from bnn_lightning.core.moments.rules import Moments, MomentsError, Rule, moment_rule
 
@@ -18,6 +19,9 @@ Call = Callable[..., Any]
 
 CALLS: dict[Any, Call] = {}
 """By function, or by name of a tensor's method."""
+
+SLOPES: dict[Any, tuple[Call, Call]] = {}
+"""Of functions of each element: their rule, and from the same arguments the expected slope E[f'(X)]."""
 
 QUERIES: set[Any] = {getattr, "size", "dim", "numel", "ndimension"}
 """Functions and methods that say something about a tensor's shape: their results are not random."""
@@ -162,9 +166,8 @@ def _max_pool(
 ) -> Moments:
     if return_indices:
         raise MomentsError("a network whose max_pool2d gives indices")
-    settings: Any = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
-    kernel, steps, edges, holes = (as_tuple(setting, 2) for setting in settings)
-    return max_pool(x, kernel, steps, edges, holes, ceil_mode)
+    settings = (kernel_size, stride, padding, dilation, ceil_mode)
+    return max_pool(x, lambda mean: F.max_pool2d(mean, *settings, return_indices=True), 2)
 
 
 # Activations
@@ -185,13 +188,27 @@ def _elementwise(function: Callable[..., Tensor], x: Moments, *args: Any, **kwar
     return quadrature(lambda values: function(values, *args, **kwargs), x)
 
 
+def _slope(function: Callable[..., Tensor], x: Moments, *args: Any, **kwargs: Any) -> Tensor:
+    kwargs.pop("inplace", None)
+    return slope_by_quadrature(lambda values: function(values, *args, **kwargs), x)
+
+
 _ACTIVATIONS: tuple[Any, ...] = (
     *(F.softplus, F.gelu, F.silu, F.elu, F.selu, F.mish, F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid),
     *(F.sigmoid, F.tanh, torch.sigmoid, torch.tanh),
 )
 for _function in _ACTIVATIONS:
     CALLS[_function] = partial(_elementwise, _function)
+    SLOPES[_function] = CALLS[_function], partial(_slope, _function)
 CALLS["sigmoid"], CALLS["tanh"] = CALLS[torch.sigmoid], CALLS[torch.tanh]
+
+
+def _relu_slope(x: Moments, inplace: bool = False) -> Tensor:
+    return relu_slope(*x)
+
+
+for _function in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
+    SLOPES[_function] = _relu, _relu_slope
 
 
 @_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)

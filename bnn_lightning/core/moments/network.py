@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.moments.calls import CALLS, QUERIES
+from bnn_lightning.core.moments.covariance import OutputCovariance, last_stages
 from bnn_lightning.core.moments.norms import ChannelAffine
 from bnn_lightning.core.moments.rules import Moments, MomentsError, called, has_rule, rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights, rule_of_plain_layer, rule_of_random_layer
@@ -21,10 +22,11 @@ class MomentNetwork(nn.Module):
     """Mean and variance of a network's outputs in one pass: ``mean, variance = MomentNetwork(net)(x)``.
 
     Mean and variance of every activation are propagated from layer to layer as if activations were independent
-    Gaussians (Wang & Manning 2013, "Fast dropout training"; Wu et al. 2019, arXiv:1810.03958). Correlations are
-    ignored: of the outputs of a convolution, which share its weights; of two paths to a sum; of weights in a joint
-    posterior. What depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm
-    behind a convolution becomes part of its weights. All of it is torch's functions without branches on values, so that
+    Gaussians (Wang & Manning 2013, "Fast dropout training"; Wu et al. 2019, arXiv:1810.03958). At the network's end
+    noise that several units share counts once (:meth:`covariance`). Other correlations are ignored: of the
+    outputs of a convolution, which share its weights; of two paths to a sum; of weights in a joint posterior. What
+    depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm behind a
+    convolution becomes part of its weights. All of it is torch's functions without branches on values, so that
     ``torch.export`` takes it.
 
     Args:
@@ -42,10 +44,31 @@ class MomentNetwork(nn.Module):
                 _refuse_hooks(name, module)
                 rule_of_random_layer(module, name)  # refuses before the trace, which may fail for a lesser reason
         with torch.no_grad(), evaluating(net):
-            self.propagate = _Propagation(net).module
+            propagation = _Propagation(net)
+        self.propagate, self.end = propagation.module, propagation.end
+
+    @property
+    def has_covariance(self) -> bool:
+        """Whether covariances of the outputs are known: the network ends with a linear layer of at most 64 outputs."""
+        return self.end is not None
+
+    def covariance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``(batch, outputs)`` and covariance ``(batch, outputs, outputs)`` of the outputs.
+
+        Where :attr:`has_covariance` is false, that of independent outputs. See
+        :class:`~bnn_lightning.core.moments.covariance.OutputCovariance`.
+        """
+        if self.end is None:
+            mean, variance = self(x)
+            return mean, torch.diag_embed(variance)
+        mean, covariance = self.end(self.propagate(x))
+        return mean, covariance
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each output, ``(batch, outputs)``, for inputs ``(batch, ...)``."""
+        if self.end is not None:
+            mean, covariance = self.covariance(x)
+            return mean, covariance.diagonal(dim1=-2, dim2=-1)
         outputs = self.propagate(x)
         if not isinstance(outputs, Moments):
             return outputs, torch.zeros_like(outputs)
@@ -97,6 +120,7 @@ class _Propagation:
         self.copies: dict[fx.Node, fx.Node] = {}
         self.random: set[fx.Node] = set()
         self.rules: dict[fx.Node, nn.Module] = {}
+        self.end: OutputCovariance | None = None
         for node in self.traced.nodes:
             self.copies[node] = getattr(self, f"_{node.op}")(node)
         self.module = fx.GraphModule(self.parts, self.graph)
@@ -107,7 +131,14 @@ class _Propagation:
     def _output(self, node: fx.Node) -> fx.Node:
         if not isinstance(node.args[0], fx.Node):
             raise MomentsError("a network that gives several outputs")
-        return self.graph.output(self.copies[node.args[0]])
+        nodes, stages = last_stages(node.args[0], self.rules, self.random)
+        if not nodes:
+            return self.graph.output(self.copies[node.args[0]])
+        self.end = OutputCovariance(stages)
+        for part in reversed(nodes):
+            self.graph.erase_node(self.copies[part])
+            del self.parts[part.name]
+        return self.graph.output(self.copies[nodes[0].args[0]])  # type: ignore[index]
 
     def _get_attr(self, node: fx.Node) -> fx.Node:
         owner, _, name = str(node.target).rpartition(".")

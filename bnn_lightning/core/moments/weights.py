@@ -58,14 +58,24 @@ class RandomWeights(nn.Module):
         self.op, self.weight, self.bias = op, weight, bias
         self.register_buffer("squared_mean", weight.mean.square(), persistent=False)
 
+    @property
+    def matrix(self) -> Tensor:
+        """E W."""
+        return self.weight.mean
+
     def forward(self, x: Tensor | Moments) -> Moments:
+        mean, own, passed = self.parts(x)
+        return Moments(mean, own if passed is None else own.add_(passed))
+
+    def parts(self, x: Tensor | Moments) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The mean, the variance that the weights add, and that of the inputs, passed on; None of known inputs."""
         weight, bias = self.weight, self.bias
         if not isinstance(x, Moments):
-            return Moments(*moments(self.op, x, weight, bias))  # type: ignore[arg-type]
+            return *moments(self.op, x, weight, bias), None  # type: ignore[arg-type]
         mean = self.op(x.mean, weight.mean, None if bias is None else bias.mean)
         power = torch.addcmul(x.variance, x.mean, x.mean)
-        variance = self.op(power, weight.variance, None if bias is None else bias.variance)
-        return Moments(mean, variance + self.op(x.variance, self.squared_mean, None))
+        own = self.op(power, weight.variance, None if bias is None else bias.variance)
+        return mean, own, self.op(x.variance, self.squared_mean, None)
 
     def followed_by(self, scale: Tensor, shift: Tensor) -> Self:
         """The rule of this layer and of scale y + shift for each channel of its outputs."""
@@ -102,8 +112,18 @@ class KnownWeights(nn.Module):
             "bias", None if bias is None else bias.detach().to(weight.dtype, copy=True), persistent=False
         )
 
+    @property
+    def matrix(self) -> Tensor:
+        """W."""
+        return self.weight
+
     def forward(self, x: Moments) -> Moments:
         return Moments(self.op(x.mean, self.weight, self.bias), self.op(x.variance, self.squared, None))
+
+    def parts(self, x: Moments) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean, the variance that the weights add, which is 0, and that of the inputs, passed on."""
+        mean, variance = self(x)
+        return mean, torch.zeros_like(variance), variance
 
     def followed_by(self, scale: Tensor, shift: Tensor) -> Self:
         """The rule of this layer and of scale y + shift for each channel of its outputs."""
@@ -133,6 +153,10 @@ class Factor(nn.Module):
         mean, variance = x if isinstance(x, Moments) else (x, None)
         own = self.variance * mean.square()
         return Moments(mean * self.location, own if variance is None else torch.addcmul(own, self.power, variance))
+
+    def slope(self, x: Moments) -> Tensor:
+        """l, for each element."""
+        return self.location.expand_as(x.mean)
 
 
 class NoisyLayer(nn.Module):

@@ -1,0 +1,204 @@
+"""Covariances of a network's outputs: what its last linear layers make of noise that their units share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from bnn_lightning.core.moments.activations import slope_of
+from bnn_lightning.core.moments.calls import SLOPES
+from bnn_lightning.core.moments.rules import Moments
+from bnn_lightning.core.moments.weights import KnownWeights, NoisyLayer, RandomWeights
+from bnn_lightning.core.ops.linear import LinearOp
+
+MOST_OUTPUTS = 64
+MOST_PRODUCTS = 1_000_000
+"""Of numbers, for each image, that covariances may cost behind the first linear layer that they go back through."""
+
+
+class Elementwise(nn.Module):
+    """A function f of each element: its rule, and E[f'(X)], its slope.
+
+    Args:
+        rule: from the moments of X to those of f(X).
+        slope: from the moments of X to E[f'(X)].
+        args: what both are called with behind X.
+        settings: likewise, by name.
+    """
+
+    def __init__(self, rule: Callable[..., Any], slope: Callable[..., Tensor], *args: Any, **settings: Any):
+        super().__init__()
+        self.rule, self.expected_slope, self.args, self.settings = rule, slope, args, settings
+
+    def forward(self, x: Moments) -> Moments:
+        result: Moments = self.rule(x, *self.args, **self.settings)
+        return result
+
+    def slope(self, x: Moments) -> Tensor:
+        return self.expected_slope(x, *self.args, **self.settings)
+
+
+class Shift(nn.Module):
+    """x + shift.
+
+    Args:
+        shift: in a shape that broadcasts to x.
+    """
+
+    shift: Tensor
+
+    def __init__(self, shift: Tensor):
+        super().__init__()
+        self.register_buffer("shift", shift.detach().clone(), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        return Moments(x.mean + self.shift, x.variance) if isinstance(x, Moments) else x + self.shift
+
+    def slope(self, x: Moments) -> Tensor:
+        return torch.ones_like(x.mean)
+
+
+class OutputCovariance(nn.Module):
+    """Mean and covariance of the outputs of a chain of linear layers and element-wise functions.
+
+    Means, and the variances on the way, are those of the rules, for which the elements of each activation are
+    independent. In the covariance of the outputs each source of noise counts once, with all paths from it: with
+    J_l = W_L diag(s) W_(L-1) ... from the activations at l to the outputs, Cov = sum_l J_l diag(d_l) J_l^T. Here W are
+    mean weights, s = E[f'(X)] = Cov(f(X), X) / v is the slope of f at X ~ N(m, v) (Stein's lemma), and d_l is the
+    variance that is new at l: of a linear layer op(m^2 + v; Var W, Var b), of f what its slope does not explain,
+    v' - s^2 v, and of the chain's inputs, which count as independent, v. That is the statistical linearisation of the
+    chain (Gelb 1974, "Applied optimal estimation", section 6.2), with new noise at each layer.
+
+    Args:
+        stages: modules by name: rules of linear layers, factors, shifts and :class:`Elementwise`.
+    """
+
+    def __init__(self, stages: dict[str, nn.Module]):
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+
+    def forward(self, x: Tensor | Moments) -> tuple[Tensor, Tensor]:
+        """Mean ``(batch, outputs)`` and covariance ``(batch, outputs, outputs)`` for inputs ``(batch, inputs)``."""
+        steps = self.steps(x)
+        y = steps[-1][-1]
+        if not isinstance(y, Moments):  # noise nowhere
+            return y, y.new_zeros(*y.shape, y.shape[-1])
+        return y.mean, _covariance(steps)
+
+    def steps(self, x: Tensor | Moments) -> list[tuple[Any, Any, Tensor | None, Any]]:
+        """Each stage with what it gets, the variance that its own weights add, if it has any, and what it gives."""
+        y: Any = x
+        steps: list[tuple[Any, Any, Tensor | None, Any]] = []
+        for stage in self.stages.values():
+            before, own = y, None
+            if isinstance(stage, KnownWeights) and not isinstance(y, Moments):
+                y = stage.op(y, stage.weight, stage.bias)
+            elif isinstance(stage, RandomWeights | KnownWeights):
+                mean, own, passed = stage.parts(y)
+                y = Moments(mean, own if passed is None else own + passed)
+            else:
+                y = stage(y)
+            steps.append((stage, before, own, y))
+        return steps
+
+
+def _covariance(steps: list[Any]) -> Tensor:
+    total: Tensor | float = 0.0
+    back = _Back()
+    for stage, before, own, after in reversed(steps):
+        if not isinstance(before, Moments):  # all noise is new
+            return total + back.covariance(after.variance)
+        if own is None:
+            slope = stage.slope(before)
+            back = back.through(slope, (after.variance - slope.square() * before.variance).clamp_min(0))
+        else:
+            total = total + back.covariance(own)
+            back = back.to(stage.matrix)
+    return total + back.covariance(steps[0][1].variance)
+
+
+class _Back:
+    """From some activations to the outputs: J = jacobian diag(slope), and the variance that is new on the way.
+
+    Args:
+        jacobian: ``(outputs, units)``, also with the batch before; None is the identity.
+        slope: ``(batch, units)``; None is 1.
+        new: variance behind the slope that is not counted yet; None is 0.
+    """
+
+    def __init__(self, jacobian: Tensor | None = None, slope: Tensor | None = None, new: Tensor | None = None):
+        self.jacobian, self.slope, self.new = jacobian, slope, new
+
+    def _scaled(self, variance: Tensor) -> Tensor:
+        variance = variance if self.slope is None else self.slope.square() * variance
+        return variance if self.new is None else self.new + variance
+
+    def through(self, slope: Tensor, new: Tensor) -> "_Back":
+        """Before a function of each element with this slope, which adds the variance ``new``."""
+        return _Back(self.jacobian, slope if self.slope is None else self.slope * slope, self._scaled(new))
+
+    def covariance(self, variance: Tensor) -> Tensor:
+        """Of the outputs, by independent noise here and the new one on the way."""
+        variance = self._scaled(variance)
+        if self.jacobian is None:
+            return torch.diag_embed(variance)
+        return (self.jacobian * variance.unsqueeze(-2)) @ self.jacobian.mT
+
+    def to(self, matrix: Tensor) -> "_Back":
+        """Before a linear layer with the mean weights ``matrix``."""
+        if self.jacobian is None:
+            return _Back(matrix if self.slope is None else self.slope.unsqueeze(-1) * matrix)
+        jacobian = self.jacobian if self.slope is None else self.jacobian * self.slope.unsqueeze(-2)
+        return _Back(jacobian @ matrix)
+
+
+def last_stages(
+    output: fx.Node, rules: dict[fx.Node, nn.Module], random: set[fx.Node]
+) -> tuple[list[fx.Node], dict[str, nn.Module]]:
+    """The nodes at the end of a network for which :class:`OutputCovariance` is known, and its stages; none is empty.
+
+    They end with a linear layer of at most ``MOST_OUTPUTS`` outputs, and begin where another linear layer would cost
+    more than ``MOST_PRODUCTS``.
+
+    Args:
+        output: the node that gives the network's outputs.
+        rules: of modules, by node.
+        random: the nodes whose values are random.
+    """
+    nodes: list[fx.Node] = []
+    stages: dict[str, nn.Module] = {}
+    outputs, products, node = 0, 0, output
+    while node in random and (node is output or len(node.users) == 1):
+        parts = _stages_of(node, rules)
+        layer = next((part for part in parts if isinstance(part, RandomWeights | KnownWeights)), None)
+        if not parts or (layer is None and not outputs):
+            break
+        if layer is not None and outputs:
+            products += outputs * layer.matrix.numel()
+        elif layer is not None:
+            outputs = len(layer.matrix)
+        if outputs > MOST_OUTPUTS or products > MOST_PRODUCTS:
+            break
+        named = [node.name, *(f"{node.name}_{number}" for number in range(1, len(parts)))]
+        nodes, stages = [node, *nodes], dict(zip(named, parts, strict=True)) | stages
+        node = node.args[0]  # type: ignore[assignment]
+    return nodes, stages
+
+
+def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
+    """What a node does, as stages in their order; empty where it is none of them."""
+    if node.op in ("call_function", "call_method"):
+        known: Any = SLOPES.get(node.target)
+        if known is None or len(node.all_input_nodes) != 1:
+            return []
+        settings: Any = node.kwargs
+        return [Elementwise(*known, *node.args[1:], **settings)]
+    rule: Any = rules.get(node)
+    if isinstance(rule, NoisyLayer) and isinstance(rule.layer.op, LinearOp):
+        shift = None if rule.bias is None else Shift(rule.bias)
+        return [part for part in (rule.inputs, rule.layer, rule.outputs, shift) if part is not None]
+    if isinstance(rule, RandomWeights | KnownWeights):
+        return [rule] if isinstance(rule.op, LinearOp) else []
+    slope = slope_of(getattr(rule, "function", rule))
+    return [] if slope is None else [Elementwise(rule, slope)]
