@@ -13,9 +13,11 @@ from bnn_lightning.checkpoints.record import CheckpointError
 from bnn_lightning.deployment.inputs import GraphInput
 from bnn_lightning.deployment.metadata import FORMAT_VERSION
 from bnn_lightning.deployment.onnx import require_onnx
-from bnn_lightning.likelihoods import Categorical, Gaussian, Likelihood, StudentT
+from bnn_lightning.likelihoods import Categorical, GaussianLikelihood, Likelihood, StudentT
 
-_LIKELIHOODS: dict[str, type[Likelihood]] = {kind.__name__: kind for kind in (Categorical, Gaussian, StudentT)}
+_LIKELIHOODS: dict[str, type[Likelihood]] = {
+    kind.__name__: kind for kind in (Categorical, GaussianLikelihood, StudentT)
+}
 
 
 class ExportedOnnx:
