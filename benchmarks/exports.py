@@ -27,7 +27,7 @@ BATCHES = (1, 256)
 
 def test_images(root, count):
     """uint8 ``(images, 1, 32, 32)`` and labels."""
-    source = MNIST(root=root, image_size=32, normalize=False, download=False)
+    source = MNIST(root=root, image_size=32, normalize=False)
     source.setup("test")
     batches = [batch[:2] for batch in source.test_dataloader()]
     images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))
@@ -76,7 +76,9 @@ def main(root, count=10_000):
             path = Path(folder) / f"net{file_format.ending}"
             start = time.perf_counter()
             export_graph(record, trained, what, path, file_format)
-            print(f"{what} {file_format}: {path.stat().st_size:,} bytes, {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"{what} {file_format}: {path.stat().st_size:,} bytes, {time.perf_counter() - start:.0f} s", flush=True
+            )
             if isinstance(file_format, Pt2):
                 continue
             session, graph = session_of(path), predictive_graph(trained, record.data, what)

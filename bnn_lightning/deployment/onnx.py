@@ -22,6 +22,7 @@ OPSET = 18
 """Of the operators: the one that torch's exporter writes, which runtimes of 2023 and later know."""
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_OUTPUT = "output."  # before the names of outputs until the graph is whole
 _MOST_BYTES = 2**31 - 1  # of a protobuf message
 
 
@@ -79,7 +80,7 @@ def _model(net: nn.Module, example: Tensor, record: Mapping[str, Any], quantized
                 program,
                 dynamo=True,
                 input_names=[str(record.get("input", {}).get("name", "inputs"))],
-                output_names=names,
+                output_names=[f"{_OUTPUT}{name}" for name in names],
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -90,6 +91,7 @@ def _model(net: nn.Module, example: Tensor, record: Mapping[str, Any], quantized
     _strip(model.graph)
     for function in model.functions:
         _strip(function)
+    _name_outputs(model.graph, names)
     _name_batch(model.graph)
     if quantized:
         model = _quantized(model)
@@ -109,6 +111,16 @@ def _strip(graph: Any) -> None:
     del graph.metadata_props[:]
 
 
+def _name_outputs(graph: Any, names: list[str]) -> None:
+    """Calls outputs by their names alone, and values within that the exporter has called so, such as mean, otherwise."""
+    new = {name: f"inner.{name}" for name in names} | {f"{_OUTPUT}{name}": name for name in names}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.output, *graph.value_info, *graph.initializer):
+        value.name = new.get(value.name, value.name)
+
+
 def _name_batch(graph: Any) -> None:
     """Calls the first axis of inputs and outputs ``batch``, which the exporter calls s77 or the like."""
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -122,12 +134,12 @@ def _quantized(model: Any) -> Any:
     """The same with linear layers and convolutions in 8 bits, by onnxruntime, which works on files."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    # The exporter has inferred shapes and folded constants; without the mark onnxruntime asks for it to be done.
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        prepared, file = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-        quant_pre_process(model, prepared, skip_symbolic_shape=True)
+        file = Path(folder) / "quantized.onnx"
         # Convolutions of onnxruntime take weights without a sign alone.
-        quantize_dynamic(prepared, file, weight_type=QuantType.QUInt8)
+        quantize_dynamic(model, file, weight_type=QuantType.QUInt8)
         return onnx.load(file)
