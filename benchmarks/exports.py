@@ -9,6 +9,7 @@ images. Accuracy and NLL are those of the probabilities in the file.
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def main(root, count=10_000):
                     print(f"  {who}: accuracy {100 * accuracy:.2f} %, NLL {nll:.4f}")
                 for batch in BATCHES:
                     x = images[:batch]
-                    times = milliseconds({"onnxruntime": lambda x=x, run=run: run(x), "torch": lambda x=x: graph(x)})
+                    times = milliseconds({"onnxruntime": partial(run, x), "torch": partial(graph, x)})
                     print(f"  batch {batch}:", ", ".join(f"{name} {value:.2f} ms" for name, value in times.items()))
 
 

@@ -91,7 +91,7 @@ def _name_of(part: Any) -> str | None:
 
 
 def _likelihood(likelihood: Likelihood) -> dict[str, Any]:
-    settings = dataclasses.asdict(likelihood) if dataclasses.is_dataclass(likelihood) else {}
+    settings: dict[str, Any] = dataclasses.asdict(likelihood) if dataclasses.is_dataclass(likelihood) else {}
     return {"name": type(likelihood).__name__, "settings": settings}
 
 

@@ -112,7 +112,7 @@ def _strip(graph: Any) -> None:
 
 
 def _name_outputs(graph: Any, names: list[str]) -> None:
-    """Calls outputs by their names alone, and values within that the exporter has called so, such as mean, otherwise."""
+    """Calls outputs by their names alone, and otherwise what the exporter calls so within the graph, such as mean."""
     new = {name: f"inner.{name}" for name in names} | {f"{_OUTPUT}{name}": name for name in names}
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
