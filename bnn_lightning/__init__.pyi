@@ -76,8 +76,10 @@ from .core.whole_network import kl as kl
 from .core.whole_network import random_tensors as random_tensors
 from .core.whole_network import sampling as sampling
 from .deployment import ExportFormat as ExportFormat
+from .deployment import Onnx as Onnx
 from .deployment import Predictor as Predictor
 from .deployment import Pt2 as Pt2
+from .deployment import export_graph as export_graph
 from .deployment import load_dense as load_dense
 from .evaluation.draws import Ensemble as Ensemble
 from .evaluation.draws import Sampling as Sampling

@@ -26,6 +26,8 @@ LIBRARIES = {
     "optuna",
     "pandas",
     "pyarrow",
+    "onnx",
+    "onnxruntime",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one. A room is a wing, a top-level file or a
@@ -59,7 +61,7 @@ DOORS = {
     ),
     "deployment": (
         {"core", "compression", "files", "checkpoints", "evaluation", "likelihoods", "preprocessing"},
-        {"torch"},
+        {"torch", "onnx", "onnxruntime"},
     ),
     "training": (
         {"checkpoints", "core", "likelihoods", "inference", "evaluation", "compression", "networks", "files"}

@@ -31,7 +31,7 @@ _SETTINGS = {
 _WORDS = {
     "optimizer": {"adam": "torch.optim.Adam", "sgd": "torch.optim.SGD"},
     "noise_on": {"W": "weights", "B": "outputs"},
-    "format": {"dense": "Pt2"},
+    "format": {"dense": "Pt2", "pt2": "Pt2", "onnx": "Onnx"},
 }
 # Modules of classes that a config may name.
 _MODULES = {

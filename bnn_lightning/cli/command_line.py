@@ -217,7 +217,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Images come before the run's folders: what is wrong with them shows while nothing has been written.
-        if isinstance(self.datamodule, DataSource):
+        if isinstance(self.datamodule, DataSource) and self.verb.needs_images(self.config):
             load_images(self.datamodule, self.verb, self.config, self.checkpoint, self._data_is_given)
         if self.verb.trains and self.checkpoint is None:
             probe_first_batch(self.model, self.datamodule)

@@ -22,11 +22,14 @@ class ExportFormat(ABC):
         """Writes a network of plain layers to a file, so that it can be loaded for batches of any size.
 
         Args:
-            net: the network.
+            net: the network; what it gives is a tensor, or a dictionary of tensors by name, which the file should name
+                so: that is :class:`bnn_lightning.deployment.graph.PredictiveGraph`.
             path: the file to write.
-            example: two or more images as the network takes them, ``(batch, channels, height, width)``.
-            record: plain values to store in the file, such as the checkpoint and how the images were prepared.
+            example: two or more inputs as the network takes them, such as ``(batch, channels, height, width)``.
+            record: plain values to store in the file, such as the checkpoint and how the images were prepared;
+                ``record["input"]["name"]``, where it is there, is the name of the input.
 
         Raises:
+            ValueError: when the network cannot be written in this format.
             UnwritableError: when the file cannot be written.
         """

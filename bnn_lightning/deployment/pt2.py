@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bnn_lightning.compression.shrink import ELEMENTWISE, POOLING, WEIGHTED, Select
 from bnn_lightning.core.conversion import children_in_order
 from bnn_lightning.deployment.base import ExportFormat
+from bnn_lightning.deployment.program import exported_program
 from bnn_lightning.files import atomic_write
 
 _RECORD = "bnn_lightning.json"  # name of the record in the file
@@ -36,9 +37,7 @@ class Pt2(ExportFormat):
     how_to_load = "torch.export.load(FILE).module() loads it"
 
     def write(self, net: nn.Module, path: Path, example: Tensor, record: Mapping[str, Any]) -> None:
-        batch = torch.export.Dim("batch")
-        # torch stores the example in the file, with the whole memory of which it is a view: hence the clone.
-        program = torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=({0: batch},))
+        program = exported_program(net, example)
         content = io.BytesIO()
         with warnings.catch_warnings():
             # torch 2.14 warns about weights in channels_last memory, but stores them completely.

@@ -24,10 +24,18 @@ def samples_with(mean: Tensor, variance: Tensor, samples: int, seed: int) -> Ten
         samples: how many; an even number.
         seed: of z.
     """
-    outputs = mean.shape[-1]
-    normals = _normals(samples, min(outputs, SobolEngine.MAXDIM), seed).to(mean)
-    columns = torch.arange(outputs, device=mean.device) % normals.shape[-1]
-    return mean + variance.clamp_min(0).sqrt() * normals[:, None, columns]
+    return moved_by(normals(samples, mean.shape[-1], seed).to(mean), mean, variance)
+
+
+def moved_by(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """The samples mean + sqrt(variance) z, ``(samples, batch, outputs)``, with the z of :func:`normals`."""
+    return mean + variance.clamp_min(0).sqrt() * z
+
+
+def normals(samples: int, outputs: int, seed: int) -> Tensor:
+    """The z of :func:`samples_with`, ``(samples, 1, outputs)``, float64."""
+    drawn = _normals(samples, min(outputs, SobolEngine.MAXDIM), seed)
+    return drawn[:, None, torch.arange(outputs) % drawn.shape[-1]]
 
 
 def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int) -> Tensor:

@@ -147,6 +147,12 @@ class Sampler:
         other.nets, other._split_nets = copy.deepcopy((self.nets, self._split_nets), shared)
         return other
 
+    @torch.no_grad()
+    def drawn(self, member: int) -> dict[str, Tensor]:
+        """The weights of a member's samples, ``(per_member, ...)`` by name: its random tensors alone."""
+        device = next(self.nets[member].parameters()).device
+        return self._weights(member, range(self.per_member), device)
+
     def _weight_draws(self, member: int, samples: range, x: Tensor) -> Tensor:
         """Outputs ``(len(samples), batch, outputs)`` of a member's samples with these numbers."""
         drawn = self._weights(member, samples, x.device)

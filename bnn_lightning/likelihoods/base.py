@@ -144,6 +144,17 @@ class Likelihood(ABC):
         """:meth:`predictive` together with uncertainties of each example, for test and predict."""
         return self.predictive(outputs)
 
+    def exported(self, outputs: Tensor, calibration: Any = None) -> Predictive:
+        """What a graph of ``bnn export`` gives for a batch, by name; all that :meth:`predictions` reads is among it.
+
+        Made of torch's functions without branches on values. By default :meth:`summary`.
+
+        Args:
+            outputs: of the samples.
+            calibration: the result of :meth:`calibrate` for samples drawn in the same way, or None.
+        """
+        return self.summary(outputs)
+
     def mixture(self, outputs: Tensor) -> Callable[[Tensor], Predictive]:
         """A function from counts ``(samples,)`` to the predictive in which sample t counts ``counts[t]`` times.
 

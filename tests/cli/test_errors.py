@@ -234,7 +234,7 @@ def test_mistakes_with_checkpoints_and_trainers_get_one_sentence(words, sentence
         ("export --ckpt_path {lrt} --removed 2", "--removed must be a share of the weights from 0 to 1, got 2.0."),
         (
             "export --ckpt_path {sparse} --format foo",
-            "--format does not know foo; it can be Pt2, or the class path of your own.",
+            "--format does not know foo; it can be Onnx, Pt2, or the class path of your own.",
         ),
         (
             "fit --config {config} --model.method.prior ScaleMixture",

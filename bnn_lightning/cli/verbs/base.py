@@ -49,6 +49,10 @@ class Verb:
     def check(self, config: Namespace) -> None:
         """Raises a UsageError for settings that it cannot run with, before anything is built or read."""
 
+    def needs_images(self, config: Namespace) -> bool:
+        """Whether it runs on images, which are then loaded for its stage."""
+        return True
+
     def callbacks(self, session: Session) -> list[Callback]:
         """More callbacks for the Trainer, which ``session`` does not have yet."""
         return []

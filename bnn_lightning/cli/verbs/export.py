@@ -1,7 +1,10 @@
-"""Write a checkpoint's mean weights as a smaller network that plain torch loads."""
+"""Write a checkpoint's predictive, or its mean weights as a smaller network, for programs without this package."""
 
 from pathlib import Path
 
+from jsonargparse import Namespace
+
+from bnn_lightning.checkpoints.parts import Trained
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsity_results
 from bnn_lightning.cli.results import shown_once_written
@@ -11,38 +14,61 @@ from bnn_lightning.compression.sparsity import masks, masks_removing
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.deployment import ExportFormat, Pt2
 from bnn_lightning.deployment.dense import export_dense
+from bnn_lightning.deployment.metadata import export_graph
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.reporting.results import write_table
 from bnn_lightning.reporting.tables import show_export, show_sparsity
+from bnn_lightning.training.loading import load_record
 
 
 class Export(Verb):
-    """Writes a network without the units and features that have no weights left, and measures it."""
+    """Writes a graph from pixels to probabilities; or a smaller network, without what has no weights, and measures it.
+
+    A graph needs no images.
+    """
 
     stage = "test"
+
+    def check(self, config: Namespace) -> None:
+        if config.what is not None:
+            for flag, default in (("removed", None), ("threshold", LOG_ALPHA_THRESHOLD)):
+                if config[flag] != default:
+                    raise UsageError(f"--{flag} is for the smaller network; --what {config.what} removes no weights.")
+
+    def needs_images(self, config: Namespace) -> bool:
+        return config.what is None
 
     def run(
         self,
         session: Session,
         format: ExportFormat = Pt2(),  # noqa: B008
+        what: str | None = None,
         output: str | None = None,
         removed: float | None = None,
         threshold: float = LOG_ALPHA_THRESHOLD,
     ) -> None:
-        """Writes a smaller network.
+        """Writes a file.
 
         Args:
-            format: the kind of file.
+            format: the kind of file: pt2 or onnx, or the class path of your own.
+            what: a graph with preprocessing and calibration inside. moments: mean and variance of every activation in
+                one pass; mean: mean weights; samples:T, such as samples:25: that many draws of the weights, all of them
+                in the file; ensemble: moments of several networks, or their mean weights. null is the smaller network
+                of the kept weights.
             output: the file to write; null is beside the checkpoint, with the format's ending.
             removed: share of all weights to remove, those of lowest |mu| / sigma first; null goes by the threshold.
             threshold: weights with log alpha above it are removed; 3 is the published one.
         """
+        if what is not None:
+            _write_graph(session, format, what, output)
+            return
         checkpoint, network = session.checkpoint, session.model.network
         test_images = load_for_removal(session)
         if removed is None and not session.model.removes_weights:
             raise UsageError(
                 "--removed is missing: this method drives no weights to zero by itself; "
-                f"bnn prune --ckpt_path {checkpoint.path} shows what each share of them costs."
+                f"bnn prune --ckpt_path {checkpoint.path} shows what each share of them costs, and "
+                "--what moments exports the whole predictive."
             )
         if removed is None:
             keep, rule = masks(network, threshold), kept_below(threshold)
@@ -61,3 +87,17 @@ class Export(Verb):
             written = [file, *write_table(session.run.logs, f"export_{checkpoint.path.stem}", rows)]
         session.print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
         session.print(f"Written: {', '.join(map(relative_to_cwd, written))}; {format.how_to_load}")
+
+
+def _write_graph(session: Session, format: ExportFormat, what: str, output: str | None) -> None:
+    checkpoint, model = session.checkpoint, session.model
+    load_record(model, checkpoint)
+    trained = Trained(model.network.eval(), model.likelihood, model.sampling, model.calibration)
+    file = Path(output) if output else checkpoint.path.with_suffix(format.ending)
+    said = export_graph(checkpoint, trained, what, file, format)
+    shape = ", ".join(map(str, said["input"]["shape"]))
+    session.print(f"Input: {said['input']['name']} ({shape}), {said['input']['dtype']}")
+    session.print(f"Outputs: {', '.join(said['outputs'])}")
+    for caveat in said["caveats"]:
+        session.print(f"Caveat: {caveat}")
+    session.print(f"Written: {relative_to_cwd(file)}, {file.stat().st_size:,} bytes; {format.how_to_load}")

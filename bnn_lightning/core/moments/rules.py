@@ -24,6 +24,7 @@ class MomentsError(ValueError):
 
     def __init__(self, why: str):
         super().__init__(f"draws must be weights, local or mean for {why}, got moments.")
+        self.why = why
 
 
 def called(name: str, module: nn.Module) -> str:

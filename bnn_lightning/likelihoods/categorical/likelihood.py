@@ -22,7 +22,12 @@ from bnn_lightning.likelihoods.categorical.classes import (
 from bnn_lightning.likelihoods.categorical.credibility import ece_caveats, temperature_caveats
 from bnn_lightning.likelihoods.categorical.decisions import decision_rule
 from bnn_lightning.likelihoods.categorical.predictions import ClassPredictions, Thresholds
-from bnn_lightning.likelihoods.categorical.predictive import log_predictive, probabilities, summary
+from bnn_lightning.likelihoods.categorical.predictive import (
+    expected_entropy,
+    log_predictive,
+    probabilities,
+    summary,
+)
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
 
 _SCALED_METRICS = ("nll", "brier", "ece", "adaptive_ece")
@@ -89,6 +94,21 @@ class Categorical(Likelihood):
 
     def summary(self, outputs: Tensor) -> Predictive:
         return summary(outputs)
+
+    def exported(self, outputs: Tensor, calibration: Calibration | None = None) -> Predictive:
+        """Probabilities; entropies in nats, whole, expected and mutual information; the traces; calibrated confidence.
+
+        ``probabilities`` and ``log_probs`` are ``(batch, classes)``, all others ``(batch,)``, see
+        :func:`~bnn_lightning.likelihoods.categorical.predictive.summary`. ``calibrated_confidence``, the probability of
+        the predicted class at the calibrated temperature, is there where a calibration is.
+        """
+        parts = summary(outputs)
+        log_probs = parts.pop("log_probs")
+        whole = {"probabilities": log_probs.exp(), "log_probs": log_probs, "entropy": parts.pop("entropy")}
+        whole |= {"expected_entropy": expected_entropy(outputs)} | parts
+        if calibration is not None:
+            whole["calibrated_confidence"] = scaled(log_probs, calibration.temperature).exp().amax(-1)
+        return whole
 
     def mixture(self, outputs: Tensor) -> Callable[[Tensor], Predictive]:
         probs = probabilities(outputs)

@@ -151,6 +151,19 @@ class Regression(Likelihood):
         aleatoric, epistemic = (part.sqrt() for part in mixture.variances())
         return mixture.predictive() | {"mean": mixture.mean(), "aleatoric": aleatoric, "epistemic": epistemic}
 
+    def exported(self, outputs: Tensor, calibration: Calibration | None = None) -> Predictive:
+        """Mean and standard deviations ``(batch, targets)``, and the components of the mixture, in the targets' units.
+
+        ``std`` is of both parts together, sqrt(aleatoric_std^2 + epistemic_std^2); ``calibrated_std``, where a
+        calibration is, its multiple by the fitted factor.
+        """
+        mixture = self._mixture(outputs)
+        aleatoric, epistemic = (part.sqrt() for part in mixture.variances())
+        whole = {"mean": mixture.mean(), "aleatoric_std": aleatoric, "epistemic_std": epistemic, "std": mixture.std()}
+        if calibration is not None:
+            whole["calibrated_std"] = whole["std"] * calibration.std_scale.to(whole["std"])
+        return whole | mixture.predictive()
+
     def log_prob(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
         return Mixture.of(predictive).log_prob(y)
 

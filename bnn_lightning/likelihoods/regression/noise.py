@@ -29,7 +29,8 @@ class LearntNoise(nn.Module):
         self.constants = nn.Parameter(constants)
 
     def forward(self, outputs: Tensor) -> Tensor:
-        return torch.cat([outputs, self.constants.to(outputs.dtype).expand(len(outputs), -1)], -1)
+        # Not len(outputs), which would fix the size of the batch in an exported graph.
+        return torch.cat([outputs, self.constants.to(outputs.dtype).expand(outputs.shape[0], -1)], -1)
 
 
 class _Appended(nn.Module):
@@ -42,7 +43,7 @@ class _Appended(nn.Module):
         self.register_buffer("constants", constants.detach().clone(), persistent=False)
 
     def forward(self, x: Moments) -> Moments:
-        constants = self.constants.to(x.mean.dtype).expand(len(x.mean), -1)
+        constants = self.constants.to(x.mean.dtype).expand(x.mean.shape[0], -1)
         return Moments(torch.cat([x.mean, constants], -1), torch.cat([x.variance, torch.zeros_like(constants)], -1))
 
 

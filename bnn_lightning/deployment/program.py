@@ -1,0 +1,33 @@
+"""The program that torch.export makes of a network, which formats write; and the names of its outputs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+
+def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
+    """The program of ``net`` in eval mode, for batches of any size.
+
+    Args:
+        net: the network.
+        example: two or more inputs, ``(batch, ...)``.
+
+    Raises:
+        ValueError: when torch.export does not take it; the sentence repeats the first line of its reason.
+    """
+    try:
+        # torch stores the example in files, with the whole memory of which it is a view: hence the clone.
+        dynamic = ({0: torch.export.Dim("batch")},)
+        return torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=dynamic)
+    except Exception as error:  # whatever a network does with what stands for its inputs
+        reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
+        raise ValueError(f"network must be one that torch.export takes, got an error: {reason}.") from error
+
+
+def output_names(net: nn.Module, example: Tensor) -> list[str]:
+    """The names of the outputs in their order: those of the dictionary that ``net`` gives, or else ``outputs``."""
+    with torch.no_grad():
+        outputs = net(example.clone())
+    return list(outputs) if isinstance(outputs, Mapping) else ["outputs"]
