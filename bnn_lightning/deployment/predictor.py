@@ -36,6 +36,7 @@ class OutputSampler(Protocol):
     """Samples of a network's outputs, such as :class:`bnn_lightning.Sampler` gives; of an exported file likewise."""
 
     draws: Draws
+    samples: int
 
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
         """The outputs of all samples, ``(samples, batch, outputs)``."""
@@ -102,6 +103,7 @@ class Predictor:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
         self.likelihood, self.preparation, self.class_names = likelihood, preparation, tuple(class_names)
         self.draws, self.device, self.batch_size = sampler.draws, torch.device(device), batch_size
+        self.samples, self.calibration = sampler.samples, calibration
         self.rule = likelihood.decision_rule(calibration, target_risk, alpha, target_error)
         """What is accepted, and what sets and intervals promise, in a few sentences."""
         self._thresholds = likelihood.thresholds(calibration, target_risk, alpha, target_error)
@@ -146,7 +148,7 @@ class Predictor:
             CheckpointError: when there is no such file, or it cannot be used.
             ValueError: when an argument is out of range, or ``code`` no folder.
         """
-        record = _record_of(path)
+        record = record_of(path)
         with importable(code), torch.random.fork_rng([]):  # a new network draws its first weights
             trained = Trained.of(record)
         precision = _precision_of(record)
@@ -222,7 +224,7 @@ class Predictor:
         return torch.autocast(self.device.type, dtype)
 
 
-def _record_of(path: str | Path | Sequence[str | Path]) -> Record:
+def record_of(path: str | Path | Sequence[str | Path]) -> Record:
     """The record of a checkpoint, of a run's folder, or of several checkpoints joined."""
     if isinstance(path, str | Path):
         return Record.read(_file_of(Path(path).expanduser()))
