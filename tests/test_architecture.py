@@ -26,6 +26,9 @@ LIBRARIES = {
     "optuna",
     "pandas",
     "pyarrow",
+    "litserve",
+    "starlette",
+    "uvicorn",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one. A room is a wing, a top-level file or a
@@ -78,6 +81,10 @@ DOORS = {
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
         | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
+    ),
+    "serving": (
+        {"checkpoints", "cli", "deployment", "evaluation", "preprocessing"},
+        {"torch", "numpy", "litserve", "starlette", "uvicorn"},
     ),
     "studies": (
         {"checkpoints", "cli", "core", "training", "reporting", "networks", "files"},

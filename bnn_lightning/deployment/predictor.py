@@ -36,7 +36,10 @@ class OutputSampler(Protocol):
     """Samples of a network's outputs, such as :class:`bnn_lightning.Sampler` gives; of an exported file likewise."""
 
     draws: Draws
-    samples: int
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
 
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
         """The outputs of all samples, ``(samples, batch, outputs)``."""

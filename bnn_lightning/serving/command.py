@@ -30,15 +30,16 @@ def serve(words: list[str]) -> int:
     given = _parser().parse_args(words)
     try:
         import litserve  # noqa: F401
-        import multipart  # noqa: F401
+        import python_multipart  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"bnn serve needs {error.name}, which is not installed: pip install 'bnn_lightning[serve]'."
+            f"bnn serve needs {(error.name or '').replace('_', '-')}, which is not installed: pip install 'bnn_lightning[serve]'."
         ) from None
     server = _server(given)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        logging.getLogger("litserve").setLevel(logging.ERROR)
+        for name in ("litserve", "python_multipart"):  # which warns of each bad form
+            logging.getLogger(name).setLevel(logging.ERROR)
         server.run(given.host, given.port, num_api_servers=1, log_level="warning", generate_client_file=False)
     except (RuntimeError, EOFError, ConnectionError) as error:
         raise UsageError(f"the server has ended: {str(error) or type(error).__name__}.") from error
@@ -136,8 +137,8 @@ def _seconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bnn serve",
-        description="Answer POST /predict (image bytes, a form, or JSON), GET /health and GET /info, and show a page at "
-        "/. docs/deploying.md has examples. There are no passwords: what is reachable from other machines stands "
+        description="Answer POST /predict (image bytes, a form, or JSON), GET /health and GET /info, and show a page "
+        "at /. docs/deploying.md has examples. There are no passwords: what is reachable from other machines stands "
         "behind a proxy that has them.",
     )
     add = parser.add_argument

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -158,7 +158,7 @@ async def _in_form(request: Request, body: bytes, max_examples: int) -> list[byt
         reason = error.message if isinstance(error, MultiPartException) else "it has no boundary"
         raise RefusedError(400, f"The form cannot be read: {reason.rstrip('.')}.") from None
     contents = []
-    async with _closing(form.values()):
+    try:
         for name, value in form.multi_items():
             if name not in _FORM_FIELDS:
                 raise RefusedError(400, f"There is no field {_shown(name)}; files are called image.")
@@ -167,22 +167,9 @@ async def _in_form(request: Request, body: bytes, max_examples: int) -> list[byt
             if not (content := await value.read()):
                 raise RefusedError(400, f"{name} must be the bytes of an image, got an empty file.")
             contents.append(content)
+    finally:
+        await form.close()
     return contents
-
-
-class _closing:  # noqa: N801 - as contextlib.closing
-    """Closes the files among some values of a form."""
-
-    def __init__(self, values: Iterable[Any]):
-        self._values = values
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *_: object) -> None:
-        for value in self._values:
-            if isinstance(value, UploadFile):
-                await value.close()
 
 
 def _kind(value: Any) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 import uvicorn
 from litserve import LitServer
-from litserve.server import response_queue_to_buffer
 from litserve.utils import LitAPIStatus, ResponseBufferItem, WorkerSetupStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -83,9 +82,7 @@ class Server(LitServer):
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        answers = response_queue_to_buffer(self._transport, self.response_buffer, 0, self.litapi_connector)
-        tasks = [asyncio.create_task(answers), asyncio.create_task(self._watch())]
-        print(f"Serving at {self._address}; Ctrl-C ends it.", flush=True)
+        tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch())]
         yield
         for task in tasks:
             task.cancel()
@@ -125,6 +122,19 @@ class Server(LitServer):
     async def _get_info(self, request: Request) -> Response:
         return Response(self._info, 200, _HEADERS, "application/json")
 
+    async def _receive(self) -> None:
+        """Hears what workers say, and wakes whoever waits for it."""
+        while True:
+            for message in await self._transport.areceive(0) or ():
+                waiting = self.response_buffer.get(message.uid)
+                if waiting is None:  # for whom it was too late
+                    continue
+                if message.status == LitAPIStatus.START:
+                    waiting.worker_id = message.worker
+                else:
+                    waiting.response = message.answer, message.status
+                    waiting.event.set()
+
     async def _watch(self) -> None:
         """Starts workers again that have died, and answers for them."""
         while True:
@@ -141,6 +151,11 @@ class Server(LitServer):
                 print(f"Worker {number} has died ({process.exitcode}), and is started again.", flush=True)
                 self.inference_workers[number] = self.launch_single_inference_worker(self.lit_api, number)
 
+    def _init_manager(self, num_api_servers: int) -> Any:
+        manager = super()._init_manager(num_api_servers)
+        self.lit_api.queue_process = manager._process.pid
+        return manager
+
     def _start_server(
         self,
         port: int,
@@ -152,9 +167,21 @@ class Server(LitServer):
     ) -> dict[int, "_HTTPThread"]:
         self.app.response_queue_id = 0
         config = uvicorn.Config(self.app, log_level=log_level, access_log=False, timeout_graceful_shutdown=5, **kwargs)
-        thread = _HTTPThread(uvicorn.Server(config), sockets)
+        thread = _HTTPThread(_HTTPServer(config, self._address), sockets)
         thread.start()
         return {0: thread}
+
+
+class _HTTPServer(uvicorn.Server):
+    """uvicorn's, which says where it is once it can be reached."""
+
+    def __init__(self, config: uvicorn.Config, address: str):
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"Serving at {self._address}; Ctrl-C ends it.", flush=True)
 
 
 class _HTTPThread(threading.Thread):

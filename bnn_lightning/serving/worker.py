@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from queue import Empty, Queue
 from typing import Any, NamedTuple
@@ -65,6 +66,22 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Message(NamedTuple):
+    """What the server hears of a request.
+
+    Args:
+        uid: of the request.
+        worker: the number of the worker that has it.
+        answer: an :class:`Answer`; anything else where there is none.
+        status: one of LitServe's: it was taken, answered, or has failed.
+    """
+
+    uid: str
+    worker: int | None
+    answer: Any
+    status: str
+
+
 class PredictorAPI(LitAPI):
     """A Predictor for LitServe: lists of examples in, answers out.
 
@@ -72,6 +89,9 @@ class PredictorAPI(LitAPI):
         model: what is loaded in each process.
         max_batch: requests that are predicted together.
     """
+
+    queue_process = 0
+    """The number of the process that has the queue, set by the server."""
 
     def __init__(self, model: Model, max_batch: int):
         super().__init__(max_batch_size=max_batch, loop=_TakesWhatWaits())
@@ -127,26 +147,50 @@ def _plain(value: Any) -> Any:
 
 
 class _TakesWhatWaits(BatchedLoop):
-    """Takes all requests that wait when the worker is free, so that batches grow with the load and nobody waits for one.
+    """Takes all requests that wait when the worker is free: batches grow with the load, and nobody waits for one.
 
-    LitServe's own asks its queue again and again, which takes a core while there is nothing to do.
+    LitServe's own asks its queue again and again, which takes a core while there is nothing to do, and sends two
+    messages for each request. Here a batch has two: that it was taken, so that the server can answer for a worker that
+    dies; and all its answers.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: list[Message] = []
 
     def get_batch_requests(
         self, lit_api: LitAPI, request_queue: Queue, transport: MessageTransport
     ) -> tuple[list, list]:
         taken: list = []
-        while len(taken) < lit_api.max_batch_size:
-            try:
-                request = request_queue.get_nowait() if taken else request_queue.get(timeout=_WAIT)
-            except Empty:
-                break
-            except (EOFError, OSError):  # of the queue's process
-                raise SystemExit("the server has ended") from None
-            consumer, uid, _, examples = request
-            # The server is told who has it: it answers for a worker that dies.
-            self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
-            taken.append((consumer, uid, examples))
-        if not taken and os.getppid() != self._server_pid:
-            raise SystemExit("the server has ended")
+        try:
+            self._send(transport, self._answers)
+            self._answers = []
+            while len(taken) < lit_api.max_batch_size:
+                consumer, uid, _, examples = request_queue.get_nowait() if taken else request_queue.get(timeout=_WAIT)
+                taken.append((consumer, uid, examples))
+        except Empty:
+            pass
+        except (EOFError, OSError):  # the queue's process has ended
+            raise SystemExit(0) from None
+        self._send(transport, [Message(uid, self.worker_id, None, LitAPIStatus.START) for _, uid, _ in taken])
+        if not taken and os.getppid() != self._server_pid:  # the server was killed
+            with suppress(OSError):
+                os.kill(lit_api.queue_process, signal.SIGTERM)  # which does not look whether it is there
+            raise SystemExit(0)
         return taken, []
+
+    def put_response(
+        self,
+        transport: MessageTransport,
+        response_queue_id: int,
+        uid: str,
+        response_data: Any,
+        status: str,
+        response_type: LoopResponseType,
+    ) -> None:
+        self._answers.append(Message(uid, self.worker_id, response_data, status))
+
+    @staticmethod
+    def _send(transport: MessageTransport, messages: list[Message]) -> None:
+        if messages:
+            transport.send(messages, consumer_id=0)  # there is one server
