@@ -32,8 +32,9 @@ def serve(words: list[str]) -> int:
         import litserve  # noqa: F401
         import python_multipart  # noqa: F401
     except ImportError as error:
+        package = (error.name or "litserve").replace("_", "-")
         raise UsageError(
-            f"bnn serve needs {(error.name or '').replace('_', '-')}, which is not installed: pip install 'bnn_lightning[serve]'."
+            f"bnn serve needs {package}, which is not installed: pip install 'bnn_lightning[serve]'."
         ) from None
     server = _server(given)
     previous = signal.signal(signal.SIGTERM, _interrupt)
