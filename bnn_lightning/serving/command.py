@@ -110,6 +110,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _interrupt(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and ending takes a moment
     raise KeyboardInterrupt
 
 

@@ -30,6 +30,9 @@ _MOST_WAITING = 1000
 _WATCH = 0.5
 """Seconds between two looks at the workers."""
 
+_GRACE = 5
+"""Seconds for what is under way when the server is asked to end."""
+
 _WORDS = {404: "There is no such page; there are /, /predict, /health and /info.", 405: "The method is not allowed."}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
@@ -156,6 +159,14 @@ class Server(LitServer):
         self.lit_api.queue_process = manager._process.pid
         return manager
 
+    def _perform_graceful_shutdown(
+        self, manager: Any, uvicorn_workers: dict[int, "_HTTPThread"], shutdown_reason: str = "normal"
+    ) -> None:
+        for thread in uvicorn_workers.values():  # first, so that what is under way is answered
+            thread.terminate()
+            thread.join(timeout=2 * _GRACE)
+        super()._perform_graceful_shutdown(manager, uvicorn_workers, shutdown_reason)
+
     def _start_server(
         self,
         port: int,
@@ -166,7 +177,9 @@ class Server(LitServer):
         **kwargs: Any,
     ) -> dict[int, "_HTTPThread"]:
         self.app.response_queue_id = 0
-        config = uvicorn.Config(self.app, log_level=log_level, access_log=False, timeout_graceful_shutdown=5, **kwargs)
+        config = uvicorn.Config(
+            self.app, log_level=log_level, access_log=False, timeout_graceful_shutdown=_GRACE, **kwargs
+        )
         thread = _HTTPThread(_HTTPServer(config, self._address), sockets)
         thread.start()
         return {0: thread}
