@@ -7,9 +7,13 @@ from bnn_lightning.cli import entry
 
 def main() -> int:
     """Runs the command line; gives its exit code."""
-    # Studies stand above the command line, which therefore learns of their verb here.
+    # Studies and the server stand above the command line, which therefore learns of their verbs here.
     return entry.main(
-        programs={"study": "bnn_lightning.studies.command:study", "configs": "bnn_lightning.cli.shipped:configs"}
+        programs={
+            "study": "bnn_lightning.studies.command:study",
+            "configs": "bnn_lightning.cli.shipped:configs",
+            "serve": "bnn_lightning.serving.command:serve",
+        }
     )
 
 

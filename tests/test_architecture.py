@@ -28,6 +28,9 @@ LIBRARIES = {
     "pyarrow",
     "onnx",
     "onnxruntime",
+    "litserve",
+    "starlette",
+    "uvicorn",
 }
 
 # Room: the rooms it may import, and the libraries beside the standard one. A room is a wing, a top-level file or a
@@ -80,6 +83,10 @@ DOORS = {
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
         | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
+    ),
+    "serving": (
+        {"checkpoints", "cli", "deployment", "evaluation", "preprocessing"},
+        {"torch", "numpy", "litserve", "starlette", "uvicorn"},
     ),
     "studies": (
         {"checkpoints", "cli", "core", "training", "reporting", "networks", "files"},

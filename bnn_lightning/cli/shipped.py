@@ -18,11 +18,11 @@ _KINDS = {"config": ("configs", ".yaml"), "study": ("configs/studies", ".yaml"),
 def folder_of(kind: str) -> Path:
     """The folder of all configs, studies or checkpoints that come with the package.
 
-    An installed package holds them; a source tree has them beside it.
+    An installed package holds them; a source tree has them beside it, and its package may have modules in a folder of
+    the same name.
     """
-    package = Path(bnn_lightning.__file__).parent
-    inside = package / _KINDS[kind][0]
-    return inside if inside.is_dir() else package.parent / _KINDS[kind][0]
+    package, (name, ending) = Path(bnn_lightning.__file__).parent, _KINDS[kind]
+    return package / name if any((package / name).glob(f"*{ending}")) else package.parent / name
 
 
 def found(name: str, kind: str) -> str:

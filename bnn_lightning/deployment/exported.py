@@ -51,6 +51,7 @@ class ExportedOnnx:
         self.data: Mapping[str, Any] = json.loads(entries["data"])
         """How examples were prepared, and what the classes are called; as of a checkpoint."""
         self.draws: Any = entries["draws"]
+        self.samples = int(entries["samples"])
         self.input = GraphInput.of(self.data)
         self.likelihood = _likelihood_of(json.loads(entries["likelihood"]), path).for_data(self.data)
         calibration, kind = json.loads(entries["calibration"]), self.likelihood.calibration_type

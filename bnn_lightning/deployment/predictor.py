@@ -38,6 +38,10 @@ class OutputSampler(Protocol):
 
     draws: Draws
 
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
         """The outputs of all samples, ``(samples, batch, outputs)``."""
 
@@ -103,6 +107,7 @@ class Predictor:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
         self.likelihood, self.preparation, self.class_names = likelihood, preparation, tuple(class_names)
         self.draws, self.device, self.batch_size = sampler.draws, torch.device(device), batch_size
+        self.samples, self.calibration = sampler.samples, calibration
         self.rule = likelihood.decision_rule(calibration, target_risk, alpha, target_error)
         """What is accepted, and what sets and intervals promise, in a few sentences."""
         self._thresholds = likelihood.thresholds(calibration, target_risk, alpha, target_error)
@@ -156,7 +161,7 @@ class Predictor:
             prepared = _preparation_of(data), data.get("class_names", ()), calibration
             decided = target_risk, alpha, target_error
             return cls(exported, exported.likelihood, *prepared, *decided, batch_size=batch_size)
-        record = _record_of(path)
+        record = record_of(path)
         with importable(code), torch.random.fork_rng([]):  # a new network draws its first weights
             trained = Trained.of(record)
         precision = _precision_of(record)
@@ -249,7 +254,7 @@ def _check_export(path: Path, device: torch.device | str, settings: Mapping[str,
         raise ValueError(f"device must be cpu for {path}, got {device}.")
 
 
-def _record_of(path: str | Path | Sequence[str | Path]) -> Record:
+def record_of(path: str | Path | Sequence[str | Path]) -> Record:
     """The record of a checkpoint, of a run's folder, or of several checkpoints joined."""
     if isinstance(path, str | Path):
         return Record.read(_file_of(Path(path).expanduser()))

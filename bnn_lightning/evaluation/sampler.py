@@ -87,6 +87,11 @@ class Sampler:
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
 
     @property
+    def samples(self) -> int:
+        """How many there are, of all members together."""
+        return self.per_member * len(self.nets)
+
+    @property
     def is_joint(self) -> bool:
         """Whether sample t is one network for all images, so that the samples are joint predictions of several."""
         return self.draws != "local"

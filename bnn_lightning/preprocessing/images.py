@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bnn_lightning.preprocessing.arrays import Layout, images_in, is_array
@@ -129,6 +129,8 @@ class ImagePreparation:
             return (decoder.decoded(image) if isinstance(image, Image.Image) else decoder(image)).pixels
         except Exception as error:  # a damaged picture can raise nearly anything
             reason = (str(error) or type(error).__name__).rstrip(".")
+            if isinstance(error, UnidentifiedImageError) and not isinstance(image, Path):
+                reason = "it is of no format that is known"  # Pillow names the object that they are in
             raise ValueError(
                 f"images must be pictures that can be read, got {_name(image) or f'number {index}, from 0'}: {reason}."
             ) from error

@@ -24,7 +24,7 @@ def test_the_first_page_has_every_verb_with_the_first_line_of_its_file(words, co
     lines = text.splitlines()
     assert lines[0] == "usage: bnn VERB [options]"
     shown = [line.split()[0] for line in lines[5:] if line.startswith("  ") and not line.startswith("   ")]
-    assert shown[:-2] == sorted([*verbs(), "configs", "study"])
+    assert shown[:-2] == sorted([*verbs(), "configs", "serve", "study"])
     assert max(map(len, lines)) <= columns
     assert "\n  test      Measure a checkpoint on test images.\n" in text
     assert "\n  study     Run a grid of runs, " in text
@@ -38,6 +38,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--version", 0), ("tset", 2)])
 def test_what_needs_no_verb_loads_only_the_standard_library(word, code):
     heavy = {"torch", "lightning", "jsonargparse", "torchvision", "matplotlib", "rich", "yaml", "optuna", "numpy"}
+    heavy |= {"litserve", "starlette", "uvicorn"}
     program = (
         "import sys\nfrom bnn_lightning.__main__ import main\n"
         f"sys.argv = ['bnn', {word!r}]\nassert main() == {code}\n"

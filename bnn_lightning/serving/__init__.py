@@ -1,0 +1,1 @@
+"""A checkpoint behind HTTP: what requests hold, workers that predict, the server with its page, and ``bnn serve``."""

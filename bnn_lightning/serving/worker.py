@@ -1,0 +1,196 @@
+"""A process that predicts: its Predictor, and requests that wait at the same moment as one batch."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, is_dataclass
+from queue import Empty, Queue
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from litserve import LitAPI
+from litserve.loops.simple_loops import BatchedLoop
+from litserve.transport.base import MessageTransport
+from litserve.utils import LitAPIStatus, LoopResponseType
+
+from bnn_lightning.deployment import Predictor
+from bnn_lightning.evaluation.draws import Draws
+
+_WAIT = 0.1
+"""Seconds that a worker waits for a request before it looks whether the server is still there. What is taken from the
+queue for a worker that has died within them is lost, and answered by the server's own limit of time."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What every process loads its predictor with: arguments of :meth:`bnn_lightning.Predictor.load`, and threads."""
+
+    paths: tuple[str, ...]
+    samples: int | None = None
+    draws: Draws | None = None
+    device: str = "cpu"
+    target_risk: float = 0.01
+    alpha: float = 0.05
+    target_error: float | None = None
+    code: str | None = None
+    threads: int = 1
+
+    def load(self) -> Predictor:
+        """The predictor, in a process that computes with so many threads."""
+        torch.set_num_threads(self.threads)
+        return Predictor.load(
+            self.paths[0] if len(self.paths) == 1 else self.paths,
+            samples=self.samples,
+            draws=self.draws,
+            device=self.device,
+            target_risk=self.target_risk,
+            alpha=self.alpha,
+            target_error=self.target_error,
+            code=self.code,
+        )
+
+
+class Answer(NamedTuple):
+    """What a worker says to a request.
+
+    Args:
+        status: of HTTP.
+        body: JSON.
+    """
+
+    status: int
+    body: bytes
+
+
+class Message(NamedTuple):
+    """What the server hears of a request.
+
+    Args:
+        uid: of the request.
+        worker: the number of the worker that has it.
+        answer: an :class:`Answer`; anything else where there is none.
+        status: one of LitServe's: it was taken, answered, or has failed.
+    """
+
+    uid: str
+    worker: int | None
+    answer: Any
+    status: str
+
+
+class PredictorAPI(LitAPI):
+    """A Predictor for LitServe: lists of examples in, answers out.
+
+    Args:
+        model: what is loaded in each process.
+        max_batch: requests that are predicted together.
+    """
+
+    queue_process = 0
+    """The number of the process that has the queue, set by the server."""
+
+    def __init__(self, model: Model, max_batch: int):
+        super().__init__(max_batch_size=max_batch, loop=_TakesWhatWaits())
+        self._model = model
+
+    def setup(self, device: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
+        self._predictor = self._model.load()
+
+    def predict(self, requests: Sequence[list[Any]]) -> list[Answer]:  # type: ignore[override]
+        return answers(self._predictor, requests)
+
+
+def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]:
+    """The answer to each request, which all go through the network as one batch.
+
+    Where something in it cannot be predicted, it is halved until that is alone with its request. Local draws are those
+    of a batch, so that each request is one: the same request has the same answer, whatever else is waiting.
+    """
+    if predictor.draws == "local" and len(requests) > 1:
+        return [answers(predictor, [request])[0] for request in requests]
+    try:
+        predictions = predictor([example for request in requests for example in request])
+    except ValueError as error:
+        if len(requests) == 1:
+            return [Answer(422, as_json({"error": str(error)}))]
+        half = len(requests) // 2
+        return answers(predictor, requests[:half]) + answers(predictor, requests[half:])
+    each = iter(predictions)
+    return [Answer(200, as_json({"predictions": [_fields(next(each)) for _ in request]})) for request in requests]
+
+
+def as_json(content: Any) -> bytes:
+    """Plain values and arrays as JSON, which has no infinite numbers: they are null."""
+    return json.dumps(_plain(content), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _fields(prediction: Any) -> dict[str, Any]:
+    """The fields of a single prediction by their names; pictures that come as bytes have no file."""
+    fields = asdict(prediction) if is_dataclass(prediction) and not isinstance(prediction, type) else dict(prediction)
+    fields.pop("file", None)
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _TakesWhatWaits(BatchedLoop):
+    """Takes all requests that wait when the worker is free: batches grow with the load, and nobody waits for one.
+
+    LitServe's own asks its queue again and again, which takes a core while there is nothing to do, and sends two
+    messages for each request. Here a batch has two: that it was taken, so that the server can answer for a worker that
+    dies; and all its answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: list[Message] = []
+
+    def get_batch_requests(
+        self, lit_api: LitAPI, request_queue: Queue, transport: MessageTransport
+    ) -> tuple[list, list]:
+        taken: list = []
+        try:
+            self._send(transport, self._answers)
+            self._answers = []
+            while len(taken) < lit_api.max_batch_size:
+                consumer, uid, _, examples = request_queue.get_nowait() if taken else request_queue.get(timeout=_WAIT)
+                taken.append((consumer, uid, examples))
+        except Empty:
+            pass
+        except (EOFError, OSError):  # the queue's process has ended
+            raise SystemExit(0) from None
+        self._send(transport, [Message(uid, self.worker_id, None, LitAPIStatus.START) for _, uid, _ in taken])
+        if not taken and os.getppid() != self._server_pid:  # the server was killed
+            with suppress(OSError):
+                os.kill(lit_api.queue_process, signal.SIGTERM)  # which does not look whether it is there
+            raise SystemExit(0)
+        return taken, []
+
+    def put_response(
+        self,
+        transport: MessageTransport,
+        response_queue_id: int,
+        uid: str,
+        response_data: Any,
+        status: str,
+        response_type: LoopResponseType,
+    ) -> None:
+        self._answers.append(Message(uid, self.worker_id, response_data, status))
+
+    @staticmethod
+    def _send(transport: MessageTransport, messages: list[Message]) -> None:
+        if messages:
+            transport.send(messages, consumer_id=0)  # there is one server

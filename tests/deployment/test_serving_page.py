@@ -1,0 +1,233 @@
+"""The page of bnn serve in headless Chromium: drawn on by pointer, used by keyboard alone, in a narrow window."""
+
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("litserve", reason="bnn serve needs litserve: pip install 'bnn_lightning[serve]'")
+pytest.importorskip("selenium", reason="the page is tested by selenium: pip install selenium")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="the page is tested in Chromium, of which chromium or chromedriver is not here: apt-get install "
+        "chromium chromium-driver",
+    ),
+]
+
+NOTHING = "\u2013"  # where a class will be
+SEVEN = [(80, 65), (200, 65), (125, 230)]
+
+
+@pytest.fixture(scope="module")
+def browser(served):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page, empty, in a wide window; afterwards the browser must have complained about nothing."""
+    resize(browser, 1160, 900)
+    browser.get(served.url)
+    wait(lambda: browser.title == "lenet_lrt_mnist.ckpt")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def resize(browser, width, height):
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def wait(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def part(page, name):
+    return page.find_element("css selector", name)
+
+
+def predicted(page):
+    """The predicted class, once the server has answered."""
+    wait(lambda: re.fullmatch(r"\d", part(page, "#name").text))
+    return part(page, "#name").text
+
+
+def draw(page, points, kind="mouse"):
+    """One stroke through points of the canvas, whose side is 280, by the events of a mouse or a finger."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+    from selenium.webdriver.common.actions.pointer_input import PointerInput
+
+    canvas = part(page, "#canvas")
+    scale = canvas.size["width"] / 280
+    places = [(round((x - 140) * scale), round((y - 140) * scale)) for x, y in points]
+    builder = ActionBuilder(page, mouse=PointerInput(kind, kind), duration=30)
+    pointer = builder.pointer_action
+    pointer.move_to(canvas, *places[0]).pointer_down()
+    for place in places[1:]:
+        pointer.move_to(canvas, *place)
+    pointer.pointer_up()
+    builder.perform()
+    ActionChains(page).reset_actions()
+
+
+@pytest.mark.parametrize("kind", ["mouse", "touch"])
+def test_a_digit_that_is_drawn(page, served, kind):
+    assert part(page, "#name").text == NOTHING
+    draw(page, SEVEN, kind)
+    assert predicted(page) == "7"
+    values = [item.text for item in page.find_elements("css selector", "#bars .value")]
+    assert len(values) == 10
+    assert part(page, "#bars .most .name").text == "7"
+    assert part(page, "#badge").text == "✓ Accepted"
+    assert [chip.text for chip in page.find_elements("css selector", "#set .chip")] == ["7"]
+    parts = [float(part(page, name).text) for name in ("#aleatoric", "#epistemic")]
+    assert 0 < sum(parts) < np.log(10)
+    assert "7" in part(page, "#live").get_attribute("textContent")
+    wait(lambda: part(page, "#plot").is_displayed())
+    assert len(page.find_elements("css selector", "#plot .same, #plot .other")) == 25
+    assert "Upright the class is 7" in part(page, "#rotation-text").text
+
+
+def test_the_slider_of_risk_decides(page):
+    draw(page, SEVEN)
+    predicted(page)
+    wait(lambda: part(page, "#badge").text == "✓ Accepted")
+    part(page, "#risk").send_keys("\ue011")  # Home, the lowest: no calibration of 6,000 images bounds .1 %
+    assert part(page, "#risk-text").text == "0.1 %"
+    assert part(page, "#badge").text == "✕ Abstains"
+
+
+def test_a_file_says_what_the_server_says_of_it(page, served, tmp_path):
+    from bnn_lightning.data import MNIST5k
+
+    file = tmp_path / "digit.png"
+    Image.fromarray(MNIST5k().load_test().pixels[500, 0].numpy()).save(file)
+    part(page, "#file").send_keys(str(file))
+    name = predicted(page)
+    _, answer = served.ask("/predict", file.read_bytes(), "image/png")
+    (said,) = answer["predictions"]
+    assert name == said["name"]
+    wait(lambda: abs(float(part(page, "#epistemic").text) - said["mutual_information"]) < 1e-3)
+    part(page, "#clear").click()
+    assert part(page, "#name").text == NOTHING
+
+
+def test_a_file_that_is_no_picture_gets_the_servers_sentence(page, tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    part(page, "#file").send_keys(str(tmp_path / "no.png"))
+    wait(lambda: part(page, "#alert").is_displayed())
+    assert part(page, "#alert").text.startswith("images must be pictures that can be read")
+    draw(page, SEVEN)
+    assert predicted(page) == "7"
+    assert not part(page, "#alert").is_displayed()
+    page.get_log("browser")  # which tells of the status 422
+
+
+def test_by_keyboard_alone(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    def press(*keys):
+        actions = ActionChains(page)
+        for key in keys:
+            actions.send_keys(key)
+        actions.perform()
+
+    def focus():
+        return page.switch_to.active_element.get_attribute("id")
+
+    press(Keys.TAB)
+    assert focus() == "canvas"
+    press(*[Keys.ARROW_UP] * 8, " ", *[Keys.ARROW_DOWN] * 16, " ")
+    assert predicted(page) == "1"
+    order = []
+    for _ in range(5):
+        press(Keys.TAB)
+        order.append(focus() or page.switch_to.active_element.tag_name)
+    assert order == ["file", "clear", "angle", "risk", "summary"]
+    press(Keys.ENTER)
+    assert part(page, "#curl").is_displayed()
+    press(*[Keys.SHIFT + Keys.TAB + Keys.SHIFT])
+    page.execute_script("document.getElementById('angle').focus()")
+    press(*[Keys.ARROW_RIGHT] * 18)
+    assert part(page, "#angle-text").text == "90°"
+    wait(lambda: part(page, "#name").text not in ("1", NOTHING))  # a one that lies on its side
+    page.execute_script("document.getElementById('canvas').focus()")
+    press(Keys.DELETE)
+    assert part(page, "#name").text == NOTHING
+
+
+def test_every_control_has_a_name(page):
+    names = page.execute_script(
+        "return [...document.querySelectorAll('input, button, select, canvas')].map((each) => each.ariaLabel || "
+        "each.textContent || each.labels?.[0]?.textContent || '')"
+    )
+    assert len(names) >= 5
+    assert all(names), names
+
+
+@pytest.mark.parametrize("width", [320, 400, 700, 1160])
+def test_nothing_sticks_out_of_a_window(page, width):
+    resize(page, width, 900)
+    draw(page, SEVEN)
+    assert predicted(page) == "7"
+    wait(lambda: part(page, "#plot").is_displayed())
+    wide = page.execute_script(
+        "return [...document.querySelectorAll('body *')].filter((each) => each.getBoundingClientRect().right > "
+        "innerWidth + 1).map((each) => each.id || each.className || each.tagName)"
+    )
+    assert wide == []
+    assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_light_and_dark_have_contrast(page):
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        colours = page.execute_script(
+            "const of = (each) => getComputedStyle(each); const card = document.querySelector('.card');"
+            "return [of(card).backgroundColor, of(card).color, of(document.querySelector('.soft')).color]"
+        )
+        ground, *inks = [np.array([int(n) for n in re.findall(r"\d+", colour)[:3]]) for colour in colours]
+        assert (ground.mean() > 127) == (scheme == "light")
+        assert min(contrast(ground, ink) for ink in inks) > 4.5  # WCAG's AA
+
+
+def contrast(first, second):
+    """WCAG's contrast of two colours."""
+
+    def luminance(colour):
+        linear = np.where(colour / 255 <= 0.04045, colour / 255 / 12.92, ((colour / 255 + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    lower, higher = sorted((luminance(first), luminance(second)))
+    return (higher + 0.05) / (lower + 0.05)
+
+
+def test_the_page_loads_nothing_from_elsewhere(page, served):
+    loaded = page.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert loaded
+    assert all(name.startswith((served.url, "data:")) for name in loaded), loaded
+    script = "const it = document.createElement('script'); it.textContent = 'ran = 1'; document.body.append(it);"
+    assert page.execute_script(f"{script} return typeof ran") == "undefined"
+    assert "Content Security Policy" in page.get_log("browser")[0]["message"]
