@@ -75,6 +75,7 @@ def _copy(source: Path, folder: Path, is_study: bool) -> None:
         base = yaml.safe_load(text)["base"].removeprefix("../")
         text = text.replace(f"base: ../{base}", f"base: {base}")
         if not (folder / base).exists():
+            (folder / base).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder_of("config") / base, folder / base)
             print(f"Written: {relative_to_cwd(folder / base)}")
     target.write_text(text, "utf-8")

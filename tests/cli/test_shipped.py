@@ -75,12 +75,14 @@ def test_fit_and_test_take_bare_names(in_an_empty_folder, capsys):
 def test_configs_shows_and_copies(in_an_empty_folder, capsys):
     assert configs([]) == 0
     out = capsys.readouterr().out
-    for path in (ROOT / "configs").rglob("*.yaml"):
+    for path in (*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "studies").glob("*.yaml")):
         assert f"  {path.stem} " in out
     assert configs(["lenet_bbb.yaml", "twins", "--to", "mine"]) == 0
     assert sorted(path.name for path in Path("mine").iterdir()) == ["lenet_bbb.yaml", "lenet_lrt.yaml", "twins.yaml"]
     assert Path("mine/lenet_bbb.yaml").read_text() == (ROOT / "configs" / "lenet_bbb.yaml").read_text()
     assert study(["mine/twins.yaml", "--dry_run"]) == 0
+    assert configs(["acquisition_mnist", "--to", "loops"]) == 0
+    assert study(["loops/acquisition_mnist.yaml", "--dry_run"]) == 0
     for words, sentence in (
         (["twins", "--to", "mine"], r"mine/twins.yaml is there already; move it away, or copy to another folder"),
         (["uci", "nope"], r"there is no config or study nope; bnn configs shows what there is\."),
