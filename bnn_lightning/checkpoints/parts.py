@@ -181,19 +181,27 @@ def default_class_without_arguments(message: str) -> str | None:
     return None if found is None else found[1]
 
 
-def drop_resolved_defaults(network: Namespace) -> None:
+def drop_resolved_defaults(network: Namespace, only_classes: bool = False) -> None:
     """Removes from a network's settings the defaults of arguments that its function passes on as ``**kwargs``.
 
     jsonargparse finds these arguments by reading code, defaults included. They are of another function: the one that
     passes them on may set them itself, as torchvision's resnext50_32x4d does with groups, and refuse to be told
     otherwise. And default classes would be made into functions of another form than the code expects.
+
+    Args:
+        network: ``class_path`` and ``init_args``.
+        only_classes: whether default numbers stay, so that the data can replace them.
     """
     module, _, name = network.class_path.rpartition(".")
     function = getattr(import_module(module), name)
     if isinstance(function, type):
         return
     own = signature(function).parameters
-    passed_on = [key for key in vars(network.get("init_args") or Namespace()) if key not in own]
+    passed_on = [
+        key
+        for key, value in vars(network.get("init_args") or Namespace()).items()
+        if key not in own and (isinstance(value, Namespace) or not only_classes)
+    ]
     if passed_on:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--network", type=Network)

@@ -193,6 +193,7 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--{flag} {config[flag]} stands in a config; it goes on the command line.")
         for own, file in (own_classes(type(self.verb)) | own_classes(config)).items():
             _note(f"{own} is imported from {relative_to_cwd(Path(file))}")
+        drop_resolved_defaults(config.model.network, only_classes=True)
         if self.checkpoint is None:
             with user_errors(config):
                 fit_network_to_data(config)

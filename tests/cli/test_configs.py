@@ -33,7 +33,7 @@ LENET_IVON = str(ROOT / "configs" / "lenet_ivon.yaml")
         # A rate of Adam, and the default "no schedule" of another inference, would train a network badly.
         (["--config", LENET, "--model.inference", "IVON"], IVON()),
         (["--config", LENET, "--model.inference.samples=2", "--model.inference=IVON"], IVON(samples=2)),
-        (["--config", LENET_IVON], IVON()),
+        (["--config", LENET_IVON], IVON(lr=0.15)),
         (["--config", LENET_IVON, "--model.inference", "IVON", "--model.inference.lr", "0.2"], IVON(lr=0.2)),
         (["--config", LENET_IVON, "--model.inference.lr", "0.2"], IVON(lr=0.2)),
         (["--model.network=LeNet", "--model.method=BBB", "--model.inference=bnn_lightning.IVON"], IVON()),
