@@ -156,8 +156,15 @@ def parsed_object(parser: ArgumentParser, values: dict[str, Any], key: str) -> N
 
     ``values`` may change.
     """
+    config = _parsed(parser, values, key)
+    drop_resolved_defaults(config[key])
+    return config
+
+
+def _parsed(parser: ArgumentParser, values: dict[str, Any], key: str) -> Namespace:
+    """The same, with the defaults of arguments that the function passes on."""
     try:
-        config = parser.parse_object(values)
+        return parser.parse_object(values)
     except ArgumentError as error:
         name = default_class_without_arguments(str(error))
         if name is None:
@@ -166,10 +173,9 @@ def parsed_object(parser: ArgumentParser, values: dict[str, Any], key: str) -> N
         for part in key.split("."):
             network = network[part]
         network["init_args"] = dict(network.get("init_args") or {}) | {name: None}
-        config = parsed_object(parser, values, key)
+        config = _parsed(parser, values, key)
         del config[key].init_args[name]
-    drop_resolved_defaults(config[key])
-    return config
+        return config
 
 
 def default_class_without_arguments(message: str) -> str | None:
@@ -205,7 +211,7 @@ def drop_resolved_defaults(network: Namespace, only_classes: bool = False) -> No
     if passed_on:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--network", type=Network)
-        defaults = parser.parse_object({"network": {"class_path": network.class_path}}).network.init_args
+        defaults = _parsed(parser, {"network": {"class_path": network.class_path}}, "network").network.init_args
         for key in passed_on:
             if network.init_args[key] == defaults.get(key):
                 del network.init_args[key]
