@@ -3,12 +3,12 @@
 import argparse
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
 import bnn_lightning
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.programs import ProgramParser
 from bnn_lightning.files import relative_to_cwd
 
 # Each kind of file: the folder that holds it, and the ending that its names lack.
@@ -98,13 +98,8 @@ def _print_names(lines: dict[str, str]) -> None:
         print(f"  {name:{width}}  {line}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; bnn configs --help says what there is.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ProgramParser(
         prog="bnn configs",
         description="Without names: what comes with the package. bnn fit --config NAME and bnn study NAME take a bare "
         "name; a file of that name in the current folder wins.",

@@ -10,15 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.programs import ProgramParser
 from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
 
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; bnn serve --help says what there is.")
 
 
 def serve(words: list[str]) -> int:
@@ -137,7 +133,7 @@ def _seconds(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ProgramParser(
         prog="bnn serve",
         description="Answer POST /predict (image bytes, a form, or JSON), GET /health and GET /info, and show a page "
         "at /. docs/deploying.md has examples. There are no passwords: what is reachable from other machines stands "

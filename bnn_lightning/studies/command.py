@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.cli.programs import ProgramParser
 from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
@@ -16,14 +17,9 @@ from bnn_lightning.studies.report import write_report
 from bnn_lightning.studies.running import Runner, dry_run
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; bnn study --help says what there is.")
-
-
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``bnn study``."""
-    arguments = _Parser(
+    arguments = ProgramParser(
         prog="bnn study",
         description="Train and test every cell of a study file that has no row yet. What was interrupted goes on where "
         "it stopped, what is finished is never run twice, and failures are recorded with their reason.",
