@@ -34,7 +34,7 @@ def test_a_bayesian_checkpoint_becomes_one_around_its_mean_weights(run, capsys):
     for name, value in to_plain(after.network).state_dict().items():
         torch.testing.assert_close(value, plain[name], rtol=0, atol=0)
     assert dict(random_tensors(after.network))["fc3.weight"].variance.min() > 0
-    assert set(read_checkpoint(written)[KEY]["calibration"]) == {"weights", "mean"}
+    assert set(read_checkpoint(written)[KEY]["calibration"]) == {"weights", "mean", "moments"}
     for verb in ("test", "validate", "predict"):
         assert main([verb, "--ckpt_path", str(written), "--model.sampling.test_samples", "3"]) == 0
     assert "3 weight draws" in printed(capsys)
