@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn_lightning.core.kernels.function import Function
 
-class _Bounded(torch.autograd.Function):
+
+class _Bounded(Function):
     """:func:`bounded` for tensors; torch's clamp has a zero gradient at and beyond its bounds."""
 
     generate_vmap_rule = True

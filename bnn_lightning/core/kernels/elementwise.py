@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bnn_lightning.core.kernels.function import Function
 
-class WithDerivative(torch.autograd.Function):
+
+class WithDerivative(Function):
     """Base class of element-wise functions whose ``forward`` returns ``(value, derivative)``.
 
     Backward multiplies by the saved derivative, so autograd keeps one tensor instead of every intermediate result.

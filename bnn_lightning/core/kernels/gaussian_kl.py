@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnn_lightning.core.kernels.compiling import fused, is_compiling
+from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import flatten_in_memory_order, in_format_of, unflatten_like
 from bnn_lightning.core.kernels.softplus import LOG_SIGMA_IS_RHO, plain_softplus
 
@@ -35,7 +36,7 @@ def gaussian_kl(
     )
 
 
-class GaussianKL(torch.autograd.Function):
+class GaussianKL(Function):
     """The sum of :func:`gaussian_kl` over all elements of many tensors, with sigma = softplus(rho).
 
     ``apply(count, *tensors)`` takes ``count`` means, then as many rho, prior means and prior standard deviations, the

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnn_lightning.core.kernels.compiling import fused
+from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import (
     flatten_in_memory_order,
     in_format_of,
@@ -46,7 +47,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     return y.to(mean.dtype)
 
 
-class _AddNoise(torch.autograd.Function):
+class _AddNoise(Function):
     """:func:`with_noise` with one saved tensor, zeta / (2 std), the derivative in variance; autograd would keep three.
 
     Its results are not views, so that the operations that follow may change them in place.

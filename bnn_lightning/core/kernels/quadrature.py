@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bnn_lightning.core.kernels.function import Function
+
 _NODES = 32
 _BLOCK = 2**16  # elements of a block: its intermediate results fit into the CPU's cache
 
@@ -36,7 +38,7 @@ def mean_log1p_square(mu: Tensor, sigma: Tensor) -> Tensor:
     return _MeanLog1pSquare.apply(mu, sigma)[0]
 
 
-class _MeanLog1pSquare(torch.autograd.Function):
+class _MeanLog1pSquare(Function):
     generate_vmap_rule = True
 
     @staticmethod

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bnn_lightning.core.kernels.compiling import fused, is_compiling
 from bnn_lightning.core.kernels.elementwise import WithDerivative, at_least_float32
+from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import flatten_in_memory_order, unflatten_like
 
 # Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. The logarithm of a
@@ -30,19 +31,16 @@ def squared_softplus(x: Tensor) -> Tensor:
 class _SquaredSoftplus(WithDerivative):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        y = softplus(x)
+        y = _fused_softplus(x)
         return y.square(), x.sigmoid().mul_(y).mul_(2)
 
 
-class _Softplus(torch.autograd.Function):
+class _Softplus(Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        if is_compiling() and x.numel() >= 2**15:
-            # Compiled code takes any length, but is compiled again for each number of axes: hence the flat view.
-            return unflatten_like(fused(plain_softplus)(flatten_in_memory_order(x)), x)
-        return plain_softplus(x)
+        return _fused_softplus(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -70,6 +68,13 @@ def plain_softplus(x: Tensor) -> Tensor:
     """
     precise = x.to(at_least_float32(x))
     return (_log1p_exp(precise.abs().neg()) + precise.clamp_min(0)).to(x.dtype)
+
+
+def _fused_softplus(x: Tensor) -> Tensor:
+    if is_compiling() and x.numel() >= 2**15:
+        # Compiled code takes any length, but is compiled again for each number of axes: hence the flat view.
+        return unflatten_like(fused(plain_softplus)(flatten_in_memory_order(x)), x)
+    return plain_softplus(x)
 
 
 def _log1p_exp(x: Tensor) -> Tensor:
