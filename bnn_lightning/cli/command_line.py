@@ -40,7 +40,7 @@ from bnn_lightning.cli.trainer import (
     profiler_of,
     silence_the_libraries,
 )
-from bnn_lightning.cli.user_errors import user_errors
+from bnn_lightning.cli.user_errors import errors_of_own_code, user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
 from bnn_lightning.cli.words import (
     asks_for_help,
@@ -65,7 +65,7 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
     """Runs the verb of that class, which was asked for by ``name``, with the words that followed."""
     words = with_expanded_paths(words)
     try:
-        with modules_from(value_of("--code", words)):
+        with modules_from(value_of("--code", words)), errors_of_own_code():
             CommandLine(load_verb(class_path), name, words).run()
     except (StoppedError, KeyboardInterrupt):
         if getattr(rank_zero_only, "rank", 0) == 0:
@@ -76,7 +76,7 @@ def run_verb(class_path: str, name: str, words: list[str]) -> None:
 def dry_parse(class_path: str, name: str, words: list[str]) -> None:
     """Raises the UsageError that ``run_verb`` would, if it would before it reads images or writes anything."""
     words = with_expanded_paths(words)
-    with modules_from(value_of("--code", words)):
+    with modules_from(value_of("--code", words)), errors_of_own_code():
         try:
             _DryParse(load_verb(class_path), name, words)
         except UsageError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -21,6 +22,7 @@ from bnn_lightning.training.callbacks import TrainingStoppedError
 from bnn_lightning.training.probe import is_raised_in_own_code, where_raised
 
 _LIGHTNING = Path(lightning.__file__).parent
+_OPTIMIZERS = Path(torch.optim.__file__).parent
 
 
 @contextmanager
@@ -36,6 +38,17 @@ def user_errors(config: Namespace) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def errors_of_own_code() -> Iterator[None]:
+    """Turns what a user's own module raises, while it is imported too, into a UsageError that names file and line."""
+    try:
+        yield
+    except Exception as error:
+        if is_raised_in_own_code(error):
+            raise UsageError(f"{where_raised(error)}. --debug shows the traceback.") from error
+        raise
+
+
 def _sentence_about(error: Exception, config: Namespace) -> str | None:
     message = str(error)
     if isinstance(error, RuntimeError) and message.startswith("Error(s) in loading state_dict"):
@@ -47,7 +60,7 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
     # A method's settings are checked inside jsonargparse, which wraps what they raise.
     wrapped = re.search(r"- (\w+ must .*)", message) if isinstance(error, ValueError) else None
     if wrapped is None and not _is_about_the_command(error):
-        return f"{where_raised(error)}. --debug shows the traceback." if is_raised_in_own_code(error) else None
+        return None
     return _with_flag(wrapped[1] if wrapped else " ".join(message.split()), config)
 
 
@@ -79,8 +92,14 @@ def _is_about_the_command(error: Exception) -> bool:
     """Whether an exception is about what was asked for; any other is a fault of the program and keeps its traceback."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     of_lightning = isinstance(error, RuntimeError | ValueError | ImportError) and raised_in.is_relative_to(_LIGHTNING)
+    of_optimizer = isinstance(error, RuntimeError) and raised_in.is_relative_to(_OPTIMIZERS)
     ours = isinstance(error, ValueError | ImportError) and raised_in.is_relative_to(Path(bnn_lightning.__file__).parent)
-    return ours or of_lightning or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
+    return (
+        ours
+        or of_lightning
+        or of_optimizer
+        or isinstance(error, MisconfigurationException | DataNotFoundError | UnwritableError)
+    )
 
 
 def _with_flag(message: str, config: Namespace) -> str:

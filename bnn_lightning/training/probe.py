@@ -192,9 +192,7 @@ def _check_images(x: Tensor) -> None:
         return  # numbers of words, for an Embedding; another network says that it cannot take them
     if not x.is_floating_point():
         advice = "divide by 255" if x.dtype == torch.uint8 else "use x.float()"
-        raise ValueError(
-            f"images must be floats, got {str(x.dtype).removeprefix('torch.')}; {advice} in your data set."
-        )
+        raise ValueError(f"images must be floats, got {_name(x.dtype)}; {advice} in your data set.")
     if x.dtype == torch.float64:
         raise ValueError("images must be float32, got float64; use x.float() in your data set.")
     if not x.isfinite().all():
@@ -265,7 +263,7 @@ def _why(network: nn.Module, x: Tensor, error: Exception) -> str:
 
 def where_raised(error: Exception) -> str:
     """The error with its reason, and the line of somebody else's code that raised it, or called what did."""
-    reason = " ".join(str(error).split()).rstrip(".")
+    reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split()).rstrip(".")
     own = [(file, line) for file, line in _frames(error) if _is_somebody_elses(file)]
     where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
     return f"{type(error).__name__}{where}: {reason}" if reason else f"{type(error).__name__}{where}"
@@ -279,7 +277,10 @@ def is_raised_in_own_code(error: Exception) -> bool:
 
 
 def _frames(error: Exception) -> list[tuple[str, int]]:
-    return [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:  # of a file that no line of has run
+        frames.append((error.filename, error.lineno or 1))
+    return frames
 
 
 def _is_somebody_elses(file: str) -> bool:
@@ -289,6 +290,11 @@ def _is_somebody_elses(file: str) -> bool:
 
 def _cure(layer: Any, x: Tensor, reason: str) -> str:
     channels = getattr(getattr(layer, "op", layer), "in_channels", None)
+    weights = layer.parameters() if isinstance(layer, nn.Module) else iter(())
+    if others := {weight.dtype for weight in weights} - {x.dtype}:
+        return (
+            f"its weights are {_name(others.pop())}, the images {_name(x.dtype)}: leave .double(), .half() or dtype out"
+        )
     is_convolution = "conv" in getattr(layer, "kind", type(layer).__name__).lower()
     if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         return "images must be (batch, channels, height, width): use x.permute(0, 3, 1, 2) in your data set"
@@ -301,6 +307,10 @@ def _cure(layer: Any, x: Tensor, reason: str) -> str:
     ):
         return f"it is made for another size than {x.shape[-2]}x{x.shape[-1]}: set --data.image_size"
     return ""
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _shape(x: Tensor) -> str:

@@ -193,3 +193,28 @@ def test_a_run_does_not_go_on_with_other_classes(capsys):
         "--data ImageFolder: a run goes on with its classes, cat, dog, got ape, cat; for others begin a new one"
         in printed(capsys)
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def forward(:\n", "SyntaxError (mynet_fails.py, line 1): invalid syntax"),
+        ("\nlayers = torch.nn\n", "NameError (mynet_fails.py, line 2): name 'torch' is not defined"),
+        (
+            "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        1 / 0\n",
+            "ZeroDivisionError (mynet_fails.py, line 6): division by zero",
+        ),
+    ],
+)
+def test_what_a_file_of_ones_own_raises_is_told_with_its_line(text, said, monkeypatch, capsys):
+    Path("mynet_fails.py").write_text(text)
+    assert main(["fit", "--model.network", "mynet_fails.Net", *SMALL]) == 2
+    assert f"bnn: error: {said}. --debug shows the traceback.\n" in printed(capsys)
+    assert not Path("lightning_logs").exists()
+    forget(monkeypatch, "mynet_fails")
+
+
+def test_an_optimizer_that_refuses_the_gradients_is_told_in_a_sentence(capsys):
+    words = ["fit", *SMALL, "--model.network", "LeNet", "--model.inference", "Variational"]
+    assert main([*words, "--model.inference.optimizer", "torch.optim.SparseAdam"]) == 2
+    assert "bnn: error: SparseAdam does not support dense gradients" in printed(capsys)

@@ -104,6 +104,10 @@ def test_the_cure_is_in_the_sentence():
     assert said(bayesianize(conv, BBB())).endswith("; --data.channels 3 converts images that come with 1.")
     assert "x.permute(0, 3, 1, 2)" in said(conv, torch.rand(12, 6, 6, 3))
     assert said(net(), torch.rand(12, 1, 7, 7)).endswith("made for another size than 7x7: set --data.image_size.")
+    assert said(net().half()).endswith(
+        "its weights are float16, the images float32: leave .double(), .half() or dtype out."
+    )
+    assert "its weights are float64" in said(bayesianize(conv, BBB()).double(), IMAGES.expand(-1, 3, -1, -1))
     assert said(Broken()).endswith("--debug shows the traceback.")
 
 
