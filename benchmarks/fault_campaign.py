@@ -1,6 +1,6 @@
 """Kills training runs with SIGKILL, resumes them, and compares their final files with those of an undisturbed run.
 
-    python benchmarks/fault_campaign.py run ROWS.csv [--kills 60] [--seed 0]
+    python benchmarks/fault_campaign.py run ROWS.csv [--kills 60] [--seed 0] [--only IVON]
     python benchmarks/fault_campaign.py table ROWS.csv
 
 Each run trains a LeNet on MNIST5k for three epochs and saves every few steps. It is killed at a random moment, or where
@@ -46,6 +46,11 @@ SCENARIOS = {
         *("--data.crop_padding", "2", "--trainer.accumulate_grad_batches", "2", "--save_every_n_steps", "3"),
     ],
     "BBB, validated twice an epoch": ["--model.method", "BBB", "--trainer.val_check_interval", "0.5"],
+    "IVON": ["--model.method", "BBB", "--model.inference", "IVON"],
+    "SWAG": [
+        *("--model.method", "null", "--model.inference", "SWAG"),
+        *("--model.inference.collect_after", "0.3", "--model.inference.collections_per_epoch", "4"),
+    ],
 }
 LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
 
@@ -186,16 +191,17 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
     return [] if first == second else [where]
 
 
-def campaign(kills: int, seed: int, keep: bool) -> Iterator[dict[str, Any]]:
+def campaign(kills: int, seed: int, only: str, keep: bool) -> Iterator[dict[str, Any]]:
     """A row for each run that was killed; ``keep`` keeps the folders of runs that differ."""
+    scenarios = {name: flags for name, flags in SCENARIOS.items() if only in name}
     generator = random.Random(seed)
     config = ["--config", str(ROOT / "configs" / "lenet_lrt.yaml"), *COMMON]
-    for scenario, flags in SCENARIOS.items():
+    for scenario, flags in scenarios.items():
         undisturbed = Path(tempfile.mkdtemp())
         start = time.monotonic()
         run(undisturbed, [*config, *flags])
         duration = time.monotonic() - start
-        for number in range(-(-kills // len(SCENARIOS))):
+        for number in range(-(-kills // len(scenarios))):
             point = ["at a random moment", *KILL_POINTS][number % (1 + len(KILL_POINTS))]
             folder, times_killed = Path(tempfile.mkdtemp()), 0
             words = [*config, *flags]
@@ -242,10 +248,11 @@ def main() -> None:
     parser.add_argument("rows", type=Path, help="a CSV file")
     parser.add_argument("--kills", type=int, default=60, help="runs that are killed, once or more")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="of scenarios with this in their name")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that differ")
     arguments = parser.parse_args()
     if arguments.command == "run":
-        for row in campaign(arguments.kills, arguments.seed, arguments.keep):
+        for row in campaign(arguments.kills, arguments.seed, arguments.only, arguments.keep):
             add(arguments.rows, row)
     table(arguments.rows)
 

@@ -33,7 +33,8 @@ def test_wheel_and_sdist_hold_the_product_and_it_runs_from_there(tmp_path):
     own = [path for path in (ROOT / "bnn_lightning").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in own} <= names
     shipped = {f"bnn_lightning/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
-    assert shipped | {"bnn_lightning/checkpoints/lenet_lrt_mnist.ckpt", "bnn_lightning/py.typed"} <= names
+    shipped |= {f"bnn_lightning/checkpoints/{path.name}" for path in (ROOT / "checkpoints").glob("*_mnist.ckpt")}
+    assert shipped | {"bnn_lightning/py.typed"} <= names
     with tarfile.open(sdist) as file:
         file.extractall(tmp_path, filter="data")
     again, _ = build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "rebuilt")
