@@ -23,6 +23,7 @@ LIBRARIES = {
     "scipy",
     "matplotlib",
     "filelock",
+    "jinja2",
     "optuna",
     "pandas",
     "pyarrow",
@@ -73,7 +74,7 @@ DOORS = {
     ),
     "reporting": (
         {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
-        {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich"},
+        {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich", "jinja2"},
     ),
     "simulation": (
         {"acquisition", "core", "data", "evaluation", "files", "inference", "randomness", "training"},

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from bnn_lightning.cli.words import (
     in_todays_words,
     value_of,
     with_expanded_paths,
+    with_switches_on,
 )
 from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import DataNotFoundError, DataSource
@@ -130,6 +132,8 @@ class CommandLine(LightningCLI):
             help="A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
         )
         self._verb_arguments = parser.add_method_arguments(type(self.verb), "run", as_group=False, skip={"session"})
+        settings = signature(type(self.verb).run, eval_str=True).parameters.values()
+        self._switches = {f"--{setting.name}" for setting in settings if setting.annotation is bool}
         super().add_default_arguments_to_parser(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -150,7 +154,7 @@ class CommandLine(LightningCLI):
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
         notes: list[str] = []
-        words = in_todays_words(words, notes.append)
+        words = with_switches_on(in_todays_words(words, notes.append), self._switches)
         for note in dict.fromkeys(notes):
             _note(note)
         if path is not None:
