@@ -24,6 +24,7 @@ LIBRARIES = {
     "matplotlib",
     "filelock",
     "jinja2",
+    "shtab",
     "optuna",
     "pandas",
     "pyarrow",
@@ -83,7 +84,7 @@ DOORS = {
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
         | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
-        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
+        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL", "shtab"},
     ),
     "serving": (
         {"checkpoints", "cli", "deployment", "evaluation", "preprocessing"},

@@ -41,7 +41,7 @@ def write_report(
     data: Any,
     record: Record,
     figures: Mapping[str, Path],
-    remarks: Sequence[str] = (),
+    remark: str | None = None,
 ) -> None:
     """Writes the report of the last test of ``model``.
 
@@ -52,7 +52,7 @@ def write_report(
         data: the data module that it was tested on.
         record: of the checkpoint.
         figures: PNG files by what they show, such as ``reliability``.
-        remarks: paragraphs that stand before everything else.
+        remark: a paragraph that stands before everything else.
 
     Raises:
         UnwritableError: when the file cannot be written.
@@ -66,7 +66,7 @@ def write_report(
         "report",
         title=f"{results['network']}{method} on {results['data']}",
         summary=_summary(results),
-        remarks=remarks,
+        remark=remark,
         facts=_facts(results, record, model),
         caveats=[explained(caveat) for caveat in results["caveats"]],
         results=evaluation_cells(results),

@@ -31,13 +31,15 @@ class Test(Verb):
     """Shows and writes the metrics of the test images, of images from elsewhere, and of corrupted ones."""
 
     stage = "test"
+    draws_curves = True
 
-    def run(self, session: Session, report: bool = False) -> None:
+    def run(self, session: Session, report: bool = False, remark: str | None = None) -> None:
         """Measures a checkpoint on test images.
 
         Args:
             report: also write report.html, a page with tables, figures, the images it is least sure of and what to do
                 next; it takes the place of an earlier one.
+            remark: a paragraph of yours at the head of the report.
         """
         path = session.checkpoint.path
         session.trainer.test(session.model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
@@ -52,7 +54,7 @@ class Test(Verb):
         session.print(f"Written to {relative_to_cwd(session.run.logs)}: {names}")
         if report:
             page = session.run.logs / "report.html"
-            write_report(page, results, session.model, session.datamodule, session.checkpoint, figures)
+            write_report(page, results, session.model, session.datamodule, session.checkpoint, figures, remark)
             session.print(f"Report: {relative_to_cwd(page)}")
 
 
