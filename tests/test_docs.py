@@ -11,12 +11,18 @@ import uncertainty
 
 import results
 from bnn_lightning import sample_logits
+from bnn_lightning.__main__ import PROGRAMS
 from bnn_lightning.cli.entry import verbs
 from bnn_lightning.studies.base import Study
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(language):
@@ -65,7 +71,7 @@ def test_commands_name_verbs_and_configs_that_exist():
     commands = re.findall(r"^bnn (\w+)(.*)$", README, re.MULTILINE)
     assert len(commands) > 8
     for verb, rest in commands:
-        assert verb in {*verbs(), "serve", "study"}
+        assert verb in {*verbs(), *PROGRAMS, "completion"}
         for config in re.findall(r"configs/\S+", rest):
             assert (ROOT / config).is_file(), config
 

@@ -4,10 +4,12 @@ import argparse
 import io
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from shutil import get_terminal_size
 
 from bnn_lightning.cli.entry import verbs
 from bnn_lightning.cli.programs import ProgramParser
@@ -33,11 +35,11 @@ def demo(words: list[str]) -> int:
     print("1. The large network: 3Conv3FC, 1.8 million weights, 3 epochs", flush=True)
     large = _fitted("demo_3conv3fc", _LARGE)
     about_large = _what_formed("3Conv3FC", large)
-    print(f"   {about_large}\n", flush=True)
+    _say(about_large)
 
     print("2. The small network: LeNet, 61,706 weights, 10 epochs", flush=True)
     small = _fitted("demo", _SMALL)
-    print(f"   {_what_formed('LeNet', small)}\n", flush=True)
+    _say(_what_formed("LeNet", small))
 
     print("3. LeNet on 1,000 other digits, and on letters, which it has never seen", flush=True)
     about = f"The same digits were given to a large network first. {about_large}"
@@ -45,7 +47,7 @@ def demo(words: list[str]) -> int:
     logs = Path("lightning_logs", *small.parent.parts[-2:])
     with _quiet(lambda line: None):
         _run("test", words)
-    print(f"   {_what_test_says(json.loads((logs / 'test_mnist5k_best.json').read_text('utf-8')))}\n")
+    _say(_what_test_says(json.loads((logs / "test_mnist5k_best.json").read_text("utf-8"))))
 
     seconds = time.monotonic() - started
     print(f"Open the report in a browser ({seconds:.0f} s):\n  {(logs / 'report.html').resolve().as_uri()}\n")
@@ -54,6 +56,11 @@ def demo(words: list[str]) -> int:
     print("  bnn fit --config lenet_lrt --data ImageFolder --data.root FOLDER         # train on them")
     print("  bnn configs                                                              # what else there is")
     return 0
+
+
+def _say(text: str) -> None:
+    width = min(get_terminal_size().columns, 110)
+    print(textwrap.fill(text, width, initial_indent="   ", subsequent_indent="   "), end="\n\n", flush=True)
 
 
 def _fitted(name: str, words: list[str]) -> Path:
@@ -104,7 +111,7 @@ def _what_test_says(results: dict) -> str:
 
 def _shortened(line: str) -> str:
     """An epoch's line without what only a second look needs."""
-    return "  ".join(part for part in line.split("  ") if not part.startswith("accuracy"))
+    return "  ".join(part for part in line.split("  ") if not part.startswith(("accuracy", "kl/N")))
 
 
 @contextmanager

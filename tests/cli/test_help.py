@@ -26,8 +26,8 @@ def test_the_first_page_has_every_verb_with_the_first_line_of_its_file(words, co
     shown = [line.split()[0] for line in lines[5:] if line.startswith("  ") and not line.startswith("   ")]
     assert shown[:-3] == sorted([*verbs(), "completion", "configs", "demo", "serve", "study"])
     assert max(map(len, lines)) <= columns
-    assert "\n  test      Measure a checkpoint on test images.\n" in text
-    assert "\n  study     Run a grid of runs, " in text
+    assert "\n  test        Measure a checkpoint on test images.\n" in text
+    assert "\n  study       Run a grid of runs, " in text
 
 
 def test_version(capsys):
