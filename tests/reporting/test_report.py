@@ -1,6 +1,7 @@
 """The page of ``bnn test --report``: whole in itself, with every user's text escaped, and with commands that work."""
 
 import html
+import json
 import re
 import shlex
 from pathlib import Path
@@ -46,8 +47,9 @@ def test_the_report_of_classes_escapes_names_and_its_commands_work(capsys):
     assert "&lt;i&gt;cat" in page
     assert "<i>cat" not in page
     assert "&lt;b&gt;mine" in page
-    # The pictures: 4 test images, 12 letters, and the figures beside the most and least certain images.
-    assert page.count("data:image/png") == 4 + 12 + 6
+    # All test images, 12 letters, and the figures but for that of the most and least certain images.
+    results = json.loads(Path("lightning_logs/a/version_0/test_imagefolder_best.json").read_text())
+    assert page.count("data:image/png") == results["images"] + 12 + 6
     assert "posterior not converged" in page
     assert "What helps:" in page
     assert len(commands(page)) >= 4
