@@ -17,7 +17,7 @@ from rows import add, read, show_means
 
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
-from bnn_lightning.reporting.tables import title_of
+from bnn_lightning.reporting.cells import title_of
 from bnn_lightning.training.runs import Run
 
 OOD_SETS = {"MNIST": ("NotMNIST", "FashionMNIST"), "FashionMNIST": ("NotMNIST", "MNIST")}

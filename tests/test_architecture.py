@@ -23,6 +23,8 @@ LIBRARIES = {
     "scipy",
     "matplotlib",
     "filelock",
+    "jinja2",
+    "shtab",
     "optuna",
     "pandas",
     "pyarrow",
@@ -73,7 +75,7 @@ DOORS = {
     ),
     "reporting": (
         {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
-        {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich"},
+        {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich", "jinja2"},
     ),
     "simulation": (
         {"acquisition", "core", "data", "evaluation", "files", "inference", "randomness", "training"},
@@ -82,7 +84,7 @@ DOORS = {
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
         | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
-        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL"},
+        {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL", "shtab"},
     ),
     "serving": (
         {"checkpoints", "cli", "deployment", "evaluation", "preprocessing"},

@@ -18,7 +18,12 @@ from bnn_lightning.studies.base import Study
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 PARTS = ["README.md", "docs/methods.md", "docs/shrinking.md", "docs/python.md"]  # a newcomer begins with these

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -50,10 +50,12 @@ from bnn_lightning.cli.words import (
     in_todays_words,
     value_of,
     with_expanded_paths,
+    with_switches_on,
 )
 from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import DataNotFoundError, DataSource
 from bnn_lightning.files import is_writable, relative_to_cwd
+from bnn_lightning.reporting.tensorboard import Board
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
@@ -82,6 +84,15 @@ def dry_parse(class_path: str, name: str, words: list[str]) -> None:
         except UsageError as error:
             if not isinstance(error.__cause__, DataNotFoundError):  # they may be there when the run begins
                 raise
+
+
+def parser_of(class_path: str, name: str) -> LightningArgumentParser:
+    """The parser of the verb of that class, which is called ``name``."""
+    try:
+        _ParserOnly(load_verb(class_path), name, [])
+    except _ParserReady as ready:
+        return ready.parser
+    raise AssertionError("the parser is raised before anything is parsed")
 
 
 class CommandLine(LightningCLI):
@@ -130,6 +141,8 @@ class CommandLine(LightningCLI):
             help="A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
         )
         self._verb_arguments = parser.add_method_arguments(type(self.verb), "run", as_group=False, skip={"session"})
+        settings = signature(type(self.verb).run, eval_str=True).parameters.values()
+        self._switches = {f"--{setting.name}" for setting in settings if setting.annotation is bool}
         super().add_default_arguments_to_parser(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -150,7 +163,7 @@ class CommandLine(LightningCLI):
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
         notes: list[str] = []
-        words = in_todays_words(words, notes.append)
+        words = with_switches_on(in_todays_words(words, notes.append), self._switches)
         for note in dict.fromkeys(notes):
             _note(note)
         if path is not None:
@@ -250,13 +263,15 @@ class CommandLine(LightningCLI):
             raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
         return session.trainer
 
-    def _logger(self, session: Session) -> TensorBoardLogger | bool:
+    def _logger(self, session: Session) -> Board | bool:
         logs = session.run.logs
+        if not self.verb.draws_curves:
+            return False
         if not self.verb.trains and logs.is_dir() and not is_writable(logs, _BOARD_BYTES):
             return False  # what is measured is still shown; TensorBoard would end the run before
         # What a run that was killed has drawn beyond its checkpoint is drawn again.
         drawn_again = session.checkpoint.global_step if self.verb.trains and session.is_in_own_folders else None
-        return TensorBoardLogger(logs.parent.parent, logs.parent.name, logs.name, purge_step=drawn_again)
+        return Board(logs.parent.parent, logs.parent.name, logs.name, purge_step=drawn_again)
 
     def _record(self) -> dict[str, Any]:
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))
@@ -273,6 +288,18 @@ class CommandLine(LightningCLI):
                 "python": sys.version.split()[0],
             },
         }
+
+
+class _ParserOnly(CommandLine):
+    """Builds the parser, parses nothing, and raises it."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        raise _ParserReady(parser)
+
+
+class _ParserReady(Exception):  # noqa: N818
+    def __init__(self, parser: LightningArgumentParser):
+        self.parser = parser
 
 
 class _DryParse(CommandLine):

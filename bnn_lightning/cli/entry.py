@@ -23,6 +23,7 @@ from bnn_lightning.cli.screen import lost_output, unfailing_screen
 _NOT_VERBS = ("__init__", "base")  # files of cli/verbs that hold no verb
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 DEBUG = "--debug"
+_COMPLETION = "completion"  # needs to know of all the others
 
 
 def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRAMS) -> int:
@@ -61,6 +62,10 @@ def _run(words: list[str], programs: Mapping[str, str]) -> int:
         print(help_page(programs))
     elif name == "--version":
         print(f"bnn_lightning {bnn_lightning.__version__}")
+    elif name == _COMPLETION:
+        from bnn_lightning.cli.completion import completion
+
+        return completion(words, programs)
     elif name in programs:
         module, _, function = programs[name].partition(":")
         return getattr(import_module(module), function)(words)
@@ -103,12 +108,13 @@ def help_page(programs: Mapping[str, str]) -> str:
     """What ``bnn --help`` shows: every verb with the first line of its file's docstring."""
     modules = {name: class_path.rpartition(".")[0] for name, class_path in verbs().items()}
     modules |= {name: function.partition(":")[0] for name, function in programs.items()}
+    modules[_COMPLETION] = f"{__package__}.completion"
     names = sorted(modules)
     width = min(get_terminal_size().columns, 110)
     indent = 4 + max(map(len, names))
     lines = [
         textwrap.fill(
-            _first_line(modules[name]), width, initial_indent=f"  {name:{indent - 2}}", subsequent_indent=" " * indent
+            first_line(modules[name]), width, initial_indent=f"  {name:{indent - 2}}", subsequent_indent=" " * indent
         )
         for name in names
     ]
@@ -129,6 +135,7 @@ def help_page(programs: Mapping[str, str]) -> str:
             textwrap.fill(end, width),
             "",
             "To begin:",
+            "  bnn demo",
             "  bnn fit --config lenet_lrt",
             "  bnn test --ckpt_path checkpoints/lenet_lrt/version_0/best.ckpt",
         ]
@@ -142,13 +149,13 @@ def _class_path(name: str, programs: Mapping[str, str]) -> str:
     class_paths = verbs()
     if name in class_paths:
         return class_paths[name]
-    names = sorted([*class_paths, *programs])
+    names = sorted([*class_paths, *programs, _COMPLETION])
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? It" if close else "it"
     raise UsageError(f"there is no verb {name}; {hint} can be {', '.join(names)}, or the class path of your own.")
 
 
-def _first_line(module: str) -> str:
+def first_line(module: str) -> str:
     """The first line of the docstring of a module, which is read and not imported."""
     spec = find_spec(module)
     assert spec is not None

@@ -16,6 +16,8 @@ from bnn_lightning.training.runs import Run
 def choose_folders(trains: bool, config: Namespace, model: BayesianModule, checkpoint: Record | None) -> Run:
     """The folders of the checkpoint's own run; new ones where there is none, or where training would go back in it.
 
+    What a verb that does not train says of a checkpoint that lies in no run goes into one folder by the file's name.
+
     Args:
         trains: whether the verb writes checkpoints.
         config: every setting, as it was parsed.
@@ -37,7 +39,8 @@ def choose_folders(trains: bool, config: Namespace, model: BayesianModule, check
             require_space(root, needed)
         except UnwritableError as error:
             raise UsageError(f"--trainer.default_root_dir {error}") from error
-    return Run.reserve(root, name)
+    # A checkpoint that lies in no run, such as one that comes with the package, has one folder for all its results.
+    return Run.reserve(root, name) if trains or checkpoint is None else Run.shared(root, name)
 
 
 def _is_behind(checkpoint: Record, run: Run) -> bool:

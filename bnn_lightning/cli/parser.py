@@ -114,7 +114,7 @@ def _is_class(value: Any) -> bool:
 def flags_of(parser: LightningArgumentParser) -> list[str]:
     """The flags of a verb, without those that only show help."""
     flags = [flag for action in parser._actions for flag in action.option_strings]
-    return ["--debug", *(flag for flag in flags if not flag.endswith(".help") and not flag.endswith("+"))]
+    return ["--debug", *(flag for flag in flags if not flag.endswith((".help", "+")) and flag != "--print_shtab")]
 
 
 def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None:
@@ -153,7 +153,7 @@ def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None
 def _is_hidden(verb: Verb, dest: str) -> bool:
     """Whether help leaves an argument out: the user of this verb has no choice there, or hardly ever."""
     part, _, argument = dest.rpartition(".")
-    if dest in ("trainer", "model", "model.sampling", "print_config") or argument == "help":
+    if dest in ("trainer", "model", "model.sampling", "print_config", "print_shtab") or argument == "help":
         return True
     if part == "trainer":
         of_training = argument in ("max_epochs", "accumulate_grad_batches")

@@ -1,7 +1,7 @@
 """The words of a command line, looked at before they are parsed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,15 @@ def expand_paths(part: Any) -> Any:
     elif isinstance(part, str | Path):
         return type(part)(expanded(str(part)))
     return part
+
+
+def with_switches_on(words: Sequence[str], switches: Collection[str]) -> list[str]:
+    """The same words, where a flag of ``switches`` without a value means true: ``--report`` is ``--report=true``."""
+    following = [*words[1:], "--"]
+    return [
+        f"{word}=true" if word in switches and after.startswith("-") else word
+        for word, after in zip(words, following, strict=False)
+    ]
 
 
 def value_of(flag: str, words: Sequence[str]) -> str | None:

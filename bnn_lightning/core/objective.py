@@ -30,22 +30,24 @@ def variational_loss(nll: Number, kl: Number, num_train: int, kl_weight: float =
     return nll + kl_weight * kl / num_train
 
 
-def objective_values(objective: str, nll: float, kl: float, num_train: int, kl_weight: float = 1.0) -> dict[str, float]:
-    """Loss, KL, KL/N, KL weight and elbo/N by the names under which they are logged; without a KL the loss alone.
+def objective_values(
+    objective: str, nll: float, kl: float, num_train: int, kl_weight: float | None = None
+) -> dict[str, float]:
+    """Loss, KL, KL/N and elbo/N, all at KL weight 1, by the names under which they are logged.
+
+    In training there are also the weight and the loss with it, ``weighted_loss``. Without a KL there is the loss alone.
 
     Args:
         objective: see :attr:`bnn_lightning.Method.objective`; ``likelihood`` has no KL.
         nll: mean over examples and weight samples, in nats.
         kl: summed over all weights, in nats.
         num_train: N.
-        kl_weight: the weight in the loss; the ELBO has weight 1.
+        kl_weight: the weight that trains; None where nothing is trained.
     """
     if objective == "likelihood":
         return {"loss": nll}
-    return {
-        "loss": variational_loss(nll, kl, num_train, kl_weight),
-        "kl": kl,
-        "kl_per_n": kl / num_train,
-        "kl_weight": kl_weight,
-        "elbo_per_n": elbo(nll, kl, num_train),
-    }
+    bound = elbo(nll, kl, num_train)
+    values = {"loss": -bound, "kl": kl, "kl_per_n": kl / num_train, "elbo_per_n": bound}
+    if kl_weight is not None:
+        values |= {"kl_weight": kl_weight, "weighted_loss": variational_loss(nll, kl, num_train, kl_weight)}
+    return values

@@ -1,6 +1,6 @@
 """What a training run shows in TensorBoard beside its curves: their layout, the posterior, the hyper-parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,28 @@ from bnn_lightning.core.posteriors import Point
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.reporting import figures
 from bnn_lightning.training.callbacks import score_of
+
+_MOST_TENSORS, _MOST_ELEMENTS = 16, 100_000  # of the histograms of one epoch
+
+
+# Beside elbo_per_n, nll and kl_per_n these say nothing: the first is -elbo/N (without a KL the nll), the second N KL/N.
+_SAID_ALREADY = ("/loss", "/kl")
+
+
+class Board(TensorBoardLogger):
+    """Lightning's logger without curves that are constant, or another one again: ``metrics.csv`` has them all.
+
+    Arguments are those of TensorBoardLogger.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{"default_hp_metric": False, **kwargs})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        told = {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith(_SAID_ALREADY)}
+        if told:
+            super().log_metrics(told, step)
 
 
 class CurveLayout(Callback):
@@ -38,6 +60,9 @@ class PosteriorBoard(Callback):
 
     Args:
         every_n_epochs: how often; and always after the last epoch.
+
+    Of a large network there are histograms of at most 16 tensors, the first and the last among them, each of at most
+    100,000 elements; they are taken at equal distances.
     """
 
     def __init__(self, every_n_epochs: int = 5):
@@ -56,17 +81,25 @@ class PosteriorBoard(Callback):
         with torch.no_grad():
             step = trainer.global_step - 1  # that of the epoch's curves
             for board in boards:
-                for name, part in named:
+                for name, part in _spread(named, _MOST_TENSORS):
                     sigma = part.variance.expand_as(part.mean).sqrt()
                     values = {"sigma": sigma, "mu_over_sigma": part.mean.abs() / sigma, "log_alpha": part.log_alpha()}
                     for what, value in values.items():
-                        finite = value[value.isfinite()]
+                        some = value.flatten()[:: -(-value.numel() // _MOST_ELEMENTS)]
+                        finite = some[some.isfinite()]
                         if len(finite):
                             board.add_histogram(f"{what}/{name}", finite, step)
                 board.add_figure("posterior and prior", figures.posterior_and_prior(named), step)
                 filters = figures.first_layer_filters(*named[0])
                 if filters is not None:
                     board.add_figure("first layer", filters, step)
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """All items, or ``most`` of them at equal distances, from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
 def add_classes(logger: TensorBoardLogger, name: str, results: Mapping[str, Any]) -> None:

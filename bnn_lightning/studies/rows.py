@@ -16,7 +16,7 @@ from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
-from bnn_lightning.reporting.tables import title_of
+from bnn_lightning.reporting.cells import title_of
 from bnn_lightning.studies.base import Study, Task, as_argument
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule

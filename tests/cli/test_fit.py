@@ -33,6 +33,10 @@ def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
     wanted = {"lr", "train/kl_weight", *(f"{part}/{name}" for part in ("train", "val") for name in ("nll", "accuracy"))}
     assert wanted | {f"{part}/elbo_per_n" for part in ("train", "val")} <= tags
     assert len(events.Scalars("train/nll")) == 2
+    # Nothing constant, and nothing that another curve says: -elbo/N is the loss at KL weight 1, N KL/N the KL.
+    curves = {"lr", "train/kl_weight", "train/weighted_loss"}
+    curves |= {f"{part}/{name}" for part in ("train", "val") for name in ("nll", "accuracy", "elbo_per_n", "kl_per_n")}
+    assert {tag for tag in tags if not tag.startswith("hp/")} == curves
 
 
 def test_without_a_terminal_there_are_plain_lines_and_nothing_of_lightnings(capsys):

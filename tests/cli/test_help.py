@@ -24,10 +24,10 @@ def test_the_first_page_has_every_verb_with_the_first_line_of_its_file(words, co
     lines = text.splitlines()
     assert lines[0] == "usage: bnn VERB [options]"
     shown = [line.split()[0] for line in lines[5:] if line.startswith("  ") and not line.startswith("   ")]
-    assert shown[:-2] == sorted([*verbs(), "configs", "serve", "study"])
+    assert shown[:-3] == sorted([*verbs(), "completion", "configs", "demo", "serve", "study"])
     assert max(map(len, lines)) <= columns
-    assert "\n  test      Measure a checkpoint on test images.\n" in text
-    assert "\n  study     Run a grid of runs, " in text
+    assert "\n  test        Measure a checkpoint on test images.\n" in text
+    assert "\n  study       Run a grid of runs, " in text
 
 
 def test_version(capsys):

@@ -167,7 +167,10 @@ def test_rotated_digits_are_trained_tested_and_told_from_letters(capsys):
         "[RenderedLetters]",
     ]
     assert main(["fit", "--config", config, *words, "--model.inference.kl_weight", "0.05"]) == 0
-    assert main(["test", "--ckpt_path", LAST]) == 0
+    assert main(["test", "--ckpt_path", LAST, "--report"]) == 0
+    page = (LOGS / "report.html").read_text()
+    for figure in ("with its 90 % interval", "Share of true values", "standard normal density", "RenderedLetters"):
+        assert figure in page
     results = json.loads((LOGS / "test_rotateddigits_last.json").read_text())
     Draft202012Validator(SCHEMA).validate(results)
     samples = results["predictions"]["samples"]

@@ -69,7 +69,12 @@ def test_fit_and_test_take_bare_names(in_an_empty_folder, capsys):
     assert main(["fit", "--config", "lenet_lrtt"]) == 2
     assert "lenet_lrtt" in capsys.readouterr().err
     assert main(["predict", "--ckpt_path", "lenet_lrt_mnist", "--data", "MNIST5k"]) == 0
-    assert list(Path().rglob("predictions.csv"))
+    assert main(["predict", "--ckpt_path", "lenet_lrt_mnist", "--data", "MNIST5k"]) == 0
+    # One folder, whatever is asked for how often, and nothing for TensorBoard.
+    folder = Path("lightning_logs/lenet_lrt_mnist/version_0")
+    assert list(folder.parent.iterdir()) == [folder]
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert names == {"predictions.csv", "predictions_1.csv"}
     assert study(["twins", "--dry_run"]) == 0
 
 

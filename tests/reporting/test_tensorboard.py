@@ -1,6 +1,10 @@
 """TensorBoard's pages beside the curves."""
 
-from bnn_lightning.reporting.tensorboard import hyper_parameters
+import torch
+
+from bnn_lightning.core.conversion import bayesianize
+from bnn_lightning.core.methods import LRT
+from bnn_lightning.reporting.tensorboard import Board, PosteriorBoard, hyper_parameters
 
 
 def test_hyper_parameters_are_what_trains_a_network():
@@ -30,3 +34,31 @@ def test_hyper_parameters_are_what_trains_a_network():
         "data seed": 0,
         "epochs": 20,
     }
+
+
+class _Recorded:
+    """Stands for a SummaryWriter."""
+
+    def __init__(self):
+        self.histograms = {}
+
+    def add_histogram(self, name, values, step):
+        self.histograms[name] = len(values)
+
+    def add_figure(self, *_):
+        pass
+
+
+def test_histograms_of_a_large_network_are_bounded(tmp_path, monkeypatch):
+    layers = [torch.nn.Linear(4, 4) for _ in range(20)]
+    network = bayesianize(torch.nn.Sequential(torch.nn.Linear(1000, 250), *layers), LRT())
+    recorded = _Recorded()
+    board = Board(tmp_path)
+    monkeypatch.setattr(Board, "experiment", recorded)
+    trainer = type("Trainer", (), {"current_epoch": 0, "max_epochs": 1, "global_step": 1, "loggers": [board]})
+    PosteriorBoard().on_train_epoch_end(trainer, type("Module", (), {"network": network}))
+    shown = [name.removeprefix("sigma/") for name in recorded.histograms if name.startswith("sigma/")]
+    assert len(shown) == 16  # of 42
+    assert {"0.weight", "20.bias"} <= set(shown)
+    assert recorded.histograms["sigma/0.weight"] == -(-250_000 // 3)  # every third element
+    assert recorded.histograms["sigma/20.bias"] == 4

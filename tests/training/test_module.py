@@ -20,13 +20,16 @@ def test_training_learns_and_logs_everything():
         name: value.item() for name, value in fit(model, digits(batch_size=50), epochs=6).callback_metrics.items()
     }
     for stage in ("train", "val"):
-        for name in ("loss", "nll", "accuracy", "kl", "kl_per_n", "kl_weight", "elbo_per_n"):
+        for name in ("loss", "nll", "accuracy", "kl", "kl_per_n", "elbo_per_n"):
             assert math.isfinite(metrics[f"{stage}/{name}"]), name
+        assert metrics[f"{stage}/loss"] == pytest.approx(-metrics[f"{stage}/elbo_per_n"])
     assert metrics["lr"] == pytest.approx(0.02 / 6)  # the rate of the epoch that was trained, not of the next
     assert metrics["train/accuracy"] > 0.5  # of 0.1 by chance
     assert metrics["val/kl"] == pytest.approx(kl(model.network).item())
     assert metrics["train/elbo_per_n"] == pytest.approx(-(metrics["train/nll"] + metrics["train/kl"] / 400), rel=1e-5)
-    assert metrics["val/loss"] == pytest.approx(-metrics["val/elbo_per_n"])
+    assert metrics["train/kl_weight"] == 1  # of an epoch after the warm-up
+    assert metrics["train/weighted_loss"] == pytest.approx(metrics["train/loss"])
+    assert not {"val/kl_weight", "val/weighted_loss"} & set(metrics)
 
 
 def test_n_is_the_training_split_actually_used():
@@ -87,8 +90,9 @@ def test_double_precision_is_double_throughout():
 def test_validation_is_at_weight_one_under_any_schedule():
     trainer = fit(tiny(BBB(), kl_weight=Blundell(reference_scale=True)))
     metrics = trainer.callback_metrics
-    assert metrics["val/kl_weight"] == 1
+    assert metrics["val/loss"] == pytest.approx(-metrics["val/elbo_per_n"])
     assert metrics["train/kl_weight"] == pytest.approx(1 / 2)  # two steps: shares 2/3 and 1/3, mean 1/M
+    assert metrics["train/loss"] - metrics["train/weighted_loss"] == pytest.approx(metrics["train/kl_per_n"] / 2)
 
 
 def test_deterministic_twin_has_no_kl_and_one_sample():

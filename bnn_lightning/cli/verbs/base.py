@@ -43,6 +43,9 @@ class Verb:
     one_device: ClassVar[bool] = False
     """Whether it runs on one device only."""
 
+    draws_curves: ClassVar[bool] = False
+    """Whether it has something for TensorBoard; without, no file is made there."""
+
     run: Callable[..., None]
     """``run(self, session, ...)`` does the work; ``session`` is a :class:`bnn_lightning.cli.Session`."""
 

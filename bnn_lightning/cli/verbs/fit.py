@@ -34,6 +34,7 @@ class Fit(Verb):
     """Trains, calibrates and saves a network."""
 
     stage = "fit"
+    draws_curves = True
     needs_checkpoint = False
     trains = True
 

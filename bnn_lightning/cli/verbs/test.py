@@ -18,9 +18,11 @@ from bnn_lightning.data import DataSource
 from bnn_lightning.evaluation.draws import draws_of
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.likelihoods.categorical.classes import names_of_classes
+from bnn_lightning.reporting.cells import title_of
 from bnn_lightning.reporting.classes import class_results, write_classes
+from bnn_lightning.reporting.report import write_report
 from bnn_lightning.reporting.results import free_name, ood_and_corruption_results, write_evaluation, write_sparsity
-from bnn_lightning.reporting.tables import show_evaluation, title_of
+from bnn_lightning.reporting.tables import show_evaluation
 from bnn_lightning.reporting.tensorboard import add_classes
 from bnn_lightning.reporting.test_figures import draw_kept_weights, draw_tests
 
@@ -29,19 +31,31 @@ class Test(Verb):
     """Shows and writes the metrics of the test images, of images from elsewhere, and of corrupted ones."""
 
     stage = "test"
+    draws_curves = True
 
-    def run(self, session: Session) -> None:
-        """Measures a checkpoint on test images."""
+    def run(self, session: Session, report: bool = False, remark: str | None = None) -> None:
+        """Measures a checkpoint on test images.
+
+        Args:
+            report: also write report.html, a page with tables, figures, the images it is least sure of and what to do
+                next; it takes the place of an earlier one.
+            remark: a paragraph of yours at the head of the report.
+        """
         path = session.checkpoint.path
         session.trainer.test(session.model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
         results = _results(session)
         if not session.trainer.is_global_zero:
             return
         with shown_once_written(lambda: show_evaluation(session.console, results)):
-            written = [] if session.config.trainer.fast_dev_run else _write(session, results)
-        if written:
-            names = ", ".join(path.name for path in written)
-            session.print(f"Written to {relative_to_cwd(session.run.logs)}: {names}")
+            written, figures = ([], {}) if session.config.trainer.fast_dev_run else _write(session, results)
+        if not written:
+            return
+        names = ", ".join(path.name for path in written)
+        session.print(f"Written to {relative_to_cwd(session.run.logs)}: {names}")
+        if report:
+            page = session.run.logs / "report.html"
+            write_report(page, results, session.model, session.datamodule, session.checkpoint, figures, remark)
+            session.print(f"Report: {relative_to_cwd(page)}")
 
 
 def _results(session: Session) -> dict[str, Any]:
@@ -68,8 +82,8 @@ def _results(session: Session) -> dict[str, Any]:
     return results
 
 
-def _write(session: Session, results: dict[str, Any]) -> list[Path]:
-    """Writes tables and figures; gives their files."""
+def _write(session: Session, results: dict[str, Any]) -> tuple[list[Path], dict[str, Path]]:
+    """Writes tables and figures; gives all files, and the figures by what they show."""
     model, logs, stem = session.model, session.run.logs, session.checkpoint.path.stem
     name = f"test_{results['data'].lower()}_{stem}"
     if model.draws != draws_of(model.network):
@@ -84,10 +98,12 @@ def _write(session: Session, results: dict[str, Any]) -> list[Path]:
         written.append(write_sparsity(logs, f"sparsity_{stem}", results["sparsity"]))
         data = session.checkpoint.data or {}
         written += draw_kept_weights(logs / f"kept_weights_{stem}.png", model.network, data)
+    figures: dict[str, Path] = {}
     if isinstance(session.datamodule, DataSource):
         samples = title_of("samples", results["sampling"], results["method"])
-        written += _draw_figures(session, session.datamodule, name, samples)
-    return written
+        drawn = _draw_figures(session, session.datamodule, name, samples)
+        figures = {path.stem.removeprefix(f"{name}_"): path for path in drawn}
+    return written + list(figures.values()), figures
 
 
 def _draw_figures(session: Session, data: DataSource, name: str, samples: str) -> list[Path]:
