@@ -138,7 +138,8 @@ class HyperParameters(Callback):
         reached = {f"hp/{name}": trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and reached:
-                logger.log_hyperparams(hyper_parameters(self.config), reached)
+                # The step is that of the epoch's curves: a run that goes on from before it draws these again, too.
+                logger.log_hyperparams(hyper_parameters(self.config), reached, trainer.global_step - 1)
 
 
 def hyper_parameters(config: dict[str, Any]) -> dict[str, Any]:

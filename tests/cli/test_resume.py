@@ -59,6 +59,29 @@ os.replace = killed
 """
 
 
+KILL_BEFORE_THE_LAST_FILE = """
+import os, signal
+from bnn_lightning.training.saving import Checkpoints
+save = Checkpoints._save
+def killed(self, trainer, name):
+    if name == "last" and trainer.global_step == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, trainer, name)
+Checkpoints._save = killed
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_last_file_draws_nothing_twice(alone):
+    process = start(["fit", "--config", LENET, *FIVE_STEPS, *EPOCHS], KILL_BEFORE_THE_LAST_FILE)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert read_checkpoint(LAST)["global_step"] < 15
+    time.sleep(1)  # TensorBoard takes files in the order of the seconds in their names
+    assert main(["fit", "--ckpt_path", LAST]) == 0
+    assert differences(alone, outcome(Path(), NAME)) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("call", "steps"), [(3, 2), (5, 4)], ids=["within the first epoch", "after it"])
 def test_a_run_killed_between_writing_a_checkpoint_and_putting_it_in_place_goes_on(alone, call, steps):
