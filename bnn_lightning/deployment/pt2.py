@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.compression.shrink import ELEMENTWISE, POOLING, WEIGHTED, Select
+from bnn_lightning.compression.channels import ELEMENTWISE, POOLING, WEIGHTED
+from bnn_lightning.compression.shrink import Select
 from bnn_lightning.core.conversion import children_in_order
 from bnn_lightning.deployment.archive import RECORD, Archive
 from bnn_lightning.deployment.base import ExportFormat
