@@ -3,7 +3,7 @@
 Candidates take turns in one process. On one thread seconds are those that the thread computes, so that other programs
 on the machine count little; on two they are the wall's. Ratios are medians over turns.
 
-    python benchmarks/moments.py quality data 1000     # the committed LeNet, 1,000 images of each set, 1,000 draws
+    python benchmarks/moments.py quality data 1000 best.ckpt moments mean weights:1000 local:1000
     python benchmarks/moments.py speed 1               # on one thread; 2 for two
 """
 
@@ -19,39 +19,51 @@ from bnn_lightning import (
     LRT,
     BayesianModule,
     LeNet,
-    MomentNetwork,
     ResNet20,
     Sampler,
     ThreeConvThreeFC,
     bayesianize,
     keep_freed_memory,
-    mean_field_probabilities,
 )
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.whole_network import bayesian_layers
-from bnn_lightning.data import MNIST, FashionMNIST, NotMNIST
+from bnn_lightning.data import CIFAR10, MNIST, FashionMNIST, NotMNIST
 from bnn_lightning.evaluation.metrics import as_ranks, detection_metrics
 
-ROOT = Path(__file__).parent.parent
 NETWORKS = {"LeNet": (LeNet, 1), "3Conv3FC": (ThreeConvThreeFC, 1), "ResNet-20": (ResNet20, 3)}
 
 
-def quality(root: str, count: int) -> None:
-    """Accuracy, NLL and AUROC of a trained LeNet by each way of predicting, on the same images."""
-    model = BayesianModule.from_checkpoint(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
-    data = MNIST(root=root, image_size=32, ood=[NotMNIST(root=root), FashionMNIST(root=root)])
+def quality(root: str, count: int, path: str, *ways: str) -> None:
+    """Accuracy, NLL, ECE and AUROC of a trained network by each way of predicting, on the same images.
+
+    Args:
+        root: of the data sets; for a network of colour images, of CIFAR-10 and notMNIST.
+        count: random test images; of the other sets a quarter as many.
+        path: of the checkpoint.
+        ways: such as ``weights:1000``.
+    """
+    record = Record.read(Path(path))
+    model = BayesianModule.from_checkpoint(path)
+    outside = [NotMNIST(root=root), FashionMNIST(root=root)]
+    is_colour = record.data["channels"] == 3
+    data = CIFAR10(root=root, ood=outside) if is_colour else MNIST(root=root, ood=outside)
+    data.prepare_like(record.data)
     data.prepare_data()
     data.setup("test")
     sets = {}
     for name, loader in zip(data.test_sets, data.test_dataloader(), strict=True):
         x, y = (torch.cat(parts) for parts in zip(*loader, strict=True))
-        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:count]
+        size = count // 4 if sets else count
+        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:size]
         sets[name] = x[chosen], y[chosen]
-    ways = [("moments", 1), ("mean", 1), ("weights", 25), ("local", 25), ("weights", 1000), ("local", 200)]
-    print("| predictive | accuracy, % | NLL | notMNIST H, MI | Fashion-MNIST H, MI | seconds |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for draws, samples in ways:
-        sampler, start = Sampler(model.network, samples, draws), time.thread_time()
+    print(f"{path}: {', '.join(f'{len(x)} of {name}' for name, (x, _) in sets.items())}")
+    print("| predictive | accuracy, % | NLL | ECE | notMNIST H, MI | Fashion-MNIST H, MI | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    test, curves, log_likelihoods = next(iter(sets)), {}, {}
+    for way in ways:
+        draws, _, samples = way.partition(":")
+        sampler, start = Sampler(model.network, int(samples or 1), draws), time.thread_time()
         summaries = {
             name: [model.likelihood.summary(sampler(part, batch)) for batch, part in enumerate(x.split(250))]
             for name, (x, _) in sets.items()
@@ -61,23 +73,36 @@ def quality(root: str, count: int) -> None:
             name: {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
             for name, parts in summaries.items()
         }
-        inside, *outside = (model.likelihood.ood_scores(summary) for summary in scores.values())
-        test = next(iter(sets))
+        inside, *others = (model.likelihood.ood_scores(summary) for summary in scores.values())
         metrics = model.likelihood.metrics(scores[test], sets[test][1])
         aurocs = [
             ", ".join(
-                f"{detection_metrics(*as_ranks(inside[key], other[key]))['auroc']:.3f}"
+                f"{detection_metrics(*as_ranks(inside[key], other[key]))['auroc']:.3f}" if key in inside else "-"
                 for key in ("entropy", "mutual_information")
             )
-            for other in outside
+            for other in others
         ]
-        name = f"{samples} {draws}" if draws in ("weights", "local") else draws
-        row = [name, f"{100 * metrics['accuracy']:.2f}", f"{metrics['nll']:.4f}", *aurocs, f"{seconds:.1f}"]
-        print(f"| {' | '.join(row)} |", flush=True)
-    mean, variance = MomentNetwork(model.network)(sets[test][0])
-    probs = mean_field_probabilities(mean, variance)
-    nll = -probs.gather(1, sets[test][1][:, None]).log().mean()
-    print(f"moments by the mean-field softmax: NLL {nll:.4f}")
+        row = [way, f"{100 * metrics['accuracy']:.2f}", f"{metrics['nll']:.4f}", f"{metrics['ece']:.4f}", *aurocs]
+        print(f"| {' | '.join([*row, f'{seconds:.1f}'])} |", flush=True)
+        log_probs, labels = scores[test]["log_probs"], sets[test][1]
+        log_likelihoods[way] = log_probs.gather(1, labels[:, None]).flatten()
+        curves[way] = calibration_curve(log_probs.exp(), labels)
+    first, *rest = log_likelihoods
+    for way in rest:
+        gain = log_likelihoods[way] - log_likelihoods[first]
+        error = gain.std() / len(gain) ** 0.5
+        print(f"NLL of {first} less that of {way}: {gain.mean():+.4f}, standard error of the images {error:.4f}")
+    for way, curve in curves.items():
+        print(f"{way}, (mean confidence: accuracy) of fifths: {curve}")
+
+
+def calibration_curve(probs: torch.Tensor, labels: torch.Tensor) -> str:
+    """Mean confidence and accuracy of each fifth of the images, the least confident ones first."""
+    confidence, predicted = probs.max(-1)
+    order = confidence.argsort()
+    correct = (predicted == labels).double()
+    parts = zip(confidence[order].chunk(5), correct[order].chunk(5), strict=True)
+    return ", ".join(f"{sure.mean():.3f}: {right.mean():.3f}" for sure, right in parts)
 
 
 def speed(threads: int) -> None:
@@ -130,6 +155,6 @@ def peak_of(predict, x: torch.Tensor) -> int:
 if __name__ == "__main__":
     command, *words = sys.argv[1:]
     if command == "quality":
-        quality(words[0], int(words[1]))
+        quality(words[0], int(words[1]), *words[2:])
     else:
         speed(int(words[0]))

@@ -2,30 +2,13 @@
 
 import copy
 from collections import OrderedDict
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-# Layers that may stand between weighted layers: they do not mix channels, and map a constant channel to a constant one.
-ELEMENTWISE = (
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Softplus,
-    nn.Tanh,
-)
-POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+from bnn_lightning.compression.channels import BATCH_NORM, WEIGHTED, Channels, Group, varies_at_edges
 
 
 class Select(nn.Module):
@@ -48,136 +31,145 @@ class Select(nn.Module):
         return f"{len(self.indices)} features"
 
 
-def shrink(net: nn.Module) -> nn.Sequential:
-    """A smaller network with the same outputs in eval mode, for a chain of plain layers many of whose weights are 0.
+def shrink(net: nn.Module) -> nn.Module:
+    """A smaller network with the same outputs in eval mode, for a network of plain layers many of whose weights are 0.
 
-    Batch norm is folded into the layer before it. Then, until nothing changes: a unit (or channel) whose incoming
-    weights are all 0 is constant, and is folded into the next layer's bias; a unit without outgoing weights is removed
-    with its incoming weights. At last, the inputs for which a linear layer has no weights are left out by a
-    :class:`Select`. Convolutions with groups keep all their channels.
-
-    Args:
-        net: nested ``nn.Sequential`` of Linear, Conv1d, Conv2d, batch norm, Flatten, pooling and activations. It is not
-            changed.
-
-    Raises:
-        ValueError: when ``net`` is not such a chain.
-    """
-    chain = _folded_chain(net)
-    weighted = [index for index, (_, module) in enumerate(chain) if isinstance(module, WEIGHTED)]
-    changed = True
-    while changed:
-        changed = False
-        for index, next_index in pairwise(weighted):
-            between = [module for _, module in chain[index + 1 : next_index]]
-            changed |= _remove_units(chain[index][1], between, chain[next_index][1])
-    for index in reversed(weighted):
-        name, layer = chain[index]
-        if isinstance(layer, nn.Linear):
-            used = layer.weight.ne(0).any(0)
-            used[0] |= not used.any()  # a layer needs at least one input
-            if not used.all():
-                _keep_inputs(layer, used)
-                chain.insert(index, (f"{name}_select", Select(used.nonzero().flatten())))
-    return nn.Sequential(OrderedDict(chain)).to(memory_format=torch.channels_last)
-
-
-def _folded_chain(net: nn.Module) -> list[tuple[str, Any]]:
-    """Names and copies of the layers of nested ``nn.Sequential`` in their order, with batch norm folded in."""
-    chain: list[tuple[str, Any]] = []
-    net = copy.deepcopy(net).eval()
-    for path, module in net.named_modules(remove_duplicate=False):
-        name = path.replace(".", "_") or "layer"
-        while name in dict(chain):
-            name += "_"
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            continue
-        previous = chain[-1][1] if chain else None
-        if isinstance(previous, WEIGHTED) and _can_be_folded(module):
-            fuse: Any = fuse_linear_bn_eval if isinstance(previous, nn.Linear) else fuse_conv_bn_eval
-            chain[-1] = (chain[-1][0], fuse(previous, module))
-        elif type(module) in (*WEIGHTED, *ELEMENTWISE, *POOLING) or _flattens_images(module):
-            if any(module is other for _, other in chain if isinstance(module, WEIGHTED)):
-                raise ValueError(f"network uses {name} in two places; a smaller one is made of chains only.")
-            chain.append((name, module))
-            _check_order(chain)
-        else:
-            raise ValueError(
-                "network must be a chain (nn.Sequential) of linear layers, convolutions, pooling and activations to be "
-                f"made smaller, got {type(module).__name__} at {name}."
-            )
-    return chain
-
-
-def _can_be_folded(module: nn.Module) -> bool:
-    """Whether it is a batch norm with weights and statistics of its own."""
-    return isinstance(module, _BATCH_NORM) and module.affine and module.track_running_stats
-
-
-def _flattens_images(module: nn.Module) -> bool:
-    """Whether it makes ``(batch, features)`` of whole images."""
-    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
-
-
-def _check_order(chain: list[tuple[str, Any]]) -> None:
-    """Checks the last layer of ``chain``: a linear layer must read the units of another, or whole flattened images.
-
-    Raises:
-        ValueError: when it does not.
-    """
-    name, layer = chain[-1]
-    if not isinstance(layer, nn.Linear):
-        return
-    before = [module for _, module in chain[:-1]]
-    last = max((index for index, module in enumerate(before) if isinstance(module, WEIGHTED)), default=None)
-    if last is None:
-        return
-    flattened = any(isinstance(module, nn.Flatten) for module in before[last:])
-    if flattened == isinstance(before[last], nn.Linear):
-        required, kind = "no Flatten" if flattened else "a Flatten", type(before[last]).__name__
-        raise ValueError(f"network must have {required} between {kind} and {name} to be made smaller.")
-
-
-def _remove_units(layer: Any, between: list[nn.Module], after: Any) -> bool:
-    """Folds constant units of ``layer`` into the bias of ``after``, and removes units that ``after`` does not use.
+    Batch norm behind a layer is folded into it. Then, until nothing changes: a channel (or unit) that is constant is
+    folded into the biases of the layers that read it; and one that no layer has weights for is removed. Tensors that
+    are summed have the same channels: one of a residual stream goes only where none of all layers that read the stream
+    has weights for it, or where all summands are constant. At last, the inputs for which a linear layer has no weights
+    are left out by a :class:`Select`. Where something else than these layers, batch norm, pooling, activations,
+    flattening and sums reads channels, or gives them, all of them stay, see :func:`stays`.
 
     Args:
-        layer: a weighted layer.
-        between: the modules between both layers.
-        after: the next weighted layer.
+        net: any network that ``torch.fx`` can trace. It is not changed.
 
     Returns:
-        whether anything changed.
+        an ``nn.Sequential`` where the network is a chain of modules, else a graph.
+
+    Raises:
+        ValueError: when ``net`` cannot be traced, or all channels of it must stay; the sentence names why.
     """
-    if getattr(layer, "groups", 1) != 1 or getattr(after, "groups", 1) != 1:
-        return False
+    traced = _traced(net)
+    _fold_norms(traced)
+    channels = Channels(traced)
+    _check(channels)
+    while _fold_constants(channels) | _remove_channels(channels):
+        channels = Channels(traced)
+    _select_inputs(traced, channels)
+    return _chain_of(traced).to(memory_format=torch.channels_last)
+
+
+def stays(net: nn.Module) -> list[str]:
+    """What of a network lets channels stay whole when it is shrunk: modules and functions by name, or none.
+
+    Raises:
+        ValueError: as :func:`shrink`.
+    """
+    traced = _traced(net)
+    _fold_norms(traced)
+    channels = Channels(traced)
+    _check(channels)
+    return channels.reasons()
+
+
+def _traced(net: nn.Module) -> fx.GraphModule:
+    net = copy.deepcopy(net).eval()
+    if type(net).__module__.startswith("torch.nn") and not isinstance(net, nn.Sequential):
+        net = nn.Sequential(OrderedDict(layer=net))
+    try:
+        return fx.symbolic_trace(net)
+    except Exception as error:  # whatever a network does with what stands for its inputs
+        reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
+        raise ValueError(
+            f"network must be one that torch.fx can trace to be made smaller, got an error: {reason}."
+        ) from (error)
+
+
+def _check(channels: Channels) -> None:
+    """Refuses networks of which neither channels can go nor inputs of a linear layer."""
+    given = [channels.groups[node] for node in channels.of_kinds(WEIGHTED)]
+    selects = any(not _used_inputs(channels.module(node)).all() for node in channels.of_kinds((nn.Linear,)))
+    if not selects and (reasons := channels.reasons()) and all(group.reason for group in given):
+        raise ValueError(
+            "network must have channels that can go to be made smaller: between linear layers and convolutions, beside "
+            f"batch norm, pooling, activations, flattening and sums, got {', '.join(reasons)}."
+        )
+
+
+def _fold_norms(traced: fx.GraphModule) -> None:
+    """Makes each batch norm behind a layer that nothing else reads a part of it."""
+    channels = Channels(traced)
+    for node in channels.of_kinds(BATCH_NORM):
+        (before,) = node.all_input_nodes
+        layer, norm = channels.module(before), channels.module(node)
+        others = [other for other in channels.nodes if channels.module(other) in (layer, norm)]
+        if type(layer) not in WEIGHTED or len(before.users) > 1 or len(others) > 2:
+            continue
+        if not norm.affine or norm.running_var is None or norm.num_features != len(layer.weight):
+            continue
+        fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+        traced.set_submodule(str(before.target), fuse(layer, norm))
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+
+
+def _fold_constants(channels: Channels) -> bool:
+    """Adds constant channels to the biases of the layers that read them; gives whether anything changed."""
+    changed = False
+    for node in channels.of_kinds(WEIGHTED):
+        (before,) = node.all_input_nodes
+        layer, group = channels.module(node), channels.groups[before]
+        if group.reason is not None or before not in channels.constants:
+            continue
+        value = channels.constants[before]
+        with torch.no_grad():
+            weight = _by_channel(layer, group)
+            constant = ~value.isnan() & weight.ne(0).any(2).any(0)
+            if varies_at_edges(layer):
+                constant &= value == 0  # other constants would differ at the edges of the image
+            if not constant.any():
+                continue
+            changed = True
+            folded = (weight[:, constant].double().sum(2) * value[constant].double()).sum(1)
+            bias = layer.weight.new_zeros(len(folded)) if layer.bias is None else layer.bias
+            layer.bias = nn.Parameter((bias.double() + folded).to(bias.dtype))
+            weight = weight.clone()
+            weight[:, constant] = 0
+            layer.weight.copy_(weight.view(layer.weight.shape))
+    return changed
+
+
+def _remove_channels(channels: Channels) -> bool:
+    """Removes what no layer has weights for; gives whether anything changed."""
+    readers: dict[Group, list[Any]] = {}
+    for node in channels.of_kinds(WEIGHTED):
+        group = channels.groups[node.all_input_nodes[0]].first
+        readers.setdefault(group, []).append(channels.module(node))
+    unused = {}
+    for group, layers in readers.items():
+        if group.reason is None:
+            used = torch.stack([_by_channel(layer, group).ne(0).any(2).any(0) for layer in layers]).any(0)
+            used[0] |= not used.any()  # a layer needs at least one
+            if not used.all():
+                unused[group] = used
     with torch.no_grad():
-        units = len(layer.weight)
-        outgoing = after.weight.reshape(len(after.weight), units, -1)
-        constant = ~layer.weight.flatten(1).ne(0).any(1) & outgoing.ne(0).any(2).any(0)
-        value = layer.weight.new_zeros(units) if layer.bias is None else layer.bias.detach().clone()
-        for module in between:
-            value = module(value) if isinstance(module, ELEMENTWISE) else value
-        if _varies_at_edges(after) or any(_varies_at_edges(module) for module in between):
-            constant &= value == 0  # other constants would differ at the edges of the image
-        if constant.any():
-            folded = (outgoing[:, constant].double().sum(2) * value[constant].double()).sum(1)
-            bias = after.weight.new_zeros(len(folded)) if after.bias is None else after.bias
-            after.bias = nn.Parameter((bias.double() + folded).to(bias.dtype))
-            outgoing[:, constant] = 0
-            after.weight.copy_(outgoing.view(after.weight.shape))
-        used = outgoing.ne(0).any(2).any(0)
-        used[0] |= not used.any()  # a layer needs at least one unit
-        if used.all():
-            return bool(constant.any())
-        layer.weight = nn.Parameter(layer.weight[used].clone())
-        layer.bias = None if layer.bias is None else nn.Parameter(layer.bias[used].clone())
-        if isinstance(layer, nn.Linear):
-            layer.out_features = len(layer.weight)
-        else:
-            layer.out_channels = len(layer.weight)
-        _keep_inputs(after, used.repeat_interleave(after.weight.shape[1] // units))
-    return True
+        for group, used in unused.items():
+            for layer in readers[group]:
+                _keep_inputs(layer, used.repeat_interleave(layer.weight.shape[1] // len(used)))
+        for node in channels.of_kinds((*WEIGHTED, *BATCH_NORM)):
+            kept = unused.get(channels.groups[node].first)
+            if kept is not None:
+                _keep_outputs(channels.module(node), kept)
+    return bool(unused)
+
+
+def _by_channel(layer: Any, group: Group) -> Tensor:
+    """The weights of a layer for each channel of what it reads, ``(outputs, channels, positions)``."""
+    weight: Tensor = layer.weight.detach()
+    return weight.reshape(len(weight), group.first.count or weight.shape[1], -1)
 
 
 def _keep_inputs(layer: Any, kept: Tensor) -> None:
@@ -189,12 +181,53 @@ def _keep_inputs(layer: Any, kept: Tensor) -> None:
         layer.in_channels = layer.weight.shape[1]
 
 
-def _varies_at_edges(module: Any) -> bool:
-    """Whether a constant image can come out as another value: zero padding, or pooling with another divisor."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        padded = module.padding == "same" or (not isinstance(module.padding, str) and any(module.padding))
-        return padded and module.padding_mode == "zeros"
-    if isinstance(module, nn.AvgPool1d | nn.AvgPool2d):
-        padded = any(module.padding) if isinstance(module.padding, tuple) else module.padding > 0
-        return padded or getattr(module, "divisor_override", None) is not None
-    return False
+def _keep_outputs(module: Any, kept: Tensor) -> None:
+    """Removes the channels of a layer or batch norm for which the mask ``kept`` is false."""
+    for name, value in list(module.named_parameters(recurse=False)):
+        setattr(module, name, nn.Parameter(value.detach()[kept].clone()))
+    if isinstance(module, BATCH_NORM):
+        for name in ("running_mean", "running_var"):
+            setattr(module, name, getattr(module, name)[kept].clone())
+        module.num_features = int(kept.sum())
+    elif isinstance(module, nn.Linear):
+        module.out_features = len(module.weight)
+    else:
+        module.out_channels = len(module.weight)
+
+
+def _select_inputs(traced: fx.GraphModule, channels: Channels) -> None:
+    """Puts a :class:`Select` before each linear layer that has no weights for some of its inputs."""
+    for node in channels.of_kinds((nn.Linear,)):
+        layer = channels.module(node)
+        used = _used_inputs(layer)
+        if used.all() or sum(channels.module(other) is layer for other in channels.nodes) > 1:
+            continue
+        _keep_inputs(layer, used)
+        name = f"{node.target}_select"
+        traced.add_submodule(name, Select(used.nonzero().flatten()))
+        with traced.graph.inserting_before(node):
+            selected = traced.graph.call_module(name, (node.args[0],))
+        node.args = (selected,)
+    traced.recompile()
+
+
+def _used_inputs(layer: nn.Linear) -> Tensor:
+    used = layer.weight.ne(0).any(0)
+    used[0] |= not used.any()  # a layer needs at least one input
+    return used
+
+
+def _chain_of(traced: fx.GraphModule) -> nn.Module:
+    """The modules one after another, where a network is no more than that; else the graph."""
+    chain: OrderedDict[str, nn.Module] = OrderedDict()
+    first, *calls, output = traced.graph.nodes
+    last = first
+    for node in calls:
+        if node.op != "call_module" or node.args != (last,) or node.kwargs or len(last.users) > 1:
+            return traced
+        name = str(node.target).replace(".", "_")
+        while name in chain:
+            name += "_"
+        chain[name] = traced.get_submodule(str(node.target))
+        last = node
+    return nn.Sequential(chain) if output.args == (last,) else traced

@@ -27,7 +27,8 @@ def export_dense(
     """Writes the smaller network of the kept weights to a file, and measures three networks.
 
     These are ``mean weights``, the network at its mean weights; ``kept weights``, the same with the removed weights
-    set to 0; and ``dense``, the smaller network, whose outputs are those of ``kept weights``.
+    set to 0; and ``dense``, the smaller network, whose outputs are those of ``kept weights``. It has all channels that
+    :func:`bnn_lightning.compression.shrink.stays` tells of.
 
     Args:
         net: a classifier with random layers.

@@ -15,7 +15,13 @@ from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import methods_of
 from bnn_lightning.deployment.inputs import GraphInput
 from bnn_lightning.evaluation.draws import Draws, Ensemble, samples_of
-from bnn_lightning.evaluation.logit_normals import moved_by, normals
+from bnn_lightning.evaluation.logit_normals import (
+    correlated_by,
+    has_correlated_samples,
+    moved_by,
+    normals,
+    uncorrelated_normals,
+)
 from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.likelihoods.base import Likelihood
 
@@ -68,12 +74,14 @@ class MeanSample(nn.Module):
 
 
 class MomentSamples(nn.Module):
-    """Samples of N(m, v) with the mean m and variance v that one pass gives, by normals that are in the graph.
+    """Samples with the mean and the covariance, or variance, that one pass gives, by normals that are in the graph.
+
+    They are those of :class:`bnn_lightning.Sampler`.
 
     Args:
         net: a network with random layers.
         samples: their number, even.
-        seed: of the normals, see :func:`bnn_lightning.evaluation.logit_normals.normals`.
+        seed: of the normals, see :mod:`bnn_lightning.evaluation.logit_normals`.
         shape: of an example.
 
     Raises:
@@ -87,9 +95,13 @@ class MomentSamples(nn.Module):
         self.net = MomentNetwork(copy.deepcopy(net).float()).eval()
         with torch.no_grad():
             outputs = self.net(torch.zeros(1, *shape))[0].shape[-1]
-        self.register_buffer("normals", normals(samples, outputs, seed).float())
+        self.is_correlated = self.net.has_covariance and has_correlated_samples(samples, outputs)
+        z = (uncorrelated_normals if self.is_correlated else normals)(samples, outputs, seed)
+        self.register_buffer("normals", z.float())
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_correlated:
+            return correlated_by(self.normals, *self.net.covariance(x))
         return moved_by(self.normals, *self.net(x))
 
 

@@ -13,7 +13,7 @@ from bnn_lightning.checkpoints.ensembles import joined_checkpoint, misfit
 from bnn_lightning.checkpoints.own_modules import importable
 from bnn_lightning.checkpoints.parts import Trained
 from bnn_lightning.checkpoints.record import CheckpointError, Record
-from bnn_lightning.deployment.exported import ExportedOnnx
+from bnn_lightning.deployment.exported import Exported, is_export, read_export
 from bnn_lightning.evaluation.draws import Draws
 from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.likelihoods.base import Likelihood
@@ -83,7 +83,7 @@ class Predictor:
 
     def __init__(
         self,
-        sampler: OutputSampler | ExportedOnnx,
+        sampler: OutputSampler | Exported,
         likelihood: Likelihood,
         preparation: Preparation,
         class_names: Sequence[str] = (),
@@ -119,7 +119,7 @@ class Predictor:
         if preparation.shape is not None:
             self._summary(Batch(torch.zeros(1, *preparation.shape), None), 0)
             self._runs_at_once = isinstance(sampler, Sampler) and sampler.draws == "weights" and sampler.keeps_draws
-            self._runs_at_once |= isinstance(sampler, ExportedOnnx)
+            self._runs_at_once |= isinstance(sampler, Exported)
 
     @classmethod
     def load(
@@ -138,8 +138,8 @@ class Predictor:
         """The predictor of a checkpoint of ``bnn fit`` or ``bnn ensemble``; nothing in the file can run.
 
         Args:
-            path: the file; or an .onnx file of ``bnn export --what``, whose samples are those in the file, on the CPU;
-                or a folder of a run, of which best.ckpt is taken, else last.ckpt; or several files, whose
+            path: the file; or an .onnx or .pt2 file of ``bnn export --what``, whose samples are those in the file, on
+                the CPU; or a folder of a run, of which best.ckpt is taken, else last.ckpt; or several files, whose
                 networks are joined as ``bnn ensemble`` does, without its calibration.
             samples: that are drawn; None is what the checkpoint says.
             draws: how they are drawn; likewise.
@@ -154,9 +154,9 @@ class Predictor:
             CheckpointError: when there is no such file, or it cannot be used.
             ValueError: when an argument is out of range, or ``code`` no folder.
         """
-        if isinstance(path, str | Path) and Path(path).suffix in (".onnx", ".pt2"):
+        if isinstance(path, str | Path) and is_export(Path(path)):
             _check_export(Path(path), device, {"samples": samples, "draws": draws, "code": code})
-            exported = ExportedOnnx(Path(path).expanduser())
+            exported = read_export(Path(path).expanduser())
             data, calibration = exported.data, exported.calibration
             prepared = _preparation_of(data), data.get("class_names", ()), calibration
             decided = target_risk, alpha, target_error
@@ -216,7 +216,7 @@ class Predictor:
     def _summary(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
         """What the likelihood says of the samples for a batch, on the CPU."""
         with self._autocast(), nullcontext() if self._runs_at_once else self._lock:
-            if isinstance(self._sampler, ExportedOnnx):
+            if isinstance(self._sampler, Exported):
                 summary: Mapping[str, Tensor] = self._sampler.summary(batch.x)
             else:
                 summary = self.likelihood.summary(self._own_sampler()(batch.x.to(self.device), number))
@@ -224,7 +224,7 @@ class Predictor:
 
     def _own_sampler(self) -> OutputSampler:
         """The sampler, or this thread's replica of it."""
-        assert not isinstance(self._sampler, ExportedOnnx)
+        assert not isinstance(self._sampler, Exported)
         if not self._runs_at_once or not isinstance(self._sampler, Sampler):
             return self._sampler
         if not hasattr(self._replicas, "sampler"):
@@ -241,12 +241,7 @@ class Predictor:
 
 
 def _check_export(path: Path, device: torch.device | str, settings: Mapping[str, Any]) -> None:
-    """Refuses files that could run code, and settings that a graph has within it."""
-    if path.suffix == ".pt2":
-        raise CheckpointError(
-            f"path must be a checkpoint or an .onnx file, got {path}: a .pt2 file can run any code when it is loaded; "
-            "torch.export.load(FILE).module() loads one of your own."
-        )
+    """Refuses settings that a graph has within it."""
     for name, value in settings.items():
         if value is not None:
             raise ValueError(f"{name} must be None for {path}, whose samples are in the file, got {value}.")

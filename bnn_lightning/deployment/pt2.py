@@ -3,7 +3,6 @@
 import io
 import json
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.compression.shrink import ELEMENTWISE, POOLING, WEIGHTED, Select
+from bnn_lightning.compression.channels import ELEMENTWISE, POOLING, WEIGHTED
+from bnn_lightning.compression.shrink import Select
 from bnn_lightning.core.conversion import children_in_order
+from bnn_lightning.deployment.archive import RECORD, Archive
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.program import exported_program
 from bnn_lightning.files import atomic_write
 
-_RECORD = "bnn_lightning.json"  # name of the record in the file
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
-_DTYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64}  # by torch.export's numbers of dtypes
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Pt2(ExportFormat):
             # torch 2.14 warns about weights in channels_last memory, but stores them completely.
             warnings.filterwarnings("ignore", "No complete tensor found")
             text = json.dumps(dict(record) | {"layers": _layer_specs(net)}, indent=2)
-            torch.export.save(program, content, extra_files={_RECORD: text})
+            torch.export.save(program, content, extra_files={RECORD: text})
         atomic_write(path, content.getbuffer())
 
 
@@ -58,16 +57,10 @@ def load_dense(path: str | Path) -> nn.Sequential:
         ValueError: when the file cannot be read, or its network is not a chain of known layers.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            root = archive.namelist()[0].partition("/")[0]
-            specs = json.loads(archive.read(f"{root}/extra/{_RECORD}"))["layers"]
-            weights = json.loads(archive.read(f"{root}/data/weights/model_weights_config.json"))["config"]
+        with Archive(path) as archive:
+            specs = archive.json(f"extra/{RECORD}")["layers"]
             net = nn.Sequential(OrderedDict((spec["name"], _layer_from_spec(spec)) for spec in specs))
-            values = {
-                name: _tensor_from_bytes(entry, archive.read(f"{root}/data/weights/{entry['path_name']}"))
-                for name, entry in weights.items()
-            }
-        net.load_state_dict(values)
+            net.load_state_dict(archive.tensors("weights"))
     except Exception as error:  # a damaged archive can raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as an exported network ({reason}).") from None
@@ -94,9 +87,3 @@ def _layer_from_spec(spec: Mapping[str, Any]) -> nn.Module:
     if spec["kind"] == Select.__name__:
         return Select(torch.zeros(settings["indices"], dtype=torch.int64))
     return _KINDS[spec["kind"]](**settings)
-
-
-def _tensor_from_bytes(entry: Mapping[str, Any], content: bytes) -> Tensor:
-    meta = entry["tensor_meta"]
-    sizes, strides = ([size["as_int"] for size in meta[key]] for key in ("sizes", "strides"))
-    return torch.frombuffer(bytearray(content), dtype=_DTYPES[meta["dtype"]]).as_strided(sizes, strides)

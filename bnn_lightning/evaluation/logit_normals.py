@@ -38,6 +38,11 @@ def normals(samples: int, outputs: int, seed: int) -> Tensor:
     return drawn[:, None, torch.arange(outputs) % drawn.shape[-1]]
 
 
+def has_correlated_samples(samples: int, outputs: int) -> bool:
+    """Whether there are enough samples for the covariance to be exact, see :func:`uncorrelated_normals`."""
+    return 2 * outputs < samples
+
+
 def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int) -> Tensor:
     """Samples of N(mean, covariance), ``(samples, batch, outputs)``, of which both are exact, to rounding.
 
@@ -50,17 +55,40 @@ def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int
         samples: how many; an even number, above twice that of outputs.
         seed: of z.
     """
-    outputs = mean.shape[-1]
-    normals = _normals(samples, outputs, seed, uncorrelated=True).to(mean)
+    return correlated_by(uncorrelated_normals(samples, mean.shape[-1], seed).to(mean), mean, covariance)
+
+
+def correlated_by(z: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """The samples of :func:`correlated_samples`, with the z of :func:`uncorrelated_normals`."""
     std = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     scale = 1 / (std + _TINY)
     correlation = covariance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
     # Rounding may leave it slightly indefinite; rows of unit length keep the variances exact beside what is added.
     # Where there is no variance the factor is of what is added alone.
-    factor = torch.linalg.cholesky_ex(correlation + _ADDED * torch.eye(outputs).to(mean)).L
+    factor = cholesky(correlation + _ADDED * torch.eye(mean.shape[-1]).to(mean))
     factor = factor * (std / factor.square().sum(-1).sqrt()).unsqueeze(-1)
-    flat = torch.addmm(mean.reshape(-1), normals, factor.flatten(0, -2).T)
-    return flat.view(samples, *mean.shape)
+    flat = torch.addmm(mean.reshape(-1), z, factor.flatten(0, -2).T)
+    return flat.view(len(z), *mean.shape)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """The lower factor L of a positive definite matrix L L^T, ``(..., n, n)``.
+
+    In a graph that is exported it is made of sums and products, column after column: ONNX has no operator for it.
+    """
+    if not torch.compiler.is_exporting():
+        return torch.linalg.cholesky_ex(matrix).L
+    columns = []
+    for number in range(matrix.shape[-1]):
+        column = matrix[..., number] * matrix[..., number, number].clamp_min(_TINY).rsqrt().unsqueeze(-1)
+        matrix = matrix - column.unsqueeze(-1) * column.unsqueeze(-2)
+        columns.append(column)
+    return torch.stack(columns, -1).tril()
+
+
+def uncorrelated_normals(samples: int, outputs: int, seed: int) -> Tensor:
+    """The z of :func:`correlated_samples`, ``(samples, outputs)``, float64: their covariance is exactly 1."""
+    return _normals(samples, outputs, seed, uncorrelated=True)
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from bnn_lightning.core.layers import BayesianLayer, RandomLayer
 from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, random_tensors, sampling
 from bnn_lightning.evaluation.draws import CHUNK, Draws, Ensemble, draws_of, samples_of
-from bnn_lightning.evaluation.logit_normals import correlated_samples, samples_with
+from bnn_lightning.evaluation.logit_normals import correlated_samples, has_correlated_samples, samples_with
 
 _MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
 KEPT_BYTES = 2**28
@@ -136,7 +136,7 @@ class Sampler:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise MomentsError(f"a network whose moments cannot be computed ({reason})") from error
         with torch.autocast(x.device.type, enabled=False):
-            if net.has_covariance and 2 * mean.shape[-1] < self.per_member:
+            if net.has_covariance and has_correlated_samples(self.per_member, mean.shape[-1]):
                 return correlated_samples(mean, spread, self.per_member, self.seed)
             variance = spread.diagonal(dim1=-2, dim2=-1) if net.has_covariance else spread
             return samples_with(mean, variance, self.per_member, self.seed)

@@ -4,11 +4,12 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18
 
-from bnn_lightning import LeNet5Caffe, LeNet300100, ThreeConvThreeFC
-from bnn_lightning.compression.shrink import Select, shrink
+from bnn_lightning import LeNet5Caffe, LeNet300100, ResNet18, ResNet20, ThreeConvThreeFC, WideResNet
+from bnn_lightning.compression.shrink import Select, shrink, stays
 from tests.compression.helpers import thinned
 
 
@@ -123,30 +124,115 @@ def test_the_network_itself_is_left_alone():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [nn.BatchNorm1d(8, affine=False), nn.BatchNorm1d(8, track_running_stats=False), nn.Flatten(2), nn.Flatten(0)],
-    ids=str,
-)
+RESIDUAL = {
+    "ResNet20": (ResNet20, (2, 3, 16, 16)),
+    "ResNet18": (ResNet18, (2, 3, 16, 16)),
+    "WideResNet": (lambda: WideResNet(depth=10, width=2), (2, 3, 16, 16)),  # batch norm behind sums
+    "torchvision": (resnet18, (2, 3, 64, 64)),  # by torch.flatten, with max pooling
+}
+
+
+def residual(name, kept=0.02):
+    make, shape = RESIDUAL[name]
+    torch.manual_seed(0)
+    net = thinned(make(), kept)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.data.uniform_(0.5, 1.5)
+            norm.bias.data.normal_()
+    return net, torch.randn(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_residual_networks_shrink_within_blocks_and_along_the_stream(name):
+    net, x = residual(name)
+    with torch.no_grad():
+        for module in net.modules():
+            # No layer reads channels 3 and 7 of the first stage's stream: they go from all summands.
+            if isinstance(module, nn.Conv2d) and module.in_channels == net.conv1.out_channels:
+                module.weight[:, [3, 7]] = 0
+        small = shrink(net)
+        expected = net(x)
+        torch.testing.assert_close(small(x), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(small.float()(x.float()), net.float()(x.float()), rtol=1e-4, atol=1e-5)
+    assert stays(net) == []
+    layers = dict(small.named_modules())
+    stream, block = layers["conv1"], layers["layer1.0.conv1"]
+    assert stream.out_channels <= net.conv1.out_channels - 2
+    assert block.out_channels < net.get_submodule("layer1.0.conv1").out_channels
+    assert block.in_channels == stream.out_channels
+    assert parameters(small) < 0.8 * parameters(net)
+
+
+def test_a_channel_of_the_stream_stays_while_one_reader_has_a_weight_for_it():
+    net, x = residual("ResNet20", kept=1.0)
+    readers = [net.get_submodule(f"layer1.{block}.conv1") for block in range(3)]
+    readers += [net.layer2[0].conv1, net.layer2[0].downsample[0]]
+    with torch.no_grad():
+        for reader in readers:
+            reader.weight[:, 5] = 0
+        without = shrink(net)
+        readers[-1].weight[0, 5] = 0.5
+        small = shrink(net)
+        torch.testing.assert_close(small(x), net(x), rtol=1e-9, atol=1e-9)
+    assert small.conv1.out_channels == without.conv1.out_channels + 1
+
+
+def test_channels_stay_where_something_mixes_them():
+    torch.manual_seed(0)
+    net, x = thinned(ResNet20(norm="group")), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    net.fc.weight.data.fill_(0.1)  # it reads all of its inputs
+    with pytest.raises(ValueError, match=r"^network must have channels that can go .* bn1 \(GroupNorm\)"):
+        shrink(net)
+    net = nn.Sequential(thinned(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))), nn.GroupNorm(2, 8))
+    net = net.append(nn.Conv2d(8, 3, 1)).double().eval()
+    small = shrink(net)
+    assert stays(net) == ["1 (GroupNorm)"]
+    torch.testing.assert_close(small(x), net(x))
+    assert small.get_submodule("0_0").out_channels < 8 == small.get_submodule("0_2").out_channels
+
+
+class Shared(nn.Module):
+    """One layer in two places, and channels that are joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.twice, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(12, 3)
+        self.free, self.end = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.twice(self.twice(self.first(x)).relu())
+        return self.end(F.relu(self.free(self.last(torch.cat([x, x.tanh()], 1)))))
+
+
+def test_what_is_not_known_keeps_its_channels_and_is_named():
+    net = thinned(Shared())
+    x = torch.randn(5, 4, dtype=torch.float64)
+    small = shrink(net)
+    torch.testing.assert_close(small(x), net(x))
+    assert stays(net) == ["cat", "twice (Linear) is used twice"]
+    assert small.free.out_features < 8
+    assert small.first.out_features == small.twice.in_features == 6
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(8, track_running_stats=False), nn.Flatten(2), nn.Flatten(0)], ids=str)
 def test_layers_of_known_kinds_with_other_meanings_are_refused(layer):
-    with pytest.raises(ValueError, match=rf"^network must be a chain .* got {type(layer).__name__} at 1\.$"):
+    with pytest.raises(
+        ValueError, match=rf"^network must have channels that can go .* got 1 \({type(layer).__name__}\)"
+    ):
         shrink(nn.Sequential(nn.Linear(4, 8), layer, nn.Linear(8, 2)))
 
 
-def test_what_is_no_chain_is_refused():
-    with pytest.raises(ValueError, match=r"^network must be a chain .* got ResNet at layer\.$"):
-        shrink(resnet18())
-    with pytest.raises(ValueError, match=r"^network must have a Flatten between Conv1d and 1 to be made smaller\.$"):
-        shrink(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 2)))
-    with pytest.raises(ValueError, match=r"^network must have no Flatten between Linear and 2 to be made smaller\.$"):
-        shrink(nn.Sequential(nn.Linear(8, 4), nn.Flatten(), nn.Linear(12, 5)))
-
-    class Residual(nn.Sequential):
+def test_a_network_that_cannot_shrink_is_refused():
+    class Deciding(nn.Linear):
         def forward(self, x):
-            return x + super().forward(x)
+            return super().forward(x) if x.sum() > 0 else x
 
-    with pytest.raises(ValueError, match=r"^network must be a chain .* got Residual at 0\.$"):
-        shrink(nn.Sequential(Residual(nn.Linear(3, 3)), nn.Linear(3, 2)))
-    layer = nn.Linear(3, 3)
-    with pytest.raises(ValueError, match=r"^network uses 1 in two places; a smaller one is made of chains only\.$"):
-        shrink(nn.Sequential(layer, layer))
+    with pytest.raises(
+        ValueError, match=r"^network must be one that torch\.fx can trace to be made smaller, got an err"
+    ):
+        shrink(Deciding(3, 3))
+    with pytest.raises(ValueError, match=r"^network must have channels .* got 1 \(Linear\) reads another axis\.$"):
+        shrink(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 2)))

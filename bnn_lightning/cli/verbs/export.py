@@ -10,7 +10,9 @@ from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsit
 from bnn_lightning.cli.results import shown_once_written
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
+from bnn_lightning.compression.shrink import stays
 from bnn_lightning.compression.sparsity import masks, masks_removing
+from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.deployment import ExportFormat, Pt2
 from bnn_lightning.deployment.dense import export_dense
@@ -85,6 +87,8 @@ class Export(Verb):
 
         with shown_once_written(show):
             written = [file, *write_table(session.run.logs, f"export_{checkpoint.path.stem}", rows)]
+        if kept_whole := stays(to_plain(network)):
+            session.print(f"All channels stay that reach {', '.join(kept_whole)}")
         session.print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
         session.print(f"Written: {', '.join(map(relative_to_cwd, written))}; {format.how_to_load}")
 
