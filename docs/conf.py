@@ -1,7 +1,9 @@
 """The site: which pages there are is said by the toctrees of index.md and of the index of each folder."""
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,11 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 600  # seconds a cell, on a slow core
-nb_merge_streams = True
 # Cells that call bnn find that of this Python, and its output is that of a file: no colours, no moving bars.
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 os.environ.update(TTY_COMPATIBLE="0", COLUMNS="110")
+# IPython keeps a history beside its settings: in a copy.
+os.environ["IPYTHONDIR"] = shutil.copytree(Path(__file__).with_name("ipython"), tempfile.mkdtemp(), dirs_exist_ok=True)
 
 # Each method is described once, where its contract is written: what only implements it is left out.
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -52,6 +55,7 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_title = f"bnn_lightning {release}"
 html_show_sphinx = False
+html_static_path, html_css_files = ["static"], ["site.css"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 # Links that lead out of this folder on a code host, and where the site has the same.
@@ -74,9 +78,19 @@ def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
         lines.insert(0, "\\ ")  # reads as nothing
 
 
+def formulas_as_they_are(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Escapes the bars of formulas such as log |w|, which would be substitutions; literals have none."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
 def all_public_names_are_there(app: Sphinx, env: BuildEnvironment) -> None:
     """Warns, which fails the build, of public names that no page of the reference has."""
-    for name in left_out(env.domaindata["py"]["objects"]):
+    kinds = {"class", "data", "exception", "function"}
+    documented = [name for name, entry in env.domaindata["py"]["objects"].items() if entry.objtype in kinds]
+    for name in left_out(documented):
         logging.getLogger(__name__).warning("%s is public and not in the reference", name)
 
 
@@ -84,4 +98,5 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", links_within_the_site)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon's, 500
+    app.connect("autodoc-process-docstring", formulas_as_they_are, priority=600)
     app.connect("env-check-consistency", all_public_names_are_there)

@@ -1,6 +1,7 @@
 """Which names are public, and which of them a reference leaves out."""
 
 import importlib
+import pkgutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,10 @@ def public_objects() -> dict[str, Any]:
 
 
 def left_out(documented: Iterable[str]) -> list[str]:
-    """Public names whose object is documented by none of its names."""
-    objects = public_objects()
-    described = {id(objects[name]) for name in documented if name in objects}
-    return [name for name, obj in objects.items() if id(obj) not in described]
+    """Public names whose object is documented by none of its names.
+
+    Args:
+        documented: full names of what the reference has; constants by the module that says what they are.
+    """
+    described = {id(pkgutil.resolve_name(name)) for name in documented}
+    return [name for name, obj in public_objects().items() if id(obj) not in described]
