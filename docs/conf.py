@@ -1,6 +1,7 @@
 """The site: which pages there are is said by the toctrees of index.md and of the index of each folder."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -78,6 +79,13 @@ def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
         lines.insert(0, "\\ ")  # reads as nothing
 
 
+def classes_by_name(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """A default that is a class is shown as in source code; as <class '...'> it would spoil the whole signature."""
+    return signature and re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), returned
+
+
 def formulas_as_they_are(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Escapes the bars of formulas such as log |w|, which would be substitutions; literals have none."""
     for number, line in enumerate(lines):
@@ -97,6 +105,7 @@ def all_public_names_are_there(app: Sphinx, env: BuildEnvironment) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", links_within_the_site)
+    app.connect("autodoc-process-signature", classes_by_name)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon's, 500
     app.connect("autodoc-process-docstring", formulas_as_they_are, priority=600)
     app.connect("env-check-consistency", all_public_names_are_there)
