@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: help install demo test check
+.PHONY: help install demo test check docs
 help: ## What there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/:/'
 
@@ -24,3 +24,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.venv/docs: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: .venv/docs ## The site in build/docs; its examples are run, and a warning or a broken link fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo "Open build/docs/index.html"

@@ -18,14 +18,8 @@ from bnn_lightning.studies.base import Study
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [
-    ROOT / "README.md",
-    ROOT / "ARCHITECTURE.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
-
-
+TOP = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 PARTS = ["README.md", "docs/methods.md", "docs/shrinking.md", "docs/python.md"]  # a newcomer begins with these
 
 
@@ -94,7 +88,7 @@ def test_commands_are_understood(words, monkeypatch, tmp_path):
         assert words[0] in {*verbs(), *PROGRAMS}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if "://" not in target:

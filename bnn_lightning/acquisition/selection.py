@@ -13,6 +13,7 @@ from bnn_lightning.acquisition.single import bald, entropy, variation_ratio
 Rule = Literal["entropy", "variation_ratio", "bald", "epig", "batchbald", "random"]
 """How images are chosen: by a score of each, greedily by the joint score of the batch (batchbald), or at random."""
 RULES: tuple[Rule, ...] = get_args(Rule)
+"""All of them."""
 JOINT_RULES: tuple[Rule, ...] = ("epig", "batchbald")
 """Rules that look at several images at once, so that sample t must be one network for all of them."""
 INFORMATION_RULES: tuple[Rule, ...] = ("bald", *JOINT_RULES)

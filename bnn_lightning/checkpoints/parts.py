@@ -69,7 +69,7 @@ class Trained:
         network: with random layers; an :class:`bnn_lightning.Ensemble` where it has several members.
         likelihood: of the labels, in their units.
         sampling: how samples are drawn in test and predict.
-        calibration: by the names of the draws, see :func:`calibrations_of`.
+        calibration: by the names of the draws.
     """
 
     network: nn.Module

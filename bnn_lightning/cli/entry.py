@@ -35,7 +35,7 @@ def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRA
             the words after it and gives an exit code.
 
     Returns:
-        the exit code: 0 when all went well, 2 after one sentence that says what did not.
+        The exit code, 0 when all went well and 2 after one sentence that says what did not.
     """
     words = list(sys.argv[1:] if args is None else args)
     shows_traceback = DEBUG in words

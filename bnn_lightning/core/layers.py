@@ -22,7 +22,7 @@ class RandomLayer(nn.Module, ABC):
 
     ``sampling`` says whether a forward pass draws noise (True, the default) or uses the mean weights (False). It is
     independent of ``train()`` and ``eval()``, which set the mode of batch norm and dropout. To set it for a whole
-    network use :func:`~bnn_lightning.core.whole_network.sampling`. ``compiles`` says whether noise is computed by
+    network use :func:`~bnn_lightning.sampling`. ``compiles`` says whether noise is computed by
     compiled code.
     """
 
@@ -80,7 +80,7 @@ class BayesianLayer(RandomLayer):
     ``weight`` and ``bias`` are posteriors. Inputs and outputs have the shapes of the plain layer.
 
     Args:
-        layer: the plain layer, of a kind registered by :func:`~bnn_lightning.core.ops.layer_kind`, such as Linear or a
+        layer: the plain layer, of a kind registered by :func:`~bnn_lightning.layer_kind`, such as Linear or a
             convolution. The method forms the posteriors from its values.
         method: how weight and bias are random.
         channels: for a linear layer behind a Flatten, the number of channels before the flattening; None treats each

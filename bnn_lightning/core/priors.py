@@ -112,11 +112,11 @@ class FanIn(Prior):
         return Normal(0.0, self.scale / math.sqrt(fan_in))
 
     def log_prob(self, w: Tensor) -> Tensor:
-        """Log p(w) of biases; that of weights is known to the prior :meth:`for_tensor`."""
+        """Log p(w) of biases; that of weights is known to the prior that :meth:`Prior.for_tensor` gives."""
         return self.for_tensor(w).log_prob(w)
 
     def kl(self, mu: Tensor, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-        """The KL of biases; that of weights is known to the prior :meth:`for_tensor`."""
+        """The KL of biases; that of weights is known to the prior that :meth:`Prior.for_tensor` gives."""
         return self.for_tensor(mu).kl(mu, sigma, log_sigma)
 
 

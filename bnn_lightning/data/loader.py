@@ -222,7 +222,8 @@ class BatchLoader(EpochLoader):
 
     Args:
         images: to serve.
-        batch_size: images in a batch, see :class:`EpochLoader`.
+        batch_size: images in a batch; the last batch may be smaller. A last training batch of one image is left out,
+            because batch norm cannot be computed from it.
         mean, std: of each channel, on a scale where 255 is 1.
         sampler: gives the order of the images.
         augmentation: what is done to each batch, in training.

@@ -20,12 +20,12 @@ FORMAT_VERSION = 1
 
 
 def export_graph(record: Record, trained: Trained, what: str, path: Path, file_format: ExportFormat) -> dict[str, Any]:
-    """Writes the graph of a checkpoint's predictive to a file; gives its :func:`metadata`, which stand in the file.
+    """Writes the graph of a checkpoint's predictive to a file; gives its metadata, which stand in the file.
 
     Args:
         record: of the checkpoint.
         trained: what it holds, ``Trained.of(record)``.
-        what: see :func:`bnn_lightning.deployment.graph.predictive_graph`.
+        what: ``moments``, ``mean``, ``samples:T`` or ``ensemble``, as ``bnn export --what`` (docs/deploying.md).
         path: the file to write.
         file_format: of the file.
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Activation = Literal["relu", "softplus", "sigmoid"]
+"""Names of the functions between the layers of a network."""
 _ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid}
 
 

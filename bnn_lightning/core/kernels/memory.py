@@ -25,8 +25,8 @@ def keep_freed_memory() -> bool:
     still counts as resident memory of the process.
 
     Returns:
-        whether the settings were made. They are not where the allocator is not glibc's, another one is preloaded, or
-        the environment configures glibc's (MALLOC_..., GLIBC_TUNABLES).
+        Whether the settings were made. They are not where the allocator is not glibc's, another one is preloaded, or
+        the environment configures glibc's (``MALLOC_...``, ``GLIBC_TUNABLES``).
     """
     environment = os.environ
     user_configured = "glibc.malloc" in environment.get("GLIBC_TUNABLES", "") or any(

@@ -17,8 +17,7 @@ class Method(ABC):
     """
 
     removes_weights: ClassVar[bool] = False
-    """Whether the KL drives the log alpha of unused weights past
-    :data:`~bnn_lightning.core.posteriors.LOG_ALPHA_THRESHOLD`, so that they can be removed."""
+    """Whether the KL drives the log alpha of unused weights past 3, so that they can be removed."""
 
     @property
     def objective(self) -> Literal["elbo", "regularised", "likelihood"]:

@@ -71,7 +71,7 @@ def layer_kind(*kinds: type[nn.Module]) -> Callable[[MakeOp], MakeOp]:
 
     The function takes the layer, and the number of channels flattened into it or None if that is not known. The layer
     must have attributes ``weight`` and ``bias``, of which the bias may be None. Derived classes that do not change the
-    arithmetic belong to the kind, see :func:`kind_of`.
+    arithmetic belong to the kind.
     """
 
     def register(make_op: MakeOp) -> MakeOp:

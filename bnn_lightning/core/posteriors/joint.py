@@ -16,8 +16,9 @@ class Joint:
 
 
 class JointPart(Posterior):
-    """A random tensor that is correlated with others: mean, variance and :meth:`sample` are those of its marginal.
+    """A random tensor that is correlated with others.
 
+    Mean, variance and :meth:`Posterior.sample` are those of its marginal.
     A joint draw is one :meth:`noise` for all parts of a :class:`Joint`, and :meth:`given` of each; see
     :func:`sample_together`. No part keeps what was drawn.
 

@@ -82,7 +82,7 @@ class Multiplicative(Posterior):
     Args:
         mu: initial means.
         alpha: the variances of z.
-        over_weights: reshapes alpha so that it broadcasts to the weights; :func:`identity` if it already does.
+        over_weights: reshapes alpha so that it broadcasts to the weights; the identity if it already does.
         shared: whether the weights with the same alpha share one z, whose KL counts once. Otherwise each weight has a z
             of its own, and the KL of an alpha counts once for each of its weights.
         bernoulli: whether z is 0 or 1 + alpha, dropout that keeps with probability 1 / (1 + alpha); otherwise z is

@@ -186,8 +186,7 @@ class ClassPredictions(Predictions[ClassPrediction]):
         probability), and the uncertainties. With a calibration also ``calibrated_confidence``, ``decision`` (``accept``
         or ``abstain``) and ``set``: names, the most probable first, with a | between them; one in a name has a
         backslash before it. Where labels are known ``label`` and ``label_name``. Last ``probability/NAME`` for each
-        class; of more than :data:`MOST_CLASSES` in their place ``top1``, ``top1_probability`` to those of
-        :data:`TOP`.
+        class; of more than 64 in their place ``top1``, ``top1_probability`` to those of ``top5``.
         """
         columns = self._file_column() | {"class": self.predicted.tolist(), "name": self.names}
         columns["confidence"] = six_decimals(self.confidence)

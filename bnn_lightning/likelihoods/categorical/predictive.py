@@ -114,7 +114,7 @@ def summary(logits: Tensor) -> dict[str, Tensor]:
     """Predictive and uncertainties of each image, by the names under which they are reported.
 
     ``log_probs`` ``(batch, classes)``; ``entropy`` and ``mutual_information`` in nats, ``(batch,)``; ``aleatoric`` and
-    ``epistemic``, the traces of :func:`covariances` under softmax, ``(batch,)``.
+    ``epistemic``, the traces of :func:`bnn_lightning.covariances` under softmax, ``(batch,)``.
     """
     uncertainty = variances(logits)
     return {
