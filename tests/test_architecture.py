@@ -48,6 +48,7 @@ DOORS = {
     "networks": ({"core.moments"}, {"torch"}),
     "files": (set(), {"filelock"}),
     "randomness": (set(), {"torch", "numpy"}),
+    "shipped": (set(), set()),
     "preprocessing": (set(), {"torch", "numpy", "PIL"}),
     "data": (
         {"files", "preprocessing", "randomness"},
@@ -61,7 +62,7 @@ DOORS = {
     "acquisition": ({"likelihoods"}, {"torch"}),
     "compression": ({"core"}, {"torch"}),
     "checkpoints": (
-        {"core", "likelihoods", "inference", "evaluation", "networks", "files"},
+        {"core", "likelihoods", "inference", "evaluation", "networks", "files", "shipped"},
         {"torch", "jsonargparse", "yaml"},
     ),
     "deployment": (
@@ -83,15 +84,15 @@ DOORS = {
     ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing"},
+        | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing", "shipped"},
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL", "shtab"},
     ),
     "serving": (
-        {"checkpoints", "cli", "deployment", "evaluation", "preprocessing"},
+        {"checkpoints", "cli", "deployment", "evaluation", "preprocessing", "shipped"},
         {"torch", "numpy", "litserve", "starlette", "uvicorn"},
     ),
     "studies": (
-        {"checkpoints", "cli", "core", "training", "reporting", "networks", "files"},
+        {"checkpoints", "cli", "core", "training", "reporting", "networks", "files", "shipped"},
         {"torch", "torchmetrics", "optuna", "scipy", "yaml"},
     ),
 }

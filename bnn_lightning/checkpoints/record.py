@@ -15,6 +15,7 @@ from torch import Tensor
 from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.checkpoints.upgrade import upgraded_checkpoint
 from bnn_lightning.files import atomic_write
+from bnn_lightning.shipped import found
 
 KEY = "bnn_lightning"
 RESUME = "bnn_lightning_resume"
@@ -101,12 +102,13 @@ class Record:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The record of a file.
+        """The record of a file, or of a checkpoint that comes with the package, by its bare name.
 
         Raises:
             CheckpointError: when there is no such file, it cannot be read, or another program or version wrote it.
         """
-        return cls.from_contents(read_checkpoint(path), Path(path))
+        path = Path(found(str(path), "checkpoint"))
+        return cls.from_contents(read_checkpoint(path), path)
 
     @classmethod
     def from_contents(cls, contents: dict[str, Any], path: Path = Path("the checkpoint")) -> Self:

@@ -8,7 +8,7 @@ import shtab
 
 from bnn_lightning.cli.entry import first_line, verbs
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.cli.shipped import folder_of
+from bnn_lightning.shipped import folder_of
 
 _SHELLS = ("bash", "zsh", "tcsh", "fish")
 # What a flag takes that names a file or something of the package, by the flag: functions of the shell.

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import Namespace
 
 from bnn_lightning.checkpoints.upgrade import Say, upgraded_config, upgraded_words
-from bnn_lightning.cli.shipped import found
+from bnn_lightning.shipped import found
 
 # Flags that take a path, and the kind of file of the package that they take by a bare name.
 _PATHS = {"-c": "config", "--config": "config", "--ckpt_path": "checkpoint", "--code": None}

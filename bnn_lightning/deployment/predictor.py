@@ -138,9 +138,10 @@ class Predictor:
         """The predictor of a checkpoint of ``bnn fit`` or ``bnn ensemble``; nothing in the file can run.
 
         Args:
-            path: the file; or an .onnx or .pt2 file of ``bnn export --what``, whose samples are those in the file, on
-                the CPU; or a folder of a run, of which best.ckpt is taken, else last.ckpt; or several files, whose
-                networks are joined as ``bnn ensemble`` does, without its calibration.
+            path: the file, or the bare name of one that comes with the package, such as lenet_ivon_mnist; or an .onnx
+                or .pt2 file of ``bnn export --what``, whose samples are those in the file, on the CPU; or a folder of a
+                run, of which best.ckpt is taken, else last.ckpt; or several files, whose networks are joined as
+                ``bnn ensemble`` does, without its calibration.
             samples: that are drawn; None is what the checkpoint says.
             draws: how they are drawn; likewise.
             device: that computes.

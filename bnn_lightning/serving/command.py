@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
+from bnn_lightning.shipped import found
 
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")
 

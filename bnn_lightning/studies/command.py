@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.cli.shipped import found
 from bnn_lightning.cli.words import expanded
 from bnn_lightning.files import UnwritableError
+from bnn_lightning.shipped import found
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.processes import StudyInterruptedError
 from bnn_lightning.studies.report import write_report

@@ -7,10 +7,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bnn_lightning import BayesianModule, Predictor
 from bnn_lightning.cli import UsageError, main
-from bnn_lightning.cli.shipped import configs, found
+from bnn_lightning.cli.shipped import configs
+from bnn_lightning.shipped import found
 from bnn_lightning.studies import study
 from tests.helpers import ROOT
 
@@ -76,6 +79,12 @@ def test_fit_and_test_take_bare_names(in_an_empty_folder, capsys):
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {"predictions.csv", "predictions_1.csv"}
     assert study(["twins", "--dry_run"]) == 0
+
+
+def test_python_takes_bare_names(in_an_empty_folder):
+    image = np.zeros((28, 28), dtype=np.uint8)
+    assert Predictor.load("lenet_ivon_mnist")(image).entropy[0] > 0
+    assert not BayesianModule.from_checkpoint("lenet_lrt_mnist").training
 
 
 def test_configs_shows_and_copies(in_an_empty_folder, capsys):

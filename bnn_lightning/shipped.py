@@ -1,0 +1,29 @@
+"""Configs, studies and trained checkpoints that come with the package, found by their bare names."""
+
+from pathlib import Path
+
+# Each kind of file: the folder that holds it, and the ending that its names lack.
+_KINDS = {"config": ("configs", ".yaml"), "study": ("configs/studies", ".yaml"), "checkpoint": ("checkpoints", ".ckpt")}
+
+
+def folder_of(kind: str) -> Path:
+    """The folder of all configs, studies or checkpoints that come with the package.
+
+    An installed package holds them; a source tree has them beside it, and its package may have modules in a folder of
+    the same name.
+    """
+    package, (name, ending) = Path(__file__).parent, _KINDS[kind]
+    return package / name if any((package / name).glob(f"*{ending}")) else package.parent / name
+
+
+def found(name: str, kind: str) -> str:
+    """The path of what comes with the package by the bare name ``name``; a file that is called so wins.
+
+    Args:
+        name: as the user gave it; anything but a bare name of a file of the package is given back as it is.
+        kind: config, study or checkpoint.
+    """
+    if not name or Path(name).name != name or Path(name).exists():
+        return name
+    file = folder_of(kind) / f"{name.removesuffix(_KINDS[kind][1])}{_KINDS[kind][1]}"
+    return str(file) if file.is_file() else name
