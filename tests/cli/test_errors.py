@@ -85,9 +85,9 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
     [
         (
             "fitt",
-            "there is no verb fitt; did you mean fit? It can be acquire, ensemble, export, fit, laplace, predict, prune, simulate, test, ",
+            "there is no verb fitt; did you mean fit? It can be acquire, completion, ensemble, export, fit, laplace, predict, prune, simulate, test, ",
         ),
-        ("--config a.yaml", "there is no verb --config; it can be acquire, ensemble"),
+        ("--config a.yaml", "there is no verb --config; it can be acquire, completion, ensemble"),
         ("mypackage.Count", "mypackage.Count cannot be imported: No module named 'mypackage'."),
         ("pathlib.Path", "pathlib.Path is no verb: a subclass of bnn_lightning.cli.Verb with a method run."),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from bnn_lightning.reporting import figures, tables
+from bnn_lightning.reporting.cells import class_cells
 from bnn_lightning.reporting.classes import class_results, write_classes
 from tests.helpers import table
 
@@ -48,7 +49,7 @@ def test_files_have_a_row_for_each_class():
 
 def shown(confusion, names):
     out = StringIO()
-    tables._show_classes(Console(file=out, width=120), class_results(confusion, names))
+    tables._show(Console(file=out, width=120), class_cells(class_results(confusion, names), tables._SHOWN_CLASSES))
     return out.getvalue()
 
 
