@@ -58,21 +58,19 @@ class PosteriorBoard(Callback):
     """TensorBoard's pictures of the posterior: histograms of each layer's sigma, |mu| / sigma and log alpha, posterior
     against prior, and the first layer's filters.
 
-    Args:
-        every_n_epochs: how often; and always after the last epoch.
+    They are made after the last epoch and before it every fifth, or of a run of more than 100 epochs every twentieth part
+    of it: a figure takes half a second, of small networks as long as many epochs.
 
     Of a large network there are histograms of at most 16 tensors, the first and the last among them, each of at most
     100,000 elements; they are taken at equal distances.
     """
 
-    def __init__(self, every_n_epochs: int = 5):
-        self.every_n_epochs = every_n_epochs
-
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not boards or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
+        epochs = trainer.max_epochs or -1  # -1 where the end is given in steps or seconds
+        if not boards or (epoch % max(5, -(-epochs // 20)) and epoch != epochs):
             return
         tensors = random_tensors(pl_module.network)  # type: ignore[arg-type]
         named = [(name, part) for name, part in tensors if part.has_variance and not isinstance(part, Point)]

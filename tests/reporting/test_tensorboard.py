@@ -1,5 +1,6 @@
 """TensorBoard's pages beside the curves."""
 
+import pytest
 import torch
 
 from bnn_lightning.core.conversion import bayesianize
@@ -41,12 +42,13 @@ class _Recorded:
 
     def __init__(self):
         self.histograms = {}
+        self.figures = 0
 
     def add_histogram(self, name, values, step):
         self.histograms[name] = len(values)
 
     def add_figure(self, *_):
-        pass
+        self.figures += 1
 
 
 def test_histograms_of_a_large_network_are_bounded(tmp_path, monkeypatch):
@@ -62,3 +64,15 @@ def test_histograms_of_a_large_network_are_bounded(tmp_path, monkeypatch):
     assert {"0.weight", "20.bias"} <= set(shown)
     assert recorded.histograms["sigma/0.weight"] == -(-250_000 // 3)  # every third element
     assert recorded.histograms["sigma/20.bias"] == 4
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(-1, 80), (7, 2), (60, 12), (400, 20)])
+def test_a_long_run_has_twenty_pictures_of_its_posterior(tmp_path, monkeypatch, epochs, expected):
+    network = bayesianize(torch.nn.Sequential(torch.nn.Linear(4, 2)), LRT())
+    recorded = _Recorded()
+    board = Board(tmp_path)
+    monkeypatch.setattr(Board, "experiment", recorded)
+    for epoch in range(epochs if epochs > 0 else 400):
+        trainer = type("Trainer", (), {"current_epoch": epoch, "max_epochs": epochs, "global_step": 1, "loggers": [board]})
+        PosteriorBoard().on_train_epoch_end(trainer, type("Module", (), {"network": network}))
+    assert recorded.figures == expected
