@@ -9,6 +9,8 @@ from bnn_lightning import BBB, LRT, BayesianLayer, HierarchicalA, LearntScale, L
 from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
 from bnn_lightning.core.whole_network import random_tensors, sigma_over_prior
 
+pytestmark = pytest.mark.usefixtures("as_small_and_as_large")
+
 
 def small():
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+_SMALL = 2**13  # elements
+
 _enabled: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
@@ -35,6 +37,14 @@ def _switched(enabled: bool) -> Iterator[None]:
 def is_compiling() -> bool:
     """Whether :func:`compiling` is on; always false inside a graph that the caller compiles with torch.compile."""
     return not torch.compiler.is_compiling() and _enabled.get()
+
+
+def are_small(*tensors: torch.Tensor) -> bool:
+    """Whether plain operations on all of ``tensors`` are faster than an autograd function of ours, which saves memory.
+
+    Such a function costs some 0.1 ms of Python's time, as much as all elements of a small layer.
+    """
+    return sum(x.numel() for x in tensors) <= _SMALL and not torch.compiler.is_compiling() and not _enabled.get()
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bnn_lightning.core.kernels.compiling import fused, is_compiling
+from bnn_lightning.core.kernels.compiling import are_small, fused, is_compiling
 from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import flatten_in_memory_order, in_format_of, unflatten_like
-from bnn_lightning.core.kernels.softplus import LOG_SIGMA_IS_RHO, plain_softplus
+from bnn_lightning.core.kernels.softplus import LOG_SIGMA_IS_RHO, log_softplus, plain_softplus, softplus
 
 _BLOCK = 2**16  # elements of a block: its intermediate results fit into the CPU's cache
 
@@ -36,12 +36,26 @@ def gaussian_kl(
     )
 
 
-class GaussianKL(Function):
-    """The sum of :func:`gaussian_kl` over all elements of many tensors, with sigma = softplus(rho).
+def summed_gaussian_kl(tensors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The sum of :func:`gaussian_kl` over all elements of many tensors, with sigma = softplus(rho): a scalar.
+
+    Args:
+        tensors: mu, rho, prior_mu and prior_sigma of each, in ascending size, all of one dtype and device; the last two
+            in shapes that broadcast to mu.
+    """
+    if are_small(*(mu for mu, *_ in tensors)):
+        mu, rho, prior_mu, prior_sigma = (
+            torch.cat([arguments[k].expand_as(arguments[0]).reshape(-1) for arguments in tensors]) for k in range(4)
+        )
+        return gaussian_kl(mu, softplus(rho), prior_mu, prior_sigma, log_softplus(rho)).sum()
+    return _GaussianKL.apply(len(tensors), *(arguments[k] for k in range(4) for arguments in tensors))[0]
+
+
+class _GaussianKL(Function):
+    """:func:`summed_gaussian_kl` with gradients that are computed in the same pass over memory as the value.
 
     ``apply(count, *tensors)`` takes ``count`` means, then as many rho, prior means and prior standard deviations, the
-    last two in shapes that broadcast to the means; it returns the KL and the gradients in mu and rho. The gradients are
-    computed in the same pass over memory as the value.
+    last two in shapes that broadcast to the means; it returns the KL and the gradients in mu and rho.
     """
 
     generate_vmap_rule = True

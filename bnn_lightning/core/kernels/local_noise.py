@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bnn_lightning.core.kernels.compiling import fused
+from bnn_lightning.core.kernels.compiling import are_small, fused
 from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import (
     flatten_in_memory_order,
@@ -36,7 +36,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
         a tensor of the shape and dtype of ``mean``.
     """
     precise_mean = mean.to(variance.dtype)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or are_small(variance):
         # The caller's compiler fuses the plain formula.
         y = precise_mean + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)
     else:

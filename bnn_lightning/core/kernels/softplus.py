@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bnn_lightning.core.kernels.compiling import fused, is_compiling
+from bnn_lightning.core.kernels.compiling import are_small, fused, is_compiling
 from bnn_lightning.core.kernels.elementwise import WithDerivative, at_least_float32
 from bnn_lightning.core.kernels.function import Function
 from bnn_lightning.core.kernels.memory import flatten_in_memory_order, unflatten_like
@@ -13,18 +14,24 @@ from bnn_lightning.core.kernels.memory import flatten_in_memory_order, unflatten
 # Below this rho, softplus(rho) equals exp(rho) to rounding, so log(softplus(rho)) is rho itself. The logarithm of a
 # softplus that has underflowed (rho < -104 in float32) would be -inf.
 LOG_SIGMA_IS_RHO = -30.0
+_SOFTPLUS_IS_X = 40.0  # above it, in float64 too; torch's 20 is meant for float32
 
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)), element by element.
 
-    torch's softplus takes 2.6 times as long where exp(x) is small, as it is for posterior standard deviations.
+    torch's softplus takes 2.6 times as long where exp(x) is small, as it is for posterior standard deviations, but is
+    one call.
     """
+    if are_small(x):
+        return F.softplus(x, threshold=_SOFTPLUS_IS_X)
     return _Softplus.apply(x)
 
 
 def squared_softplus(x: Tensor) -> Tensor:
     """softplus(x)^2, element by element, with one saved tensor and its gradient in one pass."""
+    if are_small(x):
+        return softplus(x).square()
     return _SquaredSoftplus.apply(x)[0]
 
 

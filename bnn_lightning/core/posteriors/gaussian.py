@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.elementwise import at_least_float32
-from bnn_lightning.core.kernels.gaussian_kl import GaussianKL
+from bnn_lightning.core.kernels.gaussian_kl import summed_gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.softplus import log_softplus, softplus, squared_softplus
 from bnn_lightning.core.posteriors.base import shape_text
@@ -67,8 +67,8 @@ class Gaussian(WithPrior):
         for (dtype, _), group in groups.items():
             group.sort(key=lambda posterior: posterior.mu.numel())
             names = ("mu", "rho", "prior_mu", "prior_sigma")
-            tensors = (getattr(posterior, name).to(dtype) for name in names for posterior in group)
-            terms.append(GaussianKL.apply(len(group), *tensors)[0])
+            tensors = [[getattr(posterior, name).to(dtype) for name in names] for posterior in group]
+            terms.append(summed_gaussian_kl(tensors))
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def extra_repr(self) -> str:

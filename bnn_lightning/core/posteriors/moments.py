@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 import torch
 from torch import Tensor
 
+from bnn_lightning.core.kernels.compiling import are_small
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import in_format_of
 from bnn_lightning.core.ops.base import Op
@@ -24,7 +25,7 @@ def moments(op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> tup
         dtype = at_least_float32(x)
         squared = in_format_of(x.to(dtype).square(), x)  # of one-channel images square() loses the memory format
         parameters = weight.variance.to(dtype), None if bias is None else bias.variance.to(dtype)
-        with nullcontext() if torch.compiler.is_compiling() else _recomputing_square(squared, x):
+        with nullcontext() if torch.compiler.is_compiling() or are_small(x) else _recomputing_square(squared, x):
             return mean, op(squared, *parameters)
 
 

@@ -172,6 +172,10 @@ class Regression(Likelihood):
         errors = self.units.standardised(Mixture.of(predictive).mean()) - self.units.standardised(y)
         return 1 - errors.square().mean(-1)
 
+    def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
+        locations = outputs[..., : self.targets].to(at_least_float32(outputs))
+        return 1 - (locations - self.units.standardised(y).to(locations)).square().mean()
+
     def uninformed(self, num_outputs: int) -> Uninformed:
         """Of a normal distribution with the targets' mean and variance in training."""
         return Uninformed(self.targets * 0.5 * math.log(2 * math.pi * math.e) + sum(map(math.log, self.units.std)), 0.0)

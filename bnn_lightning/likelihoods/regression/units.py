@@ -35,4 +35,6 @@ class Units:
 
     def standardised(self, y: Tensor) -> Tensor:
         """(y - mean) / std of targets ``(batch, targets)``."""
+        if len(self.mean) == 1:
+            return (y - self.mean[0]) / self.std[0]  # a number: no copy to the device
         return (y - y.new_tensor(self.mean)) / y.new_tensor(self.std)

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from bnn_lightning.core.kernels import compiling
 from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import BBB, LRT
+
+pytestmark = pytest.mark.usefixtures("as_small_and_as_large")
 
 F64 = torch.float64
 
@@ -88,7 +91,8 @@ def test_lrt_gradients_vary_less_than_bbb():
     assert total_variance(LRT) < 0.5 * total_variance(BBB)
 
 
-def test_second_derivatives_are_refused_rather_than_wrong():
+def test_second_derivatives_of_large_layers_are_refused_rather_than_wrong(monkeypatch):
+    monkeypatch.setattr(compiling, "_SMALL", -1)
     layer = BayesianLayer(nn.Linear(3, 2), LRT())
     (gradient,) = torch.autograd.grad(layer(torch.randn(4, 3)).square().sum(), layer.weight.rho, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

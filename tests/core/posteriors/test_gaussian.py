@@ -9,6 +9,8 @@ from torch import distributions
 from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.posteriors import Gaussian, Normal
 
+pytestmark = pytest.mark.usefixtures("as_small_and_as_large")
+
 F64 = torch.float64
 
 
