@@ -1,7 +1,7 @@
 """Measures exports of the committed LeNet: bytes, onnxruntime beside torch, and what 8 bits cost, on MNIST test images.
 
-Latencies are medians of rounds in which both take turns, of the time that the thread had a CPU, on one thread each. Differences are the largest over all
-images. Accuracy and NLL are those of the probabilities in the file.
+Latencies are medians of rounds in which both take turns, of the time that the thread had a CPU, on one thread each.
+Differences are the largest over all images. Accuracy and NLL are those of the probabilities in the file.
 
     python benchmarks/exports.py data [images, 10000 [moments mean samples:25]]
 """
