@@ -5,13 +5,16 @@ on the machine count little; on two they are the wall's. Ratios are medians over
 
     python benchmarks/moments.py quality data 1000 best.ckpt moments mean weights:1000 local:1000
     python benchmarks/moments.py speed 1               # on one thread; 2 for two
+    python benchmarks/moments.py uncertainty 1         # 256 images by one pass, by 25 draws, and by other libraries
 """
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+import rivals
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -105,45 +108,92 @@ def calibration_curve(probs: torch.Tensor, labels: torch.Tensor) -> str:
     return ", ".join(f"{sure.mean():.3f}: {right.mean():.3f}" for sure, right in parts)
 
 
-def speed(threads: int) -> None:
-    """Seconds and memory of a pass of images: plain, by moments, and by 25 weight draws."""
-    keep_freed_memory()
-    torch.set_num_threads(threads)
+def ways_of(name: str, batch: int) -> tuple[dict, torch.Tensor]:
+    """By name, ways of predicting images: plain passes in both memory formats, moments, 25 draws; and the images."""
+    make, channels = NETWORKS[name]
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, 32, 32)
+    twin = make(in_channels=channels).eval()
+    net, compiled = bayesianize(twin, LRT()).eval(), bayesianize(twin, LRT()).eval()
+    for layer in bayesian_layers(compiled):
+        layer.compiles = True
+    plain = make(in_channels=channels).eval().to(memory_format=torch.channels_last)
+    images = channels_last(x)
+    predictors = {
+        "plain": plain,
+        "moments": Sampler(net, 25, "moments"),
+        "compiled": Sampler(compiled, 25, "moments"),
+        "weights": Sampler(net, 25, "weights"),
+        "local": Sampler(net, 25, "local"),
+    }
+    return {"twin": partial(twin, x)} | {way: partial(each, images) for way, each in predictors.items()}, x
+
+
+@torch.no_grad()
+def take_turns(ways: dict, turns: int, threads: int) -> dict[str, list[float]]:
+    """Seconds of each turn of each way; a first one, which compiles and draws weights that are kept, is left out."""
     clock = time.thread_time if threads == 1 else time.perf_counter
-    print("| network, images | plain, ms | moments | moments, compiled loops | 25 weight draws | memory of moments |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, (make, channels) in NETWORKS.items():
+    seconds = {way: [] for way in ways}
+    for turn in range(turns + 1):
+        for way, predict in ways.items():
+            start = clock()
+            predict()
+            if turn:
+                seconds[way].append(clock() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], way: str, base: str) -> float:
+    return median(a / b for a, b in zip(seconds[way], seconds[base], strict=True))
+
+
+def speed(threads: int, *names: str) -> None:
+    """Seconds and memory of a pass of images: plain, by moments, and by 25 weight draws."""
+    print("| network, images | plain, ms | moments | compiled loops | 25 weight draws | twin | over twin | memory |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in names or NETWORKS:
         for batch in (1, 256):
-            torch.manual_seed(0)
-            x = channels_last(torch.randn(batch, channels, 32, 32))
-            plain = make(in_channels=channels).eval().to(memory_format=torch.channels_last)
-            net = bayesianize(plain, LRT())
-            ways = {"plain": plain, "moments": Sampler(net, 25, "moments"), "weights": Sampler(net, 25, "weights")}
-            for layer in bayesian_layers(net):
-                layer.compiles = True
-            ways["compiled"] = Sampler(net, 25, "moments")
-            seconds = {way: [] for way in ways}
-            turns = 30 if batch == 1 else 3
-            with torch.no_grad():
-                for turn in range(turns + 1):
-                    for way, predict in ways.items():
-                        start = clock()
-                        predict(x)
-                        if turn:  # the first one compiles, and draws weights that are kept
-                            seconds[way].append(clock() - start)
-            ratios = {
-                way: median(a / b for a, b in zip(seconds[way], seconds["plain"], strict=True)) for way in seconds
-            }
-            memory = peak_of(ways["moments"], x) / peak_of(plain, x)
+            ways, _ = ways_of(name, batch)
+            del ways["local"]
+            seconds = take_turns(ways, 60 if batch == 1 else 3, threads)
+            memory = peak_of(ways["moments"]) / peak_of(ways["plain"])
             row = [f"{1000 * median(seconds['plain']):.2f}"]
-            row += [f"{ratios[way]:.2f}" for way in ("moments", "compiled", "weights")]
-            print(f"| {name}, {batch} | {' | '.join(row)} | {memory:.2f} |", flush=True)
+            row += [f"{ratio(seconds, way, 'plain'):.2f}" for way in ("moments", "compiled", "weights", "twin")]
+            row += [f"{ratio(seconds, 'moments', 'twin'):.2f}", f"{memory:.2f}"]
+            print(f"| {name}, {batch} | {' | '.join(row)} |", flush=True)
 
 
-def peak_of(predict, x: torch.Tensor) -> int:
+PEERS = {
+    "torchbnn, BBB": rivals.torchbnn,
+    "bayesian-torch, BBB": rivals.bayesian_torch,
+    "bayesian-torch, Flipout": lambda net: rivals.bayesian_torch(net, "Flipout"),
+    "textbook LRT": rivals.textbook_lrt,
+}
+
+
+def uncertainty(threads: int, *names: str) -> None:
+    """256 images with their uncertainty, over one pass of the deterministic twin, by each way and library."""
+    print("| network | way | times the twin's pass |")
+    print("| --- | --- | --- |")
+    for name in names or ("LeNet", "3Conv3FC"):
+        ways, x = ways_of(name, 256)
+        for peer, build in PEERS.items():
+            try:
+                net, _ = build(NETWORKS[name][0]())
+            except ImportError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            net.eval()
+            ways[f"25 passes, {peer}"] = lambda net=net, x=x: [net(x) for _ in range(25)]
+        seconds = take_turns(ways, 3, threads)
+        for way in ways:
+            print(f"| {name} | {way} | {ratio(seconds, way, 'twin'):.2f} |", flush=True)
+
+
+def peak_of(predict) -> int:
     """The largest amount of memory, in bytes, that a call holds at once."""
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        predict(x)
+        predict()
     held = largest = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -157,4 +207,7 @@ if __name__ == "__main__":
     if command == "quality":
         quality(words[0], int(words[1]), *words[2:])
     else:
-        speed(int(words[0]))
+        keep_freed_memory()
+        threads = int(words[0])
+        torch.set_num_threads(threads)
+        {"speed": speed, "uncertainty": uncertainty}[command](threads, *words[1:])

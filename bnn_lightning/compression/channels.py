@@ -97,6 +97,11 @@ class Channels:
         """The nodes of modules of these classes."""
         return [node for node in self.nodes if type(self.module(node)) in kinds]
 
+    def with_numbers(self) -> list[fx.Node]:
+        """The nodes of modules that hold numbers for each channel of what they give."""
+        kinds = (*WEIGHTED, *BATCH_NORM)
+        return [node for node in self.nodes if type(self.module(node)) in kinds or is_channelwise(self.module(node))]
+
     def reasons(self) -> list[str]:
         """Why channels stay, beside those of inputs and outputs."""
         found = {group.reason for group in self.groups.values() if group.reason}
@@ -115,6 +120,8 @@ class Channels:
             self._add_weighted(node, module, before)
         elif type(module) in BATCH_NORM and self._normalises_each(module, before):
             self._same(node, before, lambda value: normed(module, value))
+        elif is_channelwise(module) and self._treats_each(module, before):
+            self._same(node, before, lambda value: module(value.view(1, -1, 1)).flatten())
         elif type(module) in ELEMENTWISE:
             self._same(node, before, module)
         elif type(module) in POOLING:
@@ -152,6 +159,11 @@ class Channels:
         fits = norm.num_features == self.groups[before].first.count and norm.running_var is not None
         return fits and id(norm) not in self._repeated
 
+    def _treats_each(self, module: nn.Module, before: fx.Node) -> bool:
+        count = self.groups[before].first.count
+        fits = all(len(parameter) == count for parameter in module.parameters())
+        return fits and self._are_maps[before] and id(module) not in self._repeated
+
     def _same(self, node: fx.Node, before: fx.Node, change: Callable[[Tensor], Tensor]) -> None:
         """A node whose channels are those of ``before``, of which constant ones become ``change(value)``."""
         self._begin(node, self.groups[before], self._are_maps[before])
@@ -178,6 +190,15 @@ class Channels:
         for read in node.all_input_nodes:
             self.groups[read].keep(said)
         self._begin(node, Group(None, said), True)
+
+
+def is_channelwise(module: nn.Module | None) -> bool:
+    """Whether a module says by ``is_channelwise = True`` that it treats each channel of a map by itself.
+
+    What it makes of one depends on that channel alone, and is constant where the channel is; its parameters are
+    ``(channels,)``. Modules of users may say it, too.
+    """
+    return bool(getattr(module, "is_channelwise", False))
 
 
 def normed(norm: Any, value: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from bnn_lightning.compression.channels import BATCH_NORM, WEIGHTED, Channels, Group, varies_at_edges
+from bnn_lightning.compression.channels import (
+    BATCH_NORM,
+    WEIGHTED,
+    Channels,
+    Group,
+    is_channelwise,
+    varies_at_edges,
+)
 
 
 class Select(nn.Module):
@@ -39,7 +46,8 @@ def shrink(net: nn.Module) -> nn.Module:
     are summed have the same channels: one of a residual stream goes only where none of all layers that read the stream
     has weights for it, or where all summands are constant. At last, the inputs for which a linear layer has no weights
     are left out by a :class:`Select`. Where something else than these layers, batch norm, pooling, activations,
-    flattening and sums reads channels, or gives them, all of them stay, see :func:`stays`.
+    flattening, sums and modules that say ``is_channelwise`` reads channels, or gives them, all of them stay, see
+    :func:`stays`.
 
     Args:
         net: any network that ``torch.fx`` can trace. It is not changed.
@@ -73,12 +81,19 @@ def stays(net: nn.Module) -> list[str]:
     return channels.reasons()
 
 
+class _Tracer(fx.Tracer):
+    """Takes modules that treat each channel by itself as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_channelwise(m) or super().is_leaf_module(m, module_qualified_name)
+
+
 def _traced(net: nn.Module) -> fx.GraphModule:
     net = copy.deepcopy(net).eval()
     if type(net).__module__.startswith("torch.nn") and not isinstance(net, nn.Sequential):
         net = nn.Sequential(OrderedDict(layer=net))
     try:
-        return fx.symbolic_trace(net)
+        return fx.GraphModule(net, _Tracer().trace(net))
     except Exception as error:  # whatever a network does with what stands for its inputs
         reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
         raise ValueError(
@@ -159,7 +174,7 @@ def _remove_channels(channels: Channels) -> bool:
         for group, used in unused.items():
             for layer in readers[group]:
                 _keep_inputs(layer, used.repeat_interleave(layer.weight.shape[1] // len(used)))
-        for node in channels.of_kinds((*WEIGHTED, *BATCH_NORM)):
+        for node in channels.with_numbers():
             kept = unused.get(channels.groups[node].first)
             if kept is not None:
                 _keep_outputs(channels.module(node), kept)
@@ -182,7 +197,7 @@ def _keep_inputs(layer: Any, kept: Tensor) -> None:
 
 
 def _keep_outputs(module: Any, kept: Tensor) -> None:
-    """Removes the channels of a layer or batch norm for which the mask ``kept`` is false."""
+    """Removes the channels of a layer or norm for which the mask ``kept`` is false."""
     for name, value in list(module.named_parameters(recurse=False)):
         setattr(module, name, nn.Parameter(value.detach()[kept].clone()))
     if isinstance(module, BATCH_NORM):
@@ -191,7 +206,7 @@ def _keep_outputs(module: Any, kept: Tensor) -> None:
         module.num_features = int(kept.sum())
     elif isinstance(module, nn.Linear):
         module.out_features = len(module.weight)
-    else:
+    elif not is_channelwise(module):
         module.out_channels = len(module.weight)
 
 

@@ -15,13 +15,20 @@ def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
         example: two or more inputs, ``(batch, ...)``.
 
     Raises:
-        ValueError: when torch.export does not take it; the sentence repeats the first line of its reason.
+        ValueError: when torch.export does not take it, with the first line of its reason; when its forward fixes the
+            size of the batch.
     """
     try:
         # torch stores the example in files, with the whole memory of which it is a view: hence the clone.
         dynamic = ({0: torch.export.Dim("batch")},)
         return torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=dynamic)
     except Exception as error:  # whatever a network does with what stands for its inputs
+        if "Constraints violated (batch)" in str(error):
+            raise ValueError(
+                "network must be one that takes batches of any size to be exported, got one whose forward makes a "
+                "number of the batch's size: x.shape[0] in the place of len(x), and nothing that compares it, keeps it "
+                "open."
+            ) from error
         reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
         raise ValueError(f"network must be one that torch.export takes, got an error: {reason}.") from error
 

@@ -28,6 +28,8 @@ class FilterResponseNorm(nn.Module):
     :class:`ThresholdedReLU` belongs after it.
     """
 
+    is_channelwise = True
+
     def __init__(self, channels: int, eps: float = 1e-6):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
@@ -46,6 +48,8 @@ class FilterResponseNorm(nn.Module):
 
 class ThresholdedReLU(nn.Module):
     """max(x, tau) with a learnt tau for each channel: the activation after :class:`FilterResponseNorm` (eq. 3)."""
+
+    is_channelwise = True
 
     def __init__(self, channels: int):
         super().__init__()

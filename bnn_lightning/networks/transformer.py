@@ -22,7 +22,8 @@ class PatchTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.project(x).flatten(2).transpose(1, 2)
-        return torch.cat([self.class_token.expand(len(x), -1, -1), patches], 1) + self.positions
+        # len(x) would be a number, by which torch.export fixes the size of the batch.
+        return torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches], 1) + self.positions
 
 
 class EncoderBlock(nn.Module):

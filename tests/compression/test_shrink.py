@@ -10,6 +10,7 @@ from torchvision.models import resnet18
 
 from bnn_lightning import LeNet5Caffe, LeNet300100, ResNet18, ResNet20, ThreeConvThreeFC, WideResNet
 from bnn_lightning.compression.shrink import Select, shrink, stays
+from bnn_lightning.networks.residual import FilterResponseNorm, ThresholdedReLU
 from tests.compression.helpers import thinned
 
 
@@ -128,6 +129,8 @@ RESIDUAL = {
     "ResNet20": (ResNet20, (2, 3, 16, 16)),
     "ResNet18": (ResNet18, (2, 3, 16, 16)),
     "WideResNet": (lambda: WideResNet(depth=10, width=2), (2, 3, 16, 16)),  # batch norm behind sums
+    "FRN": (lambda: ResNet20(norm="frn"), (2, 3, 16, 16)),
+    "FRN before convolutions": (lambda: WideResNet(depth=10, width=2, norm="frn"), (2, 3, 16, 16)),
     "torchvision": (resnet18, (2, 3, 64, 64)),  # by torch.flatten, with max pooling
 }
 
@@ -140,8 +143,11 @@ def residual(name, kept=0.02):
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
+        if isinstance(norm, nn.BatchNorm2d | FilterResponseNorm):
             norm.weight.data.uniform_(0.5, 1.5)
             norm.bias.data.normal_()
+        if isinstance(norm, ThresholdedReLU):
+            norm.tau.data.normal_()
     return net, torch.randn(shape, dtype=torch.float64)
 
 

@@ -26,9 +26,10 @@ from bnn_lightning import (
 )
 from bnn_lightning.checkpoints.parts import Trained
 from bnn_lightning.checkpoints.record import Record
+from bnn_lightning.deployment.exported import ExportedOnnx, ExportedPt2
 from bnn_lightning.deployment.graph import predictive_graph
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
-from bnn_lightning.networks import LeNet, ResNet20
+from bnn_lightning.networks import LeNet, ResNet20, ViTTiny
 from tests.deployment.conftest import LENET_CKPT
 
 # Both add the same float32 products in another order: some ten roundings of 6e-8 in five layers, on numbers near 1.
@@ -219,6 +220,43 @@ def test_a_network_that_torch_export_refuses_is_refused_in_a_sentence(tmp_path, 
     with pytest.raises(ValueError, match=r"^network must be one that torch.export takes, got an error: [^\n]+\.$"):
         file_format.write(ByValue(), tmp_path / "net", torch.zeros(2, 4), {})
     assert not (tmp_path / "net").exists()
+
+
+class FixedBatch(nn.Module):
+    """What makes a number of the batch's size."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 4))
+
+    def forward(self, x):
+        return x + self.token.expand(len(x), -1)
+
+
+def test_a_network_that_fixes_the_size_of_the_batch_is_refused_with_the_cure(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^network must be one that takes batches of any size .* x\.shape\[0\] in the"
+    ):
+        Pt2().write(FixedBatch(), tmp_path / "net", torch.zeros(2, 4), {})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:these weights are of no layer")
+@pytest.mark.parametrize("file_format", [Pt2(), Onnx()])
+def test_a_transformer_is_exported(tmp_path, file_format):
+    torch.manual_seed(0)
+    whole, path = trained(bayesianize(ViTTiny(image_size=16, depth=1), LRT())), tmp_path / f"net{file_format.ending}"
+    export_graph(record(COLOURS), whole, "samples:2", path, file_format)
+    read = (ExportedPt2 if file_format.ending == ".pt2" else ExportedOnnx)(path)
+    graph = predictive_graph(whole, COLOURS, "samples:2")
+    for count in (1, 3):
+        x = pixels((3, 16, 16), count)
+        with torch.no_grad():
+            expected = graph(x)
+        for name, values in zip(read.names, read._outputs(x), strict=True):
+            torch.testing.assert_close(torch.as_tensor(values), expected[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"^what must be mean or samples:T for a network with blocks\.0\.attention"):
+        predictive_graph(whole, COLOURS, "moments")
 
 
 def test_a_missing_library_is_named_with_the_extra(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from bnn_lightning import Predictor
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
 from tests.deployment.conftest import LENET_CKPT, Served, children, command_of
@@ -287,6 +288,30 @@ def test_rows_of_a_table(networks):
         np.testing.assert_allclose(got["mean"], one.mean, rtol=1e-5)
         np.testing.assert_allclose(got["std"], one.std, rtol=1e-5)
     assert json.loads(second.body)["error"].endswith(".")
+
+
+@pytest.mark.slow
+def test_the_form_of_a_table_has_its_columns_and_the_answer_what_the_page_shows(networks):
+    from bnn_lightning.serving.information import information
+    from bnn_lightning.serving.inputs import Limits
+    from bnn_lightning.serving.worker import Model, answers
+
+    path = networks / "table" / "version_0" / "best.ckpt"
+    predictor = Predictor.load(path)
+    info = information(predictor, Record.read(path), Model((str(path),)), Limits(10_000, 3))
+    assert (info["labels"], info["classes"], info["input"]["kind"]) == ("numbers", [], "rows")
+    assert info["input"]["columns"] == {"colour": ["blue", "red"], "age": None, "size": None}
+    assert info["input"]["missing"] in ("refuse", "mean")
+    assert info["alpha"] == 0.05
+    # As the form makes a row of its fields: a text for each list, a number for each other.
+    row = {name: 3 if levels is None else levels[-1] for name, levels in info["input"]["columns"].items()}
+    (answer,) = answers(predictor, [[row]])
+    (said,) = json.loads(answer.body)["predictions"]
+    assert said["target_names"] == ["price"]
+    shown = ("mean", "aleatoric_std", "epistemic_std", "low", "high", "conformal_low", "conformal_high")
+    assert all(said[name] is None or len(said[name]) == 1 for name in shown)
+    assert said["low"][0] < said["mean"][0] < said["high"][0]
+    assert min(said["aleatoric_std"][0], said["epistemic_std"][0]) > 0
 
 
 @pytest.mark.parametrize("rows", [3, [3], [{"a": [1]}], [{"a": 1}] * 4, []])

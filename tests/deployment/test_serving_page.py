@@ -1,5 +1,6 @@
 """The page of bnn serve in headless Chromium: drawn on by pointer, used by keyboard alone, in a narrow window."""
 
+import json
 import re
 import shutil
 import time
@@ -7,6 +8,8 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.deployment.conftest import Served
 
 pytest.importorskip("litserve", reason="bnn serve needs litserve: pip install 'bnn_lightning[serve]'")
 pytest.importorskip("selenium", reason="the page is tested by selenium: pip install selenium")
@@ -222,6 +225,39 @@ def contrast(first, second):
 
     lower, higher = sorted((luminance(first), luminance(second)))
     return (higher + 0.05) / (lower + 0.05)
+
+
+@pytest.fixture(scope="module")
+def table(networks):
+    """A server of a table's network."""
+    with Served("--ckpt_path", networks / "table" / "version_0", "--workers", 1) as server:
+        yield server
+
+
+def test_a_row_of_a_table_by_keyboard(browser, table):
+    from selenium.webdriver.common.keys import Keys
+
+    resize(browser, 400, 900)
+    browser.get(table.url)
+    wait(lambda: browser.title == "best.ckpt")
+    fields = browser.find_elements("css selector", "#row-input select, #row-input input")
+    assert [field.accessible_name.split("\n")[0] for field in fields] == ["colour", "age", "size"]
+    assert not part(browser, "#image-input").is_displayed()
+    assert not part(browser, "#rotation").is_displayed()
+    fields[0].send_keys("red")
+    fields[1].send_keys("3")
+    fields[2].send_keys("4.5", Keys.ENTER)
+    wait(lambda: browser.find_elements("css selector", "#numbers td"))
+    row = {"colour": "red", "age": 3, "size": 4.5}
+    _, answer = table.ask("/predict", json.dumps({"rows": [row]}), "application/json")
+    (said,) = answer["predictions"]
+    cells = [cell.text for cell in browser.find_elements("css selector", "#numbers td")]
+    expected = [said[name][0] for name in ("mean", "aleatoric_std", "epistemic_std")]
+    np.testing.assert_allclose([float(cell) for cell in cells[:3]], expected, rtol=1e-3)
+    assert part(browser, "#numbers th[scope=row]").text == "price"
+    assert part(browser, "#live").get_attribute("textContent").startswith("price ")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.get_log("browser") == []
 
 
 def test_the_page_loads_nothing_from_elsewhere(page, served):

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.quadrature import gauss_hermite
-from bnn_lightning.core.kernels.rectified import by_blocks, relu_moments, relu_slope
+from bnn_lightning.core.kernels.rectified import by_blocks, relu_moments, relu_moments_and_slope
 from bnn_lightning.core.moments.rules import Moments, Rule, moment_rule, unchanged
+
+WithSlope = tuple[Moments, Tensor]
+"""What a rule gives for a function f of each element, and E[f'(X)], its expected slope."""
 
 _NODES = 20
 # Nodes far out, 1e-9 in all, are left out: float32 rounds their share away, and an exponential may overflow there.
@@ -22,8 +25,10 @@ def relu(x: Moments) -> Moments:
     return Moments(*relu_moments(*x))
 
 
-def _relu_slope(x: Moments) -> Tensor:
-    return relu_slope(*x)
+def relu_and_slope(x: Moments) -> WithSlope:
+    """:func:`relu`, and P(X > 0)."""
+    mean, variance, slope = relu_moments_and_slope(*x)
+    return Moments(mean, variance), slope
 
 
 class Above(nn.Module):
@@ -50,7 +55,11 @@ def leaky_relu(x: Moments, slope: float = 0.01) -> Moments:
 
     The covariance is E[R^2] - m E[R], and E[R^2] = Var R + E[R]^2.
     """
-    mean, variance = relu_moments(*x)
+    return _leaky(x, slope, *relu_moments(*x))
+
+
+def _leaky(x: Moments, slope: float, mean: Tensor, variance: Tensor) -> Moments:
+    """From the moments of R."""
     covariance = variance + mean * (mean - x.mean)
     rest = 1 - slope
     return Moments(
@@ -58,8 +67,10 @@ def leaky_relu(x: Moments, slope: float = 0.01) -> Moments:
     )
 
 
-def _leaky_relu_slope(x: Moments, slope: float = 0.01) -> Tensor:
-    return slope + (1 - slope) * relu_slope(*x)
+def leaky_relu_and_slope(x: Moments, slope: float = 0.01) -> WithSlope:
+    """:func:`leaky_relu`, and s + (1 - s) P(X > 0)."""
+    mean, variance, above = relu_moments_and_slope(*x)
+    return _leaky(x, slope, mean, variance), slope + (1 - slope) * above
 
 
 def quadrature(function: Callable[[Tensor], Tensor], x: Moments) -> Moments:
@@ -73,7 +84,8 @@ def quadrature(function: Callable[[Tensor], Tensor], x: Moments) -> Moments:
         function: f, element by element.
         x: moments of X.
     """
-    return Moments(*by_blocks(partial(_by_quadrature, function), *x))
+    mean, variance = by_blocks(partial(_by_quadrature, function), *x)
+    return Moments(mean, variance)
 
 
 def _by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,28 +98,28 @@ def _by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance:
     return centre + first, (second - first.square()).clamp_min(0)
 
 
-def slope_by_quadrature(function: Callable[[Tensor], Tensor], x: Moments) -> Tensor:
-    """E[f'(X)] = Cov(f(X), X) / v, by Stein's lemma, so that f needs no derivative; 0 where v is 0."""
+def quadrature_and_slope(function: Callable[[Tensor], Tensor], x: Moments) -> WithSlope:
+    """:func:`quadrature`, and E[f'(X)] = Cov(f(X), X) / v, by Stein's lemma: f needs no derivative; 0 where v is 0."""
     std, centre = x.variance.clamp_min(0).sqrt(), function(x.mean)
     covariance = torch.zeros_like(centre)
     for node, weight in _QUADRATURE:
         covariance = covariance + weight * node * (function(x.mean + node * std) - centre)
-    return covariance / (std + 1e-15)
+    return quadrature(function, x), covariance / (std + 1e-15)
 
 
-_SLOPES: dict[Any, Callable[..., Tensor]] = {
-    relu: _relu_slope,
-    leaky_relu: _leaky_relu_slope,
-    quadrature: slope_by_quadrature,
-    unchanged: lambda x: torch.ones_like(x.mean),
+_WITH_SLOPES: dict[Any, Callable[..., WithSlope]] = {
+    relu: relu_and_slope,
+    leaky_relu: leaky_relu_and_slope,
+    quadrature: quadrature_and_slope,
+    unchanged: lambda x: (x, torch.ones_like(x.mean)),
 }
 
 
-def slope_of(rule: Rule) -> Callable[[Moments], Tensor] | None:
-    """From the moments of X to E[f'(X)], element by element, for the rule of a function f in this file; else None."""
+def with_slope(rule: Rule) -> Callable[[Moments], WithSlope] | None:
+    """The rule of a function f in this file that gives E[f'(X)], too; of other rules None."""
     function, args, settings = (rule.func, rule.args, rule.keywords) if isinstance(rule, partial) else (rule, (), {})
-    slope = _SLOPES.get(function)
-    return None if slope is None else partial(slope, *args, **settings)
+    both = _WITH_SLOPES.get(function)
+    return None if both is None else partial(both, *args, **settings)
 
 
 @moment_rule(nn.ReLU)

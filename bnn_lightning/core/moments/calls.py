@@ -9,8 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.core.kernels.rectified import relu_slope
-from bnn_lightning.core.moments.activations import leaky_relu, quadrature, relu, slope_by_quadrature
+from bnn_lightning.core.moments.activations import (
+    WithSlope,
+    leaky_relu,
+    quadrature,
+    quadrature_and_slope,
+    relu,
+    relu_and_slope,
+)
 from bnn_lightning.core.moments.pooling import adaptive_window, as_tuple, average, max_pool
 from bnn_lightning.core.moments.rules import Moments, MomentsError, Rule, moment_rule
 
@@ -20,8 +26,8 @@ Call = Callable[..., Any]
 CALLS: dict[Any, Call] = {}
 """By function, or by name of a tensor's method."""
 
-SLOPES: dict[Any, tuple[Call, Call]] = {}
-"""Of functions of each element: their rule, and from the same arguments the expected slope E[f'(X)]."""
+WITH_SLOPES: dict[Any, Callable[..., WithSlope]] = {}
+"""Of functions of each element: what gives the rule's moments and the expected slope E[f'(X)]."""
 
 QUERIES: set[Any] = {getattr, "size", "dim", "numel", "ndimension"}
 """Functions and methods that say something about a tensor's shape: their results are not random."""
@@ -188,9 +194,9 @@ def _elementwise(function: Callable[..., Tensor], x: Moments, *args: Any, **kwar
     return quadrature(lambda values: function(values, *args, **kwargs), x)
 
 
-def _slope(function: Callable[..., Tensor], x: Moments, *args: Any, **kwargs: Any) -> Tensor:
+def _and_slope(function: Callable[..., Tensor], x: Moments, *args: Any, **kwargs: Any) -> WithSlope:
     kwargs.pop("inplace", None)
-    return slope_by_quadrature(lambda values: function(values, *args, **kwargs), x)
+    return quadrature_and_slope(lambda values: function(values, *args, **kwargs), x)
 
 
 _ACTIVATIONS: tuple[Any, ...] = (
@@ -199,16 +205,16 @@ _ACTIVATIONS: tuple[Any, ...] = (
 )
 for _function in _ACTIVATIONS:
     CALLS[_function] = partial(_elementwise, _function)
-    SLOPES[_function] = CALLS[_function], partial(_slope, _function)
+    WITH_SLOPES[_function] = partial(_and_slope, _function)
 CALLS["sigmoid"], CALLS["tanh"] = CALLS[torch.sigmoid], CALLS[torch.tanh]
 
 
-def _relu_slope(x: Moments, inplace: bool = False) -> Tensor:
-    return relu_slope(*x)
+def _relu_and_slope(x: Moments, inplace: bool = False) -> WithSlope:
+    return relu_and_slope(x)
 
 
 for _function in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
-    SLOPES[_function] = _relu, _relu_slope
+    WITH_SLOPES[_function] = _relu_and_slope
 
 
 @_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)

@@ -1,13 +1,14 @@
 """Covariances of a network's outputs: what its last linear layers make of noise that their units share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from bnn_lightning.core.moments.activations import slope_of
-from bnn_lightning.core.moments.calls import SLOPES
+from bnn_lightning.core.moments.activations import WithSlope, with_slope
+from bnn_lightning.core.moments.calls import WITH_SLOPES
 from bnn_lightning.core.moments.rules import Moments
 from bnn_lightning.core.moments.weights import KnownWeights, NoisyLayer, RandomWeights
 from bnn_lightning.core.ops.linear import LinearOp
@@ -18,25 +19,20 @@ MOST_PRODUCTS = 1_000_000
 
 
 class Elementwise(nn.Module):
-    """A function f of each element: its rule, and E[f'(X)], its slope.
+    """A function f of each element, by what gives its rule's moments and E[f'(X)], its slope.
 
     Args:
-        rule: from the moments of X to those of f(X).
-        slope: from the moments of X to E[f'(X)].
-        args: what both are called with behind X.
+        both: from the moments of X to those of f(X), and to the slope.
+        args: what it is called with behind X.
         settings: likewise, by name.
     """
 
-    def __init__(self, rule: Callable[..., Any], slope: Callable[..., Tensor], *args: Any, **settings: Any):
+    def __init__(self, both: Callable[..., WithSlope], *args: Any, **settings: Any):
         super().__init__()
-        self.rule, self.expected_slope, self.args, self.settings = rule, slope, args, settings
+        self.both, self.args, self.settings = both, args, settings
 
-    def forward(self, x: Moments) -> Moments:
-        result: Moments = self.rule(x, *self.args, **self.settings)
-        return result
-
-    def slope(self, x: Moments) -> Tensor:
-        return self.expected_slope(x, *self.args, **self.settings)
+    def with_slope(self, x: Moments) -> WithSlope:
+        return self.both(x, *self.args, **self.settings)
 
 
 class Shift(nn.Module):
@@ -55,8 +51,8 @@ class Shift(nn.Module):
     def forward(self, x: Any) -> Any:
         return Moments(x.mean + self.shift, x.variance) if isinstance(x, Moments) else x + self.shift
 
-    def slope(self, x: Moments) -> Tensor:
-        return torch.ones_like(x.mean)
+    def with_slope(self, x: Moments) -> WithSlope:
+        return self(x), torch.ones_like(x.mean)
 
 
 class OutputCovariance(nn.Module):
@@ -81,41 +77,55 @@ class OutputCovariance(nn.Module):
     def forward(self, x: Tensor | Moments) -> tuple[Tensor, Tensor]:
         """Mean ``(batch, outputs)`` and covariance ``(batch, outputs, outputs)`` for inputs ``(batch, inputs)``."""
         steps = self.steps(x)
-        y = steps[-1][-1]
+        y = steps[-1].after
         if not isinstance(y, Moments):  # noise nowhere
             return y, y.new_zeros(*y.shape, y.shape[-1])
         return y.mean, _covariance(steps)
 
-    def steps(self, x: Tensor | Moments) -> list[tuple[Any, Any, Tensor | None, Any]]:
-        """Each stage with what it gets, the variance that its own weights add, if it has any, and what it gives."""
+    def steps(self, x: Tensor | Moments) -> list["_Step"]:
         y: Any = x
-        steps: list[tuple[Any, Any, Tensor | None, Any]] = []
+        steps = []
         for stage in self.stages.values():
-            before, own = y, None
+            step = _Step(y)
             if isinstance(stage, KnownWeights) and not isinstance(y, Moments):
                 y = stage.op(y, stage.weight, stage.bias)
             elif isinstance(stage, RandomWeights | KnownWeights):
                 mean, own, passed = stage.parts(y)
                 y = Moments(mean, own if passed is None else own + passed)
+                step.own, step.matrix = own, stage.matrix
+            elif isinstance(y, Moments):
+                y, step.slope = stage.with_slope(y)  # type: ignore[operator]
             else:
                 y = stage(y)
-            steps.append((stage, before, own, y))
+            step.after = y
+            steps.append(step)
         return steps
 
 
-def _covariance(steps: list[Any]) -> Tensor:
+@dataclass
+class _Step:
+    """What a stage made of ``before``: its variance by weights, if it has any, and their means; or its slope."""
+
+    before: Any
+    after: Any = None
+    own: Any = None
+    matrix: Any = None
+    slope: Any = None
+
+
+def _covariance(steps: list[_Step]) -> Tensor:
     total: Tensor | float = 0.0
     back = _Back()
-    for stage, before, own, after in reversed(steps):
-        if not isinstance(before, Moments):  # all noise is new
-            return total + back.covariance(after.variance)
-        if own is None:
-            slope = stage.slope(before)
-            back = back.through(slope, (after.variance - slope.square() * before.variance).clamp_min(0))
+    for step in reversed(steps):
+        if not isinstance(step.before, Moments):  # all noise is new
+            return total + back.covariance(step.after.variance)
+        if step.own is None:
+            explained = step.slope.square() * step.before.variance
+            back = back.through(step.slope, (step.after.variance - explained).clamp_min(0))
         else:
-            total = total + back.covariance(own)
-            back = back.to(stage.matrix)
-    return total + back.covariance(steps[0][1].variance)
+            total = total + back.covariance(step.own)
+            back = back.to(step.matrix)
+    return total + back.covariance(steps[0].before.variance)
 
 
 class _Back:
@@ -189,16 +199,16 @@ def last_stages(
 def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
     """What a node does, as stages in their order; empty where it is none of them."""
     if node.op in ("call_function", "call_method"):
-        known: Any = SLOPES.get(node.target)
-        if known is None or len(node.all_input_nodes) != 1:
+        both: Any = WITH_SLOPES.get(node.target)
+        if both is None or len(node.all_input_nodes) != 1:
             return []
         settings: Any = node.kwargs
-        return [Elementwise(*known, *node.args[1:], **settings)]
+        return [Elementwise(both, *node.args[1:], **settings)]
     rule: Any = rules.get(node)
     if isinstance(rule, NoisyLayer) and isinstance(rule.layer.op, LinearOp):
         shift = None if rule.bias is None else Shift(rule.bias)
         return [part for part in (rule.inputs, rule.layer, rule.outputs, shift) if part is not None]
     if isinstance(rule, RandomWeights | KnownWeights):
         return [rule] if isinstance(rule.op, LinearOp) else []
-    slope = slope_of(getattr(rule, "function", rule))
-    return [] if slope is None else [Elementwise(rule, slope)]
+    both = with_slope(getattr(rule, "function", rule))
+    return [] if both is None else [Elementwise(both)]

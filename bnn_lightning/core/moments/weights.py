@@ -154,9 +154,9 @@ class Factor(nn.Module):
         own = self.variance * mean.square()
         return Moments(mean * self.location, own if variance is None else torch.addcmul(own, self.power, variance))
 
-    def slope(self, x: Moments) -> Tensor:
-        """l, for each element."""
-        return self.location.expand_as(x.mean)
+    def with_slope(self, x: Moments) -> tuple[Moments, Tensor]:
+        """Also l, for each element."""
+        return self(x), self.location.expand_as(x.mean)
 
 
 class NoisyLayer(nn.Module):
