@@ -58,8 +58,8 @@ class PosteriorBoard(Callback):
     """TensorBoard's pictures of the posterior: histograms of each layer's sigma, |mu| / sigma and log alpha, posterior
     against prior, and the first layer's filters.
 
-    They are made after the last epoch and before it every fifth, or of a run of more than 100 epochs every twentieth part
-    of it: a figure takes half a second, of small networks as long as many epochs.
+    They are made after the last epoch and before it every fifth, or of a run of more than 100 epochs every twentieth
+    part of it: a figure takes half a second, of small networks as long as many epochs.
 
     Of a large network there are histograms of at most 16 tensors, the first and the last among them, each of at most
     100,000 elements; they are taken at equal distances.

@@ -52,7 +52,7 @@ def test_wheel_and_sdist_hold_the_product_and_it_runs_from_there(tmp_path):
     assert subprocess.run(where, **run).stdout.startswith(str(tmp_path / "installed"))
     words = ["fit", "--config", "3conv3fc_lrt", "--data", "MNIST5k", "--data.train_subset", "200"]
     subprocess.run([*python, "-m", "bnn_lightning", *words, "--trainer.max_epochs", "1"], **run)
-    assert (folder / "checkpoints" / "3conv3fc_lrt" / "version_0" / "best.ckpt").is_file()
+    assert (folder / "checkpoints" / "threeconvthreefc_lrt_mnist5k" / "version_0" / "best.ckpt").is_file()
 
 
 def test_a_file_wins_over_a_bare_name(in_an_empty_folder):

@@ -73,6 +73,8 @@ def test_a_long_run_has_twenty_pictures_of_its_posterior(tmp_path, monkeypatch, 
     board = Board(tmp_path)
     monkeypatch.setattr(Board, "experiment", recorded)
     for epoch in range(epochs if epochs > 0 else 400):
-        trainer = type("Trainer", (), {"current_epoch": epoch, "max_epochs": epochs, "global_step": 1, "loggers": [board]})
+        trainer = type(
+            "Trainer", (), {"current_epoch": epoch, "max_epochs": epochs, "global_step": 1, "loggers": [board]}
+        )
         PosteriorBoard().on_train_epoch_end(trainer, type("Module", (), {"network": network}))
     assert recorded.figures == expected
