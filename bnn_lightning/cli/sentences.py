@@ -38,6 +38,8 @@ def _key(message: str) -> str:
     for key in re.findall(r'Parser key "([\w.]+)"', message):
         if key != ".".join(keys):  # said twice where the value is no file
             keys.append(key)
+    if not keys and (asked := re.match(r"--([\w.]+)\.help: ", message)):
+        return asked[1]
     return ".".join(keys).removeprefix("config.").replace(".init_args", "")
 
 
@@ -172,7 +174,11 @@ def _hint(word: str, flags: Iterable[str]) -> str:
 
 
 def _as_it_is(message: str, key: str) -> str:
-    lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in re.sub(r'Parser key "[\w.]+":|^--[\w.]+\.help:', "", message).splitlines()
+        if line.strip()
+    ]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"--{key}: {text}." if key else f"{text}."
 
