@@ -53,7 +53,7 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
         if said := misspelt(words, flags, names):
             return said
         if "data" in names or "model.network" in names:
-            return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+            return f"{missing} missing; start from a config, such as bnn fit --config 3conv3fc_lrt."
         return f"{missing} missing; bnn {verb} --help says what it is."
     if match := re.search(r"^argument (--[\w.]+): expected one argument", message):
         bare = [

@@ -1,4 +1,4 @@
-"""Show the configs and studies that come with the package, or copy them to change them."""
+"""Show the configs, studies and trained networks that come with the package, or copy configs to change them."""
 
 import argparse
 import shutil
@@ -26,7 +26,9 @@ def configs(words: list[str]) -> int:
         _print_names({name: _first_comment(path) for name, path in files.items()})
         print("\nStudies, for bnn study NAME:")
         _print_names({name: _title(path) for name, path in studies.items()})
-        print("\nbnn configs NAME copies one into this folder, where the copy is the one that counts.")
+        trained = sorted(path.stem for path in folder_of("checkpoint").glob("*.ckpt"))
+        print(f"\nTrained networks, for bnn test --ckpt_path NAME: {', '.join(trained)}.")
+        print("\nbnn configs NAME copies a config or study into this folder, where the copy is the one that counts.")
         return 0
     names = [name.removesuffix(".yaml") for name in arguments.names]
     folder = Path(arguments.to)
