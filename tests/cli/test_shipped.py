@@ -59,7 +59,15 @@ def first_page():
 
 def shortened(words):
     if "CIFAR10" in words:
-        return [*words, "--data", "MNIST5k", "--trainer.fast_dev_run", "true"]  # its files are not here
+        return [
+            *words,
+            "--data",
+            "MNIST5k",
+            "--data.batch_size",
+            "8",
+            "--trainer.fast_dev_run",
+            "true",
+        ]  # its files are not here
     return [*words, "--trainer.max_epochs", "1", "--data.batch_size", "100"] if words[0] == "fit" else words
 
 
