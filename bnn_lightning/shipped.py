@@ -16,6 +16,11 @@ def folder_of(kind: str) -> Path:
     return package / name if any((package / name).glob(f"*{ending}")) else package.parent / name
 
 
+def names(kind: str) -> list[str]:
+    """The bare names of all configs, studies or checkpoints that come with the package."""
+    return sorted(path.stem for path in folder_of(kind).glob(f"*{_KINDS[kind][1]}"))
+
+
 def found(name: str, kind: str) -> str:
     """The path of what comes with the package by the bare name ``name``; a file that is called so wins.
 

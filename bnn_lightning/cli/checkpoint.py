@@ -5,6 +5,8 @@ from typing import Any
 
 from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.names import nearest
+from bnn_lightning.shipped import names
 
 
 def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:
@@ -16,10 +18,19 @@ def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:
     try:
         record = Record.read(path)
     except CheckpointError as error:
-        raise UsageError(f"{flag}: {error}") from error
+        raise UsageError(f"{flag}: {error}{_what_was_meant(Path(path))}") from error
     if record.config is None:
         raise UsageError(f"{flag} {path} was saved from Python and holds no config; load it in Python.")
     return record
+
+
+def _what_was_meant(path: Path) -> str:
+    """A sentence about a folder, or about a name that resembles that of a checkpoint of the package; may be empty."""
+    if path.is_dir():
+        files = sorted(path.rglob("best.ckpt")) or sorted(path.rglob("*.ckpt"))
+        return f" It is a folder; name a file in it, such as {files[0]}." if files else " It is a folder."
+    meant = nearest(path.stem, names("checkpoint"), cutoff=0.7) if path.name == str(path) else None
+    return f" Did you mean {meant}, which comes with the package?" if meant and not path.exists() else ""
 
 
 def config_of(record: Record) -> dict[str, Any]:

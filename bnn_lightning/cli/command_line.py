@@ -29,9 +29,10 @@ from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
 from bnn_lightning.cli.own_code import modules_from, own_classes, where_it_was
 from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
+from bnn_lightning.cli.run_name import run_name
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import check_limit, check_precision, class_name, method_name, refuse_nulls
+from bnn_lightning.cli.settings import check_limit, check_precision, refuse_nulls
 from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
@@ -147,7 +148,10 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run's folders; null makes one from the config."
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of the run's folders; null makes one of network, method and data, unless a config's is true.",
         )
         parser.add_argument(
             "--keep_memory", type=bool, default=True, help="Whether glibc keeps freed memory for the next step."
@@ -159,11 +163,11 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Puts the checkpoint's own config under everything that is on the command line."""
-        words = self._words = list(args or [])
+        words = list(args or [])
         path = value_of("--ckpt_path", words)
         self._data_is_given = gives_data(words)
         notes: list[str] = []
-        words = with_switches_on(in_todays_words(words, notes.append), self._switches)
+        words = self._words = with_switches_on(in_todays_words(words, notes.append), self._switches)
         for note in dict.fromkeys(notes):
             _note(note)
         if path is not None:
@@ -221,9 +225,8 @@ class CommandLine(LightningCLI):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.name}, got {config.trainer.devices}.")
             config.trainer.devices = 1
-        if config.name is None:
-            parts = (class_name(config.model.network), method_name(config.model), class_name(config.data))
-            config.name = "_".join(parts).lower()
+        if self.checkpoint is None or config.name is None:
+            config.name = run_name(config, self._words)
 
     def instantiate_classes(self) -> None:
         with user_errors(self.config):

@@ -13,6 +13,8 @@ from bnn_lightning.checkpoints.own_modules import importable, place_of
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 
+_INSTALLED = {"site-packages", "dist-packages"}
+
 
 def modules_from(folder: str | None) -> AbstractContextManager[None]:
     """Has modules found in ``folder``, of ``--code``, see :func:`bnn_lightning.checkpoints.own_modules.importable`."""
@@ -58,7 +60,8 @@ def _own_file(part: Any) -> str | None:
         file = Path(inspect.getfile(part)).resolve()
     except (TypeError, OSError):  # built in
         return None
-    paths = sysconfig.get_paths()
-    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    standard = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib")]
     ours = Path(bnn_lightning.__file__).resolve().parent
-    return None if any(file.is_relative_to(folder) for folder in (*installed, ours)) else str(file)
+    # Packages of the system or the user are installed, too, and may lie beside those of the environment.
+    is_installed = _INSTALLED & set(file.parts) or any(file.is_relative_to(folder) for folder in (*standard, ours))
+    return None if is_installed else str(file)

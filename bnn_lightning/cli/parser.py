@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from inspect import signature
+import textwrap
+from importlib import import_module
+from inspect import getdoc, signature
 from numbers import Number
 from typing import Any, NoReturn
 
@@ -11,7 +13,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bnn_lightning.checkpoints.parts import default_class_without_arguments
-from bnn_lightning.cli.names import PARTS, names_of
+from bnn_lightning.cli.names import PARTS, base_of, classes_of, names_of
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
 
@@ -50,6 +52,10 @@ _HELP = {
 _TITLES = {"trainer": "Trainer", "model.sampling": "Sampling", "model": "Model", "data": "Data"}
 
 
+_WIDTH = 110
+_OF_ONE_CLASS = "Help for --"  # so jsonargparse describes the parser that shows the settings of one class
+
+
 class ParseError(ValueError):
     """What jsonargparse found wrong with the command line, in its own words; ``sentences.py`` has ours."""
 
@@ -66,11 +72,11 @@ class ShortHelp(DefaultHelpFormatter):
             super().add_argument(action)
 
     def __init__(self, prog: str, **kwargs: Any):
-        super().__init__(prog, max_help_position=32, width=110, **kwargs)
+        super().__init__(prog, max_help_position=32, width=_WIDTH, **kwargs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help or "").strip()
-        if not text.endswith((".", ")")):
+        if text and not text.endswith((".", ")")):
             text += "."
         text = text[:1].upper() + text[1:]
         if action.required and action.option_strings:
@@ -78,7 +84,7 @@ class ShortHelp(DefaultHelpFormatter):
         shown = action.option_strings and action.nargs != 0 and action.default is not argparse.SUPPRESS
         if not shown or action.dest in ("config", "help"):
             return text
-        return f"{text} (default: {class_name(action.default) if _is_class(action.default) else '%(default)s'})"
+        return f"{text} (default: {_name_in(action.default) if _is_class(action.default) else '%(default)s'})"
 
 
 class Parser(LightningArgumentParser):
@@ -102,13 +108,22 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex
 
+    def format_help(self, *args: Any) -> str:
+        of_one_class = (self.description or "").startswith(_OF_ONE_CLASS)
+        names = _class_help(self) if of_one_class else None
+        return names or super().format_help(*args)
+
     def print_usage(self, file: Any = None) -> None:
         """Nothing: an error is one sentence."""
 
 
 def _is_class(value: Any) -> bool:
     """Whether the value of a setting names a class."""
-    return isinstance(value, Namespace) and "class_path" in value
+    return isinstance(value, Namespace | dict) and "class_path" in value
+
+
+def _name_in(value: Any) -> str:
+    return value["class_path"].rpartition(".")[2]
 
 
 def flags_of(parser: LightningArgumentParser) -> list[str]:
@@ -130,16 +145,10 @@ def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None
     for action in parser._actions:
         part, _, argument = action.dest.rpartition(".")
         action.help = _HELP.get(action.dest, action.help)
-        if action.dest in PARTS:
-            names = ", ".join(names_of(PARTS[action.dest]))
-            action.help = f"{(action.help or '').strip().rstrip('.')}. Names: {names}."
-            if _is_class(action.default):
-                settings = ", ".join(signature(class_of(action.default)).parameters)
-                action.help += f" Settings of {class_name(action.default)}: {settings}." if settings else ""
-            action.metavar = "NAME"
-        elif action.metavar is None and action.choices is None and action.nargs != 0:
-            # The argument's name in capitals would take a line of its own.
-            action.metavar = "FILE" if action.dest in ("config", "ckpt_path") else "VALUE"
+        _shorten(action)
+        if action.dest in PARTS and _is_class(action.default):
+            settings = ", ".join(signature(class_of(action.default)).parameters)
+            action.help = f"{action.help} Settings of {class_name(action.default)}: {settings}."
         if part == "trainer" and argument in _TRAINER_ARGUMENTS:
             action.help = _TRAINER_ARGUMENTS[argument]
             action.option_strings = action.option_strings[:1]
@@ -148,6 +157,51 @@ def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None
         dests = [action.dest for action in group._group_actions]
         titles = (title for start, title in _TITLES.items() if any(dest.startswith(start) for dest in dests))
         group.title = next(titles, "Options")
+
+
+def _shorten(action: argparse.Action) -> None:
+    """Says which names an argument takes, and leaves out what would take a line of its own: its name in capitals."""
+    if action.dest in PARTS:
+        action.help = f"{(action.help or '').strip().rstrip('.')}. Names: {', '.join(names_of(PARTS[action.dest]))}."
+        action.metavar = "NAME"
+    elif action.metavar is None and action.choices is None and action.nargs != 0:
+        action.metavar = "FILE" if action.dest in ("config", "ckpt_path") else "VALUE"
+
+
+def _class_help(parser: Parser) -> str | None:
+    """Leaves in the help of one class its settings; of a class that others derive from, gives their names instead."""
+    key, _, class_path = (parser.description or "").removeprefix(_OF_ONE_CLASS).partition(".help=")
+    module, _, name = class_path.rpartition(".")
+    part, base = getattr(import_module(module), name), base_of(key)
+    if base is not None and issubclass(base, part):
+        return _names_with_first_lines(key, base)
+    known = base is not None and name in names_of(base)
+    parser.usage = f"bnn VERB --{key} {name if known else class_path} [--{key}.SETTING VALUE] ..."
+    parser.description = _first_line(part)
+    for action in parser._actions:
+        _shorten(action)
+        action.option_strings = action.option_strings[:1]  # not --data.ood+, which appends
+        vars(action)["hidden"] = action.dest.endswith(".help")
+    for group in parser._action_groups:
+        group.title, group.description = f"Settings of {name}", None
+    return None
+
+
+def _names_with_first_lines(key: str, base: type) -> str:
+    classes = sorted(classes_of(base), key=lambda each: each.__name__)
+    indent = 4 + max(len(each.__name__) for each in classes)
+    lines = [
+        textwrap.fill(
+            _first_line(each), _WIDTH, initial_indent=f"  {each.__name__:{indent - 2}}", subsequent_indent=" " * indent
+        )
+        for each in classes
+    ]
+    end = f"--{key}.help NAME shows the settings of one. A class of your own goes by its class path."
+    return "\n".join([f"usage: bnn VERB --{key} NAME [--{key}.SETTING VALUE] ...", "", *lines, "", end, ""])
+
+
+def _first_line(part: type) -> str:
+    return (getdoc(part) or "").partition("\n")[0]
 
 
 def _is_hidden(verb: Verb, dest: str) -> bool:

@@ -3,9 +3,13 @@
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bnn_lightning.cli.names import base_of, class_called, names_of, nearest, settings_of, settings_of_any
 from bnn_lightning.cli.words import chosen_name
+from bnn_lightning.data import DataSource
+from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.shipped import names as shipped_names
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _FLAG_CUTOFF = 0.65  # flags of one group begin alike
@@ -38,6 +42,8 @@ def _key(message: str) -> str:
     for key in re.findall(r'Parser key "([\w.]+)"', message):
         if key != ".".join(keys):  # said twice where the value is no file
             keys.append(key)
+    if not keys and (asked := re.match(r"--([\w.]+)\.help: ", message)):
+        return asked[1]
     return ".".join(keys).removeprefix("config.").replace(".init_args", "")
 
 
@@ -51,7 +57,7 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
         if said := misspelt(words, flags, names):
             return said
         if "data" in names or "model.network" in names:
-            return f"{missing} missing; start from a config, such as bnn fit --config configs/3conv3fc_lrt.yaml."
+            return f"{missing} missing; start from a config, such as bnn fit --config 3conv3fc_lrt."
         return f"{missing} missing; bnn {verb} --help says what it is."
     if match := re.search(r"^argument (--[\w.]+): expected one argument", message):
         bare = [
@@ -73,6 +79,13 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
     if match := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
         where = " ".join(match[1].replace('in "<unicode string>", ', "in ").split()).rstrip(".")
         return f"--config must be a YAML file, got one that is none: {where}."
+    if key == "config" and (match := re.search(r"File does not exist: '([^']*)'", message)):
+        file = Path(match[1])
+        meant = nearest(file.stem, shipped_names("config"))
+        hint = f" (did you mean {meant}?)" if meant else ""
+        return (
+            f"--config: there is no file {relative_to_cwd(file)}{hint}; bnn configs lists what comes with the package."
+        )
     if match := re.search(r"^Unexpected config: (.*)", message):
         return f"--config must be settings by their names, got {match[1]}."
     return None
@@ -107,6 +120,10 @@ def _about_names(message: str, key: str) -> str | None:
     if (match := re.search(r"Expected a dot import path string: (.*)", message)) and match[1][:1] not in "[{":
         if base is None:
             return f"{flag} must be a class path, got {match[1]}."
+        if base is DataSource and Path(match[1]).is_dir():
+            return (
+                f"{flag} {match[1]} is a folder; pictures in folders go by {flag} ImageFolder {flag}.root {match[1]}."
+            )
         names = names_of(base)
         meant = nearest(match[1], names)
         if not base.__module__.startswith("bnn_lightning."):
@@ -172,7 +189,11 @@ def _hint(word: str, flags: Iterable[str]) -> str:
 
 
 def _as_it_is(message: str, key: str) -> str:
-    lines = [line.strip() for line in re.sub(r'Parser key "[\w.]+":', "", message).splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in re.sub(r'Parser key "[\w.]+":|^--[\w.]+\.help:', "", message).splitlines()
+        if line.strip()
+    ]
     text = " ".join(line for line in lines if not line.startswith(_BOILERPLATE)).rstrip(".")
     return f"--{key}: {text}." if key else f"{text}."
 

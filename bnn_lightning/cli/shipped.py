@@ -1,4 +1,4 @@
-"""Show the configs and studies that come with the package, or copy them to change them."""
+"""Show the configs, studies and trained networks that come with the package, or copy configs to change them."""
 
 import argparse
 import shutil
@@ -9,7 +9,7 @@ import yaml
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.programs import ProgramParser
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.shipped import folder_of
+from bnn_lightning.shipped import folder_of, names
 
 
 def configs(words: list[str]) -> int:
@@ -26,16 +26,17 @@ def configs(words: list[str]) -> int:
         _print_names({name: _first_comment(path) for name, path in files.items()})
         print("\nStudies, for bnn study NAME:")
         _print_names({name: _title(path) for name, path in studies.items()})
-        print("\nbnn configs NAME copies one into this folder, where the copy is the one that counts.")
+        print(f"\nTrained networks, for bnn test --ckpt_path NAME: {', '.join(names('checkpoint'))}.")
+        print("\nbnn configs NAME copies a config or study into this folder, where the copy is the one that counts.")
         return 0
-    names = [name.removesuffix(".yaml") for name in arguments.names]
+    asked = [name.removesuffix(".yaml") for name in arguments.names]
     folder = Path(arguments.to)
-    for name in names:
+    for name in asked:
         if name not in files and name not in studies:
             raise UsageError(f"there is no config or study {name}; bnn configs shows what there is.")
         if (target := folder / f"{name}.yaml").exists():
             raise UsageError(f"{target} is there already; move it away, or copy to another folder by --to.")
-    for name in names:
+    for name in asked:
         _copy(files.get(name) or studies[name], folder, is_study=name not in files)
     return 0
 

@@ -120,19 +120,34 @@ def value_of(flag: str, words: Sequence[str]) -> str | None:
 def chosen_name(key: str, words: Sequence[str]) -> str | None:
     """The class that the words, or else their config files, name for the setting ``key``, such as model.method."""
     name = value_of(f"--{key}", words) or value_of(f"--{key}.class_path", words)
-    for file in reversed(_config_files(words)) if name is None else ():
-        try:
-            # A checkpoint's config is among the words as text.
-            part = yaml.safe_load(file if "\n" in file else Path(file).read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        for word in key.split("."):
-            settings = part.get("init_args", part) if isinstance(part, dict) else None
-            part = settings.get(word) if isinstance(settings, dict) else None
+    for config in reversed(configs_of(words)) if name is None else ():
+        part = setting_in(config, key, None)
         name = part.get("class_path") if isinstance(part, dict) else part
         if isinstance(name, str):
             break
     return name if isinstance(name, str) else None
+
+
+def configs_of(words: Sequence[str]) -> list[dict[str, Any]]:
+    """What the config files among the words hold; the parser says what is wrong with those that are left out."""
+    configs = []
+    for file in _config_files(words):
+        try:
+            # A checkpoint's config is among the words as text.
+            configs.append(yaml.safe_load(file if "\n" in file else Path(file).read_text("utf-8")))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+    return [config for config in configs if isinstance(config, dict)]
+
+
+def setting_in(config: Any, key: str, default: Any) -> Any:
+    """What one config says for the setting ``key``, such as model.method; ``default`` where it says nothing."""
+    for word in key.split("."):
+        settings = config.get("init_args", config) if isinstance(config, dict) else None
+        if not isinstance(settings, dict) or word not in settings:
+            return default
+        config = settings[word]
+    return config
 
 
 def _config_files(words: Sequence[str]) -> list[str]:

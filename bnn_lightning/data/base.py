@@ -30,8 +30,9 @@ class ImageData(DataSource):
         channels: convert to 1 (grey) or 3 (RGB) channels; null converts nothing.
         normalize: give each channel mean 0 and standard deviation 1 over the training images; false leaves values in
             [0, 1], where a black pixel is 0 and adds neither signal nor noise.
-        mean, std: normalise with these instead, one number or one for each channel on a scale where 255 is 1: those of
-            the images that a pretrained network was trained on.
+        mean: normalise with this instead, one number or one for each channel on a scale where 255 is 1: that of the
+            images that a pretrained network was trained on.
+        std: their standard deviation, in the same way.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
         transforms: augmentation of training batches after these: transforms of torchvision.transforms.v2, or your own

@@ -31,10 +31,11 @@ class _Downloadable(ImageData):
             fetch(self.root, type(self).__name__, is_there, download)
         except (OSError, RuntimeError) as error:  # torchvision raises either for failed downloads and wrong checksums
             reason = str(error).splitlines()[0].rstrip(".")
+            own = " Pictures of your own are --data ImageFolder." if self.root_is_given and self.root.is_dir() else ""
             raise DataNotFoundError(
                 f"{self.name} was not found: looked for {looked_for} in {folder}, and downloading failed ({reason}). "
                 "Put the files there, or name their folder with --data.root or BNN_DATA; "
-                "`--data MNIST5k` works without the internet."
+                f"`--data MNIST5k` works without the internet.{own}"
             ) from None
 
 

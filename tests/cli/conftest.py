@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    return Path("checkpoints/lenet_lrt/version_0")
+    return Path("checkpoints/lenet_lrt_mnist5k/version_0")
 
 
 @pytest.fixture(scope="session")

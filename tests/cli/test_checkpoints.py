@@ -23,7 +23,7 @@ def test_every_trainer_setting_lies_in_the_checkpoint():
         "1",
     ]
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
-    config = read_checkpoint("checkpoints/lenet_lrt/version_0/last.ckpt")[KEY]["config"]
+    config = read_checkpoint("checkpoints/lenet_lrt_mnist5k/version_0/last.ckpt")[KEY]["config"]
     assert config["trainer"]["gradient_clip_val"] == 0.5
     assert len(config["trainer"]) > 30
     assert "weights_only" not in config

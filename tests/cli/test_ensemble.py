@@ -18,7 +18,7 @@ pytestmark = ON_THE_COMMAND_LINE
 def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys):
     config = ["--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
     assert main(["fit", *config, "--seed_everything", "1"]) == 0
-    second = "checkpoints/lenet_lrt/version_1/best.ckpt"
+    second = "checkpoints/lenet_lrt_mnist5k/version_1/best.ckpt"
     words = ["--model.sampling.test_samples", "5", "--model.sampling.val_samples", "3"]
     assert main(["ensemble", "--ckpt_path", str(run / "best.ckpt"), "--members", f"[{second}]", *words]) == 0
     capsys.readouterr()
@@ -29,7 +29,7 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     text = printed(capsys)
     assert "6 weight draws, 2 networks" in text
     assert "calibrated with" not in text
-    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_ensemble.json").read_text())
+    results = json.loads(Path("lightning_logs/lenet_lrt_mnist5k/version_0/test_mnist5k_ensemble.json").read_text())
     assert results["temperature"] is not None
     elbos = [read_checkpoint(path)[KEY]["training"]["elbo_per_n"] for path in (run / "best.ckpt", second)]
     assert results["training"]["elbo_per_n"] == pytest.approx(sum(elbos) / 2)

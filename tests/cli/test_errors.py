@@ -91,7 +91,16 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
         ("mypackage.Count", "mypackage.Count cannot be imported: No module named 'mypackage'."),
         ("pathlib.Path", "pathlib.Path is no verb: a subclass of bnn_lightning.cli.Verb with a method run."),
         ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
-        ("fit --config nowhere.yaml", "--config: File does not exist"),
+        ("fit --config nowhere.yaml", "--config: there is no file nowhere.yaml; bnn configs lists what comes with"),
+        (
+            "fit --config lenet_irt.yml",
+            "--config: there is no file lenet_irt.yml (did you mean lenet_lrt?); bnn configs",
+        ),
+        (
+            "test --ckpt_path lenet_lrt",
+            "there is no file lenet_lrt. Did you mean lenet_lrt_mnist, which comes with the",
+        ),
+        ("test --ckpt_path .", "--ckpt_path: there is no file .. It is a folder."),
         (
             "fit --model.networkk LeNet --data MNIST5k",
             "--model.networkk is not a flag (did you mean --model.network?); bnn fit",
@@ -106,6 +115,13 @@ def test_mistakes_in_the_verb_or_its_files_get_one_sentence(words, sentence, cap
     text = printed(capsys)
     assert sentence in text
     assert len(text.splitlines()) == 1
+
+
+def test_a_folder_of_pictures_is_no_name_of_data(capsys):
+    Path("photos").mkdir()
+    assert main(["fit", "--config", LENET, "--data", "photos"]) == 2
+    sentence = "--data photos is a folder; pictures in folders go by --data ImageFolder --data.root photos."
+    assert printed(capsys) == f"bnn: error: {sentence}\n"
 
 
 def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):

@@ -21,7 +21,7 @@ pytestmark = ON_THE_COMMAND_LINE
 
 
 def test_fit_writes_the_paired_folders_curves_and_a_table(run, capsys):
-    logs = Path("lightning_logs/lenet_lrt/version_0")
+    logs = Path("lightning_logs/lenet_lrt_mnist5k/version_0")
     assert {path.name for path in run.iterdir()} == {"best.ckpt", "last.ckpt"}
     rows = table(logs / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -47,7 +47,7 @@ def test_without_a_terminal_there_are_plain_lines_and_nothing_of_lightnings(caps
     assert re.match(
         r"epoch 1/1  nll \d.*  kl/N .* \(weight 0\.00\)  elbo/N -.*  accuracy .* %  val nll .* s$", lines[1]
     )
-    assert lines[-1] == "Next:        bnn test --ckpt_path checkpoints/lenet_lrt/version_0/best.ckpt"
+    assert lines[-1] == "Next:        bnn test --ckpt_path checkpoints/lenet_lrt_mnist5k/version_0/best.ckpt"
     assert "tempered, posterior not converged" in captured.out
     assert captured.err == ""
     assert not re.search("litlogger|Tip|TPU|GPU available", captured.out)
@@ -69,7 +69,7 @@ def test_the_allocator_is_tuned_and_says_so_unless_it_is_left_alone(capsys, monk
 @pytest.mark.slow
 def test_a_compiled_run_ends_in_a_checkpoint_that_needs_no_compiler(capsys, monkeypatch):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1", "--model.compile", "true"]) == 0
-    last = "checkpoints/lenet_lrt/version_0/last.ckpt"
+    last = "checkpoints/lenet_lrt_mnist5k/version_0/last.ckpt"
     monkeypatch.setattr(
         "bnn_lightning.training.module.check_compiler", lambda device: pytest.fail("compiled to predict")
     )
@@ -81,29 +81,29 @@ def test_best_is_chosen_after_the_warm_up_by_validation_nll():
     # Weight 0 makes the first epochs' NLL the lowest there is; they are no candidates all the same.
     words = "--model.inference.kl_weight.length 3 --model.method.prior_sigma 0.01 --model.inference.lr 0.01"
     assert main(["fit", "--config", LENET, *SMALL, *words.split(), "--trainer.max_epochs", "6"]) == 0
-    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    rows = table(Path("lightning_logs/lenet_lrt_mnist5k/version_0/metrics.csv"))
     settled = [(float(row["val/nll"]), int(row["epoch"])) for row in rows if float(row["train/kl_weight"]) == 1]
     assert len(settled) == 3
-    best = Record.read("checkpoints/lenet_lrt/version_0/best.ckpt")
+    best = Record.read("checkpoints/lenet_lrt_mnist5k/version_0/best.ckpt")
     assert best.epochs_done == min(settled)[1]
 
 
 def test_without_hold_out_the_last_epoch_is_the_result(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1"]) == 0
-    assert [path.name for path in Path("checkpoints/lenet_lrt/version_0").iterdir()] == ["last.ckpt"]
-    assert "bnn test --ckpt_path checkpoints/lenet_lrt/version_0/last.ckpt" in printed(capsys)
+    assert [path.name for path in Path("checkpoints/lenet_lrt_mnist5k/version_0").iterdir()] == ["last.ckpt"]
+    assert "bnn test --ckpt_path checkpoints/lenet_lrt_mnist5k/version_0/last.ckpt" in printed(capsys)
 
 
 def test_more_epochs_go_on_with_the_learning_rate_of_the_longer_run(run, capsys):
     assert main(["fit", "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "4"]) == 0
-    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    rows = table(Path("lightning_logs/lenet_lrt_mnist5k/version_0/metrics.csv"))
     assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 5e-4, 5e-4, 2.5e-4])
 
 
 def test_epochs_without_validation_keep_their_columns():
     words = "--trainer.check_val_every_n_epoch 2 --trainer.max_epochs 4 --model.inference.kl_weight.length 0"
     assert main(["fit", "--config", LENET, *SMALL, *words.split()]) == 0
-    rows = table(Path("lightning_logs/lenet_lrt/version_0/metrics.csv"))
+    rows = table(Path("lightning_logs/lenet_lrt_mnist5k/version_0/metrics.csv"))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert [bool(row["val/nll"]) for row in rows] == [False, True, False, True]
     assert all(0 < float(row["train/nll"]) < 10 for row in rows)
@@ -207,7 +207,7 @@ def test_a_run_without_a_hold_out_is_not_calibrated(capsys):
 
 
 def test_tensorboard_shows_the_posterior_and_the_hyper_parameters(run):
-    tags = EventAccumulator("lightning_logs/lenet_lrt/version_0").Reload().Tags()
+    tags = EventAccumulator("lightning_logs/lenet_lrt_mnist5k/version_0").Reload().Tags()
     wanted = {f"{what}/conv1.weight" for what in ("sigma", "mu_over_sigma", "log_alpha")}
     assert wanted | {"sigma/fc3.bias"} <= set(tags["histograms"])
     assert {"posterior and prior", "first layer"} <= set(tags["images"])

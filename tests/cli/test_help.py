@@ -9,6 +9,7 @@ import bnn_lightning
 from bnn_lightning.__main__ import main as bnn
 from bnn_lightning.cli import main
 from bnn_lightning.cli.entry import verbs
+from bnn_lightning.cli.names import PARTS, names_of
 from tests.helpers import ON_THE_COMMAND_LINE
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -58,6 +59,46 @@ def test_help_is_short(capsys):
         assert len(text.splitlines()) < 80
         assert "--model.sampling.test_samples" in text
         assert "MNIST5k" in text
+
+
+def helped(capsys, *words):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *words])
+    return capsys.readouterr().out
+
+
+def test_help_of_a_class_has_its_settings_and_no_noise(capsys):
+    # The parser that shows it is made inside jsonargparse: another release may make it in another way.
+    text = helped(capsys, "--model.method.help", "LRT")
+    first, _, what, _, title, *_ = text.splitlines()
+    assert first == "usage: bnn VERB --model.method LRT [--model.method.SETTING VALUE] ..."
+    assert what.startswith("Local reparameterisation: ")
+    assert title == "Settings of LRT:"
+    assert "  --model.method.prior NAME " in text
+    assert "StudentTPrior" in text
+    assert "(default: Gaussian)" in text
+    for noise in ("Help for", "CLASS_PATH", "PRIOR_SIGMA", "bnn_lightning.", ".help"):
+        assert noise not in text
+    nested = helped(capsys, "--model.method.help", "LRT", "--model.method.prior.help", "ScaleMixture")
+    assert nested.startswith("usage: bnn VERB --model.method.prior ScaleMixture [")
+    own = helped(capsys, "--model.network.help", "tests.training.tiny_network.TinyNet")
+    assert own.startswith("usage: bnn VERB --model.network tests.training.tiny_network.TinyNet [")
+
+
+@pytest.mark.parametrize("key", ["model.method", "model.inference", "model.network", "data", "model.likelihood"])
+def test_help_of_a_part_has_a_line_for_each_name(key, capsys):
+    lines = helped(capsys, f"--{key}.help").splitlines()
+    assert lines[0] == f"usage: bnn VERB --{key} NAME [--{key}.SETTING VALUE] ..."
+    shown = {line.split()[0]: line for line in lines[2:-2] if not line.startswith("   ")}
+    assert list(shown) == names_of(PARTS[key])
+    assert all(len(line.split()) > 2 for line in shown.values())
+
+
+def test_help_says_something_of_every_setting_of_images(capsys):
+    text = helped(capsys, "--data.help", "MNIST")
+    assert "(default: null) (default: null)" not in text
+    assert main(["fit", "--data.help", "MNITS"]) == 2
+    assert "--data does not know MNITS; did you mean MNIST? " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

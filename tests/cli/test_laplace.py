@@ -26,7 +26,7 @@ def test_a_bayesian_checkpoint_becomes_one_around_its_mean_weights(run, capsys):
     assert "Log marginal likelihood -" in text
     assert "; prior precision " in text
     assert "Validation NLL: " in text
-    written = Path("checkpoints/lenet_lrt_laplace/version_0/laplace.ckpt")
+    written = Path("checkpoints/lenet_lrt_mnist5k_laplace/version_0/laplace.ckpt")
     assert f"Next: bnn test --ckpt_path {written}" in text
     before, after = BayesianModule.from_checkpoint(given), BayesianModule.from_checkpoint(written)
     assert {name for name, _ in random_tensors(after.network)} == {"fc3.weight", "fc3.bias"}
@@ -38,7 +38,7 @@ def test_a_bayesian_checkpoint_becomes_one_around_its_mean_weights(run, capsys):
     for verb in ("test", "validate", "predict"):
         assert main([verb, "--ckpt_path", str(written), "--model.sampling.test_samples", "3"]) == 0
     assert "3 weight draws" in printed(capsys)
-    folder = Path("lightning_logs/lenet_lrt_laplace/version_0")
+    folder = Path("lightning_logs/lenet_lrt_mnist5k_laplace/version_0")
     results = json.loads((folder / "test_mnist5k_laplace.json").read_text())
     assert (results["method"], results["inference"]) == ("Laplace", "Laplace")
     assert main(["export", "--ckpt_path", str(written), "--removed", "0.2"]) == 0
@@ -63,7 +63,7 @@ def test_a_bayesian_checkpoint_becomes_one_around_its_mean_weights(run, capsys):
 def test_what_cannot_be_is_a_sentence_and_writes_nothing(words, sentence, run, capsys):
     assert main(["laplace", "--ckpt_path", str(run / "last.ckpt"), *words]) == 2
     assert sentence in printed(capsys)
-    assert not Path("checkpoints/lenet_lrt_laplace").exists()
+    assert not Path("checkpoints/lenet_lrt_mnist5k_laplace").exists()
 
 
 def test_fit_forms_the_posterior_at_the_end_and_a_run_that_goes_on_ends_alike(capsys):

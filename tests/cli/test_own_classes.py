@@ -132,9 +132,9 @@ class Count(Verb):
 def test_a_users_own_verb_runs_by_class_path(run, capsys):
     verb = f"{__name__}.Count"
     assert main([verb, "--config", LENET, *SMALL, "--twice", "true"]) == 0
-    assert "246824 parameters, for lightning_logs/lenet_lrt/version_1" in printed(capsys)
+    assert "246824 parameters, for lightning_logs/lenet_lrt_mnist5k/version_1" in printed(capsys)
     assert main([verb, "--ckpt_path", str(run / "best.ckpt")]) == 0
-    assert f"123412 parameters, for {Path('lightning_logs/lenet_lrt/version_0').resolve()}" in printed(capsys)
+    assert f"123412 parameters, for {Path('lightning_logs/lenet_lrt_mnist5k/version_0').resolve()}" in printed(capsys)
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     text = printed(capsys)

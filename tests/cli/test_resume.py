@@ -16,7 +16,7 @@ from bnn_lightning.cli import main
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, table
 
 FIVE_STEPS = [*SMALL, "--data.batch_size", "100"]  # an epoch
-NAME = "lenet_lrt"
+NAME = "lenet_lrt_mnist5k"
 LAST = f"checkpoints/{NAME}/version_0/last.ckpt"
 BEST = f"checkpoints/{NAME}/version_0/best.ckpt"
 pytestmark = ON_THE_COMMAND_LINE
@@ -185,7 +185,7 @@ def test_training_on_from_an_earlier_checkpoint_keeps_what_came_after_it(capsys)
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", BEST, "--trainer.max_epochs", "3"]) == 0
     assert Path(LAST).read_bytes() == content
-    assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt/version_1" in capsys.readouterr().out
+    assert "Going on after epoch 2, 10 steps, in checkpoints/lenet_lrt_mnist5k/version_1" in capsys.readouterr().out
     assert Record.read(LAST.replace("version_0", "version_1")).epochs_done == 3
 
 

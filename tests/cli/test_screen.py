@@ -15,7 +15,7 @@ from bnn_lightning.files import UnwritableError
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
-LOGS = Path("lightning_logs/lenet_lrt/version_0")
+LOGS = Path("lightning_logs/lenet_lrt_mnist5k/version_0")
 
 
 def screen(encoding, errors="strict"):

@@ -1,9 +1,15 @@
 """What comes with the package: wheel and sdist, bare names, ``bnn configs``."""
 
+import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -28,11 +34,10 @@ def build(source, target):
 
 
 @pytest.mark.slow
-def test_wheel_and_sdist_hold_the_product_and_it_runs_from_there(tmp_path):
+def test_wheel_and_sdist_hold_the_product(tmp_path):
     wheel, sdist = build(ROOT, tmp_path / "built")
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
-        file.extractall(tmp_path / "installed")
     own = [path for path in (ROOT / "bnn_lightning").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in own} <= names
     shipped = {f"bnn_lightning/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
@@ -43,16 +48,61 @@ def test_wheel_and_sdist_hold_the_product_and_it_runs_from_there(tmp_path):
     again, _ = build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "rebuilt")
     assert set(zipfile.ZipFile(again).namelist()) == names
 
+
+def first_page():
+    """The README's commands of ``bnn`` up to the choice of a method, without demo, which has a test of its own."""
+    page = (ROOT / "README.md").read_text().partition("## Which method?")[0]
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    words = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("bnn ")]
+    return [command for command in words if command != ["demo"]]
+
+
+def shortened(words):
+    if "CIFAR10" in words:
+        return [
+            *words,
+            "--data",
+            "MNIST5k",
+            "--data.batch_size",
+            "8",
+            "--trainer.fast_dev_run",
+            "true",
+        ]  # its files are not here
+    return [*words, "--trainer.max_epochs", "1", "--data.batch_size", "100"] if words[0] == "fit" else words
+
+
+@pytest.mark.slow
+def test_the_first_page_of_the_readme_runs_where_only_the_wheel_is_installed(tmp_path, fake_mnist):
+    wheel, _ = build(ROOT, tmp_path / "built")
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    python = tmp_path / "env" / "bin" / "python"
+    (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    # The dependencies are those of this environment; a line of a .pth file does not follow its links to source trees.
+    (packages / "present.pth").write_text(sysconfig.get_paths()["purelib"])
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, capture_output=True, check=True)
+
     folder = tmp_path / "empty"
     folder.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    python = [sys.executable, "-W", "ignore"]
-    where = [*python, "-c", "import bnn_lightning; print(bnn_lightning.__file__)"]
+    shutil.copytree(fake_mnist(), folder / "data")
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "BNN_DATA")}
     run = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "check": True}
-    assert subprocess.run(where, **run).stdout.startswith(str(tmp_path / "installed"))
-    words = ["fit", "--config", "3conv3fc_lrt", "--data", "MNIST5k", "--data.train_subset", "200"]
-    subprocess.run([*python, "-m", "bnn_lightning", *words, "--trainer.max_epochs", "1"], **run)
-    assert (folder / "checkpoints" / "3conv3fc_lrt" / "version_0" / "best.ckpt").is_file()
+    assert "lenet_lrt_mnist" in subprocess.run([python.with_name("bnn"), "configs"], **run).stdout
+    commands = [shortened(words) for words in first_page()]
+    assert len(commands) >= 7
+    program = (
+        "import json, sys, bnn_lightning\nfrom bnn_lightning.cli import main\nprint(bnn_lightning.__file__)\n"
+        "for words in json.loads(sys.argv[1]):\n    assert main(words) == 0, words"
+    )
+    out = subprocess.run([python, "-W", "ignore", "-c", program, json.dumps(commands)], **run).stdout
+    assert out.startswith(str(packages))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "3conv3fc_lrt",
+        "lenet_deterministic_mnist",
+        "lenet_flipout_mnist",
+    ]
+    assert (folder / "lightning_logs" / "3conv3fc_lrt" / "version_0" / "report.html").is_file()
+    assert (folder / "lightning_logs" / "lenet_ivon_mnist" / "version_0" / "predictions.csv").is_file()
 
 
 def test_a_file_wins_over_a_bare_name(in_an_empty_folder):
@@ -92,6 +142,7 @@ def test_configs_shows_and_copies(in_an_empty_folder, capsys):
     out = capsys.readouterr().out
     for path in (*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "studies").glob("*.yaml")):
         assert f"  {path.stem} " in out
+    assert "for bnn test --ckpt_path NAME: lenet_ivon_mnist, lenet_lrt_mnist." in out
     assert configs(["lenet_bbb.yaml", "twins", "--to", "mine"]) == 0
     assert sorted(path.name for path in Path("mine").iterdir()) == ["lenet_bbb.yaml", "lenet_lrt.yaml", "twins.yaml"]
     assert Path("mine/lenet_bbb.yaml").read_text() == (ROOT / "configs" / "lenet_bbb.yaml").read_text()

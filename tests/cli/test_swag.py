@@ -14,7 +14,7 @@ def test_a_run_is_tested_and_predicted_with_and_goes_on(capsys):
     assert main([*WORDS, "--trainer.max_epochs", "1"]) == 0
     text = printed(capsys)
     assert "LeNet, SWAG, MNIST5k" in text
-    last = "checkpoints/lenet_swag/version_0/last.ckpt"
+    last = "checkpoints/lenet_swag_mnist5k/version_0/last.ckpt"
     assert main(["test", "--ckpt_path", last, "--model.sampling.test_samples", "3"]) == 0
     assert "3 weight draws" in printed(capsys)
     assert main(["validate", "--ckpt_path", last]) == 0

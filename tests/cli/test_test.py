@@ -19,13 +19,13 @@ pytestmark = ON_THE_COMMAND_LINE
 def test_a_checkpoint_alone_can_be_tested(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
     out = printed(capsys)
-    results = json.loads(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.json").read_text())
+    results = json.loads(Path("lightning_logs/lenet_lrt_mnist5k/version_0/test_mnist5k_best.json").read_text())
     assert results["images"] == 1000
     assert list(results["predictions"]) == ["samples", "one_sample", "mean_weights"]
     assert "posterior not converged" in results["caveats"]
     assert results["training"]["num_train"] == 480
     assert "Note: posterior not converged." in out
-    rows = table(Path("lightning_logs/lenet_lrt/version_0/test_mnist5k_best.csv"))
+    rows = table(Path("lightning_logs/lenet_lrt_mnist5k/version_0/test_mnist5k_best.csv"))
     assert float(rows[0]["accuracy"]) == results["predictions"]["samples"]["accuracy"]
     assert float(rows[0]["elbo_per_n"]) == results["training"]["elbo_per_n"]
 
@@ -41,7 +41,7 @@ def test_flags_win_over_the_checkpoint(run, capsys):
 def test_testing_twice_gives_the_same_numbers(run, capsys):
     for _ in range(2):
         assert main(["test", "--ckpt_path", str(run / "best.ckpt")]) == 0
-    logs = Path("lightning_logs/lenet_lrt/version_0")
+    logs = Path("lightning_logs/lenet_lrt_mnist5k/version_0")
     texts = [(logs / f"test_mnist5k_best{ending}.json").read_text() for ending in ("", "_1")]
     assert texts[0] == texts[1]
 
@@ -120,7 +120,7 @@ def test_test_tells_images_from_elsewhere_and_measures_corruptions(run, capsys):
     assert "Told from RenderedLetters:" in out
     assert "letters rendered from fonts, not notMNIST" in out
     assert re.search(r"\nocclusion +nll +\d", out)
-    logs = Path("lightning_logs/lenet_lrt/version_0")
+    logs = Path("lightning_logs/lenet_lrt_mnist5k/version_0")
     results = json.loads((logs / "test_mnist5k_best.json").read_text())
     scores = {"entropy", "tempered_entropy", "mutual_information", "one_minus_max_p", "epistemic"}
     assert set(results["ood"]["RenderedLetters"]) == scores
@@ -148,7 +148,7 @@ def test_samples_are_drawn_as_asked(run, draws, capsys):
     text = printed(capsys)
     assert {"local": "25 local draws", "mean": "mean weights", "moments": "moments"}[draws] in text
     assert "not calibrated" not in text
-    logs = Path("lightning_logs/lenet_lrt/version_0")
+    logs = Path("lightning_logs/lenet_lrt_mnist5k/version_0")
     results = json.loads((logs / f"test_mnist5k_best_{draws}.json").read_text())
     assert results["sampling"] == {"draws": draws, "samples": 128 if draws == "moments" else 25, "members": 1}
     ways = {"local": ["samples", "one_sample", "mean_weights"], "mean": ["samples"]}

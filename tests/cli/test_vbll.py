@@ -13,7 +13,7 @@ WORDS = ["fit", "--config", str(ROOT / "configs" / "lenet_vbll.yaml"), *SMALL]
 def test_a_run_is_tested_and_predicted_with_and_goes_on(covariance, draws, capsys):
     assert main([*WORDS, "--trainer.max_epochs", "1", "--model.inference.covariance", covariance]) == 0
     assert "LeNet, VBLL, MNIST5k" in printed(capsys)
-    last = "checkpoints/lenet_vbll/version_0/last.ckpt"
+    last = "checkpoints/lenet_vbll_mnist5k/version_0/last.ckpt"
     assert main(["test", "--ckpt_path", last, "--model.sampling.test_samples", "3"]) == 0
     assert "3 weight draws" in printed(capsys)
     assert main(["validate", "--ckpt_path", last]) == 0

@@ -41,7 +41,7 @@ def test_not_found_says_what_where_and_the_cure(tmp_path, monkeypatch):
     message = (
         f"MNIST was not found: looked for t10k-images-idx3-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] in {folder}, "
         "and downloading failed (no net). Put the files there, or name their folder with --data.root or BNN_DATA; "
-        "`--data MNIST5k` works without the internet."
+        "`--data MNIST5k` works without the internet. Pictures of your own are --data ImageFolder."
     )
     with pytest.raises(DataNotFoundError, match=f"^{re.escape(message)}$"):
         MNIST(str(tmp_path)).setup("test")

@@ -70,4 +70,6 @@ def test_a_risk_that_cannot_be_promised_has_all_abstain():
     calibration = calibrated(50)
     rows = decisions(predictions(20), list(map(str, range(20))), CLASSES, calibration, 0.001, 0.05)
     assert {row["decision"] for row in rows} == {"abstain"}
-    assert "All abstain: 50 calibration images cannot bound" in decision_rule(calibration, 0.001, 0.05)
+    all_abstain = decision_rule(calibration, 0.001, 0.05)
+    assert "All abstain: 50 calibration images cannot bound" in all_abstain
+    assert "without a mistake; try a larger target_risk." in all_abstain

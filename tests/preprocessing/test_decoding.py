@@ -137,7 +137,9 @@ def test_a_picture_is_cropped_padded_or_stretched(tmp_path):
     "mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "I;16", "I;16B", "I", "F", "LA", "RGBA"]
 )
 def test_every_mode_becomes_grey_and_colour(tmp_path, mode):
-    path = saved(tmp_path / "x.tif", Image.new(mode, (4, 4)))
+    # Pillow 12.2 and older cannot read the YCbCr that they have written without compression.
+    how = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
+    path = saved(tmp_path / "x.tif", Image.new(mode, (4, 4)), **how)
     for channels in (1, 3):
         assert decoded(path, channels=channels).pixels.shape == (channels, 4, 4)
 

@@ -259,14 +259,17 @@ def bnn(*words):
 @pytest.mark.slow
 def test_two_processes_on_the_command_line_count_every_image_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("lightning_logs/lenet_lrt/version_0").mkdir(parents=True)  # the run is not the first of its name
+    Path("lightning_logs/lenet_lrt_mnist5k/version_0").mkdir(parents=True)  # the run is not the first of its name
     bnn("fit", "--config", LENET, *SMALL, "--trainer.devices", "2")
-    assert sorted(path.name for path in Path("lightning_logs/lenet_lrt").iterdir()) == ["version_0", "version_1"]
+    assert sorted(path.name for path in Path("lightning_logs/lenet_lrt_mnist5k").iterdir()) == [
+        "version_0",
+        "version_1",
+    ]
     for name in ("best", "last"):
-        record = read_checkpoint(f"checkpoints/lenet_lrt/version_1/{name}.ckpt")[KEY]
+        record = read_checkpoint(f"checkpoints/lenet_lrt_mnist5k/version_1/{name}.ckpt")[KEY]
         assert record["training"]["num_train"] == 480
         assert len(record["calibration"]["weights"]["correct"]) == 60
-    last = "checkpoints/lenet_lrt/version_1/last.ckpt"
+    last = "checkpoints/lenet_lrt_mnist5k/version_1/last.ckpt"
     two_devices = ["--trainer.devices", "2", "--data.eval_batch_size", "7"]
     assert bnn("validate", "--ckpt_path", last, *two_devices).count("MNIST5k, 60 images:") == 1
     results = []
@@ -274,7 +277,8 @@ def test_two_processes_on_the_command_line_count_every_image_once(tmp_path, monk
         out = bnn("test", "--ckpt_path", last, *words)
         assert out.count("MNIST5k, 1,000 images:") == 1
         path = max(
-            Path("lightning_logs/lenet_lrt/version_1").glob("test_*.json"), key=lambda path: path.stat().st_mtime
+            Path("lightning_logs/lenet_lrt_mnist5k/version_1").glob("test_*.json"),
+            key=lambda path: path.stat().st_mtime,
         )
         results.append(json.loads(path.read_text()))
     # Weight draws are the same functions of an image, whichever process has it, in whatever batch.

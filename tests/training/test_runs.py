@@ -13,13 +13,13 @@ from bnn_lightning.training.runs import Run
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, run_together
 
 TWO_EPOCHS = [*SMALL, "--trainer.max_epochs", "2"]
-LAST = "checkpoints/lenet_lrt/version_0/last.ckpt"
+LAST = "checkpoints/lenet_lrt_mnist5k/version_0/last.ckpt"
 pytestmark = ON_THE_COMMAND_LINE
 
 
 def test_a_folder_that_cannot_be_written_is_reported_before_training(capsys):
     Path("file").write_text("in the way")
-    folder = "file/lightning_logs/lenet_lrt/version_0"
+    folder = "file/lightning_logs/lenet_lrt_mnist5k/version_0"
     for root, reason in (
         ("file", f"{folder} cannot be made: Not a directory."),
         ("/proc", "--trainer.default_root_dir /proc has 0.0 MB"),
@@ -29,9 +29,9 @@ def test_a_folder_that_cannot_be_written_is_reported_before_training(capsys):
         assert err.startswith(f"bnn: error: {reason}")
         assert out == ""
     Path("lightning_logs").mkdir()
-    Path("lightning_logs/lenet_lrt").write_text("in the way")
+    Path("lightning_logs/lenet_lrt_mnist5k").write_text("in the way")
     assert main(["fit", "--config", LENET, *TWO_EPOCHS]) == 2
-    assert "bnn: error: lightning_logs/lenet_lrt" in capsys.readouterr().err
+    assert "bnn: error: lightning_logs/lenet_lrt_mnist5k" in capsys.readouterr().err
 
 
 def test_too_little_room_is_reported_before_training(capsys, monkeypatch):
@@ -83,7 +83,7 @@ def test_the_same_config_started_twice_at_once_has_two_folders():
     outs = run_together(f"from bnn_lightning.cli import main\n\nassert main({words}) == 0", 2)
     for version, other in ((0, 1), (1, 0)):
         logs, checkpoints = (
-            Path(tree, "lenet_lrt", f"version_{version}") for tree in ("lightning_logs", "checkpoints")
+            Path(tree, "lenet_lrt_mnist5k", f"version_{version}") for tree in ("lightning_logs", "checkpoints")
         )
         assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
         assert len((logs / "metrics.csv").read_text().splitlines()) == 2

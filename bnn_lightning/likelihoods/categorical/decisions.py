@@ -31,7 +31,7 @@ def _accept_sentence(calibration: Calibration, target_risk: float) -> str:
         needs = f", which takes {needed:,} without a mistake" if needed > images else ""
         return (
             f"All abstain: {images:,} calibration images cannot bound the error rate of any share of predictions by "
-            f"{100 * target_risk:g} %{needs}."
+            f"{100 * target_risk:g} %{needs}; try a larger target_risk."
         )
     accepted = round(rule.coverage * images)
     few = f", of so few ({accepted}) that these shares are rough" if accepted < ENOUGH_ACCEPTED else ""

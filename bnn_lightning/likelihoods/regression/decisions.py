@@ -43,7 +43,7 @@ def _accept_sentence(units: Units, calibration: Calibration, target_risk: float,
         needs = f", which takes {needed:,} without a mistake" if needed > examples else ""
         return (
             f"All abstain: {examples:,} calibration examples cannot bound the rate of errors above {target_error:g} in "
-            f"any share of predictions by {100 * target_risk:g} %{needs}."
+            f"any share of predictions by {100 * target_risk:g} %{needs}; try a larger target_risk."
         )
     widest = f"{-rule.threshold * units.std[0]:.4g}"
     if len(units.std) > 1:
