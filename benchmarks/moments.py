@@ -5,7 +5,6 @@ on the machine count little; on two they are the wall's. Ratios are medians over
 
     python benchmarks/moments.py quality data 1000 best.ckpt moments mean weights:1000 local:1000
     python benchmarks/moments.py speed 1               # on one thread; 2 for two
-    python benchmarks/moments.py uncertainty 1         # 256 images by one pass, by 25 draws, and by other libraries
 """
 
 import sys
@@ -14,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import rivals
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -108,8 +106,8 @@ def calibration_curve(probs: torch.Tensor, labels: torch.Tensor) -> str:
     return ", ".join(f"{sure.mean():.3f}: {right.mean():.3f}" for sure, right in parts)
 
 
-def ways_of(name: str, batch: int) -> tuple[dict, torch.Tensor]:
-    """By name, ways of predicting images: plain passes in both memory formats, moments, 25 draws; and the images."""
+def ways_of(name: str, batch: int) -> dict:
+    """By name, ways of predicting images: plain passes in both memory formats, moments, 25 weight draws."""
     make, channels = NETWORKS[name]
     torch.manual_seed(0)
     x = torch.randn(batch, channels, 32, 32)
@@ -124,9 +122,8 @@ def ways_of(name: str, batch: int) -> tuple[dict, torch.Tensor]:
         "moments": Sampler(net, 25, "moments"),
         "compiled": Sampler(compiled, 25, "moments"),
         "weights": Sampler(net, 25, "weights"),
-        "local": Sampler(net, 25, "local"),
     }
-    return {"twin": partial(twin, x)} | {way: partial(each, images) for way, each in predictors.items()}, x
+    return {"twin": partial(twin, x)} | {way: partial(each, images) for way, each in predictors.items()}
 
 
 @torch.no_grad()
@@ -153,41 +150,13 @@ def speed(threads: int, *names: str) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names or NETWORKS:
         for batch in (1, 256):
-            ways, _ = ways_of(name, batch)
-            del ways["local"]
+            ways = ways_of(name, batch)
             seconds = take_turns(ways, 60 if batch == 1 else 3, threads)
             memory = peak_of(ways["moments"]) / peak_of(ways["plain"])
             row = [f"{1000 * median(seconds['plain']):.2f}"]
             row += [f"{ratio(seconds, way, 'plain'):.2f}" for way in ("moments", "compiled", "weights", "twin")]
             row += [f"{ratio(seconds, 'moments', 'twin'):.2f}", f"{memory:.2f}"]
             print(f"| {name}, {batch} | {' | '.join(row)} |", flush=True)
-
-
-PEERS = {
-    "torchbnn, BBB": rivals.torchbnn,
-    "bayesian-torch, BBB": rivals.bayesian_torch,
-    "bayesian-torch, Flipout": lambda net: rivals.bayesian_torch(net, "Flipout"),
-    "textbook LRT": rivals.textbook_lrt,
-}
-
-
-def uncertainty(threads: int, *names: str) -> None:
-    """256 images with their uncertainty, over one pass of the deterministic twin, by each way and library."""
-    print("| network | way | times the twin's pass |")
-    print("| --- | --- | --- |")
-    for name in names or ("LeNet", "3Conv3FC"):
-        ways, x = ways_of(name, 256)
-        for peer, build in PEERS.items():
-            try:
-                net, _ = build(NETWORKS[name][0]())
-            except ImportError as error:
-                print(f"left out: {error}", file=sys.stderr)
-                continue
-            net.eval()
-            ways[f"25 passes, {peer}"] = lambda net=net, x=x: [net(x) for _ in range(25)]
-        seconds = take_turns(ways, 3, threads)
-        for way in ways:
-            print(f"| {name} | {way} | {ratio(seconds, way, 'twin'):.2f} |", flush=True)
 
 
 def peak_of(predict) -> int:
@@ -210,4 +179,4 @@ if __name__ == "__main__":
         keep_freed_memory()
         threads = int(words[0])
         torch.set_num_threads(threads)
-        {"speed": speed, "uncertainty": uncertainty}[command](threads, *words[1:])
+        speed(threads, *words[1:])

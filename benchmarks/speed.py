@@ -57,6 +57,7 @@ PEERS = {
     "textbook LRT": rivals.textbook_lrt,
 }
 TWIN = "deterministic twin"
+WAYS = {"moments": "moments", "25 weight draws": "weights", "25 local draws": "local"}
 
 
 def ours(net, method, compiled=False):
@@ -181,6 +182,25 @@ def predict(arguments):
     return by_network
 
 
+def uncertainty(arguments):
+    """256 images with their uncertainty, relative to one forward pass of the twin: moments, and 25 samples."""
+    by_network = {}
+    x = torch.randn(256, 1, 32, 32)
+    for name, make in NETWORKS.items():
+        plain = ours(make(), None)
+        candidates = {TWIN: forwards(make(), x, 1), "our twin, channels_last": forwards(plain, channels_last(x), 1)}
+        for compiled in (False, True):
+            net, suffix = ours(make(), LRT(), compiled), ", compiled" if compiled else ""
+            for title, draws in WAYS.items():
+                sampler = Sampler(net, 25, draws)
+                candidates[f"ours, {title}{suffix}"] = lambda sampler=sampler: sampler(channels_last(x))
+        for title, build in PEERS.items():
+            if (built := built_if_installed(build, make())) is not None:
+                candidates[f"{title}, 25 passes"] = forwards(built[0], x, 25)
+        by_network[name] = summarised(take_turns(candidates, max(3, arguments.turns // 5), warm_up=0)[0])
+    return by_network
+
+
 def memory(arguments):
     """Peak bytes of tensors during a training step of 3Conv3FC, above those before it, as torch counts them."""
     names = [TWIN, "our twin, channels_last", "ours, BBB", "ours, LRT", "ours, LRT, compiled", "textbook LRT"]
@@ -298,6 +318,7 @@ def in_a_process(measurement, candidate):
 MEASUREMENTS = {
     "step": step,
     "predict": predict,
+    "uncertainty": uncertainty,
     "samples": samples,
     "memory": memory,
     "epoch": epoch,
@@ -333,6 +354,7 @@ def table(results):
         ("step", "training step"),
         ("step, default allocator", "training step, default allocator"),
         ("predict", "32 samples of 256 images"),
+        ("uncertainty", "256 images with their uncertainty"),
     ):
         networks = measured[key].values()
         names = list(dict.fromkeys(name for by_name in networks for name in by_name))
@@ -357,6 +379,12 @@ def table(results):
     own = [f"{samples[f'ours, LRT{suffix}']['ratio']:.2f}" for suffix in ("", ", compiled")]
     lines.append(["32 samples, LRT", *own, f"{ratios[best]:.2f} ({best})"])
     lines.append(["32 samples, weight draws", f"{samples['ours, weight draws']['ratio']:.2f}", "", ""])
+    ways = {name: way["ratio"] for name, way in measured["uncertainty"]["3Conv3FC"].items()}
+    best = min((name for name in ways if name.endswith("25 passes")), key=lambda name: ways[name])
+    other = f"{ways[best]:.1f} ({best.removesuffix(', 25 passes')})"
+    for way, peer in (("moments", ""), ("25 weight draws", other)):
+        own = [f"{ways[f'ours, {way}{suffix}']:.1f}" for suffix in ("", ", compiled")]
+        lines.append([f"uncertainty of 256 images, {way}", *own, peer])
     rows.show("3Conv3FC, times the deterministic twin", ["ours", "ours, compiled", "fastest other"], lines)
 
 
