@@ -36,15 +36,20 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
         a tensor of the shape and dtype of ``mean``.
     """
     precise_mean = mean.to(variance.dtype)
-    if torch.compiler.is_compiling() or are_small(variance):
+    if torch.compiler.is_compiling():
         # The caller's compiler fuses the plain formula.
-        y = precise_mean + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)
-    else:
-        # The noise does not use this number. Under vmap it is batched if and only if vmap's randomness is "different",
-        # which tells _AddNoise.vmap whether each example gets noise of its own.
-        token = torch.rand((), device=mean.device)
-        y = _AddNoise.apply(precise_mean, variance, token, torch.is_grad_enabled())[0]
-    return y.to(mean.dtype)
+        return _plainly(precise_mean, variance).to(mean.dtype)
+    # The noise does not use this number. Under vmap it is batched if and only if vmap's randomness is "different",
+    # which tells _AddNoise.vmap whether each example gets noise of its own. Small tensors take it too, so that the
+    # generator goes on as it did before they were told apart.
+    token = torch.rand((), device=mean.device)
+    if are_small(variance):
+        return _plainly(precise_mean, variance).to(mean.dtype)
+    return _AddNoise.apply(precise_mean, variance, token, torch.is_grad_enabled())[0].to(mean.dtype)
+
+
+def _plainly(mean: Tensor, variance: Tensor) -> Tensor:
+    return mean + (variance.clamp_min(0) + _EPS).sqrt() * standard_normal_like(variance)
 
 
 class _AddNoise(Function):
