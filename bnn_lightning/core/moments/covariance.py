@@ -85,6 +85,7 @@ class OutputCovariance(nn.Module):
     def steps(self, x: Tensor | Moments) -> list["_Step"]:
         y: Any = x
         steps = []
+        stage: Any
         for stage in self.stages.values():
             step = _Step(y)
             if isinstance(stage, KnownWeights) and not isinstance(y, Moments):
@@ -94,7 +95,7 @@ class OutputCovariance(nn.Module):
                 y = Moments(mean, own if passed is None else own + passed)
                 step.own, step.matrix = own, stage.matrix
             elif isinstance(y, Moments):
-                y, step.slope = stage.with_slope(y)  # type: ignore[operator]
+                y, step.slope = stage.with_slope(y)
             else:
                 y = stage(y)
             step.after = y
