@@ -4,8 +4,8 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from bnn_lightning.cli import UsageError
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.studies.checks import RESERVED, check_file
+from bnn_lightning.training.runs import Run
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Cell:
         axes: the name of the cell's value on each axis of the study.
         flags: the settings of ``bnn fit`` that differ from the base.
         seeds: one run each.
+        members: networks that each run trains and joins, see :attr:`Task.members`.
     """
 
     axes: Mapping[str, str]
     flags: Mapping[str, Any]
     seeds: tuple[int, ...]
+    members: int = 1
 
     @property
     def name(self) -> str:
@@ -56,6 +59,9 @@ class Task:
     kind: str
     settings: str
     """A digest of all settings; a row that was made with other settings does not belong to this task."""
+    members: tuple["Task", ...] = ()
+    """Of an ensemble of M, the tasks that train its networks, with seeds from M * seed on. They are those of the cell
+    with the same flags and no ``members``, where there is one, so that no network is trained twice."""
 
     @property
     def key(self) -> str:
@@ -79,9 +85,24 @@ class Task:
         """The command-line arguments of ``bnn`` that test a checkpoint of it."""
         return ["test", "--ckpt_path", relative_to_cwd(checkpoint), *as_arguments(self.test)]
 
+    def ensemble_arguments(self, checkpoints: Sequence[Path], output: Path) -> list[str]:
+        """The command-line arguments of ``bnn`` that join its members."""
+        first, *others = map(relative_to_cwd, checkpoints)
+        return ["ensemble", "--ckpt_path", first, "--members", json.dumps(others), "--output", relative_to_cwd(output)]
+
     @property
     def command(self) -> str:
-        return f"bnn {shlex.join(self.fit_arguments)}"
+        """The command that trains it; of an ensemble the one that joins members, in their first folders."""
+        words = self.fit_arguments
+        if self.members:
+            files = [Run(Path(), task.run_name, 0).checkpoints / f"{self.checkpoint}.ckpt" for task in self.members]
+            words = self.ensemble_arguments(files, files[0].with_name(f"{self.joined_name}.ckpt"))
+        return f"bnn {shlex.join(words)}"
+
+    @property
+    def joined_name(self) -> str:
+        """What the file of its members is called, beside that of the first."""
+        return f"ensemble_of_{len(self.members)}_{self.checkpoint}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,7 @@ class Study:
         checkpoint: last or best, which is tested.
         seeds: of each cell that has none of its own.
         grid: axes of the table; each is a list of values of one flag, or names with the flags of each and perhaps
-            ``seeds``. There is a cell for each combination of values.
+            ``seeds``, or ``members: 5`` for an ensemble of so many. There is a cell for each combination of values.
         cells: more cells by name, each with its flags.
         search: instead of grid and cells, flags with ``low``, ``high`` and perhaps ``log``, or a list of choices:
             Optuna's TPE sampler draws ``trials`` cells from them, looking for a low validation NLL.
@@ -173,6 +194,8 @@ class Study:
         if self.kind == "acquisition":
             if given := next((name for name in ("search", "test", "rankings") if getattr(self, name)), None):
                 raise ValueError(f"{given} must be left out of an acquisition, which tests in each round.")
+            if any(cell.members > 1 for cell in self.all_cells()):
+                raise ValueError("members must be left out of an acquisition, whose network has model.members.")
         elif self.at:
             raise ValueError("at is for kind: acquisition, whose rounds have numbers of labels.")
         if self.search and self.trials < 1:
@@ -255,8 +278,8 @@ class Study:
         return [(f"{self._title(axis)} {value}", {axis: value}) for value in values]
 
     def _cell(self, axes: Mapping[str, str], settings: Mapping[str, Any]) -> Cell:
-        flags = {name: value for name, value in settings.items() if name != "seeds"}
-        return Cell(axes, flags, tuple(settings.get("seeds", self.seeds)))
+        flags = {name: value for name, value in settings.items() if name not in ("seeds", "members")}
+        return Cell(axes, flags, tuple(settings.get("seeds", self.seeds)), settings.get("members", 1))
 
     def tasks(self) -> list[Task]:
         """All runs: first those of every cell's first seed, then those of the second seeds, and so on."""
@@ -266,7 +289,17 @@ class Study:
 
     def task(self, cell: Cell, seed: int) -> Task:
         settings = [self.base_settings, cell.flags, self.test, self.checkpoint]
-        return Task(self.name, cell, seed, self.base_file, self.test, self.checkpoint, self.kind, _digest(settings))
+        members: tuple[Task, ...] = ()
+        if cell.members > 1:
+            settings.append(cell.members)
+            single = replace(cell, members=1)
+            of_one = (other for other in self.all_cells() if other.members == 1 and other.flags == cell.flags)
+            shared = next(of_one, single)
+            members = tuple(self.task(shared, seed * cell.members + place) for place in range(cell.members))
+        digest = _digest(settings)
+        return Task(
+            self.name, cell, seed, self.base_file, self.test, self.checkpoint, self.kind, digest, members=members
+        )
 
     @cached_property
     def base_settings(self) -> Any:

@@ -71,6 +71,10 @@ def _check_flags(named: dict[Any, Any], where: str) -> None:
         if flags is not None:
             _must_be(flags, (dict, "flags with their values"), f"{where}: {name}")
             _check_seeds(flags.get("seeds", [0]), f"{where}: {name}: seeds")
+            members = flags.get("members", 1)
+            _must_be(members, _NUMBER, f"{where}: {name}: members")
+            if members < 1:
+                raise ValueError(f"{where}: {name}: members must be 1 or more, got {members}.")
 
 
 def _check_seeds(seeds: Any, name: str) -> None:

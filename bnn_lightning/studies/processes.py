@@ -48,7 +48,7 @@ def _process_context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    names = ("command_line", "verbs.fit", "verbs.test", "verbs.simulate")
+    names = ("command_line", "verbs.fit", "verbs.test", "verbs.ensemble", "verbs.simulate")
     context.set_forkserver_preload([f"bnn_lightning.cli.{name}" for name in names])
     return context
 

@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,27 @@ def head(task: Task) -> Row:
     return {**task.cell.axes, "seed": str(task.seed), "settings": task.settings}
 
 
-def from_run(task: Task, run: Run) -> Row:
-    """The row of a run that was trained and tested."""
-    checkpoint = run.checkpoints / f"{task.checkpoint}.ckpt"
-    tests = sorted(run.logs.glob(f"test_*_{task.checkpoint}*.json"), key=lambda path: path.stat().st_mtime)
-    results, record = json.loads(tests[-1].read_text("utf-8")), Record.read(checkpoint)
-    epochs = list(csv.DictReader((run.logs / "metrics.csv").read_text("utf-8").splitlines()))
+def from_runs(task: Task, runs: Sequence[Run], checkpoint: Path) -> Row:
+    """The row of a run that was trained and tested, or of several that were joined and tested.
+
+    Args:
+        task: that was run.
+        runs: whose networks were trained.
+        checkpoint: that was tested, among those of the first run.
+    """
+    tests = sorted(runs[0].logs.glob(f"test_*_{checkpoint.stem}*.json"), key=lambda path: path.stat().st_mtime)
+    results = json.loads(tests[-1].read_text("utf-8"))
+    record = Record.read(runs[0].checkpoints / f"{task.checkpoint}.ckpt")
+    trained = [list(csv.DictReader((run.logs / "metrics.csv").read_text("utf-8").splitlines())) for run in runs]
+    epochs = trained[0]
     epoch = epochs[results["training"]["epoch"] - 1]
     row = {"data": results["data"], "test_images": results["images"], "epochs": len(epochs)}
     row["predicted by"] = title_of("samples", results["sampling"], results["method"])
     for way, metrics in results["predictions"].items():
         row |= {f"{_PREFIXES[way]}{name}": metrics[name] for name in MEASURES if name in metrics}
     score = next((name for name in _SCORES if f"train/{name}" in epoch), "accuracy")
-    row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in (score, "nll")}
+    if not task.members:
+        row |= {f"{part}_{name}": epoch.get(f"{part}/{name}") for part in ("val", "train") for name in (score, "nll")}
     row |= {name: results["training"][name] for name in ("num_train", "kl_weight", "kl_per_n", "elbo_per_n")}
     row |= {"sigma_over_prior": results.get("sigma_over_prior"), "temperature": results["temperature"]}
     row |= _elsewhere(results)
@@ -67,10 +75,12 @@ def from_run(task: Task, run: Run) -> Row:
         is_table = "in_features" in data
         shape = (data["in_features"],) if is_table else (data["channels"], data["image_size"], data["image_size"])
         row["multiply_adds"] = multiply_adds(to_plain(module.network), shape)
-    row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for epoch in epochs), 2)
-    row["seconds"] = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)
-    validated = [epoch[f"val/{score}"] for epoch in epochs if epoch.get(f"val/{score}")]
-    row[f"val_{score}_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
+        row |= {name: row[name] * len(runs) for name in ("parameters", "bytes", "multiply_adds")}
+    row["step_ms"] = round(statistics.median(float(epoch["ms_per_batch"]) for of_one in trained for epoch in of_one), 2)
+    row["seconds"] = round(sum(float(epoch["seconds"]) for of_one in trained for epoch in of_one), 1)
+    if not task.members:
+        validated = [epoch[f"val/{score}"] for epoch in epochs if epoch.get(f"val/{score}")]
+        row[f"val_{score}_by_epoch"] = " ".join(f"{100 * float(value):.2f}" for value in validated)
     row["caveats"] = ", ".join(results["caveats"])
     row["versions"] = " ".join(f"{name} {version}" for name, version in record.versions.items())
     row["machine"] = f"{platform.machine()}, OMP threads {torch.get_num_threads()}"

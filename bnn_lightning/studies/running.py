@@ -1,4 +1,4 @@
-"""Runs a study: for each of its tasks ``bnn fit`` and ``bnn test``, or ``bnn simulate``, in processes of their own."""
+"""Runs a study: takes its tasks from the queue one after another, and writes their rows."""
 
 import fnmatch
 import statistics
@@ -9,15 +9,13 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli import UsageError, first_error
 from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
-from bnn_lightning.studies.processes import run_bnn
+from bnn_lightning.studies.one_run import run_task
 from bnn_lightning.studies.queue import Queue
 from bnn_lightning.studies.search_space import all_values, decoded, distribution_of, encoded
-from bnn_lightning.training.runs import CHECKPOINTS, LOGS, Run
 
 
 class Runner:
@@ -212,74 +210,6 @@ def _tasks(study: Study, only: str) -> dict[str, Task]:
 def _is_left(row: rows.Row | None, retry: bool) -> bool:
     """Whether a run with this row, if any, is still to be done."""
     return row is None or (retry and bool(row.get("failed")))
-
-
-def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
-    """Trains and tests in processes of their own, and returns the row; a run that was interrupted is resumed.
-
-    Args:
-        task: to run.
-        logs: the folder for the file with the output of the processes.
-        say: prints a line.
-
-    Raises:
-        StudyInterruptedError: when the study was asked to stop.
-    """
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{task.run_name}.log"
-    if task.kind == "acquisition":
-        return _simulated(task, log, say)
-    run, state = _last_run(task)
-    if run is not None:
-        with locked(run.logs / ".lock", wait=True):  # waits for a process that still runs although its study was killed
-            run, state = _last_run(task)
-    if state != "trained":
-        words = task.fit_arguments
-        if run is not None:
-            words = ["fit", "--ckpt_path", relative_to_cwd(run.checkpoints / "last.ckpt")]
-            say(f"going on with {task.cell.name}, seed {task.seed}")
-        if reason := run_bnn(words, log):
-            return rows.head(task) | {"failed": reason, "command": task.command}
-        run, _ = _last_run(task)
-    if run is None:
-        return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
-    if reason := run_bnn(task.test_arguments(run.checkpoints / f"{task.checkpoint}.ckpt"), log):
-        return rows.head(task) | {"failed": reason, "command": task.command}
-    try:
-        return rows.from_run(task, run)
-    except Exception as error:  # edited files, or a network of the user's that raises anything
-        reason = f"its results cannot be read: {type(error).__name__}: {error}"
-        return rows.head(task) | {"failed": reason, "command": task.command}
-
-
-def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:
-    """Runs a labelling loop, or goes on with one, and returns the row."""
-    folder = next((path.parent for path in sorted((Path(LOGS) / task.run_name).glob("*/simulation.json"))), None)
-    words = task.fit_arguments
-    if folder is not None:
-        with locked(folder / ".lock", wait=True):  # waits for a process that still runs although its study was killed
-            pass
-        words = [*words, "--go_on", relative_to_cwd(folder)]
-        say(f"going on with {task.cell.name}, seed {task.seed}")
-    if reason := run_bnn(words, log):
-        return rows.head(task) | {"failed": reason, "command": task.command}
-    if folder is None:
-        folder = next(path.parent for path in (Path(LOGS) / task.run_name).glob("*/simulation.json"))
-    return rows.from_simulation(task, folder)
-
-
-def _last_run(task: Task) -> tuple[Run | None, str]:
-    """The last run of the task that has saved a checkpoint, and whether it is "trained" or only "begun"."""
-    folder = Path(CHECKPOINTS) / task.run_name
-    versions = sorted(int(path.parent.name.removeprefix("version_")) for path in folder.glob("version_*/last.ckpt"))
-    for version in reversed(versions):
-        run = Run(Path(), task.run_name, version)
-        try:
-            record = Record.read(run.checkpoints / "last.ckpt")
-        except CheckpointError:
-            continue
-        return run, "trained" if record.is_finished() else "begun"
-    return None, ""
 
 
 def _summary(row: Mapping[str, Any]) -> str:

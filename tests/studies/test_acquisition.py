@@ -98,6 +98,10 @@ def test_runs_that_are_not_as_far_count_where_all_have_come_to(write, monkeypatc
         ({"kind": "labelling"}, "kind must be training or acquisition, got labelling."),
         ({"test": {"data.eval_batch_size": 5}}, "test must be left out of an acquisition, which tests in each round."),
         ({"rankings": ["accuracy"]}, "rankings must be left out of an acquisition"),
+        (
+            {"cells": {"five": {"members": 5}}},
+            "members must be left out of an acquisition, whose network has model.members.",
+        ),
         ({"kind": "training", "at": [30]}, "at is for kind: acquisition"),
         ({"at": ["many"]}, "at must be a list of different whole numbers"),
     ],

@@ -1,5 +1,6 @@
 """Runs: each cell once, failures put down, and the same table after a kill."""
 
+import csv
 import json
 import os
 import signal
@@ -119,6 +120,29 @@ def test_a_study_runs_every_cell_once_and_puts_failures_down(write, capsys):
     assert [line.split(", seed")[0].split("] ")[1] for line in out] == ["new", "wrong"]
     with pytest.raises(UsageError, match=r"^--only X fits none of new, one, wrong, best\.$"):
         Runner(Study.read(path), Path("results"), None, print).run("X")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_ensemble_joins_networks_that_another_cell_has_trained(write, capsys):
+    path = write(cells={"one": {}, "three": {"members": 3}, "two kinds": {"members": 2, "data.seed": "{seed}"}})
+    assert study([str(path)]) == 1
+    by_cell = {row["cell"]: row for row in rows.read(Path("results/tiny.csv"))}
+    assert sorted(Path("checkpoints").glob("tiny_one_*/version_*"))[1:] == sorted(
+        Path("checkpoints").glob("tiny_one_seed[12]_*/version_0")
+    )
+    (log,) = Path("lightning_logs").glob("tiny_one_seed0_*/version_0/test_mnist_ensemble_of_3_last.json")
+    results, row = json.loads(log.read_text()), by_cell["three"]
+    assert results["sampling"] == {"draws": "weights", "samples": 3, "members": 3}
+    assert float(row["nll"]) == results["predictions"]["samples"]["nll"]
+    assert float(row["elbo_per_n"]) == results["training"]["elbo_per_n"] != float(by_cell["one"]["elbo_per_n"])
+    metrics = Path("lightning_logs").glob("tiny_one_*/version_0/metrics.csv")
+    seconds = [float(next(csv.DictReader(file.read_text().splitlines()))["seconds"]) for file in metrics]
+    assert len(seconds) == 3
+    assert float(row["seconds"]) == pytest.approx(sum(seconds), abs=0.051)
+    assert int(row["parameters"]) == 3 * int(by_cell["one"]["parameters"])
+    assert row["command"].startswith("bnn ensemble --ckpt_path checkpoints/tiny_one_seed0_")
+    assert "differs from --ckpt_path in --data.seed (0 and 1); only the seed may" in by_cell["two kinds"]["failed"]
 
 
 @pytest.mark.slow

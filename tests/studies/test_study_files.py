@@ -44,6 +44,25 @@ def test_a_flag_can_have_the_seed_of_the_run(write):
     assert tasks[0].settings == tasks[1].settings
 
 
+def test_an_ensemble_has_the_networks_of_the_cell_that_has_its_flags(write):
+    flags = {"model.method": "LRT"}
+    study = Study.read(
+        write(cells={"one": flags, "three": flags | {"members": 3, "seeds": [0, 1]}, "two": {"members": 2}})
+    )
+    one, three, _, again = study.tasks()[0], study.tasks()[1], study.tasks()[2], study.tasks()[3]
+    assert [of_one.seed for of_one in (*three.members, *again.members)] == [0, 1, 2, 3, 4, 5]
+    assert three.members[0] == one
+    assert three.settings == again.settings != one.settings
+    first, *others = [f"checkpoints/{of_one.run_name}/version_0/last.ckpt" for of_one in three.members]
+    assert three.command == (
+        f"""bnn ensemble --ckpt_path {first} --members '["{others[0]}", "{others[1]}"]' """
+        f"--output {first.replace('last', 'ensemble_of_3_last')}"
+    )
+    own = study.tasks()[2].members
+    assert [of_one.cell.name for of_one in own] == ["two", "two"]
+    assert own[0].cell.members == 1
+
+
 def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
     def digest(**settings):
         return Study.read(write(**settings)).tasks()[0].settings
@@ -77,6 +96,8 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
             r"cells: a: seeds must be a list of different whole numbers such as .* got \['x'\]",
         ),
         ({"grid": GRID, "seeds": [1, 1]}, r"seeds must be a list of different whole numbers .* got \[1, 1\]"),
+        ({"cells": {"a": {"members": 0}}}, r"cells: a: members must be 1 or more, got 0\."),
+        ({"cells": {"a": {"members": "5"}}}, r"cells: a: members must be a whole number, got '5'\."),
         ({"search": {"model.lr": ["1", 1]}, "trials": 1}, r"search: model\.lr has 1 twice\."),
         ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is a column of every row\."),
         ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
