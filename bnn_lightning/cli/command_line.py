@@ -178,6 +178,8 @@ class CommandLine(LightningCLI):
                 misspelt(words, flags_of(parser), ["ckpt_path"])
                 or f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
+        assert isinstance(parser, Parser)
+        parser.run_name = self._run_name
         try:
             self.config = parser.parse_args(with_inference_afresh(configs_first(words)))
         except UnicodeDecodeError as error:
@@ -193,6 +195,13 @@ class CommandLine(LightningCLI):
             self.config.seed_everything = _drawn_seed()
         elif isinstance(seed, int) and not 0 <= seed < 2**32:
             raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
+
+    def _run_name(self, config: Namespace) -> str | None:
+        """The name of the run's folders: of one that goes on its own; a config that is only printed may have none."""
+        is_open = config.model.network is None or config.data is None
+        if is_open or (self.checkpoint is not None and config.name is not None):
+            return config.name
+        return run_name(config, self._words)
 
     # Building
 
@@ -225,8 +234,7 @@ class CommandLine(LightningCLI):
             if config.trainer.devices not in (1, "1", "auto"):
                 raise UsageError(f"--trainer.devices must be 1 for {self.name}, got {config.trainer.devices}.")
             config.trainer.devices = 1
-        if self.checkpoint is None or config.name is None:
-            config.name = run_name(config, self._words)
+        config.name = self._run_name(config)
 
     def instantiate_classes(self) -> None:
         with user_errors(self.config):

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib import import_module
 from inspect import getdoc, signature
 from numbers import Number
@@ -90,8 +91,17 @@ class ShortHelp(DefaultHelpFormatter):
 class Parser(LightningArgumentParser):
     """Raises its errors instead of printing a usage and leaving."""
 
+    run_name: Callable[[Namespace], str | None] | None = None
+    """Gives the name that a run of a config would have, which ``--print_config`` shows."""
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, formatter_class=ShortHelp, allow_abbrev=False, **kwargs)
+
+    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
+        if self.run_name is not None:
+            cfg = cfg.clone()
+            cfg.name = self.run_name(cfg)
+        return super().dump(cfg, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *rest: Any, **settings: Any) -> Any:
         try:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bnn_lightning.cli import main
 from bnn_lightning.cli.command_line import _DryParse
 from bnn_lightning.cli.verbs.fit import Fit
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT
@@ -33,6 +34,15 @@ def name_of(*words):
 )
 def test_a_config_s_name_stays_until_flags_make_it_another_run(words, name):
     assert name_of("--config", LENET, *words.split()) == name
+
+
+def test_a_printed_config_has_the_name_of_the_run_that_it_makes(capsys):
+    words = ["--config", LENET, "--data", "MNIST5k"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *words, "--print_config"])
+    Path("mine.yaml").write_text(capsys.readouterr().out)
+    assert name_of("--config", "mine.yaml") == name_of(*words) == "lenet_lrt_mnist5k"
+    assert name_of("--config", "mine.yaml", "--model.method", "BBB") == "lenet_bbb_mnist5k"
 
 
 def test_users_own_names_and_files():
