@@ -129,6 +129,7 @@ class Study:
         not_run: cells that cannot be run, with the reason; the report names them.
         score: the column that the report compares.
         columns: more columns of the report.
+        against: a column of costs, such as seconds; the figure then shows the score against it.
         at: of an acquisition, numbers of labels whose accuracy and NLL the report shows.
         source: where the published figures are from.
         published: figures by column and cell.
@@ -155,6 +156,7 @@ class Study:
     not_run: Mapping[str, str] = field(default_factory=dict)
     score: str = "accuracy"
     columns: tuple[str, ...] = ()
+    against: str = ""
     at: tuple[int, ...] = ()
     source: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from bnn_lightning.studies.columns import check_column, heading
 
 _TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list, "a list"), (int, "a whole number")
 _KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("title", "base", "about", "kind", "checkpoint", "score", "source"), _TEXT),
+    **dict.fromkeys(("title", "base", "about", "kind", "checkpoint", "score", "against", "source"), _TEXT),
     **dict.fromkeys(("set", "test", "grid", "cells", "search", "not_run", "published", "chosen"), _NAMED),
     **dict.fromkeys(("seeds", "columns", "at", "claims", "rankings"), _LIST),
     "trials": _NUMBER,
@@ -45,6 +45,8 @@ def check_file(content: Any, known: Collection[str]) -> None:
     for name, space in content.get("search", {}).items():
         _check_space(name, space)
     check_column(content.get("score", "accuracy"), "score")
+    if content.get("against"):
+        check_column(content["against"], "against")
     for column in content.get("columns", []):
         _must_be(column, _TEXT, "a column")
         heading(column)

@@ -8,6 +8,7 @@ from typing import Any
 from bnn_lightning.checkpoints.summary import NOT_CONVERGED
 from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.figures.costs import Priced
 from bnn_lightning.reporting.figures.studies import Dot, Panel
 from bnn_lightning.studies import curves, rows
 from bnn_lightning.studies.base import Study
@@ -62,9 +63,12 @@ def write_report(study: Study, folder: Path) -> str:
 
 
 def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
-    """Draws the study's learning curves; or its score and, where there are values, elbo/N beside it."""
+    """Draws the study's learning curves, its score against a cost, or its score and, where it has values, elbo/N."""
     if study.kind == "acquisition":
         figures.learning_curves(path, curves.of_lines(lines), study.title)
+        return
+    if study.against:
+        _draw_against(study, lines, path)
         return
     columns = [study.score]
     if study.score != "elbo_per_n" and any(line.values("elbo_per_n") for line in lines):
@@ -79,18 +83,37 @@ def _draw(study: Study, lines: Sequence[Line], path: Path) -> None:
     )
 
 
+def _draw_against(study: Study, lines: Sequence[Line], path: Path) -> None:
+    """Draws the score against the cost that the study names, a panel for each value of the first of several axes."""
+    title, scale, _ = heading(study.against)
+    panels: dict[str, list[Priced]] = {}
+    for line in lines:
+        if costs := line.values(study.against):
+            first, *others = line.cell.axes.values()
+            dots = _dots(study.score, line)
+            cell = Priced(", ".join(others) or first, scale * statistics.mean(costs), dots)
+            panels.setdefault(first if others else "", []).append(cell)
+    if panels:
+        figures.quality_against_cost(path, panels, title, heading(study.score)[0], study.title)
+
+
 def _panel(column: str, lines: Sequence[Line], published: Mapping[str, float]) -> Panel:
-    title, scale, _ = heading(column)
-    dots = [
-        [
-            Dot(scale * float(row[column]), NOT_CONVERGED not in (row.get("caveats") or ""))
-            for row in line.runs
-            if row.get(column) not in (None, "")
-        ]
-        for line in lines
-    ]
     names = [line.cell.name for line in lines]
-    return Panel(title, dots, {names.index(name): value for name, value in published.items() if name in names})
+    return Panel(
+        heading(column)[0],
+        [_dots(column, line) for line in lines],
+        {names.index(name): value for name, value in published.items() if name in names},
+    )
+
+
+def _dots(column: str, line: Line) -> list[Dot]:
+    """The runs of a cell that have a value in a column."""
+    _, scale, _ = heading(column)
+    return [
+        Dot(scale * float(row[column]), NOT_CONVERGED not in (row.get("caveats") or ""))
+        for row in line.runs
+        if row.get(column) not in (None, "")
+    ]
 
 
 def report(study: Study, folder: Path) -> tuple[str, list[Line]]:

@@ -3,6 +3,7 @@
 import csv
 import statistics
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from scipy import stats
 
 from bnn_lightning.cli import UsageError
 from bnn_lightning.reporting import figures
+from bnn_lightning.reporting.figures.costs import _apart
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
@@ -173,6 +175,37 @@ def test_the_figure_has_accuracy_beside_elbo_and_says_what_has_not_converged(rep
     assert [[dot.value for dot in dots] for dots in elbo.dots] == [[-3, -3, -3], []]
     assert [dot.value for dot in accuracy.dots[1]] == pytest.approx([91, 93, 92])
     assert (accuracy.label, accuracy.published, elbo.published) == ("accuracy, %", {0: 97.5, 1: 98}, {})
+
+
+def test_the_figure_has_the_score_against_a_cost(write, tmp_path, monkeypatch):
+    study = Study.read(write(grid=GRID, against="seconds"))
+    finished = [row_of(study, "BBB, lr 0.1", 0, accuracy=0.9), row_of(study, "BBB, lr 1", 0, accuracy=0.8, seconds="5")]
+    finished += [row_of(study, "LRT, lr 1", seed, accuracy=0.7 + seed / 100, seconds=str(10 + seed)) for seed in (0, 3)]
+    finished[1]["caveats"] = "posterior not converged"
+    rows.write(tmp_path / "results" / "tiny.csv", study, finished)
+    seen = {}
+    monkeypatch.setattr(figures, "quality_against_cost", lambda path, *rest: seen.update(path=path, rest=rest))
+    write_report(study, tmp_path / "results")
+    panels, *labels = seen["rest"]
+    assert labels == ["s a run", "accuracy, %", "Tiny"]
+    assert {name: [(cell.name, cell.cost) for cell in cells] for name, cells in panels.items()} == {
+        "BBB": [("lr 0.1", 60), ("lr 1", 5)],
+        "LRT": [("lr 1", 11.5)],
+    }
+    assert panels["LRT"][0].mean == pytest.approx(71.5)
+    assert [dot.converged for cell in panels["BBB"] for dot in cell.dots] == [True, False]
+    monkeypatch.undo()
+    write_report(study, tmp_path / "results")
+    assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_at_the_margin_stand_apart():
+    heights = _apart([0.1, 0.1, 0.1, 0.5, 0.99, 1.0])
+    gaps = [after - before for before, after in pairwise(heights)]
+    assert min(gaps) == pytest.approx(1 / (1.25 * 5))
+    assert heights[0] >= 0
+    assert heights[-1] == 1
+    assert _apart([0.3]) == [0.3]
 
 
 def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):

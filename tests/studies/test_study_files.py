@@ -81,7 +81,7 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"grid": GRID, "sets": {}}, r"knows no sets; it can have about, at, base, cells, "),
+        ({"grid": GRID, "sets": {}}, r"knows no sets; it can have about, against, at, base, cells, "),
         ({"base": None, "grid": GRID}, r"base must be text, got None\."),
         ({"base": "other.yaml", "grid": GRID}, r"base must be a config file, got other\.yaml\."),
         ({}, r"there must be a grid, cells or both, or else a search\."),

@@ -2,6 +2,7 @@
 
 from bnn_lightning.reporting.figures.confusion import confusion_matrix
 from bnn_lightning.reporting.figures.contact_sheet import contact_sheet
+from bnn_lightning.reporting.figures.costs import quality_against_cost
 from bnn_lightning.reporting.figures.curves import learning_curves
 from bnn_lightning.reporting.figures.labels import as_drawn, names_in_fonts, short
 from bnn_lightning.reporting.figures.posteriors import first_layer_filters, posterior_and_prior
@@ -37,6 +38,7 @@ __all__ = [
     "posterior_and_prior",
     "predicted_and_true",
     "pruning_curve",
+    "quality_against_cost",
     "quantile_calibration",
     "reliability",
     "residuals",

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from bnn_lightning.reporting.figures.labels import as_drawn
 from bnn_lightning.reporting.figures.png import save
 
-_OURS, _THEIRS, _BAND = "#3c6fb0", "#e08a3c", "#f3f3f3"
+OURS = "#3c6fb0"
+"""The colour of what was measured here."""
+_THEIRS, _BAND = "#e08a3c", "#f3f3f3"
 
 
 class Dot(NamedTuple):
@@ -61,10 +63,10 @@ def _draw(axis: Axes, panel: Panel, groups: Sequence[str]) -> None:
         if distinct.index(group) % 2 and len(distinct) < len(groups):
             axis.axhspan(row - 0.5, row + 0.5, color=_BAND, zorder=0, linewidth=0)
         for dot in dots:
-            face = _OURS if dot.converged else "white"
-            axis.plot(dot.value, row, "o", color=_OURS, markerfacecolor=face, alpha=0.7, markersize=4.5)
+            face = OURS if dot.converged else "white"
+            axis.plot(dot.value, row, "o", color=OURS, markerfacecolor=face, alpha=0.7, markersize=4.5)
         if len(dots) > 1:
-            axis.plot([statistics.mean(dot.value for dot in dots)] * 2, [row - 0.3, row + 0.3], color=_OURS, lw=2)
+            axis.plot([statistics.mean(dot.value for dot in dots)] * 2, [row - 0.3, row + 0.3], color=OURS, lw=2)
     for row, value in panel.published.items():
         axis.plot(value, row, "D", color=_THEIRS, markersize=5, markerfacecolor="none")
     if min((dot.value for dots in panel.dots for dot in dots), default=0) < -10:
@@ -84,8 +86,8 @@ def _legend(axis: Axes, panels: Sequence[Panel]) -> list[object]:
     if any(panel.published for panel in panels):
         handles.append(axis.plot([], [], "D", color=_THEIRS, markerfacecolor="none", lw=0, label="published")[0])
     if handles or any(len(dots) > 1 for dots in cells):
-        handles.insert(0, axis.plot([], [], "o-", color=_OURS, lw=0, label="ours, a dot a seed")[0])
+        handles.insert(0, axis.plot([], [], "o-", color=OURS, lw=0, label="ours, a dot a seed")[0])
     if any(not dot.converged for dots in cells for dot in dots):
         label = "posterior not converged"
-        handles.append(axis.plot([], [], "o", color=_OURS, markerfacecolor="white", lw=0, label=label)[0])
+        handles.append(axis.plot([], [], "o", color=OURS, markerfacecolor="white", lw=0, label=label)[0])
     return list(handles)
