@@ -29,7 +29,14 @@ def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
         sigma = posterior.variance.detach().float().expand_as(posterior.mean).flatten().cpu().sqrt()
         limit = 1.2 * max(mean.abs().max().item(), 3 * sigma.median().item(), 1e-6)
         axis.hist(
-            sample, 80, range=(-limit, limit), density=True, color="#3c6fb0", alpha=0.5, label="posterior, one draw"
+            sample,
+            80,
+            range=(-limit, limit),
+            density=True,
+            color="#3c6fb0",
+            alpha=0.5,
+            label="posterior, one draw",
+            histtype="stepfilled",
         )
         axis.hist(mean, 80, range=(-limit, limit), density=True, color="black", histtype="step", label="means")
         prior = getattr(posterior, "prior", None)
