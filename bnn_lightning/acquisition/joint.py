@@ -90,9 +90,10 @@ class _Pool:
     def best(self, labels: Configurations) -> tuple[int, float]:
         """The place of the image with the largest gain, and the gain."""
         uppers = self.bounds + _ROUNDING
-        if not labels.exact:
-            samples = len(self._predictive)
-            uppers = self._looked_over(labels, uppers, max(1, _LOOKED_OVER // samples) * samples)
+        samples = len(self._predictive)
+        first = max(1, _LOOKED_OVER // samples) * samples
+        if not labels.exact and len(labels.weights) > first:
+            uppers = self._looked_over(labels, uppers, first)
         uppers = self._looked_over(labels, uppers, None)
         if labels.exact:
             self.bounds = torch.minimum(self.bounds, uppers)
@@ -104,6 +105,7 @@ class _Pool:
             gains = self._gains(labels, block)
             if gains.max() > best:
                 best, place = gains.max().item(), int(block[gains.argmax()])
+        assert place >= 0  # the bounds of all that is left rule one another out only where they are wrong
         return place, best
 
     def _gains(self, labels: Configurations, places: Tensor) -> Tensor:

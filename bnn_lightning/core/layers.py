@@ -136,6 +136,11 @@ def _tensor(layer: nn.Module, name: str) -> Any:
     return getattr(layer.get_submodule(owner), own_name)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its ``forward``."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _copy_hooks(source: nn.Module, target: nn.Module) -> None:
     for kind in ("_forward_hooks", "_forward_pre_hooks"):
         for hooks in (kind, f"{kind}_with_kwargs"):

@@ -16,7 +16,7 @@ from bnn_lightning.core.conversion import children_in_order, to_plain
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
-from bnn_lightning.core.layers import BayesianLayer, RandomLayer
+from bnn_lightning.core.layers import BayesianLayer, RandomLayer, has_hooks
 from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, random_tensors, sampling
 from bnn_lightning.evaluation.draws import CHUNK, Draws, Ensemble, draws_of, samples_of
@@ -93,8 +93,11 @@ class Sampler:
 
     @property
     def is_joint(self) -> bool:
-        """Whether sample t is one network for all images, so that the samples are joint predictions of several."""
-        return self.draws != "local"
+        """Whether sample t is one network for all images, so that the samples are joint predictions of several.
+
+        Moments are those of one image: what two have to do with each other is in none of them.
+        """
+        return self.draws in ("weights", "mean")
 
     @torch.no_grad()
     def __call__(self, x: Tensor, batch_idx: int = 0) -> Tensor:
@@ -207,13 +210,13 @@ def _refusing_slow_batching() -> Iterator[None]:
 def _split_at_first_noise(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Module, nn.Module]:
     """The layers before the first random layer, which all samples share, and the rest.
 
-    Only an ``nn.Sequential`` can be split; of other networks the rest is everything.
+    Only an ``nn.Sequential`` without hooks can be split; of other networks the rest is everything.
 
     Args:
         net: ``bayesian`` itself, or the same network in plain layers.
         bayesian: the network with random layers.
     """
-    if type(net).forward is not nn.Sequential.forward:
+    if type(net).forward is not nn.Sequential.forward or has_hooks(net):
         return nn.Identity(), net
     layers = children_in_order(net)
     num_shared = 0
@@ -227,7 +230,8 @@ def _split_at_first_noise(net: nn.Module, bayesian: nn.Module) -> tuple[nn.Modul
 
 def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """For each count of ``counts`` that many samples, ``(count, batch, outputs)``, by copies of ``x`` in one batch."""
-    layers = [layer for _, layer in children_in_order(net)] if type(net) is nn.Sequential else []
+    in_order = type(net) is nn.Sequential and not has_hooks(net)
+    layers = [layer for _, layer in children_in_order(net)] if in_order else []
     first, rest = (layers[0], layers[1:]) if layers else (net, [])
     outputs = []
     # By count: the copies of x, and the moments of the first layer's outputs, are computed once for each count.
@@ -235,8 +239,9 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
     for count in counts:
         if count not in first_layer_samplers:
             copies = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
+            shares_moments = isinstance(first, BayesianLayer) and not has_hooks(first)  # hooks are of a call
             first_layer_samplers[count] = (
-                first.output_sampler(copies) if isinstance(first, BayesianLayer) else partial(_on_a_copy, first, copies)
+                first.output_sampler(copies) if shares_moments else partial(_on_a_copy, first, copies)
             )
         y = first_layer_samplers[count]()
         for layer in rest:

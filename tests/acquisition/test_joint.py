@@ -73,6 +73,18 @@ def test_drawn_configurations_are_within_their_standard_error():
     assert max(map(abs, errors)) > 0.01  # they were drawn
 
 
+@pytest.mark.parametrize(("samples", "spread"), [(25, 2.0), (25, 3.0), (9, 3.0)])
+def test_labels_that_leave_nothing_to_tell_are_no_reason_to_choose_an_image_twice(samples, spread):
+    """After some labels one sample alone explains each configuration: those that still tell anything run out."""
+    pool = random_pool(samples, 100, 10, spread=spread)
+    index, scores = batchbald(pool, 50)
+    assert len(set(index.tolist())) == 50
+    assert (scores.diff() >= 0).all()
+    assert 0.97 * math.log(samples) < scores[-1] <= math.log(samples) + 1e-12
+    index, _ = batchbald(pool, 5, configurations=1)
+    assert len(set(index.tolist())) == 5
+
+
 def test_ruling_images_out_changes_nothing(monkeypatch):
     pool = random_pool(20, 300, 4, seed=3, spread=1)
     monkeypatch.setattr(joint, "_LOOKED_OVER", 40)

@@ -131,6 +131,11 @@ def test_labels_that_are_numbers_have_no_rule(capsys):
         (["--link", "true"], "--link needs --to"),
         (["--targets", "pool"], "--targets is for --by epig, got batchbald."),
         (["--model.sampling.draws", "local"], "--by batchbald needs the same draws for every image"),
+        (
+            ["--by", "epig", "--model.sampling.draws", "moments"],
+            "--by epig needs the same draws for every image, got moments, which are of each by itself; "
+            "--model.sampling.draws null draws.",
+        ),
         (["--model.sampling.draws", "mean"], "for one network that draws nothing, got batchbald"),
         (["--data.root", "nowhere"], "ImageFolder found no pictures"),
         (["--by", "margin"], "--by must be one of"),

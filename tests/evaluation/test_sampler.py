@@ -85,6 +85,30 @@ def chain_with_a_module_twice(kind):
     )
 
 
+@pytest.mark.parametrize("place", ["first layer", "network"])
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+def test_hooks_run_in_every_draw(place, draws):
+    net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.Flatten()), LRT(rho_init=(-30.0, 0.0)))
+    of = net if place == "network" else net[0]
+    x = torch.randn(4, 3)
+    expected = net(x).detach()
+    of.register_forward_hook(lambda module, inputs, output: output + 100)
+    of.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    doubled = 2 * expected - net[0].bias.mean + 100 if place == "first layer" else None
+    for logits in Sampler(net, 2, draws)(x):
+        torch.testing.assert_close(logits, net(x).detach(), atol=1e-4, rtol=0)
+        if doubled is not None:
+            torch.testing.assert_close(logits, doubled.detach(), atol=1e-4, rtol=0)
+
+
+def test_moments_are_of_each_image_by_itself():
+    """Two inputs that share no weight are independent; samples of their moments are not, and say that they are not."""
+    net = bayesianize(nn.Sequential(nn.Linear(2, 2, bias=False)), LRT(rho_init=(3.0, 0.0)))
+    assert [Sampler(net, 4, draws).is_joint for draws in ("weights", "mean", "local", "moments")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["activation", "linear", "norm"])
 @pytest.mark.parametrize("method", [None, LRT(rho_init=(-30.0, 0.0)), BBB(rho_init=(-30.0, 0.0))])
 @pytest.mark.parametrize("draws", ["weights", "local", "mean"])

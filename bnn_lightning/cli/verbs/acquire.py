@@ -141,12 +141,12 @@ def _check_samples(session: Session, sampler: Sampler, by: Rule) -> None:
     if by in JOINT_RULES and not sampler.is_joint:
         methods = session.config.model.method
         has_shared = methods is not None and "shared" in (methods.get("init_args") or {})
-        cure = (
-            "--model.method.shared true draws one mask for all" if has_shared else "--by bald looks at each by itself"
-        )
-        raise UsageError(
-            f"--by {by} needs the same draws for every image, got draws that differ between images; {cure}."
-        )
+        got, cure = "draws that differ between images", "--by bald looks at each by itself"
+        if sampler.draws == "moments":
+            got, cure = "moments, which are of each by itself", "--model.sampling.draws null draws"
+        elif has_shared:
+            cure = "--model.method.shared true draws one mask for all"
+        raise UsageError(f"--by {by} needs the same draws for every image, got {got}; {cure}.")
     if by in INFORMATION_RULES and sampler.per_member * len(sampler.nets) < 2:
         raise UsageError(
             f"--by must be entropy, variation_ratio or random for one network that draws nothing, got {by}; "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bnn_lightning.core.layers import RandomLayer
+from bnn_lightning.core.layers import RandomLayer, has_hooks
 from bnn_lightning.core.moments.calls import CALLS, QUERIES
 from bnn_lightning.core.moments.covariance import OutputCovariance, last_stages
 from bnn_lightning.core.moments.norms import ChannelAffine
@@ -213,5 +213,5 @@ def _without_rule(what: str) -> str:
 
 
 def _refuse_hooks(name: str, module: nn.Module) -> None:
-    if module._forward_hooks or module._forward_pre_hooks:
+    if has_hooks(module):
         raise MomentsError(f"a network whose {called(name, module)} has hooks")
