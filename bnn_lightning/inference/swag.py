@@ -129,7 +129,7 @@ class SWAG(Inference):
         if done == 0:
             self._check_number(1 + (steps - 1 - first) // every, steps - first)
         if done > first and (done - first) % every == 0:
-            _collect(net, (done - first) // every)
+            _collect(net, (done - first) // every, first)
         return mean_weight_terms(net, x, y, likelihood)
 
     def _check_number(self, number: int, steps: int) -> None:
@@ -142,10 +142,14 @@ class SWAG(Inference):
 
     @torch.no_grad()
     def after_fit(self, net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], likelihood: Likelihood) -> None:
-        _collect(net, None)
+        averages = _averages(net)
+        if averages.first < 0:
+            _restart(net)
+        _take_in(net)
         for part in _parts(net):
             part.form(self.scale)
-        _averages(net).put_into(net)
+        averages.put_into(net)
+        averages.first.fill_(-1)
         with sampling(net, False):
             recompute_running_statistics(net, batches)
 
@@ -158,36 +162,51 @@ def _averages(net: nn.Module) -> "Averages":
     return next(module for module in net.modules() if isinstance(module, Averages))
 
 
-def _collect(net: nn.Module, number: int | None) -> None:
-    """Takes the weights in as those of that number, from 1, unless they have been; without a number in any case.
+def _collect(net: nn.Module, number: int, first: int) -> None:
+    """Takes the weights in as those of that number, from 1, unless they have been.
 
-    Several batches of one step come here with the same weights. The first collection forgets an earlier one, of a run
-    that has been made longer.
+    Several batches of one step come here with the same weights. A collection that another run has ended, or that began
+    after another number of steps than ``first``, as of a run that is longer by now, is forgotten.
     """
-    parts, averages = _parts(net), _averages(net)
-    if number == 1:
-        averages.restart()
-        for part in parts:
-            part.restart()
-    if number is None or int(averages.collected) < number:
-        for part in parts:
-            part.collect()
-        averages.collect(net)
+    averages = _averages(net)
+    if averages.first != first:
+        _restart(net)
+        averages.first.fill_(first)
+    if averages.last < number:
+        _take_in(net)
+        averages.last.fill_(number)
+
+
+def _take_in(net: nn.Module) -> None:
+    for part in _parts(net):
+        part.collect()
+    _averages(net).collect(net)
+
+
+def _restart(net: nn.Module) -> None:
+    for part in _parts(net):
+        part.restart()
+    _averages(net).restart()
 
 
 class Averages(nn.Module):
-    """The mean over what was collected of parameters that are not random, and how many times that was.
+    """The mean over what was collected of parameters that are not random, and where the collection has come to.
 
     Args:
         parameters: by their names in the network.
     """
 
     collected: Tensor
+    first: Tensor
+    """The step after which this collection began; -1 before it has, and once it is a posterior."""
+    last: Tensor
+    """The number of the last one."""
 
     def __init__(self, parameters: dict[str, Tensor]):
         super().__init__()
         self.names = tuple(parameters)
-        self.register_buffer("collected", torch.zeros((), dtype=torch.int64))
+        for name, number in (("collected", 0), ("first", -1), ("last", 0)):
+            self.register_buffer(name, torch.tensor(number))
         for index, value in enumerate(parameters.values()):
             self.register_buffer(f"average_{index}", torch.zeros_like(value))
 

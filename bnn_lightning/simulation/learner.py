@@ -54,12 +54,14 @@ class Learner:
                 self.modules.append(module)
 
     def _train(self, module: BayesianModule, images: Images, seed: int) -> None:
-        net, inference, likelihood = module.network, module.inference, module.likelihood
+        net, inference = module.network, module.inference
+        likelihood = module.likelihood.for_training()
         loader = self._loader(images, self.data.batch_size, seed, self.data.augmentation)
         steps = len(loader)
         epochs = -(-self.steps // steps)
         optimizer = inference.make_optimizer(net, TrainingFacts(len(images), epochs, can_fuse=True))
         scheduler: Any = inference.make_scheduler(optimizer, epochs)
+        by_steps = scheduler is not None and scheduler.get("interval") == "step"
         inference.start(optimizer, steps * epochs)
         module.train()
         for epoch in range(epochs):
@@ -71,7 +73,9 @@ class Learner:
                 optimizer.zero_grad()
                 terms.loss.backward()
                 optimizer.step()
-            if scheduler is not None:
+                if by_steps:
+                    scheduler["scheduler"].step()
+            if scheduler is not None and not by_steps:
                 scheduler["scheduler"].step()
             inference.after_epoch(net)
         inference.after_fit(net, ((channels_last(x), y) for x, y in loader), likelihood)

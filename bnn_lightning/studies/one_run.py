@@ -1,4 +1,4 @@
-"""Runs one task of a study in processes of their own: ``bnn fit``, perhaps ``ensemble``, and ``test``; or ``simulate``."""
+"""Runs one task of a study in processes of their own: trains, joins what is an ensemble, and tests; or simulates."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -213,6 +213,8 @@ def without_time(path):
             ["--data.val_split", "0.2"],
             "--data.val_split must be 0, for a hold-out would be labelled beyond the budget.",
         ),
+        (["--data.class_weights", "balanced"], "--data.class_weights must be null, for it needs labels that are not"),
+        (["--data.sampling", "balanced"], "--data.sampling must be null, for it needs labels that are not bought yet"),
         (["--budget", "5"], "--budget must be at least the 20 labels of the start, got 5."),
         (["--size", "9000"], "--size must be at most the 200 training images, got 9,000."),
         (["--foreign", "1"], "--foreign must leave enough pictures of --data.ood, 200 of them, got 0."),

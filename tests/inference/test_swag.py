@@ -9,9 +9,10 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from bnn_lightning import BBB, SWAG, BayesianModule, Joint, random_tensors, sample_together
+from bnn_lightning import BBB, SWAG, BayesianModule, Categorical, Joint, random_tensors, sample_together
 from bnn_lightning.core.posteriors import PathGaussian
 from bnn_lightning.core.running_statistics import recompute_running_statistics
+from bnn_lightning.inference import Step
 from bnn_lightning.inference.swag import Averages
 from tests.training.helpers import digits, fit
 
@@ -148,6 +149,30 @@ def test_a_longer_run_begins_its_collection_anew():
     fit(again, digits(batch_size=50), epochs=3)
     assert before == {4}
     assert {int(part.collected) for _, part in random_tensors(net)} == {4}  # with the first four it would be five
+
+
+def test_a_run_that_goes_on_after_its_end_keeps_nothing_of_its_first_collection():
+    """Weights are the number of steps done, so that their mean says which ones were collected."""
+    inference, likelihood = SWAG(collect_after=0.5, rank=3), Categorical()
+    net = inference.prepare(nn.Sequential(nn.Linear(2, 2)), None, "*")
+
+    def set_weights(number):
+        for part in dict(random_tensors(net)).values():
+            part.mu.data.fill_(number)
+
+    def run(first, last):
+        for done in range(2 * first, 2 * last):
+            set_weights(done)
+            step = Step(done // 2, done % 2, 2, last, 4)
+            inference.loss(net, torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), likelihood, step)
+        set_weights(2 * last)
+        inference.after_fit(net, [], likelihood)
+        (found,) = {(int(part.collected), part.average.mean().item()) for _, part in random_tensors(net)}
+        return found
+
+    assert run(0, 10) == (5, pytest.approx((12 + 14 + 16 + 18 + 20) / 5))
+    assert run(10, 15) == (6, pytest.approx((21 + 23 + 25 + 27 + 29 + 30) / 6))
+    assert run(15, 16) == (2, pytest.approx((30 + 32) / 2))
 
 
 @pytest.mark.parametrize("is_random", [True, False])

@@ -38,6 +38,11 @@ class Simulate(Verb):
             raise UsageError("--data must be images with classes, such as MNIST.")
         if config.data.init_args.val_split != 0:
             raise UsageError("--data.val_split must be 0, for a hold-out would be labelled beyond the budget.")
+        for name in ("class_weights", "sampling"):
+            if (value := config.data.init_args.get(name)) is not None:
+                raise UsageError(
+                    f"--data.{name} must be null, for it needs labels that are not bought yet, got {value}."
+                )
         for name in ("count", "budget", "steps"):
             if config[name] < 1:
                 raise UsageError(f"--{name} must be 1 or more, got {config[name]}.")
