@@ -68,25 +68,27 @@ def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor,
     if not norms:
         return
     sums = {norm: torch.zeros(2, len(norm.running_mean), dtype=torch.float64) for norm in norms}
+    counts = dict.fromkeys(norms, 0.0)  # of calls: a norm that stands in two places has two a batch
 
     def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         by_channel = inputs[0].transpose(0, 1).flatten(1).float()
         sums[norm] += torch.stack([by_channel.mean(1), by_channel.var(1)]).cpu()
+        counts[norm] += 1
 
     handles = [norm.register_forward_pre_hook(add) for norm in norms]
-    count = torch.zeros((), dtype=torch.float64)
     try:
         with evaluating(net):
             for norm in norms:
                 norm.train()
             for x, _ in batches:
                 net(x)
-                count += 1
     finally:
         for handle in handles:
             handle.remove()
     for norm, total in sums.items():
-        means = torch.cat([total.flatten(), count[None]]).to(norm.running_mean.device, norm.running_mean.dtype)
+        means = torch.cat([total.flatten(), total.new_tensor([counts[norm]])]).to(
+            norm.running_mean.device, norm.running_mean.dtype
+        )
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(means)
         mean, variance = (means[:-1] / means[-1]).view(2, -1)

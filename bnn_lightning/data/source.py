@@ -12,6 +12,10 @@ from torch import Tensor
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.splits import stratified_split
 
+_LEAST_VARIATION = (
+    1e-5  # of a target's mean: single precision is off by 6e-8 of it, here less than a hundredth of the std
+)
+
 Examples = TypeVar("Examples", bound=Any)
 
 
@@ -155,13 +159,17 @@ class DataSource(LightningDataModule, ABC):
         """Sets mean and standard deviation of the targets, from those of training, ``(examples, targets)``.
 
         Raises:
-            ValueError: when a target is the same everywhere.
+            ValueError: when a target is the same everywhere, or nearly so beside its mean.
         """
         values = labels.double()
         self.target_mean, self.target_std = values.mean(0).tolist(), values.std(0, correction=0).tolist()
         for name, std, mean in zip(self.target_names, self.target_std, self.target_mean, strict=True):
-            if not std > 1e-9 * abs(mean):
-                raise ValueError(f"target must vary, got {name}, which is {mean:g} in all training examples.")
+            if not std > _LEAST_VARIATION * abs(mean):
+                raise ValueError(
+                    f"target must vary by more than {_LEAST_VARIATION:g} of its mean, which single precision resolves, "
+                    f"got {name}, of mean {mean:.8g} and standard deviation {std:.2g} in training; if it does vary, "
+                    "subtract a constant from it."
+                )
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint stores about the data, in plain values: enough to prepare other examples the same way."""

@@ -239,10 +239,10 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
     for count in counts:
         if count not in first_layer_samplers:
             copies = x if count == 1 else x.repeat(count, *(1,) * (x.dim() - 1))
-            shares_moments = isinstance(first, BayesianLayer) and not has_hooks(first)  # hooks are of a call
-            first_layer_samplers[count] = (
-                first.output_sampler(copies) if shares_moments else partial(_on_a_copy, first, copies)
-            )
+            if isinstance(first, BayesianLayer) and not has_hooks(first):  # hooks are of a call
+                first_layer_samplers[count] = first.output_sampler(copies)
+            else:
+                first_layer_samplers[count] = partial(_on_a_copy, first, copies)
         y = first_layer_samplers[count]()
         for layer in rest:
             y = layer(y)

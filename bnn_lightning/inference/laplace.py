@@ -124,14 +124,15 @@ class Laplace(GradientDescent):
         curvature.fill(layer, lambda values: (self.temperature / (values + precision)).sqrt())
         evidence = log_likelihood.item() + log_occam_factor(eigenvalues, squared_norm, precision)
         layer.get_buffer("prior_precision").fill_(precision)
-        layer.get_buffer("log_marginal_likelihood").fill_(evidence)
+        layer.get_buffer("log_marginal_likelihood").fill_(evidence if likelihood.is_density else math.nan)
 
     def findings(self, net: nn.Module) -> dict[str, float]:
         _, layer = random_layer(net)
         if not layer.get_buffer("prior_precision"):  # a run that was stopped before its end
             return {}
         names = ("log_marginal_likelihood", "prior_precision")
-        return {name.replace("_", " "): layer.get_buffer(name).item() for name in names}
+        found = {name.replace("_", " "): layer.get_buffer(name).item() for name in names}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def log_occam_factor(eigenvalues: Tensor, squared_norm: float, precision: float) -> float:

@@ -1,5 +1,6 @@
 """What inferences for the last layer alone share: it is found, made random, and its inputs are recorded."""
 
+import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.conversion import bayesianize
@@ -68,7 +69,8 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     features, y = calls[0] if len(calls) == 1 else (x, x)
     noise = getattr(net, LEARNT_NOISE, None)
     own = outputs if noise is None else outputs[:, : -noise.constants.numel()]
-    if len(calls) != 1 or features.dim() != 2 or not (y is own or (y.shape == own.shape and y.equal(own))):
+    same = y is own or (y.shape == own.shape and torch.allclose(y, own, rtol=0, atol=0, equal_nan=True))
+    if len(calls) != 1 or features.dim() != 2 or not same:
         raise ValueError(
             f"layer must be the linear layer whose outputs are those of the network, got {name or 'the network'}, "
             "whose are not."

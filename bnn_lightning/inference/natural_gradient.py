@@ -101,6 +101,11 @@ class IVONOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        for number, parameter in enumerate(each for group in self.param_groups for each in group["params"]):
+            # torch casts state to the parameter's type; in half precision small changes of the precision would vanish.
+            for name, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, Tensor) and name in ("momentum", "precision"):
+                    self.state[parameter][name] = value.detach().clone().to(parameter.device)
         self._set_widths()
 
     @torch.no_grad()

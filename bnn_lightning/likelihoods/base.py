@@ -47,6 +47,10 @@ class Likelihood(ABC):
     """The class of the result of :meth:`calibrate`. Its method ``record()`` returns plain values and tensors, which are
     the arguments to create it again from a checkpoint."""
 
+    is_density: ClassVar[bool] = True
+    """Whether exp(-nll) of an example is the probability of its label, as a marginal likelihood is made of; not so of
+    training losses that are weighted or smoothed."""
+
     @abstractmethod
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The expected negative log-likelihood in nats: the mean of -log p(y | outputs) over samples and examples.

@@ -71,6 +71,14 @@ def test_the_kl_to_students_t_is_the_integral_to_the_error_that_is_stated(df, wi
             assert got == pytest.approx(expected, abs=error)
 
 
+def test_the_tensor_of_a_prior_is_nobody_elses():
+    mean = torch.tensor(0.0)
+    net = bayesianize(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), BBB(prior=NormalPrior(mean, torch.tensor(1.0))))
+    net[0].weight.prior_mu.fill_(5.0)
+    assert mean == 0
+    assert net[1].weight.prior_mu == net[0].bias.prior_mu == 0
+
+
 def test_log_densities_are_those_of_torch():
     w = torch.linspace(-3, 3, 101, dtype=F64)
     torch.testing.assert_close(LaplacePrior(0.4).log_prob(w), distributions.Laplace(0.0, 0.4).log_prob(w))

@@ -200,7 +200,12 @@ ROWS = HEADER + "\n".join(lines())
         (
             "a,b\n1,5\n2,5\n3,5\n4,5\n5,5",
             {"test_split": 0.3},
-            r"target must vary, got b, which is 5 in all training examples",
+            r"target must vary by .* got b, of mean 5 and standard deviation 0 in training; if it does vary, subtract",
+        ),
+        (
+            "a,b\n" + "\n".join(f"{n},{1.6e9 + n % 7}" for n in range(60)),
+            {},
+            r"target must vary by more than 1e-05 of its mean, .* got b, of mean 1\.6e\+09 and standard deviation",
         ),
         (
             "a,b\n" + "\n".join(f"x{n},{n}" for n in range(200)),

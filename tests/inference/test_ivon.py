@@ -225,23 +225,24 @@ def test_rates_rise_over_the_warm_up():
     np.testing.assert_allclose(moves[1], 1e-3, rtol=1e-3)
 
 
-def test_state_and_width_go_on_as_they_were():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_and_width_go_on_as_they_were(dtype):
     def trained(stop):
         torch.manual_seed(0)
-        net = bayesianize(nn.Linear(4, 3), BBB())
+        net = bayesianize(nn.Linear(4, 3), BBB()).to(dtype)
         optimizer = IVONOptimizer(net, 100, 20)
         for seed in range(6):
             if seed == stop:
                 saved = [copy_of(each.state_dict()) for each in (net, optimizer)]
-                net = bayesianize(nn.Linear(4, 3), BBB())
+                net = bayesianize(nn.Linear(4, 3), BBB()).to(dtype)
                 net.load_state_dict(saved[0])
                 optimizer = IVONOptimizer(net, 100, 20)
                 optimizer.load_state_dict(saved[1])
             torch.manual_seed(seed)
             optimizer.zero_grad()
-            net(torch.randn(5, 4)).square().mean().backward()
+            net(torch.randn(5, 4).to(dtype)).square().mean().backward()
             optimizer.step()
-        return net.state_dict()
+        return net.state_dict() | {"precision": optimizer.state[net.weight.mu]["precision"]}
 
     expected, actual = trained(None), trained(3)
     assert all(torch.equal(value, actual[name]) for name, value in expected.items())

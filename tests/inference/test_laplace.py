@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, BayesianModule, Categorical, Laplace, draw, random_tensors
+from bnn_lightning import BBB, BayesianModule, Categorical, GaussianLikelihood, Laplace, draw, random_tensors
 from bnn_lightning.inference.laplace import best_precision
+from bnn_lightning.inference.last_layer import outputs_and_features
 from bnn_lightning.likelihoods import Likelihood
 from tests.training.helpers import digits, fit
 
@@ -147,6 +148,40 @@ def test_the_hessian_in_the_outputs_is_that_of_the_training_loss(smoothing, weig
 
         expected = torch.autograd.functional.hessian(nll, outputs[index])
         torch.testing.assert_close(found[index], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_a_loss_that_is_no_density_has_no_marginal_likelihood(beta):
+    likelihood = GaussianLikelihood(heteroscedastic=True, beta=beta).for_training()
+    x, y = torch.randn(30, INPUTS, dtype=F64), torch.randn(30, 1, dtype=F64)
+    inference = Laplace(prior_precision=1.0)
+    net = inference.prepare(nn.Sequential(nn.Linear(INPUTS, 2, dtype=F64)), None, "*")
+    inference.after_fit(net, [(x, y)], likelihood)
+    assert set(inference.findings(net)) == {"prior precision"} | ({"log marginal likelihood"} if not beta else set())
+
+
+def test_the_hessian_of_beta_nll_is_the_mean_of_autograds_with_its_weights():
+    """Labels whose squared residual is the variance, so that the expected Hessian is the Hessian."""
+    likelihood = GaussianLikelihood(heteroscedastic=True, beta=0.5).for_training()
+    outputs = torch.tensor([[0.3, 0.4], [-1.0, -0.8]], dtype=F64)
+    scales = (outputs[:, 1:] / 2).exp()
+    found = likelihood.output_hessian(outputs, outputs[:, :1])
+    plain = GaussianLikelihood(heteroscedastic=True)
+    for index in range(2):
+        row = outputs[index : index + 1]
+
+        def nll(values, row=row):
+            labels = torch.cat([row[:, :1] - (row[:, 1:] / 2).exp(), row[:, :1] + (row[:, 1:] / 2).exp()])
+            return plain.nll(values.expand(1, 2, -1), labels)
+
+        expected = torch.autograd.functional.hessian(nll, row).squeeze((0, 2)) * scales[index]
+        torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-4)  # log variances are bounded smoothly
+
+
+def test_outputs_that_are_not_finite_are_still_the_layers():
+    net = Laplace().prepare(GaussianLikelihood().prepare(nn.Sequential(nn.Linear(INPUTS, 1))), None, "*")
+    outputs, _ = outputs_and_features(net, torch.full((2, INPUTS), torch.nan))
+    assert outputs.shape == (2, 2)
 
 
 def mixed_network():

@@ -187,6 +187,20 @@ def test_statistics_of_batch_norm_are_those_of_torchs_update(is_random):
         torch.testing.assert_close(getattr(net[1], name), getattr(plain[1], name), rtol=1e-5, atol=1e-6)
 
 
+def test_a_norm_in_two_places_has_the_statistics_of_both_calls():
+    norm = nn.BatchNorm1d(3)
+    net, x = nn.Sequential(norm, Shifted(), norm).train(), torch.randn(50, 3) * 2 + 1
+    recompute_running_statistics(net, [(x, torch.zeros(50))])
+    first = nn.functional.batch_norm(x, None, None, training=True) + 5
+    expected = (x.mean(0) + first.mean(0)) / 2, (x.var(0) + first.var(0)) / 2
+    torch.testing.assert_close((norm.running_mean, norm.running_var), expected, rtol=1e-5, atol=1e-5)
+
+
+class Shifted(nn.Module):
+    def forward(self, x):
+        return x + 5
+
+
 def test_frozen_statistics_stay():
     model = BayesianModule(Scaled(), inference=SWAG(collect_after=0.0, collections_per_epoch=4), freeze="norm")
     fit(model, digits(batch_size=50))

@@ -79,7 +79,7 @@ def test_the_rate_of_one_calibration_set_is_that_of_a_beta_distribution():
     log_probs, labels = calibrated_predictions(200)
     calibration = Calibration.fit(log_probs, labels)
     for alpha in (0.05, 0.2):
-        rank = int(alpha * 201)
+        rank = int(alpha * 201)  # 10.05 and 40.2
         assert calibration.prediction_set_bound(alpha) == pytest.approx(beta.ppf(0.95, rank, 201 - rank), rel=1e-6)
     assert calibration.prediction_set_bound(0.004) == 0
 

@@ -199,8 +199,53 @@ def test_outputs_and_labels_that_do_not_fit_are_refused(columns, y, sentence):
         GaussianLikelihood().check(torch.zeros(4, columns), y, None)
 
 
+def test_labels_and_outputs_of_another_shape_are_not_broadcast():
+    likelihood, outputs = GaussianLikelihood(sigma=1.0), torch.zeros(2, 50, 1)
+    predictive, y = likelihood.predictive(outputs), torch.zeros(50)
+    for asked in (
+        lambda: likelihood.nll(outputs, y),
+        lambda: likelihood.log_prob(predictive, y),
+        lambda: likelihood.example_score(predictive, y),
+        lambda: likelihood.metrics(predictive, y),
+        lambda: likelihood.calibrate(predictive, y),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^labels must be \(batch, 1\), got the shape \(50,\); use y.unsqueeze\(1\)"
+        ):
+            asked()
+    for learning in (GaussianLikelihood(), GaussianLikelihood(heteroscedastic=True), StudentT(df=4.0)):
+        with pytest.raises(ValueError, match=r"^outputs must have 2 columns, got 1; likelihood.prepare\(network\)"):
+            learning.nll(outputs, y.unsqueeze(1))
+
+
+@pytest.mark.parametrize("likelihood", [GaussianLikelihood(), StudentT()])
+def test_a_network_that_is_one_layer_learns_its_noise(likelihood):
+    plain = nn.Linear(3, 1)
+    for net in (likelihood.prepare(plain), bayesianize(likelihood.prepare(plain), BBB())):
+        outputs = net(torch.randn(5, 3))
+        assert outputs.shape == (5, 2 if isinstance(likelihood, GaussianLikelihood) else 3)
+        likelihood.nll(outputs.unsqueeze(0), torch.zeros(5, 1)).backward()
+        assert net.learnt_noise.constants.grad is not None
+    assert likelihood.prepare(net) is net
+
+
+@pytest.mark.parametrize("df", [2.5, 30.0, 99.0, 101.0, 3e3, 1e5, 1e7])
+def test_students_density_is_scipys_for_any_degrees_of_freedom(df):
+    likelihood, z = StudentT(scale=1.0, df=df), torch.tensor([[0.0], [0.5], [3.0]])
+    ours = likelihood.log_prob(likelihood.predictive(torch.zeros(1, 3, 1)), z)
+    expected = stats.t.logpdf(z.squeeze(1).double(), df)
+    assert ours.tolist() == pytest.approx(expected.tolist(), abs=2e-5)  # lgamma(50) is 145, in float32 to 1.5e-5
+    with pytest.raises(ValueError, match=r"^df must be a number above 2, .* got inf; Gaussian has infinitely many"):
+        StudentT(df=math.inf)
+
+
+def test_one_row_has_no_r2():
+    likelihood = GaussianLikelihood(sigma=1.0)
+    assert math.isnan(likelihood.metrics(likelihood.predictive(torch.zeros(2, 1, 1)), torch.ones(1, 1))["r2"])
+
+
 def test_df_and_units_and_weights_are_checked():
-    with pytest.raises(ValueError, match=r"^df must be above 2, where the variance is finite, got 2.0"):
+    with pytest.raises(ValueError, match=r"^df must be a number above 2, where the variance is finite, got 2.0"):
         StudentT(df=2.0)
     with pytest.raises(ValueError, match=r"^targets must be 2, as many as the data have, got 1"):
         GaussianLikelihood().in_units(UNITS)

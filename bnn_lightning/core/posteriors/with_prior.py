@@ -33,7 +33,7 @@ class WithPrior(Posterior, ABC):
             if self._has_normal_prior:
                 value = torch.as_tensor(value, dtype=mu.dtype, device=mu.device)
             if isinstance(value, Tensor):
-                self.register_buffer(f"prior_{name}", value)
+                self.register_buffer(f"prior_{name}", value.detach().clone())  # not the caller's, nor another layer's
                 self._prior_tensors.append(name)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

@@ -86,7 +86,7 @@ class Calibration:
     def _rank(self, alpha: float) -> int:
         if not 0 < alpha < 1:
             raise ValueError(f"alpha must be between 0 and 1, such as 0.05, got {alpha}.")
-        return math.floor(alpha * (len(self.label_prob) + 1))
+        return math.floor(round(alpha * (len(self.label_prob) + 1), 9))  # .29 x 100 is a little below 29
 
     def record(self) -> dict[str, Any]:
         """The fields by name, plain values and tensors, for a checkpoint."""

@@ -175,6 +175,8 @@ class _WeightedSmoothed(Categorical):
         class_weights: ``(classes,)``, on the device of the outputs; None weighs all alike.
     """
 
+    is_density = False
+
     class_weights: Tensor | None = None
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:

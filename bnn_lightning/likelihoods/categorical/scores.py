@@ -52,9 +52,13 @@ def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
 def adaptive_calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
     """The calibration error over 15 bins of equally many examples: a scalar (Nguyen & O'Connor 2015).
 
-    It resolves the last bin of :func:`calibration_error`, which often has most of the examples.
+    It resolves the last bin of :func:`calibration_error`, which often has most of the examples. Predictions of equal
+    confidence count with their mean gap, so that their order does not matter.
     """
-    gaps = (confidence - correct.to(confidence.dtype))[confidence.argsort()]
+    confidence, order = confidence.sort()
+    _, group, sizes = torch.unique_consecutive(confidence, return_inverse=True, return_counts=True)
+    gaps = (confidence - correct.to(confidence.dtype)[order]).double()
+    gaps = (gaps.new_zeros(len(sizes)).index_add_(0, group, gaps) / sizes)[group]
     return torch.stack([bin_gaps.sum().abs() for bin_gaps in gaps.tensor_split(BINS)]).sum() / len(gaps)
 
 

@@ -28,9 +28,7 @@ def check_outputs_and_targets(outputs: Tensor, y: Tensor, targets: int, columns:
             f"labels must be float numbers (batch, {targets}), got {str(y.dtype).removeprefix('torch.')}; for classes "
             "the likelihood is Categorical, and numbers are made by y.float().unsqueeze(1) in your data set."
         )
-    if y.dim() != 2 or y.shape[1] != targets:
-        cure = "use y.unsqueeze(1) in your data set" if y.dim() == 1 else "give the likelihood as many targets"
-        raise ValueError(f"labels must be (batch, {targets}), got the shape {tuple(y.shape)}; {cure}.")
+    check_shape_of_targets(y, targets)
     if not y.isfinite().all():
         bad = int((~y.isfinite()).any(1).sum())
         raise ValueError(f"labels must be finite, got nan or inf in {bad} of {len(y)} examples.")
@@ -40,6 +38,17 @@ def check_outputs_and_targets(outputs: Tensor, y: Tensor, targets: int, columns:
             f"learns beside it, got outputs of shape {tuple(outputs.shape)}; give its class an argument num_outputs, "
             "which the data fill in, and in Python call likelihood.prepare(network)."
         )
+
+
+def check_shape_of_targets(y: Tensor, targets: int) -> None:
+    """Checks that labels are ``(batch, targets)``: others would be broadcast against the outputs.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if y.dim() != 2 or y.shape[1] != targets:
+        cure = "use y.unsqueeze(1) in your data set" if y.dim() == 1 else "give the likelihood as many targets"
+        raise ValueError(f"labels must be (batch, {targets}), got the shape {tuple(y.shape)}; {cure}.")
 
 
 def calibration_caveats(calibration: Calibration) -> list[str]:

@@ -1,4 +1,4 @@
-"""Gaussian and StudentT, the likelihoods of regression: outputs are a location and a spread, a label is a number."""
+"""Regression, what likelihoods of numbers share: outputs are a location and a spread, a label is a number."""
 
 import copy
 import math
@@ -14,7 +14,11 @@ from bnn_lightning.core.kernels.bounded import bounded
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.regression.calibration import Calibration
-from bnn_lightning.likelihoods.regression.checks import calibration_caveats, check_outputs_and_targets
+from bnn_lightning.likelihoods.regression.checks import (
+    calibration_caveats,
+    check_outputs_and_targets,
+    check_shape_of_targets,
+)
 from bnn_lightning.likelihoods.regression.components import log_density
 from bnn_lightning.likelihoods.regression.decisions import decision_rule
 from bnn_lightning.likelihoods.regression.mixture import Mixture
@@ -109,11 +113,24 @@ class Regression(Likelihood):
         return other
 
     def check(self, outputs: Tensor, y: Tensor, num_classes: int | None) -> None:
-        columns = self.targets * (1 + (self._given_scale is None) + (self.has_dfs and self._given_dfs is None))
-        check_outputs_and_targets(outputs, y, self.targets, columns, self.num_outputs(self.targets))
+        check_outputs_and_targets(outputs, y, self.targets, self._columns, self.num_outputs(self.targets))
+
+    @property
+    def _columns(self) -> int:
+        """Outputs that there must be, with those that :meth:`prepare` appends."""
+        return self.targets * (1 + (self._given_scale is None) + (self.has_dfs and self._given_dfs is None))
+
+    def _to_standard(self, y: Tensor) -> Tensor:
+        check_shape_of_targets(y, self.targets)
+        return self.units.standardised(y)
 
     def _standardised(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Locations, scales and degrees of freedom of standardised targets: ``(samples, batch, targets)`` each."""
+        if outputs.shape[-1] != self._columns:
+            raise ValueError(
+                f"outputs must have {self._columns} columns, got {outputs.shape[-1]}; likelihood.prepare(network) "
+                "appends to the network's own what is learnt beside it."
+            )
         parts = list(outputs.to(at_least_float32(outputs)).split(self.targets, -1))
         locations, rest = parts[0], parts[1:]
         if self._given_scale is None:
@@ -134,7 +151,7 @@ class Regression(Likelihood):
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """-log p of each standardised target: ``(samples, batch, targets)``."""
         locations, scales, dfs = self._standardised(outputs)
-        z = (self.units.standardised(y).to(locations) - locations) / scales
+        z = (self._to_standard(y).to(locations) - locations) / scales
         return scales.log() - log_density(z, dfs)
 
     def _mixture(self, outputs: Tensor) -> Mixture:
@@ -165,16 +182,17 @@ class Regression(Likelihood):
         return whole | mixture.predictive()
 
     def log_prob(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        check_shape_of_targets(y, self.targets)
         return Mixture.of(predictive).log_prob(y)
 
     def example_score(self, predictive: Mapping[str, Tensor], y: Tensor) -> Tensor:
         """The skill: 1 - the mean over targets of the squared error over the target's variance in training."""
-        errors = self.units.standardised(Mixture.of(predictive).mean()) - self.units.standardised(y)
+        errors = self.units.standardised(Mixture.of(predictive).mean()) - self._to_standard(y)
         return 1 - errors.square().mean(-1)
 
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         locations = outputs[..., : self.targets].to(at_least_float32(outputs))
-        return 1 - (locations - self.units.standardised(y).to(locations)).square().mean()
+        return 1 - (locations - self._to_standard(y).to(locations)).square().mean()
 
     def uninformed(self, num_outputs: int) -> Uninformed:
         """Of a normal distribution with the targets' mean and variance in training."""
@@ -200,6 +218,7 @@ class Regression(Likelihood):
     def _example_scores(
         self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Calibration | None, complete: bool = True
     ) -> dict[str, Tensor]:
+        check_shape_of_targets(y, self.targets)
         return example_scores(Mixture.of(predictive).double(), y.cpu().double(), calibration, complete)
 
     def metrics(
@@ -233,6 +252,7 @@ class Regression(Likelihood):
         return ood_scores(summary, self.units)
 
     def calibrate(self, predictive: Mapping[str, Tensor], y: Tensor) -> Calibration:
+        check_shape_of_targets(y, self.targets)
         return Calibration.fit(Mixture.of(predictive), y)
 
     def thresholds(
@@ -254,91 +274,3 @@ class Regression(Likelihood):
         self, calibration: Calibration | None, target_risk: float, alpha: float, target_error: float | None = None
     ) -> str:
         return decision_rule(self.units, calibration, target_risk, alpha, target_error)
-
-
-@dataclass(frozen=True)
-class Gaussian(Regression):
-    """p(y | outputs) = N(y; location, sigma^2) for each target, a number.
-
-    Args:
-        targets: number of target columns, which the data fill in.
-        heteroscedastic: whether the network gives the variance for each input, as its logarithm in a second output for
-            each target; otherwise sigma is one number for each target, which is learnt with the weights.
-        sigma: the standard deviation of the noise where it is known, in the units of the targets; null learns it.
-        beta: from 0 to 1; above 0, the loss of each example is multiplied by its predicted variance to the power of
-            beta, whose gradient is stopped, so that examples with large errors are not given up as noise (beta-NLL,
-            Seitzer et al. 2022, arXiv:2203.09168; they recommend 0.5). The loss is then no likelihood.
-    """
-
-    sigma: float | None = None
-    beta: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta must be from 0 to 1, such as 0.5, got {self.beta}.")
-        if self.beta and not self.heteroscedastic:
-            raise ValueError(f"beta must be 0 unless heteroscedastic is true, got {self.beta}.")
-
-    @property
-    def _given_scale(self) -> float | None:
-        return self.sigma
-
-    @property
-    def _scale_name(self) -> str:
-        return "sigma"
-
-    @property
-    def departures(self) -> list[str]:
-        return [f"beta-NLL {self.beta:g}"] if self.beta else []
-
-    def for_training(self, class_weights: Tensor | None = None) -> Likelihood:
-        super().for_training(class_weights)  # refuses weights
-        if not self.beta:
-            return self
-        fields = (self.targets, self.heteroscedastic, self.sigma, self.beta)
-        return _BetaNLL(*fields).in_units(self.units)
-
-
-@dataclass(frozen=True)
-class _BetaNLL(Gaussian):
-    """Whose nll is the training loss: the mean of variance^beta, without its gradient, times -log p."""
-
-    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
-        _, scales, _ = self._standardised(outputs)
-        return scales.detach() ** (2 * self.beta) * super()._losses(outputs, y)
-
-
-@dataclass(frozen=True)
-class StudentT(Regression):
-    """p(y | outputs) = t_df((y - location) / scale) / scale for each target, a number: for noise with outliers.
-
-    Args:
-        targets: number of target columns, which the data fill in.
-        heteroscedastic: whether the network gives the scale for each input, as the logarithm of its square in a second
-            output for each target; otherwise it is one number for each target, which is learnt with the weights.
-        scale: of the noise where it is known, in the units of the targets; null learns it.
-        df: degrees of freedom, above 2, where the variance is finite; null learns them, one number for each target.
-    """
-
-    has_dfs: ClassVar[bool] = True
-
-    scale: float | None = None
-    df: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.df is not None and not self.df > 2:
-            raise ValueError(f"df must be above 2, where the variance is finite, got {self.df}.")
-
-    @property
-    def _given_scale(self) -> float | None:
-        return self.scale
-
-    @property
-    def _scale_name(self) -> str:
-        return "scale"
-
-    @property
-    def _given_dfs(self) -> float | None:
-        return self.df

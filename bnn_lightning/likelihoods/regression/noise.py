@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.moments import Moments, Rule, moment_rule
+from bnn_lightning.core.ops import kind_of, layer_kinds
 
 LEARNT_NOISE = "learnt_noise"
 """Its name in the network."""
@@ -53,11 +54,17 @@ def _rule_of_noise(layer: LearntNoise) -> Rule:
 
 
 def with_learnt_noise(net: nn.Module, constants: Tensor) -> nn.Module:
-    """A copy of ``net`` that ends with :class:`LearntNoise`, unless it does so already; names of parameters stay."""
+    """A copy of ``net`` that ends with :class:`LearntNoise`, unless it does so already; names of parameters stay.
+
+    A net that is itself a layer, such as ``nn.Linear``, becomes the first part of a chain.
+    """
     if LEARNT_NOISE in dict(net.named_children()):
         return net
     net = copy.deepcopy(net)
-    net.add_module(LEARNT_NOISE, LearntNoise(constants))
+    if kind_of(net, layer_kinds()) is not None:  # a random layer takes the place of one as a whole
+        net = nn.Sequential(net)
+    device = next((parameter.device for parameter in net.parameters()), None)
+    net.add_module(LEARNT_NOISE, LearntNoise(constants.to(device)))
     if type(net).forward is not nn.Sequential.forward:  # a chain runs its last part by itself
         net.register_forward_hook(_append_noise)
     return net

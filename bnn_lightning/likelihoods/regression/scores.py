@@ -4,6 +4,7 @@
 bootstrap over examples computes nothing twice.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -66,7 +67,7 @@ def summarised(scores: Mapping[str, Tensor], index: Tensor | slice = slice(None)
     metrics = {
         "rmse": squares.mean().sqrt(),
         "mae": part["error"].abs().mean(),
-        "r2": (1 - squares.sum(0) / spread).mean(),
+        "r2": (1 - squares.sum(0) / torch.where(spread > 0, spread, math.nan)).mean(),  # of one row there is none
         "nll": -part["log_prob"].mean(),
     }
     if "crps" in part:
