@@ -44,7 +44,7 @@ def has_correlated_samples(samples: int, outputs: int) -> bool:
 
 
 def correlated_samples(mean: Tensor, covariance: Tensor, samples: int, seed: int) -> Tensor:
-    """Samples of N(mean, covariance), ``(samples, batch, outputs)``: mean and variances exact, correlations within 1e-5.
+    """Samples of N(mean, covariance), ``(samples, batch, outputs)``: variances are exact, correlations within 1e-5.
 
     A sample is mean + D L z with D^2 = diag covariance, L the Cholesky factor of the correlations, and the same z for
     all images.
