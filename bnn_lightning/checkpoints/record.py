@@ -179,12 +179,17 @@ def _refuse_functions(config: Any, path: str | Path, key: str = "") -> None:
     elif isinstance(config, str) and key not in _TEXTS and _DOTTED.fullmatch(config):
         module, _, name = config.rpartition(".")
         is_class = name[0].isupper() or isinstance(getattr(sys.modules.get(module), name, None), type)
-        if not is_class and not config.startswith("torch.nn.") and _is_installed(config.partition(".")[0]):
+        is_harmless = is_class or name in _ENDINGS or config.startswith("torch.nn.")
+        if not is_harmless and _is_installed(config.partition(".")[0]):
             raise CheckpointError(f"{path} names the function {config} in its config; checkpoints call none.")
 
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
-_TEXTS = ("class_path", "name", "init_from", "root", "dirpath", "default_root_dir", "filename", "monitor")
+_TEXTS = (
+    *("class_path", "name", "init_from", "root", "path", "test_path", "labels", "cache", "target", "features", "ood"),
+    *("dirpath", "save_dir", "default_root_dir", "filename", "monitor"),
+)
+_ENDINGS = ("csv", "tsv", "txt", "dat", "parquet", "pq", "json", "yaml", "yml", "ckpt", "pt", "pth", "npy", "npz", "gz")
 
 
 def _is_installed(package: str) -> bool:

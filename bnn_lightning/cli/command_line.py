@@ -127,8 +127,9 @@ class CommandLine(LightningCLI):
         """Has the verb do its work."""
         arguments = {name: self.config_init[name] for name in self._verb_arguments}
         with user_errors(self.config):
-            for lines in what_was_found(self.datamodule):
-                self.session.print(lines)
+            if self.verb.needs_images(self.config):
+                for lines in what_was_found(self.datamodule):
+                    self.session.print(lines)
             self.verb.run(self.session, **arguments)
 
     # Parsing

@@ -38,11 +38,15 @@ def load_images(
         data.prepare_like(checkpoint.data, verb.labelled)
         if verb.labelled:
             _refuse_another_split(data, verb, config.data, config_of(checkpoint)["data"])
+            _refuse_other_examples(data, verb, config.data, checkpoint)
         if verb.unlabelled and isinstance(data, ImageFolder):
             data.leaves_out_labelled = True
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
-            data.predicts_test_images = not data_is_given
+            has_pool = verb.unlabelled and isinstance(data, ImageFolder)
+            data.predicts_test_images = not data_is_given and not has_pool
+            if data.predicts_test_images:
+                _refuse_other_examples(data, verb, config.data, checkpoint)
             data.streams_predict = True
     elif checkpoint is not None and checkpoint.data is not None:
         data.number_classes_like(checkpoint.data["class_names"])
@@ -51,6 +55,7 @@ def load_images(
                 f"--data {data.name}: a run goes on with its classes, {abridged(checkpoint.data['class_names'])}, got "
                 f"{abridged(data.class_names)}; for others begin a new one, with --model.init_from."
             )
+        _refuse_other_examples(data, verb, config.data, checkpoint)
     elif checkpoint is None and verb.trains and config.model.init_from is not None:
         with suppress(CheckpointError):  # a file of weights alone, which knows no classes
             data.number_classes_like((Record.read(config.model.init_from).data or {}).get("class_names", []))
@@ -73,6 +78,25 @@ def what_was_found(data: LightningDataModule) -> list[str]:
     """What each source that looks for its images has found, in a few lines: the data, then those of ``ood``."""
     sources = [data, *data.ood] if isinstance(data, DataSource) else []
     return [str(source.found) for source in sources if source.found is not None]
+
+
+def _refuse_other_examples(data: DataSource, verb: Verb, asked: Namespace, checkpoint: Record) -> None:
+    """Where the seed divides a folder or a table that has changed since, the parts have images of one another."""
+    then = (checkpoint.data or {}).get("divided_examples")
+    of_holdout = verb.stage in ("fit", "validate")
+    if then is None or not data.split_settings(of_holdout) or (of_holdout and not verb.trains and not data.val_split):
+        return
+    trained_on = config_of(checkpoint)["data"]
+    place = next((name for name in ("root", "path") if asked.init_args.get(name) is not None), None)
+    same_place = place is not None and asked.init_args.get(place) == trained_on["init_args"].get(place)
+    if asked.class_path == trained_on["class_path"] and same_place and data.divided_examples != then:
+        cure = "begin a new run" if verb.trains else "train again"
+        stays = "a folder test" if place == "root" else "a file of its own, --data.test_path"
+        raise UsageError(
+            f"--data.{place} {asked.init_args[place]} has changed since the training, and the seed now divides it in "
+            f"another way: test and hold-out would have training examples. Bring back what was there, or {cure}; a "
+            f"test set that is to stay needs {stays}."
+        )
 
 
 def _refuse_another_split(data: DataSource, verb: Verb, asked: Namespace, trained_on: dict) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnn_lightning.cli.names import base_of, class_called, names_of, nearest, settings_of, settings_of_any
-from bnn_lightning.cli.words import chosen_name
+from bnn_lightning.cli.words import chosen_name, value_of
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.shipped import names as shipped_names
@@ -30,6 +30,7 @@ def one_sentence(message: str, verb: str = "fit", words: Sequence[str] = (), fla
     return (
         _about_flags(message, key, verb, words, list(flags))
         or _about_settings(message, key, verb, words)
+        or _about_files(message, key, words)
         or _about_names(message, key)
         or _about_values(message, key, verb)
         or _as_it_is(message, key)
@@ -107,6 +108,15 @@ def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> 
         part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
         return f"{part} must be settings by their names, or the name of a YAML file with such."
     return None
+
+
+def _about_files(message: str, key: str, words: Sequence[str]) -> str | None:
+    """A file where the name of a class is due: jsonargparse has read it, and repeats what is in it."""
+    flag, file = f"--{key}", value_of(f"--{key}", words)
+    if "import path" not in message or file is None or not Path(file).is_file():
+        return None
+    cure = f"a table goes by {flag} Table {flag}.path {file}" if base_of(key) is DataSource else "name the class"
+    return f"{flag} must be a name or a class path, got the file {file}; {cure}."
 
 
 def _about_names(message: str, key: str) -> str | None:

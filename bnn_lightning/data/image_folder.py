@@ -1,5 +1,6 @@
 """ImageFolder: a user's own pictures, in one folder per class, or with classes or numbers in a table."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -224,6 +225,16 @@ class ImageFolder(ImageData):
     @cached_property
     def _walk(self) -> Walk:
         return walk(self.root)
+
+    @cached_property
+    def divided_examples(self) -> str | None:
+        if self._takes_all or "train" not in self._layout.splits:
+            return None
+        pictures, labels = self._layout.labelled("train", self.class_names)
+        names: Any = labels if self.target_names else [self.class_names[label] for label in labels]  # type: ignore[index]
+        files = (os.path.relpath(picture.path, self.root) for picture in pictures)
+        lines = sorted(f"{file}\0{name}" for file, name in zip(files, names, strict=True))
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @cached_property
     def _layout(self) -> Layout | NumberLayout:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -137,6 +138,13 @@ class DataSource(LightningDataModule, ABC):
         """What makes the training loss another one than that of the training examples as they are."""
         return []
 
+    @cached_property
+    def divided_examples(self) -> str | None:
+        """A digest of the examples that the seed divides into parts: where they change, all parts do. None where they
+        cannot change, as those of a published data set.
+        """
+        return None
+
     def divided(self, examples: Examples, holdout: Examples | None = None) -> tuple[Examples, Examples, Examples]:
         """Training examples, and the selection and the calibration half of the hold-out.
 
@@ -178,6 +186,8 @@ class DataSource(LightningDataModule, ABC):
             "class_names": list(self.class_names),
             "notes": list(self.notes),
         }
+        if self.divided_examples is not None:
+            description["divided_examples"] = self.divided_examples
         if self.target_names:
             description["target_names"] = list(self.target_names)
             description |= {"target_mean": self.target_mean, "target_std": self.target_std}

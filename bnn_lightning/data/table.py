@@ -1,5 +1,6 @@
 """Table: rows of numbers and categories, with one or several numbers to predict."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
-from bnn_lightning.data.source import DataSource, after_setup
+from bnn_lightning.data.source import DataSource, abridged, after_setup
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, read_table
 from bnn_lightning.files import expanded
@@ -153,6 +154,27 @@ class Table(DataSource):
     @property
     def splits_test_by_seed(self) -> bool:  # type: ignore[override]
         return self._given is None and self.test_path is None
+
+    @property
+    def found(self) -> str:  # type: ignore[override]
+        levels = self.columns.levels
+        numbers = [name for name, texts in levels.items() if texts is None]
+        features = [f"numbers {abridged(numbers)}"] if numbers else []
+        features += [f"{name} ({len(texts)} texts)" for name, texts in levels.items() if texts is not None]
+        listed = f"features: {', '.join(features)}"
+        if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
+            return f"{self.path}: {len(self.predict):,} rows; {listed}"
+        raw, _, targets = self._read
+        tests = f"; {len(self._parts[1]):,} of them, by the seed, are test rows" if self.splits_test_by_seed else ""
+        return f"{self.path}: {len(raw):,} rows; target {abridged(targets)}; {listed}{tests}"
+
+    @cached_property
+    def divided_examples(self) -> str | None:
+        digest = hashlib.sha256()
+        for name, column in self._read[0].columns.items():
+            values = column.tobytes() if column.dtype != object else "\0".join(column).encode()
+            digest.update(name.encode() + b"\0" + values)
+        return digest.hexdigest()[:16]
 
     def split_settings(self, of_holdout: bool) -> tuple[str, ...]:
         test = ("split",) if self._given is not None else ("test_split", *super().split_settings(False))

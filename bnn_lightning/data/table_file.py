@@ -58,7 +58,9 @@ def read_cells(path: Path) -> Cells:
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
-        raise ValueError(f"path must be a table as text or Parquet, got {path}, which is neither.") from None
+        raise ValueError(
+            f"path must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
+        ) from None
     if not lines:
         raise ValueError(f"path must be a table with rows, got {path}, which is empty.")
     separator = max(_SEPARATORS, key=lines[0].count)

@@ -1,5 +1,6 @@
 """Columns of a table as features: numbers as they are, texts one-hot, missing values by a stated rule."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -13,7 +14,10 @@ from bnn_lightning.preprocessing.rows import RawTable, is_number
 Missing = Literal["refuse", "mean"]
 """What becomes of features without a value: an error, or the training rows' mean (of texts: all of one-hot is 0)."""
 
-MOST_LEVELS = 100  # different texts of a column; with more it is probably a name or a date
+MOST_LEVELS = 100  # different texts of a column; with more, or with one for three rows, it is probably a name or a date
+_SURELY_FEW = 10  # which short tables may have
+_DECIMAL_COMMA = re.compile(r"[+-]?\d[\d.]*,\d+")
+_MOSTLY = 0.9  # of the cells of a column; the others are what is wrong in it
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,8 @@ class Columns:
         for name in names:
             column = raw.columns[name]
             levels[name] = None if column.dtype == np.float64 else sorted({text for text in column if text})
-            if len(levels[name] or ()) > MOST_LEVELS:
-                raise ValueError(
-                    f"features must leave {name} out, which has {len(levels[name] or ()):,} different texts in "
-                    f"{raw.path}, more than {MOST_LEVELS}: is it a name or a date?"
-                )
+            if levels[name] is not None:
+                _check_texts(raw, name, len(levels[name] or ()))
         return cls(levels)
 
     @property
@@ -80,6 +81,37 @@ class Columns:
         return {name: None if levels is None else list(levels) for name, levels in self.levels.items()}
 
 
+def _check_texts(raw: RawTable, name: str, different: int) -> None:
+    """Refuses a column of texts that was hardly meant as one: of numbers but for a few cells, of names or of dates."""
+    limit = min(MOST_LEVELS, max(_SURELY_FEW, len(raw) // 3))
+    if different <= _SURELY_FEW:
+        return
+    texts = raw.columns[name]
+    _refuse_decimal_commas(texts, name, "features", raw)
+    filled = np.array([bool(text) for text in texts])
+    bad = np.array([bool(text) and not is_number(text) for text in texts])
+    if bad.sum() <= (1 - _MOSTLY) * filled.sum():
+        raise ValueError(
+            f"features must be columns of numbers or of texts, got {name}, whose cells are numbers but for "
+            f"{int(bad.sum()):,}, the first {texts[bad.argmax()]!r} in {raw.where(bad)}; put them right, or leave it "
+            "out."
+        )
+    if different > limit:
+        raise ValueError(
+            f"features must leave {name} out, which has {different:,} different texts in the {len(raw):,} rows of "
+            f"{raw.path}, more than {limit}: is it a name or a date?"
+        )
+
+
+def _refuse_decimal_commas(texts: np.ndarray, name: str, setting: str, raw: RawTable) -> None:
+    commas = np.array([bool(_DECIMAL_COMMA.fullmatch(text)) for text in texts])
+    if commas.sum() >= _MOSTLY * sum(bool(text) and not is_number(text) for text in texts) and commas.any():
+        raise ValueError(
+            f"{setting} must have decimal points, got {name} with decimal commas, such as {texts[commas.argmax()]} in "
+            f"{raw.where(commas)}; save the table with points."
+        )
+
+
 def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     """A column that must be of numbers, ``(rows,)``.
 
@@ -88,6 +120,7 @@ def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     """
     column = raw.columns[name]
     if column.dtype != np.float64:
+        _refuse_decimal_commas(column, name, setting, raw)
         is_text = np.array([bool(text) and not is_number(text) for text in column])
         raise ValueError(
             f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
@@ -117,4 +150,6 @@ def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.nda
 
 
 def _text(cell: Any) -> str:
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else repr(float(cell))
+    return str(cell)

@@ -124,6 +124,15 @@ def test_a_folder_of_pictures_is_no_name_of_data(capsys):
     assert printed(capsys) == f"bnn: error: {sentence}\n"
 
 
+def test_a_file_is_no_name_of_data(capsys):
+    Path("prices.csv").write_text("a,b\n" + "1,2\n" * 500)
+    assert main(["fit", "--config", LENET, "--data", "prices.csv"]) == 2
+    sentence = (
+        "--data must be a name or a class path, got the file prices.csv; a table goes by --data Table --data.path"
+    )
+    assert printed(capsys) == f"bnn: error: {sentence} prices.csv.\n"
+
+
 def test_a_sentence_names_the_verb_that_was_asked_for(run, capsys):
     assert main(["test", "--ckpt_path", str(run / "last.ckpt"), "--data.zz", "3"]) == 2
     sentence = "bnn: error: --data.zz is not a setting; bnn test --data.help NAME lists those of NAME.\n"

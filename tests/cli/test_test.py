@@ -73,6 +73,44 @@ def test_fast_dev_run_of_a_checkpoint_leaves_nothing_behind(run, capsys):
     assert sorted(Path().rglob("*")) == before
 
 
+def test_a_folder_or_a_table_that_has_changed_is_not_divided_anew(capsys):
+    """One picture or row more, and the seed would put others into the test set, those of training among them."""
+    for label in "ab":
+        for number in range(10):
+            file = Path(f"photos/{label}/{number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 100 * (label == "b") + number).save(file)
+    table = "a,b\n" + "\n".join(f"{n},{n * n % 7}" for n in range(40))
+    Path("test.csv").write_text(table)  # which is no function of a module
+    quick = ["--trainer.max_epochs", "1", "--name"]
+    assert main(["fit", "--model.network", "LeNet", "--data", "ImageFolder", "--data.root", "photos", *quick, "p"]) == 0
+    words = [
+        "--model.network",
+        "TabularMLP",
+        "--model.likelihood",
+        "Gaussian",
+        "--data",
+        "Table",
+        "--data.path",
+        "test.csv",
+    ]
+    assert main(["fit", *words, *quick, "t"]) == 0
+    checkpoints = [f"checkpoints/{name}/version_0/last.ckpt" for name in "pt"]
+    for checkpoint in checkpoints:
+        assert main(["test", "--ckpt_path", checkpoint]) == 0
+        assert main(["validate", "--ckpt_path", checkpoint]) == 0
+    Path("photos/a/0.png").rename("photos/a/new.png")
+    Path("test.csv").write_text(f"{table}\n5,5")
+    Path("test").mkdir()  # a package of that name does not make a function of test.csv
+    capsys.readouterr()
+    for checkpoint, flag in zip(checkpoints, ("--data.root photos", "--data.path test.csv"), strict=True):
+        for words in (["test"], ["validate"], ["predict"], ["laplace"], ["fit", "--trainer.max_epochs", "2"]):
+            assert main([*words, "--ckpt_path", checkpoint]) == 2
+            assert f"{flag} has changed since the training, and the seed now divides it" in printed(capsys)
+    Path("photos/a/new.png").rename("photos/a/0.png")
+    assert main(["test", "--ckpt_path", checkpoints[0]]) == 0
+
+
 @pytest.mark.slow
 def test_a_test_set_that_is_split_by_seed_is_the_checkpoints(run, capsys):
     for label in range(10):

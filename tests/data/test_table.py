@@ -212,6 +212,27 @@ ROWS = HEADER + "\n".join(lines())
             {},
             r"features must leave a out, which has 200 different",
         ),
+        (
+            "a;b\n" + "\n".join(f"{n},5;{n}" for n in range(40)),
+            {},
+            r"features must have decimal points, got a with decimal commas, such as 0,5 in row 2 of .*; save the table",
+        ),
+        (
+            "a;b\n" + "\n".join(f"{n};1.{n:03},25" for n in range(40)),
+            {},
+            r"target must have decimal points, got b with decimal commas, such as 1.000,25 in row 2 of",
+        ),
+        (
+            "a,b\n" + "\n".join(f"{'oops' if n == 7 else n},{n % 5}" for n in range(40)),
+            {},
+            r"features must be columns of numbers or of texts, got a, whose cells are numbers but for 1, the first "
+            r"'oops' in row 9 of",
+        ),
+        (
+            "a,b\n" + "\n".join(f"2026-11-{n // 2 + 1:02},{n}" for n in range(48)),
+            {},
+            r"features must leave a out, which has 24 different texts in the 48 rows of .*, more than 16: is it a",
+        ),
         ("a,b\n1,2", {}, r"test_split=0.1 leaves no test row of 1 in"),
         (ROWS, {"test_split": 1.0}, r"test_split must be between 0 and 1, such as 0.1, got 1.0"),
         (ROWS, {"missing": "median"}, r"missing must be one of refuse, mean, got median"),
@@ -225,11 +246,42 @@ def test_bad_input_is_one_sentence(tmp_path, text, settings, sentence):
         set_up("fit", path=path, **settings)
 
 
+def test_what_was_found_is_said_in_a_line(tmp_path, csv):
+    found = "40 rows; target price; features: numbers age, height, colour (2 texts)"
+    assert set_up("fit", path=csv).found == f"{csv}: {found}; 4 of them, by the seed, are test rows"
+    assert set_up("fit", path=csv, test_path=csv).found == f"{csv}: {found}"
+    without = write(tmp_path / "new.csv", "age,colour,height\n1,red,2\n")
+    new = Table(path=without)
+    new.prepare_like(set_up("fit", path=csv).describe(), labelled=False)
+    new.setup("predict")
+    assert new.found == f"{without}: 1 rows; features: numbers age, height, colour (2 texts)"
+
+
+def test_codes_of_digits_are_texts_where_training_had_texts(tmp_path):
+    rows = [f"{code},{n}" for n, code in enumerate(["1234567", "80331-A", "17"] * 15)]
+    table = set_up("fit", path=write(tmp_path / "codes.csv", "code,y\n" + "\n".join(rows)))
+    new = Table(path=write(tmp_path / "new.csv", "code,y\n1234567,0\n17,0"))
+    new.prepare_like(table.describe(), labelled=False)
+    new.setup("predict")
+    back = new.predict.features * torch.tensor(new.std) + torch.tensor(new.mean)
+    torch.testing.assert_close(back, torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+
+
+def test_the_digest_of_a_table_is_of_all_that_is_divided(tmp_path, csv):
+    again = write(tmp_path / "again.csv", HEADER + "\n".join(lines()))
+    assert Table(path=csv).divided_examples == Table(path=again).divided_examples
+    for number, rows in enumerate((lines()[:-1], [*lines(), lines()[0]], lines()[::-1])):
+        other = write(tmp_path / f"{number}.csv", HEADER + "\n".join(rows))
+        assert Table(path=other).divided_examples != Table(path=csv).divided_examples
+
+
 def test_files_that_are_not_there_or_no_text(tmp_path):
     with pytest.raises(DataNotFoundError, match=r"^Table was not found: there is no file .*none.csv"):
         set_up("fit", path=str(tmp_path / "none.csv"))
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"^path must be a table as text or Parquet, got .*, which is neither"):
+    with pytest.raises(
+        ValueError, match=r"^path must be a table as text or Parquet, got .*, which is neither; text must be in UTF-8"
+    ):
         set_up("fit", path=str(tmp_path / "a.csv"))
 
 

@@ -14,7 +14,7 @@ from bnn_lightning.compression.shrink import stays
 from bnn_lightning.compression.sparsity import masks, masks_removing
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
-from bnn_lightning.deployment import ExportFormat, Pt2
+from bnn_lightning.deployment import ExportFormat, Onnx, Pt2
 from bnn_lightning.deployment.dense import export_dense
 from bnn_lightning.deployment.metadata import export_graph
 from bnn_lightning.files import relative_to_cwd
@@ -61,6 +61,7 @@ class Export(Verb):
             removed: share of all weights to remove, those of lowest |mu| / sigma first; null goes by the threshold.
             threshold: weights with log alpha above it are removed; 3 is the published one.
         """
+        _check_ending(format, output)
         if what is not None:
             _write_graph(session, format, what, output)
             return
@@ -91,6 +92,16 @@ class Export(Verb):
             session.print(f"All channels stay that reach {', '.join(kept_whole)}")
         session.print(f"Largest difference of a logit between the dense network and the kept weights: {difference:.2g}")
         session.print(f"Written: {', '.join(map(relative_to_cwd, written))}; {format.how_to_load}")
+
+
+def _check_ending(format: ExportFormat, output: str | None) -> None:
+    """Refuses a file that is called like one of another format."""
+    others = {kind.ending: kind.__name__.lower() for kind in (Pt2, Onnx) if kind.ending != format.ending}
+    if output is not None and (other := others.get(Path(output).suffix.lower())):
+        raise UsageError(
+            f"--output {output} has the ending of {other}, and --format is {type(format).__name__.lower()}; "
+            f"--format {other} writes it."
+        )
 
 
 def _write_graph(session: Session, format: ExportFormat, what: str, output: str | None) -> None:
