@@ -1,8 +1,11 @@
 """A checkpoint of several trained networks as one, from the checkpoints of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from bnn_lightning.checkpoints.record import KEY, Record, without_training_state
 
@@ -35,10 +38,16 @@ def misfit(records: Sequence[Record], first: str) -> tuple[Record, str] | None:
             return record, "is there twice; an ensemble is of different networks"
         if record.members > 1:
             return record, "is an ensemble; name the checkpoints of its networks"
+        if any(_are_equal(record.network_state, earlier.network_state) for earlier in records[:number]):
+            return record, "has the weights of another one; networks of an ensemble come from different seeds"
     for record in records[1:]:
         if difference := first_difference(records[0], record):
             return record, f"differs from {first} in {difference}; only the seed may"
     return None
+
+
+def _are_equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
 
 
 def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:
 
 
 def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    """Warns where a class is in some part of the images but not in all of them, and names it with its counts.
+    """Warns where a class is not in all parts of the images, and names it with its counts.
+
+    One that is in none of them may have a single image, which is in the test set.
 
     Args:
         parts: labels ``(images,)`` of each part by its name; a part without any image lacks no class.
@@ -57,7 +59,7 @@ def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> 
     counts = {part: labels.bincount(minlength=len(names)).tolist() for part, labels in parts.items() if len(labels)}
     small = []
     for name, *of_class in zip(names, *counts.values(), strict=False):
-        if any(of_class) and not all(of_class):
+        if not all(of_class):
             numbers = ", ".join(f"{part} {count}" for part, count in zip(counts, of_class, strict=True))
             small.append(f"{name} ({numbers})")
     if small:

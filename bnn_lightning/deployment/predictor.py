@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn_lightning.checkpoints.ensembles import joined_checkpoint, misfit
 from bnn_lightning.checkpoints.own_modules import importable
@@ -166,7 +166,7 @@ class Predictor:
         with importable(code), torch.random.fork_rng([]):  # a new network draws its first weights
             trained = Trained.of(record)
         precision = _precision_of(record)
-        network = trained.network.to(device, _DTYPES.get(precision))
+        network = _moved(trained.network, device, _DTYPES.get(precision))
         sampling, data = trained.sampling, record.data or {}
         sampler = Sampler(
             network,
@@ -248,6 +248,14 @@ def _check_export(path: Path, device: torch.device | str, settings: Mapping[str,
             raise ValueError(f"{name} must be None for {path}, whose samples are in the file, got {value}.")
     if torch.device(device).type != "cpu":
         raise ValueError(f"device must be cpu for {path}, got {device}.")
+
+
+def _moved(network: nn.Module, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
+    try:
+        return network.to(device, dtype)
+    except (RuntimeError, AssertionError) as error:  # torch says that it was built without that kind, or has none
+        reason = " ".join(str(error).split(".")[0].split())
+        raise ValueError(f"device must be one that this machine has, such as cpu, got {device} ({reason}).") from error
 
 
 def record_of(path: str | Path | Sequence[str | Path]) -> Record:

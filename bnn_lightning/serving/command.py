@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.programs import ProgramParser
 from bnn_lightning.cli.words import expanded
+from bnn_lightning.deployment.exported import is_export
 from bnn_lightning.shipped import found
 
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")
@@ -69,6 +71,9 @@ def _server(given: argparse.Namespace) -> Any:
         code=None if given.code is None else expanded(given.code),
         threads=given.threads or max(1, len(os.sched_getaffinity(0)) // given.workers),
     )
+    for path in model.paths:
+        if is_export(Path(path)):
+            raise UsageError(f"--ckpt_path must be a checkpoint, got the exported {path}; Predictor.load takes it.")
     limits = Limits(given.max_bytes, given.max_examples)
     try:
         predictor = model.load()

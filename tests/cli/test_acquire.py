@@ -167,6 +167,10 @@ def test_a_loop_on_ones_own_folder(pool, capsys):
     ranked = table(Path("lightning_logs/first/version_0/acquired.csv"))
     files = [row["file"] for row in ranked if row["rank"]]
     assert sorted(files) == [f"pool/one/{index:02d}.png" for index in range(20, 40)]
+    # The checkpoint's own pictures that have no class yet are what is chosen from without --data, too.
+    assert main([*words[:-6]]) == 0
+    again = table(Path("lightning_logs/first/version_0/acquired_1.csv"))
+    assert [row["file"] for row in again if row["rank"]] == [row["file"] for row in ranked if row["rank"]]
     assert main(["predict", "--ckpt_path", first, *data[:4]]) == 0
     predicted = {row["file"]: row for row in table(Path("lightning_logs/first/version_0/predictions.csv"))}
     for row in ranked[:20]:

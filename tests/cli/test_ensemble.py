@@ -1,6 +1,7 @@
 """``bnn ensemble``: several checkpoints become one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     assert main(["validate", "--ckpt_path", joined]) == 0
     assert "4 local draws" in printed(capsys)
     assert main(["predict", "--ckpt_path", joined]) == 0
+    twin = second.replace("best", "twin")
+    shutil.copy(second, twin)
+    assert main(["ensemble", "--ckpt_path", second, "--members", f"[{twin}]", "--output", "new.ckpt"]) == 2
+    assert f"--members {twin} has the weights of another one; networks of an ensemble come from" in printed(capsys)
     assert main(["ensemble", "--ckpt_path", second, "--members", f"[{joined}]", "--output", "new.ckpt"]) == 2
     assert f"--members {joined} is an ensemble; name the checkpoints of its networks." in printed(capsys)
     other = ["--model.method.prior_sigma", "0.3", "--name", "other"]

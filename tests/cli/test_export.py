@@ -64,6 +64,11 @@ def test_a_graph_of_the_predictive_needs_no_images(capsys, monkeypatch):
             "--removed is for the smaller network; --what mean removes no weights.",
         ),
         (["--format", "onnx", "--format.quantize", "int4"], "--format.quantize must be "),
+        (
+            ["--what", "mean", "--output", "a.onnx"],
+            "--output a.onnx has the ending of onnx, and --format is pt2",
+        ),
+        (["--what", "mean", "--format", "onnx", "--output", "a.pt2"], "--output a.pt2 has the ending of pt2, and --fo"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_a_sentence(words, sentence, capsys):

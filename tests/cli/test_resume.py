@@ -109,6 +109,8 @@ def test_a_run_killed_while_it_is_calibrated_is_calibrated_when_it_goes_on(alone
     assert differences(alone, outcome(Path(), NAME)) == []
     assert main(["fit", "--ckpt_path", LAST]) == 2
     assert "has finished its 3 epochs; go on with a larger --trainer.max_epochs." in capsys.readouterr().err
+    assert main(["fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2"]) == 2
+    assert f"--trainer.max_epochs must be 3 or more, as {LAST} has, got 2." in capsys.readouterr().err
 
 
 @pytest.mark.slow

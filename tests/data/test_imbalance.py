@@ -108,6 +108,10 @@ def test_a_class_too_small_for_the_hold_out_is_named_with_its_counts():
     assert len(told) == 2
     sentence = f"2 of 4 classes are too small to be in every part of the hold-out: {'; '.join(told)}."
     assert [str(warning.message) for warning in caught] == [sentence]
+    data.counts = (150, 30, 30, 0)  # its only picture is in the test set
+    data.train = None
+    with pytest.warns(UserWarning, match=r"1 of 4 classes .*: \w+ \(train 0, selection 0, calibration 0\)"):
+        data.setup("fit")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data.setup("fit")  # said once

@@ -280,6 +280,7 @@ def test_json_has_no_infinite_numbers():
         (["--ckpt_path", "nothing.ckpt"], "--ckpt_path: there is no file nothing.ckpt."),
         (["--ckpt_path", LENET_CKPT, "--target_risk", "2"], "--target_risk must be a rate between 0 and 1"),
         (["--ckpt_path", LENET_CKPT, "--target_error", "2"], "--target_error must be"),
+        (["--ckpt_path", LENET_CKPT, "--device", "nowhere"], "--device must be one that this machine has, such as cpu"),
         (["--ckpt_path", LENET_CKPT, "--workers", "0"], "argument --workers: must be a whole number from 1 to 256"),
         (["--ckpt_path", LENET_CKPT, "--host", "example.org"], "argument --host: invalid choice"),
         (["--ckpt_path", LENET_CKPT, "--timeout", "nan"], "argument --timeout: must be a number of seconds"),
@@ -295,6 +296,15 @@ def test_bad_words_get_a_sentence(words, sentence, capsys):
     said = printed(capsys)
     assert sentence in said
     assert "Traceback" not in said
+
+
+def test_exported_files_are_not_served(tmp_path, capsys, monkeypatch):
+    from bnn_lightning.__main__ import main as bnn
+
+    (tmp_path / "lenet.onnx").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["bnn", "serve", "--ckpt_path", str(tmp_path / "lenet.onnx")])
+    assert bnn() == 2
+    assert "--ckpt_path must be a checkpoint, got the exported " in printed(capsys)
 
 
 def test_a_port_that_is_taken(served, capsys):

@@ -125,6 +125,11 @@ def _check_resume(session: Session, checkpoint: Record) -> None:
     for change in _changes("--model.inference", then | {"init_args": settings}, now):
         raise UsageError(change)
     epochs = session.trainer.max_epochs
+    done = checkpoint.epochs_done
+    if epochs is not None and epochs < done:
+        raise UsageError(
+            f"--trainer.max_epochs must be {done} or more, as {checkpoint.path} has, got {epochs}."
+        )
     if checkpoint.is_finished(epochs):
         raise UsageError(
             f"--ckpt_path {checkpoint.path} has finished its {epochs} epochs; go on with a larger --trainer.max_epochs."
