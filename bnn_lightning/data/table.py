@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -193,17 +194,21 @@ class Table(DataSource):
             self.test = self._standardised(self._test_rows())
             self.test_sets = {str(self.name): self.test}
             for other in self.ood_files:
-                self.test_sets[f"ood/{other.stem}"] = self._standardised(self._rows(read_table(other)))
+                self.test_sets[f"ood/{other.stem}"] = self._standardised(self._rows(self._read_other(other)))
         if stage in ("predict", None) and self.predict is None:
             rows = self._test_rows() if self.predicts_test_images else self._rows(self._raw_to_predict())
             self.predict = self._standardised(rows)
 
     def _raw_to_predict(self) -> RawTable:
-        return self._given.table()[0] if self._given is not None else read_table(self.path)
+        return self._given.table()[0] if self._given is not None else self._read_other(self.path)
+
+    def _read_other(self, path: Path) -> RawTable:
+        """Another table than that of training, whose columns are known."""
+        return read_table(path, [name for name, levels in self.columns.levels.items() if levels is not None])
 
     def _test_rows(self) -> Rows:
         if self.test_path is not None:
-            return self._rows(read_table(self.test_path), labelled=True)
+            return self._rows(self._read_other(self.test_path), labelled=True)
         return self._rows(self._read[0], labelled=True)[self._parts[1]]
 
     @cached_property

@@ -1,6 +1,7 @@
 """Reads tables: text with separators or blanks, Parquet, folders with given splits. Cells become numbers or texts."""
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,16 @@ from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, colum
 _SEPARATORS = (",", ";", "\t", "|")
 
 
-def read_table(path: Path) -> RawTable:
+def read_table(path: Path, texts: Collection[str] = ()) -> RawTable:
     """The table in a file.
 
     A file that ends in ``.parquet`` is read by pyarrow; any other is text, whose separator is a comma, a semicolon, a
     tab or a bar, whichever the first line has most of, and blanks where it has none. The first row names the columns
     where none of its cells is a number; else their names are their positions, from 0.
+
+    Args:
+        path: the file.
+        texts: names of columns that hold texts, even where all of them are digits, as codes with a leading 0 are.
 
     Raises:
         DataNotFoundError: when there is no such file.
@@ -28,7 +33,10 @@ def read_table(path: Path) -> RawTable:
         return _read_parquet(path)
     cells = read_cells(path)
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
-    columns = {name: as_column(list(column)) for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)}
+    columns = {
+        name: as_column(list(column), is_text=name in texts)
+        for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)
+    }
     return RawTable(path, columns, 1 + cells.has_header)
 
 

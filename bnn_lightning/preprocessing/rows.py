@@ -35,9 +35,11 @@ class RawTable:
         return f"row {int(bad.argmax()) + self.first_row} of {self.path}"
 
 
-def as_column(cells: list[str]) -> np.ndarray:
-    """Cells as float64 where all that have a value are numbers, else as texts."""
+def as_column(cells: list[str], is_text: bool = False) -> np.ndarray:
+    """Cells as float64 where all that have a value are numbers, and it is none of texts; else as texts."""
     texts = ["" if cell.lower() in MISSING else cell for cell in cells]
+    if is_text:
+        return np.array(texts, dtype=object)
     try:
         return np.array([float(text) if text else np.nan for text in texts])
     except ValueError:

@@ -127,9 +127,7 @@ def _check_resume(session: Session, checkpoint: Record) -> None:
     epochs = session.trainer.max_epochs
     done = checkpoint.epochs_done
     if epochs is not None and epochs < done:
-        raise UsageError(
-            f"--trainer.max_epochs must be {done} or more, as {checkpoint.path} has, got {epochs}."
-        )
+        raise UsageError(f"--trainer.max_epochs must be {done} or more, as {checkpoint.path} has, got {epochs}.")
     if checkpoint.is_finished(epochs):
         raise UsageError(
             f"--ckpt_path {checkpoint.path} has finished its {epochs} epochs; go on with a larger --trainer.max_epochs."
