@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def parser_of(class_path: str, name: str) -> LightningArgumentParser:
     except _ParserReady as ready:
         return ready.parser
     raise AssertionError("the parser is raised before anything is parsed")
+
+
+def _whose_setting(checkpoint: Record, name: str, words: Sequence[str]) -> str | None:
+    """A sentence about a setting that nobody has typed, but the checkpoint has; None where it was typed."""
+    if any(word.startswith(f"--{name}") for word in words):
+        return None
+    release = checkpoint.versions.get("bnn_lightning", "another release")
+    return f"--ckpt_path {checkpoint.path} has the setting {name}, which is not known here; it is of {release}."
 
 
 class CommandLine(LightningCLI):
@@ -189,6 +198,8 @@ class CommandLine(LightningCLI):
             sentence = one_sentence(str(error), self.name, words, flags_of(parser))
             if self.checkpoint is not None and (missing := re.search(r" names ([\w.]+), which cannot", sentence)):
                 sentence += where_it_was(self.checkpoint.code, missing[1])
+            if self.checkpoint is not None and (unknown := re.match(r"--([\w.]+) is not a setting", sentence)):
+                sentence = _whose_setting(self.checkpoint, unknown[1], words) or sentence
             raise UsageError(sentence) from error
         expand_paths(self.config)
         seed = self.config.seed_everything

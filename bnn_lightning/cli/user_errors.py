@@ -52,7 +52,10 @@ def errors_of_own_code() -> Iterator[None]:
 def _sentence_about(error: Exception, config: Namespace) -> str | None:
     message = str(error)
     if isinstance(error, RuntimeError) and message.startswith("Error(s) in loading state_dict"):
-        return "--ckpt_path does not fit the network or method of the command line; leave --model.* out."
+        return (
+            "--ckpt_path does not fit the network or method of the command line; leave --model.* out. Without one, "
+            "the file is damaged, or of another release."
+        )
     if sentence := _about_a_package(message, config) or _about_a_metric(message):
         return sentence
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):

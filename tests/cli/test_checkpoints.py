@@ -55,6 +55,18 @@ def test_a_checkpoint_is_a_model_in_python(run):
     assert model(next(iter(data.test_dataloader()))[0]).shape == (500, 10)
 
 
+def test_a_setting_that_nobody_typed_is_the_checkpoints(run, capsys):
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    checkpoint[KEY]["config"]["model"]["new_thing"] = 3
+    checkpoint[KEY]["versions"]["bnn_lightning"] = "9.0"
+    torch.save(checkpoint, "later.ckpt")
+    assert main(["test", "--ckpt_path", "later.ckpt"]) == 2
+    sentence = "--ckpt_path later.ckpt has the setting model.new_thing, which is not known here; it is of 9.0."
+    assert sentence in printed(capsys)
+    assert main(["test", "--ckpt_path", str(run / "best.ckpt"), "--model.new_thing", "3"]) == 2
+    assert "--model.new_thing is not a flag" in printed(capsys)
+
+
 def test_the_committed_checkpoint_predicts_digits(capsys):
     path = ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt"
     assert path.stat().st_size < 1_000_000
