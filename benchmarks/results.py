@@ -27,6 +27,7 @@ STUDIES = (
     "alpha_parametrisation",
     "compression_mnist",
     "ivon_lenet",
+    "seconds_to_99",
     "methods_search",
     "uci",
     "acquisition_mnist",

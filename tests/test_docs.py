@@ -15,6 +15,8 @@ from bnn_lightning import sample_logits
 from bnn_lightning.__main__ import PROGRAMS
 from bnn_lightning.cli.entry import first_error, verbs
 from bnn_lightning.studies.base import Study
+from bnn_lightning.studies.chosen import chosen_table
+from bnn_lightning.studies.report import report
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -116,6 +118,23 @@ def test_tables_are_those_of_the_measured_rows(benchmark, rows, documents, capsy
 def test_results_are_those_of_the_rows_and_of_all_studies():
     assert (ROOT / "docs" / "results.md").read_text() == results.document()
     assert sorted(results.STUDIES) == sorted(path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+def test_the_table_of_regression_is_that_of_its_study():
+    study = Study.read(ROOT / "configs" / "studies" / "uci.yaml")
+    head, *rows, verdicts = chosen_table(study, report(study, ROOT / "results")[1])
+    document = (ROOT / "docs" / "regression.md").read_text()
+    for row in rows:
+        cells = {name.removesuffix(" ± standard error"): cell for name, cell in zip(head, row, strict=True)}
+        line = next(line for line in document.splitlines() if line.startswith(f"| {cells['table']} | "))
+        said = [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+        covered = [cells[f"coverage of {which}90 % intervals, %"].split(" ± ")[0] for which in ("", "conformal ")]
+        published = [cells[name] for name in cells if name.startswith("NLL, ")]
+        measured = [*cells["NLL"].split(" ± "), *published, cells["RMSE"].split(" ± ")[0], *covered]
+        # The last digit of each is rounded there, and has been rounded here.
+        for number, value, digits in zip(said, map(float, measured), (3, 3, 2, 2, 2, 2, 1, 1), strict=True):
+            assert abs(number - value) <= 0.501 * 10**-digits + 5e-5
+    assert [text for text in verdicts if text] == ["better in 9 of 9", "better in 7 of 9", "better in 5 of 9"]
 
 
 def test_the_study_file_that_is_described_is_one(tmp_path):
