@@ -143,6 +143,6 @@ def test_the_study_file_that_is_described_is_one(tmp_path):
     folder = tmp_path / "studies"
     folder.mkdir()
     (folder / "one.yaml").write_text(example)
-    assert len(Study.read(folder / "one.yaml").tasks()) == 2 * 3 + 2 * 1 + 3
+    assert len(Study.read(folder / "one.yaml").tasks()) == 2 * 3 + 2 * 1 + 2 * 1 + 3
     (folder / "two.yaml").write_text(f"title: A search\nbase: ../lenet_lrt.yaml\n{search}")
     assert Study.read(folder / "two.yaml").trials == 30

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bnn_lightning.cli import UsageError
-from bnn_lightning.studies import rows, running, study
+from bnn_lightning.studies import one_run, rows, running, study
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.running import Runner
 
@@ -208,7 +208,7 @@ def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, capsys
 
     # A run that outlived its study is waited for, and its table is made of what it has done.
     (task, _) = Study.read(path).tasks()
-    run, state = running._last_run(task)
+    run, state = one_run._last_run(task)
     assert state == "trained"
     released = []
     with run.locked():
