@@ -159,10 +159,10 @@ class Table(DataSource):
     @property
     def found(self) -> str:  # type: ignore[override]
         levels = self.columns.levels
-        numbers = [name for name, texts in levels.items() if texts is None]
-        features = [f"numbers {abridged(numbers)}"] if numbers else []
-        features += [f"{name} ({len(texts)} texts)" for name, texts in levels.items() if texts is not None]
-        listed = f"features: {', '.join(features)}"
+        numbers = [name for name, of_column in levels.items() if of_column is None]
+        texts = [f"{name} ({len(of_column)})" for name, of_column in levels.items() if of_column is not None]
+        kinds = {"numbers": numbers, "texts": texts}
+        listed = "features: " + "; ".join(f"{kind} {abridged(names)}" for kind, names in kinds.items() if names)
         if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
             return f"{self.path}: {len(self.predict):,} rows; {listed}"
         raw, _, targets = self._read
