@@ -13,9 +13,7 @@ from torch import Tensor
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.splits import stratified_split
 
-_LEAST_VARIATION = (
-    1e-5  # of a target's mean: single precision is off by 6e-8 of it, here less than a hundredth of the std
-)
+_LEAST_VARIATION = 1e-5  # of a target's mean, of which single precision is off by 6e-8: a hundredth of such a std
 
 Examples = TypeVar("Examples", bound=Any)
 
