@@ -39,10 +39,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        reason = "it holds Python objects" if "Weights only load failed" in str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason}); only files of tensors and plain values are read."
-        ) from None
+        if "Weights only load failed" in str(error):
+            reason = "it holds Python objects; only files of tensors and plain values are read"
+        elif isinstance(error, PermissionError):
+            reason = "permission denied"
+        else:
+            reason = "it is damaged, or another kind of file"
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}.") from None
     checkpoint = check_format(checkpoint, path)
     _refuse_functions(checkpoint[KEY].get("config"), path)
     return checkpoint

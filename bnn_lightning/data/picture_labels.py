@@ -98,12 +98,14 @@ def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) 
     remarks = []
     if without := [picture for picture in walk.pictures if picture not in classes]:
         such_as = shown("/".join(without[0].below))
-        remarks.append(f"{len(without):,} pictures have no class in {path} and are left out, such as {such_as}.")
+        remarks.append(f"pictures that have no class in {path} and are left out: {len(without):,}, such as {such_as}.")
     if unknown:
-        remarks.append(f"{len(unknown):,} rows of {path} name no picture that is there, such as {unknown[0]}.")
+        remarks.append(f"rows of {path} that name no picture that is there: {len(unknown):,}, such as {unknown[0]}.")
     if by_name:
         such_as = f"{by_name[0]} for {'/'.join(found[by_name[0]].below)}"
-        remarks.append(f"{len(by_name):,} rows of {path} are matched by the file's name alone, such as {such_as}.")
+        remarks.append(
+            f"rows of {path} that are matched by the file's name alone: {len(by_name):,}, such as {such_as}."
+        )
     splits: dict[str, dict[str, list[Picture]]] = {}
     for split, pictures in splits_of(list(classes)).items():
         for picture in pictures:

@@ -70,9 +70,11 @@ class NumberLayout:
             )
         remarks = []
         if without := [name for name in pictures if name not in by_file]:
-            remarks.append(f"{len(without):,} pictures have no row in {path} and are left out, such as {without[0]}.")
+            remarks.append(
+                f"pictures that have no row in {path} and are left out: {len(without):,}, such as {without[0]}."
+            )
         if gone := [file for file in files if file not in pictures]:
-            remarks.append(f"{len(gone):,} rows of {path} name no picture that is there, such as {gone[0]}.")
+            remarks.append(f"rows of {path} that name no picture that is there: {len(gone):,}, such as {gone[0]}.")
         numbers = {pictures[name].path: by_file[name] for name in named}
         splits = splits_of([pictures[name] for name in named])
         nameless = {split: {"": of_split} for split, of_split in splits.items()}

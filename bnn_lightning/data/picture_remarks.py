@@ -35,7 +35,7 @@ def on_walk(walk: Walk) -> list[str]:
         )
     if walk.closed:
         folder, reason = next(iter(walk.closed.items()))
-        remarks.append(f"{_folders(len(walk.closed))} cannot be opened, such as {shown(folder)}: {reason}.")
+        remarks.append(f"folders that cannot be opened: {len(walk.closed):,}, such as {shown(folder)}: {reason}.")
     return remarks
 
 
@@ -53,7 +53,7 @@ def on_readings(pictures: Sequence[Picture], reading: Reading, unreadable: Mappi
     if unreadable:
         file, reason = next(iter(unreadable.items()))
         remarks.append(
-            f"{len(unreadable)} of the pictures cannot be read and are left out, such as {shown(file)}: {reason}"
+            f"pictures that cannot be read and are left out: {len(unreadable):,}, such as {shown(file)}: {reason}"
         )
     ranges = {(low, high): index for index, low, high in reading.ranges}
     if len(ranges) > 1:
@@ -78,7 +78,7 @@ def on_other_folders(root: Path, classes: Iterable[str], splits: Mapping[str, Pa
 def on_pictures_without_class(folders: Mapping[Path, Sequence[Picture]]) -> list[str]:
     """On pictures that lie directly in the root or in a split."""
     return [
-        f"{_pictures(len(pictures))} directly in {shown(folder)} are in no class folder and are passed over, such as "
+        f"pictures directly in {shown(folder)}, in no class folder, are passed over: {len(pictures):,}, such as "
         f"{shown(pictures[0].path.name)}; bnn predict takes them."
         for folder, pictures in folders.items()
         if pictures
@@ -131,7 +131,7 @@ def on_shared_files(splits: _SplitsOfClasses) -> tuple[list[str], frozenset[str]
     repeated = frozenset(split for split in files if split != "train" and train.issuperset(files[split]))
     if not shared:
         return [], repeated
-    return [f"{len(shared):,} files are in two classes or splits by links, such as {shown(shared[0])}."], repeated
+    return [f"files that links put into two classes or splits: {len(shared):,}, such as {shown(shared[0])}."], repeated
 
 
 def _splits_beside(root: Path) -> list[str]:
@@ -145,11 +145,3 @@ def _splits_beside(root: Path) -> list[str]:
     except OSError:
         return []
     return [shown(name) for name in names if SPLIT_OF.get(name.lower(), own) != own]
-
-
-def _folders(count: int) -> str:
-    return f"{count:,} folder" if count == 1 else f"{count:,} folders"
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture" if count == 1 else f"{count:,} pictures"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data.picture_layout import Layout, natural_order
-from bnn_lightning.preprocessing.pictures import Walk, listed, shown, with_counts
+from bnn_lightning.preprocessing.pictures import Walk, counted, listed, shown, with_counts
 
 _FEW = 6  # classes whose numbers are all shown
 
@@ -85,10 +85,10 @@ class Found:
     def _headline(self) -> str:
         root = shown(self.root)
         if not self.splits:
-            return f"{root}: {_count(self.pictures, 'picture')}"
+            return f"{root}: {counted(self.pictures, 'picture')}"
         total = sum(count for classes in self.splits.values() for count in classes.values())
         names = {name for classes in self.splits.values() for name in classes}
-        headline = f"{root}: {_count(len(names), 'class', 'classes')}, {_count(total, 'picture')}: "
+        headline = f"{root}: {counted(len(names), 'class', 'classes')}, {counted(total, 'picture')}: "
         headline += ", ".join(f"{split} {_of_classes(classes)}" for split, classes in self.splits.items())
         return headline + (", of which a fifth, by the seed, is the test set" if self.splits_test_by_seed else "")
 
@@ -104,22 +104,22 @@ class Found:
 
     def _passed_over(self) -> str:
         count = sum(self.passed_over.values())
-        parts = [f"{_count(count, 'file')} ({with_counts(self.passed_over)})"] if count else []
+        parts = [f"{counted(count, 'file')} ({with_counts(self.passed_over)})"] if count else []
         for number, *nouns in (
             (self.hidden_files, "hidden file"),
             (self.hidden_folders, "hidden folder"),
             (len(self.closed), "closed folder"),
             (len(self.loops), "link that leads back", "links that lead back"),
         ):
-            parts += [_count(number, *nouns)] if number else []
+            parts += [counted(number, *nouns)] if number else []
         if self.without_pictures:
             names = listed(shown(folder) for folder in self.without_pictures)
-            parts.append(f"{_count(len(self.without_pictures), 'folder')} without pictures ({names})")
+            parts.append(f"{counted(len(self.without_pictures), 'folder')} without pictures ({names})")
         return f"passed over: {', '.join(parts)}" if parts else ""
 
     def _of_files(self) -> Iterator[str]:
         if self.with_frames:
-            yield f"read by the first of several pictures or frames: {_count(self.with_frames, 'file')}"
+            yield f"read by the first of several pictures or frames: {counted(self.with_frames, 'file')}"
         if self.unreadable:
             file, reason = next(iter(self.unreadable.items()))
             yield f"unreadable: {len(self.unreadable):,}, such as {shown(file)}: {reason}"
@@ -133,8 +133,3 @@ def _of_classes(classes: Mapping[str, int]) -> str:
         return f"{total} ({next(iter(classes.values())):,} of each class)"
     fewest, most = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
     return f"{total} (from {classes[fewest]:,} of {fewest} to {classes[most]:,} of {most})"
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    """``1 hidden file``, ``2 hidden files``, ``3,000 classes``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -17,6 +17,7 @@ from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, read_table
 from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
+from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.preprocessing.rows import RawTable
 from bnn_lightning.preprocessing.scaling import standardised
 
@@ -164,10 +165,10 @@ class Table(DataSource):
         kinds = {"numbers": numbers, "texts": texts}
         listed = "features: " + "; ".join(f"{kind} {abridged(names)}" for kind, names in kinds.items() if names)
         if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
-            return f"{self.path}: {len(self.predict):,} rows; {listed}"
+            return f"{self.path}: {counted(len(self.predict), 'row')}; {listed}"
         raw, _, targets = self._read
-        tests = f"; {len(self._parts[1]):,} of them, by the seed, are test rows" if self.splits_test_by_seed else ""
-        return f"{self.path}: {len(raw):,} rows; target {abridged(targets)}; {listed}{tests}"
+        tests = f"; test rows, by the seed: {len(self._parts[1]):,}" if self.splits_test_by_seed else ""
+        return f"{self.path}: {counted(len(raw), 'row')}; target {abridged(targets)}; {listed}{tests}"
 
     @cached_property
     def divided_examples(self) -> str | None:

@@ -85,6 +85,8 @@ class Soenderby(KLWeight):
 class LinearWarmup(KLWeight):
     """Linear warm-up from epoch ``start``: beta = peak * min(max(epoch - start, 0) / length, 1).
 
+    A warm-up that is shorter than an epoch rises with the steps of that epoch, so that a run of one epoch has a KL too.
+
     Args:
         start: whole epochs, or with a decimal point (such as 0.1) a fraction of the run.
         length: whole epochs, or a fraction of the run. The recipe of sparse variational dropout has start 5, length 15.
@@ -105,7 +107,8 @@ class LinearWarmup(KLWeight):
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         start, length = _in_epochs(self.start, epochs), _in_epochs(self.length, epochs)
-        return self.peak * (min(max(epoch - start, 0.0) / length, 1.0) if length > 0 else float(epoch >= start))
+        now = epoch + step / steps if 0 < length < 1 else epoch
+        return self.peak * (min(max(now - start, 0.0) / length, 1.0) if length > 0 else float(epoch >= start))
 
     def settled(self, epoch: int, epochs: int) -> bool:
         return epoch >= _in_epochs(self.start, epochs) + _in_epochs(self.length, epochs)

@@ -145,6 +145,11 @@ def shown(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 hidden file``, ``2 hidden files``, ``3,000 classes``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names in a sentence: three at most, and how many others there are."""
     names = list(names)

@@ -57,7 +57,7 @@ async def examples_of(request: Request, kind: Kind, limits: Limits) -> list[Any]
     is_json = content_type == "application/json"
     is_image = kind == "images" and (content_type.startswith("image/") or content_type == "multipart/form-data")
     if not is_json and not is_image:
-        raise RefusedError(415, f"The content type must be one of {_HOW[kind]}, got {content_type or 'none'}.")
+        raise RefusedError(415, f"A request must be {_HOW[kind]}, got {content_type or 'no content type'}.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RefusedError(415, "The body must not be compressed; images are already.")
     body = await _body(request, limits.max_bytes)

@@ -152,7 +152,7 @@ def test_configs_shows_and_copies(in_an_empty_folder, capsys):
     for words, sentence in (
         (["twins", "--to", "mine"], r"mine/twins.yaml is there already; move it away, or copy to another folder"),
         (["uci", "nope"], r"there is no config or study nope; bnn configs shows what there is\."),
-        (["--too"], r"unrecognized arguments: --too; bnn configs --help says what there is\."),
+        (["--too=mine"], r"--too is not a flag \(did you mean --to\?\); bnn configs --help says what there is\."),
     ):
         with pytest.raises(UsageError, match=f"^{sentence}"):
             configs(words)

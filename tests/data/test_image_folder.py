@@ -80,7 +80,7 @@ def test_image_folder_predicts_whatever_is_there(tmp_path):
     }
     data = ImageFolder(str(tmp_path))
     data.prepare_like(description, labelled=False)
-    with pytest.warns(UserWarning, match=r"^1 of the pictures cannot be read and are left out, such as .*broken\.png"):
+    with pytest.warns(UserWarning, match=r"^pictures that cannot be read and are left out: 1, such as .*broken\.png"):
         data.setup("predict")
     assert data.predict_names() == [str(tmp_path / "a.png"), str(tmp_path / "more" / "b.jpg")]
     assert next(iter(data.predict_dataloader()))[0].shape == (2, 3, 8, 8)
@@ -112,7 +112,7 @@ def test_pictures_of_all_kinds_get_a_clear_row_or_are_read(tmp_path, monkeypatch
     data = ImageFolder(str(tmp_path))
     description = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "class_names": [], "name": "y"}
     data.prepare_like(description, labelled=False)
-    with pytest.warns(UserWarning, match=r"^4 of the pictures cannot be read and are left out"):
+    with pytest.warns(UserWarning, match=r"^pictures that cannot be read and are left out: 4, "):
         data.setup("predict")
     names = [Path(name).name for name in data.predict_names()]
     read = dict(zip(names, data.predict.pixels[:, :, 4, 4].tolist(), strict=True))
@@ -171,7 +171,7 @@ def pictures(folder, count=12):
 
 
 @pytest.mark.filterwarnings("ignore:.*too small")
-@pytest.mark.filterwarnings("ignore:1 of the pictures:UserWarning")
+@pytest.mark.filterwarnings("ignore:pictures that cannot be read:UserWarning")
 def test_a_cache_gives_the_same_batches_without_reading_pictures_again(tmp_path, monkeypatch):
     pictures(tmp_path / "pictures")
 

@@ -119,7 +119,7 @@ def test_pictures_without_a_row_and_rows_without_a_picture_are_said(pictures):
     path = pictures / "labels.csv"
     path.write_text(path.read_text().replace("inner/3.png", "gone.png"))
     with (
-        pytest.warns(UserWarning, match="1 rows of .* name no picture that is there, such as gone.png"),
-        pytest.warns(UserWarning, match="1 pictures have no row in .*, such as inner/3.png"),
+        pytest.warns(UserWarning, match="rows of .* that name no picture that is there: 1, such as gone.png"),
+        pytest.warns(UserWarning, match="pictures that have no row in .* and are left out: 1, such as inner/3.png"),
     ):
         folder(pictures).setup("fit")

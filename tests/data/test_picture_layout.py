@@ -117,7 +117,9 @@ def test_a_picture_that_is_linked_twice_counts_once_for_its_class_and_by_each_na
     Path("photos/cat/0 again.png").symlink_to("0.png")
     data, said = loaded("photos")
     assert data.found.splits["train"] == {"cat": 10, "cat2": 5, "dog": 5}
-    assert said == [f"5 files are in two classes or splits by links, such as {Path('photos/cat2/0.png').resolve()}."]
+    assert said == [
+        f"files that links put into two classes or splits: 5, such as {Path('photos/cat2/0.png').resolve()}."
+    ]
     assert (
         len(ImageFolder("photos", image_size=8, channels=3).load_predict()) == 5 + 1 + 6 + 6 + 5
     )  # cat, and by links; cat2; dog
@@ -143,7 +145,7 @@ def test_what_cannot_be_opened_is_named(monkeypatch):
     monkeypatch.setattr(os, "scandir", guarded)  # the tests may run as root, whom no permission stops
     data, said = loaded("photos")
     assert data.class_names == ("cat", "dog")
-    assert said == ["1 folder cannot be opened, such as photos/locked: Permission denied."]
+    assert said == ["folders that cannot be opened: 1, such as photos/locked: Permission denied."]
     assert "1 closed folder" in str(data.found)
 
 
@@ -196,12 +198,12 @@ def test_a_checkpoint_keeps_its_order_of_classes():
         ),
         (
             ["cat", "dog", "test"],
-            "5 pictures directly in photos/test are in no class folder and are passed over, such as 0.png; bnn predict "
+            "pictures directly in photos/test, in no class folder, are passed over: 5, such as 0.png; bnn predict "
             "takes them.",
         ),
         (
             ["", "cat", "dog"],
-            "5 pictures directly in photos are in no class folder and are passed over, such as 0.png; bnn predict "
+            "pictures directly in photos, in no class folder, are passed over: 5, such as 0.png; bnn predict "
             "takes them.",
         ),
         (

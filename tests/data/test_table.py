@@ -248,13 +248,13 @@ def test_bad_input_is_one_sentence(tmp_path, text, settings, sentence):
 
 def test_what_was_found_is_said_in_a_line(tmp_path, csv):
     found = "40 rows; target price; features: numbers age, height; texts colour (2)"
-    assert set_up("fit", path=csv).found == f"{csv}: {found}; 4 of them, by the seed, are test rows"
+    assert set_up("fit", path=csv).found == f"{csv}: {found}; test rows, by the seed: 4"
     assert set_up("fit", path=csv, test_path=csv).found == f"{csv}: {found}"
     without = write(tmp_path / "new.csv", "age,colour,height\n1,red,2\n")
     new = Table(path=without)
     new.prepare_like(set_up("fit", path=csv).describe(), labelled=False)
     new.setup("predict")
-    assert new.found == f"{without}: 1 rows; features: numbers age, height; texts colour (2)"
+    assert new.found == f"{without}: 1 row; features: numbers age, height; texts colour (2)"
 
 
 def test_codes_of_digits_are_texts_where_training_had_texts(tmp_path):

@@ -51,6 +51,12 @@ def test_the_weight_warms_up_over_a_fraction_of_the_run():
         LinearWarmup(length=1.5)
 
 
+def test_a_warm_up_within_an_epoch_rises_with_its_steps():
+    ramp = LinearWarmup(length=0.5)
+    assert [ramp(0, step, 100, 1) for step in (0, 25, 50, 75)] == pytest.approx([0, 0.5, 1, 1])
+    assert [ramp(0, step, 100, 2) for step in (0, 99)] == [0, 0]  # a whole epoch
+
+
 def test_the_weight_warms_up_to_a_tempered_one():
     ramp = LinearWarmup(start=2, length=4, peak=0.1)
     assert [ramp(epoch, 0, 188, 20) for epoch in (1, 2, 4, 6, 19)] == pytest.approx([0, 0, 0.05, 0.1, 0.1])

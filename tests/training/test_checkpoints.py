@@ -130,12 +130,23 @@ def test_a_checkpoint_with_a_config_that_is_none_is_refused(config):
         read_checkpoint("a.ckpt")
 
 
+@pytest.mark.parametrize("part", [0, 0.5, 0.99])
+def test_a_checkpoint_that_was_cut_off_is_called_damaged(part):
+    torch.save({"bnn_lightning": {"format_version": 2, "weights": torch.zeros(1000)}}, "a.ckpt")
+    content = Path("a.ckpt").read_bytes()
+    Path("a.ckpt").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(
+        CheckpointError, match=r"^a\.ckpt cannot be read as a checkpoint: it is damaged, or another kind"
+    ):
+        read_checkpoint("a.ckpt")
+
+
 @sets_filters_of_its_own
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_by_every_verb(capsys):
     Path("bomb.ckpt").write_bytes(pickle.dumps(Bomb()))
     for verb in ("fit", "validate", "test", "predict", "prune", "export"):
         assert main([verb, "--ckpt_path", "bomb.ckpt"]) == 2
         out, err = capsys.readouterr()
-        assert err.startswith("bnn: error: --ckpt_path: bomb.ckpt cannot be read as a checkpoint (")
+        assert err.startswith("bnn: error: --ckpt_path: bomb.ckpt cannot be read as a checkpoint: ")
         assert err.count("\n") == 1
         assert out == ""

@@ -21,7 +21,7 @@ from bnn_lightning.data import DataSource, ImageData, ImageFolder
 from bnn_lightning.evaluation.pool import pool_outputs
 from bnn_lightning.evaluation.sampler import Sampler
 from bnn_lightning.files import expanded, relative_to_cwd, write_rows
-from bnn_lightning.preprocessing.pictures import shown
+from bnn_lightning.preprocessing.pictures import counted, shown
 from bnn_lightning.reporting.contact_sheet import write_contact_sheet
 from bnn_lightning.reporting.figures import contact_sheet
 from bnn_lightning.reporting.results import free_name
@@ -165,7 +165,7 @@ def _pictures(session: Session, folder: str) -> ImageFolder:
 def _sheets(data: ImageData, chosen: list[int], rows: list[dict[str, Any]], path: Path, by: Rule) -> list[Path]:
     """Writes the sheets of what was chosen, beside the table."""
     images = thumbnails(data, chosen)
-    title = f"{len(rows):,} images to label, by {by}"
+    title = f"{counted(len(rows), 'image')} to label, by {by}"
     unit = {"random": "", "variation_ratio": ", {:.2f}"}.get(by, ", {:.3f} nats")
     notes = [f"{row['confidence']:.0%}{unit.format(row['score'])}" for row in rows]
     about = f"The best first. Below each: the predicted class with its probability, and why it was chosen. {path.name}"
@@ -177,7 +177,7 @@ def _sheets(data: ImageData, chosen: list[int], rows: list[dict[str, Any]], path
 def _remarks(count: int, acquired: Any, outputs: Tensor, by: Rule) -> list[str]:
     remarks, pool = [], outputs.shape[1]
     if count >= pool:
-        remarks.append(f"The pool has {pool:,} images, so that all were chosen.")
+        remarks.append(f"The pool has {counted(pool, 'image')}, so that all were chosen.")
     elif by != "random" and acquired.scores.max() - acquired.scores.min() < 1e-9:
         remarks.append("All images have the same score, so that the choice is a random one.")
     limit = torch.tensor(float(len(outputs))).log().item()

@@ -17,7 +17,7 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import UnwritableError, relative_to_cwd
 from bnn_lightning.likelihoods.predictions import Predictions
-from bnn_lightning.preprocessing.pictures import shown
+from bnn_lightning.preprocessing.pictures import counted, shown
 from bnn_lightning.reporting.prediction_table import PredictionTable, check_output, table_text
 
 
@@ -79,7 +79,7 @@ class Predict(Verb):
             raise StoppedError(f"stopped.{_what_is_left(table)}", signal.SIGINT) from None
         except _TerminatedError:
             raise StoppedError(f"stopped by SIGTERM.{_what_is_left(table)}", signal.SIGTERM) from None
-        predicted = f"{rows.count:,} predictions"
+        predicted = counted(rows.count, "prediction")
         session.print(
             f"{predicted}, which are not written"
             if written is None
