@@ -31,6 +31,10 @@ def choose_folders(trains: bool, config: Namespace, model: BayesianModule, check
     name = config.name if trains or checkpoint is None else checkpoint.path.stem
     if config.trainer.fast_dev_run or getattr(rank_zero_only, "rank", 0) != 0:
         return Run(root, name, 0)  # nothing is written, or the first process tells the others where
+    if not trains and checkpoint is not None:
+        # One folder for all results of a checkpoint that lies in no run, such as one that comes with the package. It is
+        # made once there is a result: bnn predict --output elsewhere needs none.
+        return Run(root, name, 0)
     if trains:
         # best, last, and the next one while it is being written, each with Adam's two moments.
         numbers = 3 * sum(parameter.numel() for parameter in model.parameters())
@@ -39,8 +43,7 @@ def choose_folders(trains: bool, config: Namespace, model: BayesianModule, check
             require_space(root, needed)
         except UnwritableError as error:
             raise UsageError(f"--trainer.default_root_dir {error}") from error
-    # A checkpoint that lies in no run, such as one that comes with the package, has one folder for all its results.
-    return Run.reserve(root, name) if trains or checkpoint is None else Run.shared(root, name)
+    return Run.reserve(root, name)
 
 
 def _is_behind(checkpoint: Record, run: Run) -> bool:

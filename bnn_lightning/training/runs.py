@@ -38,17 +38,6 @@ class Run:
         runs = (cls(root, name, version) for version in count())
         return next(run for run in runs if not run.checkpoints.exists() and run._is_made())
 
-    @classmethod
-    def shared(cls, root: Path, name: str) -> Self:
-        """The first run of that name, its log folder made if it is not there: for results that train nothing.
-
-        Raises:
-            UnwritableError: when no folder can be made there.
-        """
-        run = cls(root, name, 0)
-        run._is_made()
-        return run
-
     def _is_made(self) -> bool:
         try:
             self.logs.mkdir(parents=True)

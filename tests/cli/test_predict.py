@@ -69,7 +69,7 @@ def test_predict_can_stop_after_some_batches(run):
 
 def test_predict_says_what_to_do_with_each_picture(run, capsys):
     best = str(run / "best.ckpt")
-    words = ["predict", "--ckpt_path", best, "--target_risk", "0.85", "--alpha", "0.2"]
+    words = ["predict", "--ckpt_path", best, "--target_risk", "0.97", "--alpha", "0.2"]
     assert main(words) == 0
     assert "Accepted is what has a confidence of" in printed(capsys)
     rows = table(Path("lightning_logs/lenet_lrt_mnist5k/version_0/predictions.csv"))

@@ -40,6 +40,14 @@ def test_a_row_has_the_probability_of_each_class_and_the_known_label(run, capsys
     assert right > 150  # a network of two epochs is better than guessing, which gives 100 with an error of 9.5
 
 
+def test_with_an_output_nothing_else_is_written():
+    # So that it runs where the current folder cannot be written.
+    pictures(["a.png"])
+    words = [*FOLDER, "--output", "rows.csv"]
+    assert main(["predict", "--ckpt_path", "lenet_lrt_mnist", *words]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["new", "rows.csv"]
+
+
 @pytest.mark.parametrize("root", ["", "train/"])
 def test_labels_are_those_of_folders_that_are_called_like_classes(root, run):
     pictures([f"{root}3/a.png", f"{root}7/b.png", f"{root}other/c.png", "d.png"])
