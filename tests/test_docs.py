@@ -1,5 +1,6 @@
 """The README is a program: its Python blocks run, its commands parse, its links lead somewhere."""
 
+import csv
 import re
 import shlex
 import sys
@@ -135,6 +136,27 @@ def test_the_table_of_regression_is_that_of_its_study():
         for number, value, digits in zip(said, map(float, measured), (3, 3, 2, 2, 2, 2, 1, 1), strict=True):
             assert abs(number - value) <= 0.501 * 10**-digits + 5e-5
     assert [text for text in verdicts if text] == ["better in 9 of 9", "better in 7 of 9", "better in 5 of 9"]
+
+
+def test_the_map_of_methods_takes_what_its_search_has_found():
+    search, chart = (
+        Study.read(ROOT / "configs" / "studies" / f"{name}.yaml") for name in ("methods_search", "methods")
+    )
+    rows = csv.DictReader((ROOT / "results" / "methods_search.csv").open())
+    nll = {row["setting"]: float(row["val_nll"]) for row in rows}
+    settings = {cell.name: cell.flags for cell in search.all_cells()}
+    assert nll.keys() == settings.keys()
+    best = {}
+    for name in sorted(nll, key=nll.__getitem__):
+        best.setdefault(name.partition("; ")[0], name)
+    assert all(sum(name.startswith(f"{method}; ") for name in nll) == 4 for method in best)
+    cells = {name: [cell for cell in chart.all_cells() if cell.axes["method"] == name] for name in best}
+    for method, setting in best.items():
+        own = settings[setting].items() - search.set.items()
+        assert cells[method]
+        assert all(own <= cell.flags.items() for cell in cells[method])
+    joined = {cell.axes["method"] for cell in chart.all_cells() if cell.members == 5}
+    assert joined == {f"five of {method}" for method in list(best)[:3]}
 
 
 def test_the_study_file_that_is_described_is_one(tmp_path):

@@ -164,7 +164,10 @@ class CommandLine(LightningCLI):
             help="Name of the run's folders; null makes one of network, method and data, unless a config's is true.",
         )
         parser.add_argument(
-            "--keep_memory", type=bool, default=True, help="Whether glibc keeps freed memory for the next step."
+            "--keep_memory",
+            type=bool,
+            default=True,
+            help="Whether glibc keeps freed memory for the next step; false gives it back.",
         )
         parser.add_argument(
             "--code", type=str | None, default=None, help="A folder of your own modules, beside the current one."
@@ -219,7 +222,8 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config
-        self._keeps_memory = config.keep_memory and keep_freed_memory()
+        if config.keep_memory:
+            keep_freed_memory()
         for group in sorted(self.parser.groups or ()):  # trainer, model, and what is in it
             if not isinstance(config[group], Namespace):
                 raise UsageError(f"--{group} must be settings by their names, got {config[group]}.")
@@ -267,7 +271,6 @@ class CommandLine(LightningCLI):
             run=choose_folders(self.verb.trains, self.config, self.model, self.checkpoint),
             # A pipe has no width of its own; tables are not to be cut to 80 columns there.
             console=Console(width=None if sys.stdout.isatty() else 120),
-            keeps_memory=self._keeps_memory,
         )
         settings = self.config_init.trainer
         own_bar = session.shows_progress_bar and not has_progress_bar(settings)

@@ -27,7 +27,6 @@ class Session:
         given_checkpoint: of ``--ckpt_path``, or None.
         run: the folders that results are written to.
         console: where tables are shown.
-        keeps_memory: whether freed memory is kept for the next step.
     """
 
     config: Namespace
@@ -37,7 +36,6 @@ class Session:
     given_checkpoint: Record | None
     run: Run
     console: Console
-    keeps_memory: bool
     trainer: Trainer = field(init=False)
     """Made last of all, with the callbacks that the verb adds."""
 

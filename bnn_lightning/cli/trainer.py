@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 
+import bnn_lightning
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.names import names_of, nearest
 from bnn_lightning.cli.settings import class_of
@@ -37,6 +38,8 @@ _REFUSED = {
 _PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
 _HEARD = ("callbacks", "tuner", "profilers")
+_OWN = Path(bnn_lightning.__file__).parent
+_PYTHONS_FORMAT = warnings.formatwarning
 
 
 def check_profiler(trainer: Namespace) -> None:
@@ -106,6 +109,14 @@ def silence_the_libraries() -> None:
     for_all_rooms.addFilter(_is_heard)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # inductor asks it for CUDA's folder
     warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics|torch|jsonargparse)\.")
+    warnings.formatwarning = _as_a_line
+
+
+def _as_a_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None) -> str:
+    """A warning of ours without the place in our code, which says nothing to who reads it; others as they are."""
+    if Path(filename).is_relative_to(_OWN) and issubclass(category, UserWarning):
+        return f"bnn: {message}\n"
+    return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
 def _is_heard(record: logging.LogRecord) -> bool:

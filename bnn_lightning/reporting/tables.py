@@ -1,6 +1,7 @@
 """Tables on the screen."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnn_lightning.checkpoints.summary import TrainingSummary
+from bnn_lightning.reporting.caveats import explained
 from bnn_lightning.reporting.cells import (
     Cells,
     class_cells,
@@ -34,9 +36,11 @@ def show_training(
 
     ``score`` is the name of the likelihood's.
     """
-    table = _table("checkpoint", "epoch", "val nll", f"val {score}", "train nll", "kl/N", "elbo/N", "sparsity")
+    is_sparse = any(summary.sparsity is not None for summary, _, _ in rows.values())
+    heads = ["checkpoint", "epoch", "val nll", f"val {score}", "train nll", "kl/N", "elbo/N"]
+    table = _table(*heads, *(["sparsity"] if is_sparse else []))
     for name, (summary, val, _) in rows.items():
-        table.add_row(
+        cells = [
             name,
             str(summary.epoch + 1),
             number(val.get("val/nll")),
@@ -44,11 +48,19 @@ def show_training(
             number(summary.nll),
             number(summary.kl_per_n, 3),
             number(summary.elbo_per_n, 3),
-            "-" if summary.sparsity is None else f"{100 * summary.sparsity:.1f} %",
-        )
+        ]
+        table.add_row(*cells, *([percent(summary.sparsity)] if is_sparse else []))
     console.print(table)
-    for name, (summary, _, notes) in rows.items():
-        _show_caveats(console, f"{name}: ", summary.caveats + notes)
+    caveats = {name: summary.caveats + notes for name, (summary, _, notes) in rows.items()}
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, of_one in caveats.items():
+        names.setdefault(tuple(of_one), []).append(name)
+    for of_some, alike in names.items():
+        _show_caveats(console, f"{' and '.join(alike)}: ", list(of_some))
+    for caveat in map(explained, dict.fromkeys(chain.from_iterable(caveats.values()))):
+        if caveat.cure:
+            text = f"What helps against {caveat.caveat!r}: {caveat.cure}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_evaluation(console: Console, results: Mapping[str, Any]) -> None:

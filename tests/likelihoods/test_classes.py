@@ -65,8 +65,8 @@ def test_intervals_are_scipys():
 
 def test_a_model_that_gives_one_answer_is_no_better_than_the_majority():
     assert majority_caveats(torch.tensor([[90, 0, 0], [6, 0, 0], [4, 0, 0]]), NAMES) == [
-        "no more accurate than always cat (90.0 % of the images)",
-        "balanced accuracy no better than guessing (33.3 %)",
+        "not shown to be more accurate than always cat (90.0 % of the images)",
+        "balanced accuracy not shown to be better than guessing (33.3 %)",
     ]
 
 
@@ -77,7 +77,7 @@ def test_a_model_that_tells_classes_apart_is_better_than_the_majority():
 def test_a_model_for_rare_classes_may_be_less_accurate_than_the_majority():
     # As class weights make them: 75 % of each class is recognised, which is below the 90 % of the first.
     (caveat,) = majority_caveats(torch.tensor([[675, 225], [25, 75]]), NAMES)
-    assert caveat == "no more accurate than always cat (90.0 % of the images)"
+    assert caveat == "not shown to be more accurate than always cat (90.0 % of the images)"
 
 
 def test_classes_without_test_images_are_named():

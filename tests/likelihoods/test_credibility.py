@@ -71,7 +71,7 @@ def test_a_likelihood_says_all_of_it():
     caveats = Categorical().caveats({"log_probs": majority}, torch.full((300,), 3), None, ("a", "b", "c", "owl"))
     assert caveats[:2] == [
         "no images of 9 of 10 classes (a; b; c; ...)",
-        "no more accurate than always owl (100.0 % of the images)",
+        "not shown to be more accurate than always owl (100.0 % of the images)",
     ]
 
 
@@ -94,7 +94,7 @@ def test_the_rules_say_what_they_are_too_few_for():
     assert "All abstain: 15 calibration images cannot bound" in words
     assert f"which takes {needed} without a mistake" in words
     assert "Prediction sets hold every class: 15 calibration images are too few" in words
-    assert "which takes 19." in words
+    assert "which takes 19; hold out more" in words
     assert "calibrated_confidence is to be read with care: temperature" in words
     log_probs, labels = calibrated_predictions(2000)
     words = decision_rule(Calibration.fit(log_probs, labels), 0.05, 0.05)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import LearningRateFinder
 
 from bnn_lightning.checkpoints.record import Record
@@ -22,6 +22,7 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
+from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.reporting.tables import show_training
 from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.training.callbacks import CollapseGuard, EpochReport, FiniteGuard
@@ -100,8 +101,6 @@ class Fit(Verb):
                 "that does not follow validation."
             )
         session.print(_headline(session))
-        if session.keeps_memory:
-            session.print("Freed memory is kept for the next step; --keep_memory false gives it back.")
         if checkpoint is not None:
             where = f", in {relative_to_cwd(session.run.checkpoints)}: this run has gone further already"
             where = "" if session.is_in_own_folders else where
@@ -191,14 +190,25 @@ def _show_what_is_saved(session: Session) -> None:
     session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
 
 
+def _held_out(data: LightningDataModule) -> str:
+    """How many examples select the best epoch, and how many are left to calibrate by."""
+    if not isinstance(data, DataSource) or data.selection is None or data.calibration is None:
+        return ""
+    return f" (selection {len(data.selection):,}, calibration {len(data.calibration):,})"
+
+
 def _headline(session: Session) -> str:
     """What is about to be trained, in a line, and in a second one what of the network is not random or not trained."""
     config = session.config
     network, source, method = class_name(config.model.network), class_name(config.data), method_name(config.model)
     parameters = sum(parameter.numel() for parameter in session.model.network.parameters())
-    facts = [f"{parameters:,} parameters", f"{config.trainer.max_epochs} epochs", f"seed {config.seed_everything}"]
+    facts = [
+        f"{parameters:,} parameters",
+        counted(config.trainer.max_epochs, "epoch"),
+        f"seed {config.seed_everything}",
+    ]
     if hasattr(session.datamodule, "num_train"):
-        facts.insert(1, f"N = {session.datamodule.num_train:,}")
+        facts.insert(1, f"N = {session.datamodule.num_train:,}{_held_out(session.datamodule)}")
     line = f"{network}, {method}, {source}: {', '.join(facts)}"
     layers = describe(session.model.network).layers
     others = [layer for layer in layers if layer.method is None] if session.model.is_bayesian else []

@@ -84,11 +84,11 @@ def majority_caveats(confusion: Tensor, names: Sequence[str]) -> list[str]:
     caveats = []
     if gains - losses <= _Z * (gains + losses) ** 0.5:
         share = 100 * int(images[majority]) / total
-        caveats.append(f"no more accurate than always {names[majority]} ({share:.1f} % of the images)")
+        caveats.append(f"not shown to be more accurate than always {names[majority]} ({share:.1f} % of the images)")
     recall, counts = recalls(confusion)[images > 0], images[images > 0]
     error = (recall * (1 - recall) / counts).sum().sqrt() / len(counts)
     if recall.mean() <= 1 / len(counts) + _Z * error:
-        caveats.append(f"balanced accuracy no better than guessing ({100 / len(counts):.1f} %)")
+        caveats.append(f"balanced accuracy not shown to be better than guessing ({100 / len(counts):.1f} %)")
     return caveats
 
 

@@ -31,7 +31,8 @@ def _accept_sentence(calibration: Calibration, target_risk: float) -> str:
         needs = f", which takes {needed:,} without a mistake" if needed > images else ""
         return (
             f"All abstain: {images:,} calibration images cannot bound the error rate of any share of predictions by "
-            f"{100 * target_risk:g} %{needs}; try a larger target_risk."
+            f"{100 * target_risk:g} %{needs}; try a larger target_risk, or hold out "
+            "more when training (val_split)."
         )
     accepted = round(rule.coverage * images)
     few = f", of so few ({accepted}) that these shares are rough" if accepted < ENOUGH_ACCEPTED else ""
@@ -47,7 +48,8 @@ def _set_sentence(calibration: Calibration, alpha: float) -> str:
     if bound == 0:
         return (
             f"Prediction sets hold every class: {images:,} calibration images are too few for sets that miss the true "
-            f"class of {100 * alpha:g} % of images, which takes {math.ceil(1 / alpha) - 1:,}."
+            f"class of {100 * alpha:g} % of images, which takes {math.ceil(1 / alpha) - 1:,}; hold out more when "
+            "training (val_split)."
         )
     return (
         f"Prediction sets miss the true class of at most {100 * alpha:g} % of images like those of the calibration, "

@@ -20,7 +20,8 @@ def decision_rule(
     if math.isinf(calibration.conformal_factor(alpha)[0].item()):
         sentences = [
             f"Conformal intervals are infinite: {examples:,} calibration examples are too few for intervals that miss "
-            f"{100 * alpha:g} % of targets, which takes {math.ceil(1 / alpha) - 1:,}."
+            f"{100 * alpha:g} % of targets, which takes {math.ceil(1 / alpha) - 1:,}; hold out more when "
+            "training (val_split)."
         ]
     else:
         sentences = [
@@ -43,7 +44,8 @@ def _accept_sentence(units: Units, calibration: Calibration, target_risk: float,
         needs = f", which takes {needed:,} without a mistake" if needed > examples else ""
         return (
             f"All abstain: {examples:,} calibration examples cannot bound the rate of errors above {target_error:g} in "
-            f"any share of predictions by {100 * target_risk:g} %{needs}; try a larger target_risk."
+            f"any share of predictions by {100 * target_risk:g} %{needs}; try a larger target_risk, "
+            "or hold out more when training (val_split)."
         )
     widest = f"{-rule.threshold * units.std[0]:.4g}"
     if len(units.std) > 1:
