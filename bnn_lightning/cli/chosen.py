@@ -20,7 +20,7 @@ _THUMBNAIL = 160  # pixels a side
 
 
 def check_folder(folder: Path, pool: Path) -> None:
-    """Refuses a folder for the chosen whose pictures would be part of the pool, or one that is a file.
+    """Refuses a folder for the chosen whose pictures would be part of the pool, one with others, or one that is a file.
 
     Raises:
         UsageError: when it is.
@@ -31,6 +31,8 @@ def check_folder(folder: Path, pool: Path) -> None:
         raise UsageError(
             f"--to must lie outside of the pool {pool}, whose pictures would be there twice, got {folder}."
         )
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--to must be a new or an empty folder, got {folder}, which holds what was chosen before.")
 
 
 def laid_out(files: Sequence[Path], classes: Sequence[str], folder: Path, link: bool) -> list[str]:

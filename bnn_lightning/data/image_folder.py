@@ -40,12 +40,13 @@ class ImageFolder(ImageData):
     (9 before 10), or as the checkpoint has them.
 
     With ``labels``, a table says what a picture's class is, or its numbers; folders below root then mean nothing,
-    unless they are called train and test. Pictures without a row are left out.
+    unless they are called train and test. Pictures without a label are left out.
 
     Args:
         labels: a table with a header: ``file,class`` as many tools export it (docs/acquisition.md), or ``file,NAME``
-            with a number for each picture, or several; where it is no file from here, the table lies in root. null: the
-            folders are the classes.
+            with a number for each picture, or several; or a folder with a folder for each class, which holds copies of
+            pictures or links to them. What is not there from here is looked for in root. null: the folders below root
+            are the classes.
         fit: of pictures that are not square: crop takes the middle square, pad adds ``background`` on both sides, and
             stretch changes their shape.
         background: what is seen through transparent pixels, and beside padded pictures. In test and predict, this and

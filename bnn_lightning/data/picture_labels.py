@@ -1,7 +1,8 @@
-"""Classes for the pictures of a folder, from a table that any labelling tool may have written."""
+"""Classes for the pictures of a folder, from a table of any labelling tool, or from copies sorted into folders."""
 
+import filecmp
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from bnn_lightning.data.picture_layout import Layout
 from bnn_lightning.data.picture_numbers import NumberLayout, splits_of, table_of
 from bnn_lightning.data.table_file import MISSING, Cells, is_number, read_cells
-from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, listed, shown
+from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, listed, shown, walk
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_path", "path", "img", "picture", "name")
 _CLASS_COLUMNS = ("class", "label", "choice", "category", "class_name", "classname", "label_name")
@@ -18,8 +19,9 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
 def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
-    """The classes, or the numbers, that the table ``labels`` has for the pictures of a folder.
+    """The classes, or the numbers, that the table or the folder ``labels`` has for the pictures of a folder.
 
+    A folder has a folder for each class, with copies of pictures or links to them, such as ``bnn acquire --to`` makes.
     The labels are classes where a column is called class, label, choice or category, unless it has fractions in it;
     where a single column beside the files' has texts; and where several columns have a 0 or 1 in each cell, a column
     for each class. Any other table is one of numbers.
@@ -29,6 +31,8 @@ def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
         ValueError: when it is none of labels, contradicts itself, or names none of the pictures.
     """
     path = table_of(walk, labels)
+    if path.is_dir():
+        return _layout(walk, path, *_sorted_by_hand(walk, path))
     if path.suffix.lower() in (".parquet", ".pq"):
         return NumberLayout.read(walk, labels)
     cells = read_cells(path)
@@ -41,6 +45,31 @@ def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
     if classes is None:
         return NumberLayout.read(walk, labels)
     return _layout(walk, path, *classes)
+
+
+def _sorted_by_hand(pool: Walk, folder: Path) -> tuple[list[str], list[str]]:
+    """The place below the pool, and the class, of each picture that lies in a class folder of ``folder``.
+
+    A copy is told by its bytes, whatever it is called; pictures of the pool that are alike all have its class.
+    """
+    if folder.resolve().is_relative_to(pool.root.resolve()):
+        raise ValueError(f"labels must lie outside of root, whose pictures would be there twice, got {folder}.")
+    classes, loose = by_folder(walk(folder).pictures, 0)
+    if loose or not classes:
+        got = shown(loose[0].path.name) if loose else "none"
+        raise ValueError(f"labels must be a folder with a folder of pictures for each class, got {got} in {folder}.")
+    of_size: dict[int, list[Picture]] = defaultdict(list)
+    for picture in pool.pictures:
+        of_size[picture.path.stat().st_size].append(picture)
+    files, names = [], []
+    for name, pictures in classes.items():
+        for copy in pictures:
+            candidates = of_size[copy.path.stat().st_size]
+            alike = [picture for picture in candidates if filecmp.cmp(picture.path, copy.path, shallow=False)]
+            places = ["/".join(picture.below) for picture in alike] or [f"{folder}/{'/'.join(copy.below)}"]
+            files += places
+            names += [name] * len(places)
+    return files, names
 
 
 def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
@@ -100,7 +129,8 @@ def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) 
         such_as = shown("/".join(without[0].below))
         remarks.append(f"pictures that have no class in {path} and are left out: {len(without):,}, such as {such_as}.")
     if unknown:
-        remarks.append(f"rows of {path} that name no picture that is there: {len(unknown):,}, such as {unknown[0]}.")
+        what = "pictures" if path.is_dir() else "rows"
+        remarks.append(f"{what} of {path} that name no picture that is there: {len(unknown):,}, such as {unknown[0]}.")
     if by_name:
         such_as = f"{by_name[0]} for {'/'.join(found[by_name[0]].below)}"
         remarks.append(

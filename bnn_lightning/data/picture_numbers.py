@@ -103,9 +103,9 @@ class NumberLayout:
 
 
 def table_of(walk: Walk, labels: str) -> Path:
-    """The file of a table of labels: from here or, where there is none, from the root of the pictures."""
+    """A table of labels, or a folder of them: from here or, where there is none, from the root of the pictures."""
     path = Path(labels).expanduser()
-    return path if path.is_absolute() or path.is_file() else walk.root / path
+    return path if path.is_absolute() or path.exists() else walk.root / path
 
 
 def splits_of(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:

@@ -1,5 +1,6 @@
 """Classes of pictures from tables: the exports of several tools, files matched by name, and contradictions."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -23,10 +24,10 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-def labelled(root, text, labels="labels.csv", **settings):
-    """The classes by file of the training pictures, and what was said about the table."""
+def labelled(root, text, labels="labels.csv", sorted_into=None):
+    """The classes by file of the training pictures, and what was said about the table, or the folder."""
     (root / labels).write_text(text)
-    data = ImageFolder(root=str(root), labels=labels, image_size=8, **settings)
+    data = ImageFolder(root=str(root), labels=sorted_into or labels, image_size=8)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pictures, numbers = data._labelled("train")
@@ -71,6 +72,36 @@ def test_what_has_no_class_yet_is_left_out_and_said(root):
     assert "are left out: 2, such as b.png." in said
     assert "that name no picture that is there: 1, such as gone.png." in said
     assert "that are matched by the file's name alone: 1, such as folder/d 2.png for in/d 2.png." in said
+
+
+def test_copies_sorted_into_folders_are_labels(root):
+    # By their bytes: links, names with a number, and a name that two pictures have.
+    for place, name in {"cat/a_1.png": "a.png", "cat/c.png": "in/c.png", "dog/b.png": "b.png"}.items():
+        (root.parent / "sorted" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, root.parent / "sorted" / place)
+    (root.parent / "sorted" / "dog" / "d.png").symlink_to(root / "in" / "d 2.png")
+    Image.new("L", (8, 8), 255).save(root.parent / "sorted" / "dog" / "new.png")
+    classes, said = labelled(root, "", sorted_into="sorted")
+    assert classes == CLASSES
+    assert "pictures that have no class in sorted and are left out: 1, such as other/a.png." in said
+    assert "pictures of sorted that name no picture that is there: 1, such as sorted/dog/new.png." in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "place", "sentence"),
+    [
+        ("root/sorted", "cat/a.png", r"labels must lie outside of root, whose pictures would be there twice, got root/"),
+        ("sorted", "a.png", r"labels must be a folder with a folder of pictures for each class, got a\.png in sorted"),
+        ("sorted", "cat/a.png", r"labels must have two classes or more to train on, got cat alone in sorted"),
+        ("sorted", "note.txt", r"labels must be a folder with a folder of pictures for each class, got none in sorted"),
+    ],
+)
+def test_a_folder_that_sorts_nothing_is_refused(root, labels, place, sentence):
+    path = root.parent / labels / place
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(root / "a.png", path)
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        ImageFolder(root="root", labels=labels).setup("fit")
 
 
 @pytest.mark.filterwarnings("ignore")
