@@ -90,7 +90,7 @@ def test_copies_sorted_into_folders_are_labels(root):
 @pytest.mark.parametrize(
     ("labels", "place", "sentence"),
     [
-        ("root/sorted", "cat/a.png", r"labels must lie outside of root, whose pictures would be there twice, got root/"),
+        ("root/sorted", "cat/a.png", r"labels must lie outside of root, whose pictures would be there twice, got root"),
         ("sorted", "a.png", r"labels must be a folder with a folder of pictures for each class, got a\.png in sorted"),
         ("sorted", "cat/a.png", r"labels must have two classes or more to train on, got cat alone in sorted"),
         ("sorted", "note.txt", r"labels must be a folder with a folder of pictures for each class, got none in sorted"),
