@@ -29,6 +29,7 @@ STUDIES = (
     "ivon_lenet",
     "seconds_to_99",
     "methods_search",
+    "methods",
     "uci",
     "acquisition_mnist",
     "acquisition_published",

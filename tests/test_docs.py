@@ -142,7 +142,7 @@ def test_the_map_of_methods_takes_what_its_search_has_found():
     search, chart = (
         Study.read(ROOT / "configs" / "studies" / f"{name}.yaml") for name in ("methods_search", "methods")
     )
-    rows = csv.DictReader((ROOT / "results" / "methods_search.csv").open())
+    rows = csv.DictReader((ROOT / "results" / "methods_search.csv").read_text().splitlines())
     nll = {row["setting"]: float(row["val_nll"]) for row in rows}
     settings = {cell.name: cell.flags for cell in search.all_cells()}
     assert nll.keys() == settings.keys()

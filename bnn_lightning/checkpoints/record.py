@@ -4,6 +4,7 @@ import importlib.util
 import io
 import re
 import sys
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        if "Weights only load failed" in str(error):
+        if "Weights only load failed" in str(error) and _is_pickled(path):
             reason = "it holds Python objects; only files of tensors and plain values are read"
         elif isinstance(error, PermissionError):
             reason = "permission denied"
@@ -49,6 +50,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = check_format(checkpoint, path)
     _refuse_functions(checkpoint[KEY].get("config"), path)
     return checkpoint
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file is of torch's format, which is a zip file, or a pickle; anything else looks like broken ones."""
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(file) or path.read_bytes()[:1] == b"\x80"
 
 
 def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _class_path(name: str, programs: Mapping[str, str]) -> str:
     if name in class_paths:
         return class_paths[name]
     names = sorted([*class_paths, *programs, _COMPLETION])
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name, [*names, "--version", "--help"], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? It" if close else "it"
     raise UsageError(f"there is no verb {name}; {hint} can be {', '.join(names)}, or the class path of your own.")
 

@@ -7,6 +7,7 @@ from typing import Any
 from bnn_lightning.cli.checkpoint import config_of
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, method_name
+from bnn_lightning.data import DataSource
 from bnn_lightning.evaluation.draws import Draws, pooled_samples, samples_of
 from bnn_lightning.evaluation.metrics import Estimate
 from bnn_lightning.files import relative_to_cwd
@@ -35,9 +36,19 @@ def evaluation_results(
         draws=draws,
         samples=samples_of(draws, samples, session.model.members) if draws == "moments" else samples,
         members=session.model.members,
-        notes=data["notes"],
+        notes=[*data["notes"], *_seen_before(session)],
     )
     return evaluation(source, predictions, session.model.summary)
+
+
+def _seen_before(session: Session) -> list[str]:
+    """A caveat where measured examples are training examples: copies in a folder, or a folder that was divided anew."""
+    data, known = session.datamodule, (session.checkpoint.data or {}).get("trained_on")
+    if known is None or not isinstance(data, DataSource):
+        return []
+    measured = data.test if data.test is not None else data.selection
+    count = data.count_trained_on(measured, known)
+    return [f"{count:,} of these {len(measured):,} are training examples"] if count else []
 
 
 def findings_text(findings: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ from bnn_lightning.shipped import names as shipped_names
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _FLAG_CUTOFF = 0.65  # flags of one group begin alike
+_FEW = 8  # settings that fit into a sentence
 _BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
 
 
@@ -98,6 +99,8 @@ def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> 
         owner = class_called(chosen_name(key, words), key)
         known = settings_of(owner) if owner else settings_of_any(key) - {match[1]}
         meant = nearest(match[1], known)
+        if meant is None and owner is not None and 0 < len(known) <= _FEW:
+            return f"{flag}.{match[1]} is not a setting; those of {owner.__name__} are {', '.join(sorted(known))}."
         hint = f" (did you mean {flag}.{meant}?)" if meant else ""
         return f"{flag}.{match[1]} is not a setting{hint}; bnn {verb} {flag}.help NAME lists those of NAME."
     if "is abstract" in message and (nested := re.search(r"NestedArg\(key='([\w.]+)'", message)):
@@ -172,7 +175,8 @@ def _about_values(message: str, key: str, verb: str) -> str | None:
     if value[1] == "None":
         return f"{flag} must not be null; leave it out for its default."
     if match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message):
-        return f"{flag} must be one of {match[1]}, got {value[1]}."
+        choices = match[1].replace("'", "")
+        return f"{flag} must be one of {choices}, got {value[1]}."
     kinds = re.findall(r"Expected a (?!<class 'NoneType'>|path)(.*?)(?:\. Got value|$)", message, re.MULTILINE)
     kind = re.fullmatch(r"<class '(\w+)'>", kinds[0]) if len(kinds) == 1 else None
     if kind and kind[1] == "list":
@@ -194,7 +198,9 @@ def misspelt(words: Sequence[str], flags: Iterable[str], names: Iterable[str]) -
 
 
 def _hint(word: str, flags: Iterable[str]) -> str:
-    close = nearest(word, (flag for flag in flags if not word.startswith(f"{flag}.")), _FLAG_CUTOFF)
+    flags = [flag for flag in flags if not word.startswith(f"{flag}.")]
+    by_last_part = {flag.rpartition(".")[2]: flag for flag in reversed(flags)}
+    close = nearest(word, flags, _FLAG_CUTOFF) or by_last_part.get(nearest(word[2:], by_last_part, _FLAG_CUTOFF) or "")
     return f" (did you mean {close}?)" if close and word.startswith("--") else ""
 
 

@@ -4,6 +4,7 @@ import os
 from abc import abstractmethod
 from typing import Any, Literal
 
+from torch import Tensor
 from torchvision.transforms.v2 import Transform
 
 from bnn_lightning.data.augmentation import Augmentation, check_transforms
@@ -203,6 +204,9 @@ class ImageData(DataSource):
             parts = {"train": self.train, "selection": self.selection, "calibration": self.calibration}
             warn_of_small_classes({name: part.labels for name, part in parts.items()}, self.class_names)
         check_transforms(self.augmentation.transforms, self.train[:1].pixels[0])
+
+    def _inputs(self, examples: Images) -> Tensor:
+        return examples.pixels
 
     def _converted(self, images: Images) -> Images:
         size = self.image_size or self.native_size

@@ -35,7 +35,7 @@ def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
         return _layout(walk, path, *_sorted_by_hand(walk, path))
     if path.suffix.lower() in (".parquet", ".pq"):
         return NumberLayout.read(walk, labels)
-    cells = read_cells(path)
+    cells = read_cells(path, "labels")
     first = PurePosixPath(cells.names[0]).suffix.lower()
     if not cells.has_header or first in PICTURE_ENDINGS:
         raise ValueError(

@@ -46,7 +46,7 @@ class NumberLayout:
             ValueError: when it is none of numbers, or names none of the pictures.
         """
         path = table_of(walk, labels)
-        raw = read_table(path)
+        raw = read_table(path, setting="labels")
         names = list(raw.columns)
         if len(names) < 2 or names[0] == "0":
             raise ValueError(f"labels must be a table with the header file,NUMBER, got {path}, which has none.")

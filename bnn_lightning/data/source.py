@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from bnn_lightning.data.fingerprints import fingerprints, joined, shared
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.splits import stratified_split
 
@@ -87,6 +88,10 @@ class DataSource(LightningDataModule, ABC):
     def _loader(self, examples: Any, train: bool = False) -> EpochLoader:
         """Serves examples by the batch."""
 
+    @abstractmethod
+    def _inputs(self, examples: Any) -> Tensor:
+        """``(examples, ...)``: what tells one example from another, as uint8 or float32."""
+
     def split_settings(self, of_holdout: bool) -> tuple[str, ...]:
         """Names of the settings that decide which examples are held out, or else which are test examples."""
         if of_holdout:
@@ -143,6 +148,19 @@ class DataSource(LightningDataModule, ABC):
         """
         return None
 
+    @cached_property
+    def _trained_on(self) -> str:
+        return joined(fingerprints(self._inputs(self.train)))
+
+    def count_trained_on(self, examples: Any, known: str) -> int:
+        """How many examples a checkpoint was trained on.
+
+        Args:
+            examples: of this source, such as ``test``.
+            known: what the checkpoint's description has under ``trained_on``.
+        """
+        return shared(fingerprints(self._inputs(examples)), known)
+
     def divided(self, examples: Examples, holdout: Examples | None = None) -> tuple[Examples, Examples, Examples]:
         """Training examples, and the selection and the calibration half of the hold-out.
 
@@ -186,6 +204,8 @@ class DataSource(LightningDataModule, ABC):
         }
         if self.divided_examples is not None:
             description["divided_examples"] = self.divided_examples
+            if self.train is not None:
+                description["trained_on"] = self._trained_on
         if self.target_names:
             description["target_names"] = list(self.target_names)
             description |= {"target_mean": self.target_mean, "target_std": self.target_std}

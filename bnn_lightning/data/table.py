@@ -197,11 +197,19 @@ class Table(DataSource):
             for other in self.ood_files:
                 self.test_sets[f"ood/{other.stem}"] = self._standardised(self._rows(self._read_other(other)))
         if stage in ("predict", None) and self.predict is None:
-            rows = self._test_rows() if self.predicts_test_images else self._rows(self._raw_to_predict())
-            self.predict = self._standardised(rows)
+            self.predict = self._standardised(self._rows_to_predict())
 
-    def _raw_to_predict(self) -> RawTable:
-        return self._given.table()[0] if self._given is not None else self._read_other(self.path)
+    def _rows_to_predict(self) -> Rows:
+        """The rows to predict, whose numbers in their file are kept."""
+        if self.predicts_test_images and self.test_path is None:
+            self._row_numbers: Sequence[int] = (self._parts[1] + self._read[0].first_row).tolist()
+            return self._test_rows()
+        if self._given is not None:
+            raw = self._given.table()[0]
+        else:
+            raw = self._read_other(self.test_path if self.predicts_test_images and self.test_path else self.path)
+        self._row_numbers = range(raw.first_row, raw.first_row + len(raw))
+        return self._rows(raw, labelled=self.predicts_test_images)
 
     def _read_other(self, path: Path) -> RawTable:
         """Another table than that of training, whose columns are known."""
@@ -256,12 +264,8 @@ class Table(DataSource):
         return Rows(standardised(rows.features, self.mean, self.std), rows.labels)
 
     def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
-        rows = after_setup(self.predict, "predict")
-        if self.predicts_test_images and self.test_path is None:
-            numbers = (self._parts[1] + self._read[0].first_row).tolist()
-        else:
-            numbers = list(range(1, 1 + len(rows)))
-        return [f"row {number}" for number in numbers[start:stop]]
+        after_setup(self.predict, "predict")
+        return [f"row {number}" for number in self._row_numbers[start:stop]]
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -285,6 +289,9 @@ class Table(DataSource):
         super().prepare_like(description, labelled)
         self._columns, self.missing = Columns(description["columns"]), description["missing"]
         self.mean, self.std = description["mean"], description["std"]
+
+    def _inputs(self, examples: Rows) -> Tensor:
+        return torch.cat([examples.features, examples.labels], 1)
 
     def _loader(self, examples: Rows, train: bool = False) -> RowLoader:
         sampler, device = self._sampler_and_device(len(examples), train)

@@ -13,7 +13,7 @@ from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, colum
 _SEPARATORS = (",", ";", "\t", "|")
 
 
-def read_table(path: Path, texts: Collection[str] = ()) -> RawTable:
+def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -> RawTable:
     """The table in a file.
 
     A file that ends in ``.parquet`` is read by pyarrow; any other is text, whose separator is a comma, a semicolon, a
@@ -23,21 +23,22 @@ def read_table(path: Path, texts: Collection[str] = ()) -> RawTable:
     Args:
         path: the file.
         texts: names of columns that hold texts, even where all of them are digits, as codes with a leading 0 are.
+        setting: the argument that the file was given as, with which messages begin.
 
     Raises:
         DataNotFoundError: when there is no such file.
         ValueError: when it holds no table.
     """
     if path.suffix.lower() in (".parquet", ".pq"):
-        _require(path)
-        return _read_parquet(path)
-    cells = read_cells(path)
+        _require(path, setting)
+        return _read_parquet(path, setting)
+    cells = read_cells(path, setting)
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
     columns = {
         name: as_column(list(column), is_text=name in texts)
         for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)
     }
-    return RawTable(path, columns, 1 + cells.has_header)
+    return RawTable(path, columns, 1 + cells.has_header, setting)
 
 
 @dataclass(frozen=True)
@@ -55,64 +56,64 @@ class Cells:
     has_header: bool
 
 
-def read_cells(path: Path) -> Cells:
+def read_cells(path: Path, setting: str = "path") -> Cells:
     """The cells of a text file, see :func:`read_table`.
 
     Raises:
         DataNotFoundError: when there is no such file.
         ValueError: when it holds no table.
     """
-    _require(path)
+    _require(path, setting)
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise ValueError(
-            f"path must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
+            f"{setting} must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
         ) from None
     if not lines:
-        raise ValueError(f"path must be a table with rows, got {path}, which is empty.")
+        raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
     separator = max(_SEPARATORS, key=lines[0].count)
     cells = list(csv.reader(lines, delimiter=separator)) if separator in lines[0] else [line.split() for line in lines]
     names = [name.strip() for name in cells[0]]
     has_header = not any(is_number(name) or name.lower() in MISSING for name in names)
     if has_header and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"path must be a table whose columns have different names, got {twice} twice in {path}.")
+        raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
     rows = cells[1:] if has_header else cells
     if not rows:
-        raise ValueError(f"path must be a table with rows, got {path}, which has a header alone.")
+        raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
     for number, row in enumerate(rows, start=1 + has_header):
         if len(row) != len(names):
             raise ValueError(
-                f"path must be a table with equally many cells in each row, got {len(row)} in row {number} of {path}, "
-                f"whose first row has {len(names)}."
+                f"{setting} must be a table with equally many cells in each row, got {len(row)} in row {number} of "
+                f"{path}, whose first row has {len(names)}."
             )
     return Cells(tuple(names), tuple(tuple(cell.strip() for cell in row) for row in rows), has_header)
 
 
-def _require(path: Path) -> None:
+def _require(path: Path, setting: str) -> None:
     if not path.is_file():
-        raise DataNotFoundError(f"Table was not found: there is no file {path}.")
+        raise DataNotFoundError(f"{setting} must be a table, got {path}, which is not there.")
 
 
-def _read_parquet(path: Path) -> RawTable:
+def _read_parquet(path: Path, setting: str) -> RawTable:
     try:
         from pyarrow import parquet
     except ImportError:
         raise ValueError(
-            f"path must be a table as text where pyarrow is not installed, got {path}; pip install "
+            f"{setting} must be a table as text where pyarrow is not installed, got {path}; pip install "
             "'bnn_lightning[parquet]'."
         ) from None
     try:
         table = parquet.read_table(path)
     except Exception as error:  # of pyarrow's own kinds
-        raise ValueError(f"path must be a Parquet file, got {path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{setting} must be a Parquet file, got {path}: {' '.join(str(error).split())}") from error
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         columns[name] = column_of(column.to_pylist())
     if not columns or not len(next(iter(columns.values()))):
-        raise ValueError(f"path must be a table with rows, got {path}, which has none.")
-    return RawTable(path, columns)
+        raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")
+    return RawTable(path, columns, setting=setting)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class GivenSplits:
     def _numbers(self, name: str, count: int) -> np.ndarray:
         path = self.folder / name
         if not path.is_file():
-            raise DataNotFoundError(f"Table was not found: {self.folder} has no {name}.")
+            raise DataNotFoundError(f"path must be a folder with {name}, got {self.folder}, which has none.")
         try:
             numbers = np.array([float(text) for text in path.read_text("utf-8").split()])
         except ValueError:

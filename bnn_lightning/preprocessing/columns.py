@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.preprocessing.rows import RawTable, is_number
 
 Missing = Literal["refuse", "mean"]
@@ -70,8 +71,8 @@ class Columns:
             is_missing = np.isnan(column) if column.dtype == np.float64 else column == ""
             if missing == "refuse" and is_missing.any():
                 raise ValueError(
-                    f"missing must be mean to fill values in, got refuse, and no value of {name} in "
-                    f"{int(is_missing.sum()):,} rows, the first {raw.where(is_missing)}."
+                    f"missing must be mean where cells are empty, or such rows be removed: {name} has no value in "
+                    f"{counted(int(is_missing.sum()), 'row')}, the first {raw.where(is_missing)}."
                 )
             parts.append(_numbers(raw, name, is_missing) if levels is None else _one_hot(raw, name, levels, is_missing))
         return torch.from_numpy(np.concatenate(parts, 1))

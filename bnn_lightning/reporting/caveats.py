@@ -72,6 +72,12 @@ _EXPLANATIONS = (
         "Test on more images, or compare by nll and Brier score.",
     ),
     (
+        "are training examples$",
+        "The network has learnt these very examples, so that the results are better than on new ones.",
+        "Remove copies from the test set. A changed copy of the training folder is divided in another way by the seed: "
+        "test in the folder itself, or put new pictures into a folder test.",
+    ),
+    (
         "^no images of",
         "Nothing is known of these classes; they are in no mean over classes.",
         "Add pictures of them to the test set.",

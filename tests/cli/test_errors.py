@@ -20,7 +20,7 @@ MISTAKES = [
     ("--model.network LeNett", f"--model.network does not know LeNett; did you mean LeNet? It can be {NETWORKS}, or the class path of your own."),
     ("--model.network nowhere.Net", "--model.network names nowhere.Net, which cannot be imported: No module named 'nowhere'; --code FOLDER says where a module of your own is."),
     ("--model.network torch.nn.Lineer", "--model.network names torch.nn.Lineer, which cannot be imported: module 'torch.nn' has no attribute 'Lineer' (did you mean torch.nn.Linear?)."),
-    ("--model.network.activation tanh", "--model.network.activation must be one of 'relu', 'softplus', 'sigmoid', got tanh."),
+    ("--model.network.activation tanh", "--model.network.activation must be one of relu, softplus, sigmoid, got tanh."),
     ("--model.method Flipput", "--model.method does not know Flipput; did you mean Flipout? It can be BBB, Flipout, GaussianS, GaussianW, HierarchicalA, HierarchicalB, LRT, MCDropout, Rank1, Sparse, VariationalA, VariationalB, or the class path of your own."),
     ("--model.method.prior_sigma -1", "--model.method.prior_sigma must be a positive standard deviation such as 0.1, got -1.0."),
     ("--model.method.prior_sigma x", "--model.method.prior_sigma must be a number, got x."),
@@ -296,7 +296,7 @@ def test_mistakes_with_methods_and_export_get_one_sentence(words, sentence, run,
     [
         (
             "test --ckpt_path {run}/best.ckpt --model.sampling.draws median",
-            "--model.sampling.draws must be one of 'weights', 'local', 'mean', 'moments', got median.",
+            "--model.sampling.draws must be one of weights, local, mean, moments, got median.",
         ),
         (
             "test --ckpt_path {run}/best.ckpt --data.ood+=MNIST5k",

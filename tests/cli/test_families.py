@@ -57,7 +57,7 @@ def test_a_family_trains_and_is_tested_by_one_word(name):
         ),
         (
             "Rank1 --model.method.family laplace",
-            "--model.method.family must be one of 'gaussian', 'cauchy', got laplace",
+            "--model.method.family must be one of gaussian, cauchy, got laplace",
         ),
     ],
 )

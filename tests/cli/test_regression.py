@@ -196,7 +196,7 @@ def test_rotated_digits_are_trained_tested_and_told_from_letters(capsys):
             "--model.likelihood must be Categorical for MNIST5k, whose labels are classes, got Gaussian.",
         ),
         (["--data.target", "weight"], "--data.target must be among the columns length, material, width, force, extra"),
-        (["--data.path", "none.csv"], "Table was not found: there is no file"),
+        (["--data.path", "none.csv"], "--data.path must be a table, got none.csv, which is not there."),
         (
             ["--model.likelihood.beta", "0.5"],
             "--model.likelihood.beta must be 0 unless heteroscedastic is true, got 0.5.",

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
+from bnn_lightning.data import ImageFolder
 from tests.helpers import ON_THE_COMMAND_LINE, printed, table, write_idx
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -109,6 +111,35 @@ def test_a_folder_or_a_table_that_has_changed_is_not_divided_anew(capsys):
             assert f"{flag} has changed since the training, and the seed now divides it" in printed(capsys)
     Path("photos/a/new.png").rename("photos/a/0.png")
     assert main(["test", "--ckpt_path", checkpoints[0]]) == 0
+
+
+@pytest.mark.parametrize("removed", ["a/7.png", "b/0.png"])
+def test_training_images_in_a_changed_copy_are_counted(removed, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        for root in ("photos", "moved", "copy"):
+            file = Path(root, "ab"[number % 2], f"{number // 2}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    Path("copy", removed).unlink()
+    words = ["--data", "ImageFolder", "--data.root", "photos", "--trainer.max_epochs", "1", "--name", "p"]
+    assert main(["fit", "--model.network", "LeNet", *words]) == 0
+    best = "checkpoints/p/version_0/best.ckpt"
+    capsys.readouterr()
+    for root in ("photos", "moved"):
+        assert main(["test", "--ckpt_path", best, "--data.root", root]) == 0
+        assert "training examples" not in printed(capsys)
+    assert main(["test", "--ckpt_path", best, "--data.root", "copy"]) == 0
+    (told,) = re.findall(r"Note: (\d+) of these (\d+) are training examples", printed(capsys))
+    # By the files: what the seed takes for the test set of the copy, and what was trained on.
+    trained, tested = ImageFolder("photos"), ImageFolder("copy")
+    tested.prepare_like(torch.load(best, weights_only=True)["bnn_lightning"]["data"])
+    trained.image_size = 32
+    trained.setup("fit")
+    tested.setup("test")
+    both = sum(any(image.equal(other) for other in trained.train.pixels) for image in tested.test.pixels)
+    assert tuple(map(int, told)) == (both, len(tested.test))
+    assert both > 0
 
 
 @pytest.mark.slow

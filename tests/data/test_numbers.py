@@ -104,7 +104,7 @@ def test_folders_called_train_and_test_are_the_splits(tmp_path):
         ("file,n\n0.png,\n2.png,2", ValueError, "labels must have a number for each file, got no n in row 2"),
         ("file,n\n0.png,high\n2.png,2", ValueError, "labels must be a column of numbers, got n, where row 2 of"),
         ("file,n\nx.png,1\ny.png,2", ValueError, "labels must name pictures below .*, got x.png, y.png in"),
-        (None, DataNotFoundError, "Table was not found: there is no file"),
+        (None, DataNotFoundError, "labels must be a table, got .* which is not there"),
     ],
 )
 def test_bad_tables_are_one_sentence(pictures, text, error, sentence):

@@ -159,7 +159,7 @@ def test_what_is_refused(root, text, sentence):
 
 
 def test_a_table_that_is_not_there(root):
-    with pytest.raises(DataNotFoundError, match=r"there is no file .*nowhere\.csv"):
+    with pytest.raises(DataNotFoundError, match=r"labels must be a table, got .*nowhere\.csv, which is not there"):
         _ = ImageFolder(root=str(root), labels="nowhere.csv").class_names
 
 

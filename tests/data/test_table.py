@@ -96,7 +96,8 @@ def test_missing_values_are_refused_or_the_mean(tmp_path):
     rows = ["?,red,170,1000", "20,,180,1001", *lines()]
     path = write(tmp_path / "a.csv", HEADER + "\n".join(rows))
     refused = (
-        f"missing must be mean to fill values in, got refuse, and no value of age in 1 rows, the first row 2 of {path}."
+        "missing must be mean where cells are empty, or such rows be removed: age has no value in 1 row, the first "
+        f"row 2 of {path}."
     )
     with pytest.raises(ValueError, match=f"^{refused}$".replace("(", r"\(")):
         set_up("fit", path=path)
@@ -128,7 +129,7 @@ def test_given_splits_are_those_of_the_files(tmp_path):
     with pytest.raises(ValueError, match=r"^path must have whole numbers from 0 to 11 in .*index_train_0.txt"):
         set_up("fit", path=str(tmp_path))
     (tmp_path / "index_target.txt").unlink()
-    with pytest.raises(DataNotFoundError, match=r"has no index_target.txt"):
+    with pytest.raises(DataNotFoundError, match=r"path must be a folder with index_target.txt, got .*, which has none"):
         set_up("fit", path=str(tmp_path))
 
 
@@ -139,7 +140,7 @@ def test_another_table_is_prepared_as_the_checkpoints(csv, tmp_path):
     other.prepare_like(description, labelled=False)
     other.setup("predict")
     assert other.predict.labels.isnan().all()
-    assert other.predict_names() == ["row 1", "row 2"]
+    assert other.predict_names() == ["row 2", "row 3"]  # below a header
     mean, std = (torch.tensor(description[name]) for name in ("mean", "std"))
     torch.testing.assert_close(
         other.predict.features * std + mean,
@@ -276,7 +277,7 @@ def test_the_digest_of_a_table_is_of_all_that_is_divided(tmp_path, csv):
 
 
 def test_files_that_are_not_there_or_no_text(tmp_path):
-    with pytest.raises(DataNotFoundError, match=r"^Table was not found: there is no file .*none.csv"):
+    with pytest.raises(DataNotFoundError, match=r"^path must be a table, got .*none.csv, which is not there"):
         set_up("fit", path=str(tmp_path / "none.csv"))
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(

@@ -266,7 +266,10 @@ def test_rows_of_a_table_come_in_several_forms(networks, tmp_path, monkeypatch):
             [rows[0] | {"colour": "green"}],
             r"^rows must be a table whose colour is one of blue, red, as in tra",
         ),
-        "missing": ([rows[0] | {"age": None}], r"^missing must be mean to fill values in, got refuse, and no value of"),
+        "missing": (
+            [rows[0] | {"age": None}],
+            r"^missing must be mean where cells are empty, or such rows be removed: ",
+        ),
         "width": (np.zeros((2, 4)), r"^rows must have a column for each of colour, age, size, in this order"),
         "kind": (5, r"^rows must be a DataFrame, .* got int\.$"),
         "none": ([], r"^rows must be one or more, got none\.$"),
