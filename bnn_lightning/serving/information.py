@@ -34,6 +34,7 @@ def information(predictor: Predictor, record: Record, model: Model, limits: Limi
     """
     return {
         "version": bnn_lightning.__version__,
+        "name": (record.config or {}).get("name", record.path.stem),
         "checkpoint": record.path.name,
         "labels": predictor.likelihood.label_kind,
         "classes": list(predictor.class_names),

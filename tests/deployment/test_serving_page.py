@@ -47,7 +47,7 @@ def page(browser, served):
     """The page, empty, in a wide window; afterwards the browser must have complained about nothing."""
     resize(browser, 1160, 900)
     browser.get(served.url)
-    wait(lambda: browser.title == "lenet_lrt_mnist.ckpt")
+    wait(lambda: browser.title == "lenet_lrt")
     yield browser
     assert browser.get_log("browser") == []
 
@@ -239,7 +239,7 @@ def test_a_row_of_a_table_by_keyboard(browser, table):
 
     resize(browser, 400, 900)
     browser.get(table.url)
-    wait(lambda: browser.title == "best.ckpt")
+    wait(lambda: browser.title == "table")
     fields = browser.find_elements("css selector", "#row-input select, #row-input input")
     assert [field.accessible_name.split("\n")[0] for field in fields] == ["colour", "age", "size"]
     assert not part(browser, "#image-input").is_displayed()
