@@ -84,5 +84,5 @@ def _reason(
     if by == "epig":
         return f"its label says {score:.4f} nats about the label of another image, on average"
     if gain is not None:
-        return f"adds {gain:.3f} nats to what the labels before it say; by itself it says {score:.3f}"
+        return f"its label adds {gain:.3f} nats to those of the images before it ({score:.3f} by itself)"
     return f"the draws disagree between {classes[0]} and {classes[1]}: its label says {score:.3f} nats about them"

@@ -50,7 +50,9 @@ class Test(Verb):
             written, figures = ([], {}) if session.config.trainer.fast_dev_run else _write(session, results)
         if not written:
             return
-        names = ", ".join(path.name for path in written)
+        first, *others = (path.name for path in written)
+        start = first.partition(".")[0]
+        names = ", ".join([first, *(name.removeprefix(start) for name in others)])
         session.print(f"Written to {relative_to_cwd(session.run.logs)}: {names}")
         if report:
             page = session.run.logs / "report.html"

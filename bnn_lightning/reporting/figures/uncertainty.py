@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from bnn_lightning.likelihoods.categorical.predictive import (
@@ -20,6 +21,7 @@ from bnn_lightning.reporting.figures.labels import as_drawn, short
 from bnn_lightning.reporting.figures.png import save
 
 _ALEATORIC, _EPISTEMIC, _PROBABILITY, _WRONG = "#e08a3c", "#3c6fb0", "#8a8a8a", "#b0413c"
+_MANY = 100  # images in a bin, from which others would not be seen on a linear axis
 ENTROPIES = {"entropy": "predictive entropy, nats", "mutual_information": "mutual information, nats"}
 
 
@@ -126,7 +128,10 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
         top.set(title=as_drawn(name), ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         top.legend(frameon=False, loc="upper left")
         bottom.bar(edges[:-1] + 0.5 / BINS, count, 0.9 / BINS, color=_PROBABILITY)
-        bottom.set_yscale("log")
+        if count.max() > _MANY:
+            bottom.set_yscale("log")
+        else:
+            bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         bottom.set(xlabel="confidence", ylabel="images")
     save(figure, path)
 
