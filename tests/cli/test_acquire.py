@@ -50,7 +50,7 @@ def test_a_ranked_table_names_what_to_label_and_why(pool, capsys):
     joint = [float(row["joint"]) for row in rows[:6]]
     assert joint == sorted(joint)
     assert float(rows[0]["score"]) == pytest.approx(joint[0], abs=1e-6)
-    assert rows[1]["reason"].startswith(f"adds {joint[1] - joint[0]:.3f} nats")
+    assert rows[1]["reason"].startswith(f"its label adds {joint[1] - joint[0]:.3f} nats")
     scores = [float(row["score"]) for row in rows[6:80]]
     assert scores == sorted(scores, reverse=True)
     assert (rows[80]["file"], rows[80]["rank"]) == ("pool/broken.png", "")
