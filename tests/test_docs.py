@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 
+import choosing
 import fault_campaign
 import pytest
 import seeds
@@ -105,6 +106,7 @@ def test_links_lead_somewhere(path):
         (seeds, "seeds.csv", ["docs/running.md"]),
         (fault_campaign, "fault_campaign.csv", ["docs/running.md"]),
         (speed, "speed.json", ["docs/performance.md", "README.md"]),
+        (choosing, "methods.csv", ["docs/choosing.md"]),
     ],
 )
 def test_tables_are_those_of_the_measured_rows(benchmark, rows, documents, capsys):
