@@ -47,7 +47,7 @@ def test_a_test_shows_classes_and_says_when_a_model_only_knows_the_majority(caps
     assert all(text in words for text in (majority, "balanced accuracy", "macro F1", "$[red]dog$", "mistaken for"))
     for ending in ("classes.csv", "confusion.csv", "confusion.png"):
         assert (logs / f"test_imagefolder_last_{ending}").is_file()
-        assert f"test_imagefolder_last_{ending}" in words
+        assert f", _{ending}" in words
     assert [row["label / predicted"] for row in table(logs / "test_imagefolder_last_confusion.csv")] == names
     drawn, texts = set(), set()
     for events in logs.glob("events*"):

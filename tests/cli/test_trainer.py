@@ -89,6 +89,7 @@ def test_a_progress_bar_of_ones_own_is_shown(capsys):
 
 def test_the_rate_that_was_found_trains_under_a_schedule_too():
     words = ["--model.inference.lr_schedule", "LinearDecay", "--data.batch_size", "10"]
+    words += ["--model.inference.kl_weight.length", "1"]  # a whole epoch: within one the KL would rise under the finder
     finder = ["--trainer.callbacks", "LearningRateFinder", "--trainer.callbacks.num_training_steps", "30"]
     assert main([*FIT, *words, *finder]) == 0
     rates = read_checkpoint("checkpoints/run/version_0/last.ckpt")["lr_schedulers"][0]["base_lrs"]
