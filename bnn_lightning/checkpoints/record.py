@@ -55,7 +55,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _is_pickled(path: Path) -> bool:
     """Whether a file is of torch's format, which is a zip file, or a pickle; anything else looks like broken ones."""
     with path.open("rb") as file:
-        return zipfile.is_zipfile(file) or path.read_bytes()[:1] == b"\x80"
+        first = file.read(1)
+        return first == b"\x80" or zipfile.is_zipfile(file)
 
 
 def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[str, Any]:

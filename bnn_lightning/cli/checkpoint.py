@@ -29,11 +29,12 @@ def _what_was_meant(path: Path) -> str:
     if path.is_dir():
         files = sorted(path.rglob("best.ckpt")) or sorted(path.rglob("*.ckpt"))
         return f" It is a folder; name a file in it, such as {files[0]}." if files else " It is a folder."
-    beside = sorted(file.name for file in path.parent.glob("*.ckpt")) if path.name != str(path) else []
-    if near := nearest(path.name, beside):
-        return f" Did you mean {path.with_name(near)}?"
-    meant = nearest(path.stem, names("checkpoint"), cutoff=0.7) if path.name == str(path) else None
-    return f" Did you mean {meant}, which comes with the package?" if meant and not path.exists() else ""
+    if path.exists():
+        return ""
+    if path.name == str(path) and (meant := nearest(path.stem, names("checkpoint"), cutoff=0.7)):
+        return f" Did you mean {meant}, which comes with the package?"
+    meant = nearest(path.name, sorted(file.name for file in path.parent.glob("*.ckpt")))
+    return f" Did you mean {path.with_name(meant)}?" if meant else ""
 
 
 def config_of(record: Record) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.splits import stratified_split
 
 _LEAST_VARIATION = 1e-5  # of a target's mean, of which single precision is off by 6e-8: a hundredth of such a std
+_PART = 1024  # examples that are read at once for their fingerprints
 
 Examples = TypeVar("Examples", bound=Any)
 
@@ -150,7 +151,7 @@ class DataSource(LightningDataModule, ABC):
 
     @cached_property
     def _trained_on(self) -> str:
-        return joined(fingerprints(self._inputs(self.train)))
+        return joined(self._fingerprints(self.train))
 
     def count_trained_on(self, examples: Any, known: str) -> int:
         """How many examples a checkpoint was trained on.
@@ -159,7 +160,12 @@ class DataSource(LightningDataModule, ABC):
             examples: of this source, such as ``test``.
             known: what the checkpoint's description has under ``trained_on``.
         """
-        return shared(fingerprints(self._inputs(examples)), known)
+        return shared(self._fingerprints(examples), known)
+
+    def _fingerprints(self, examples: Any) -> list[str]:
+        # By parts, because pixels may be mapped from a file that is larger than memory.
+        parts = (examples[start : start + _PART] for start in range(0, len(examples), _PART))
+        return [each for part in parts for each in fingerprints(self._inputs(part))]
 
     def divided(self, examples: Examples, holdout: Examples | None = None) -> tuple[Examples, Examples, Examples]:
         """Training examples, and the selection and the calibration half of the hold-out.

@@ -141,6 +141,16 @@ def test_a_checkpoint_that_was_cut_off_is_called_damaged(part):
         read_checkpoint("a.ckpt")
 
 
+@pytest.mark.parametrize(("name", "hint"), [("best.ckpt", ""), ("bset.ckpt", " Did you mean run/best.ckpt?")])
+def test_what_is_there_is_not_what_was_meant(name, hint, capsys):
+    Path("run").mkdir()
+    Path("run/best.ckpt").write_bytes(b"damaged")
+    assert main(["test", "--ckpt_path", f"run/{name}"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.endswith(f".{hint}")
+    assert said.count("run/") == 1 + bool(hint)
+
+
 @sets_filters_of_its_own
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_by_every_verb(capsys):
     Path("bomb.ckpt").write_bytes(pickle.dumps(Bomb()))
