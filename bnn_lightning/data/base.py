@@ -171,11 +171,11 @@ class ImageData(DataSource):
                 other.root = self.root
             same_name = self.name in (other.name, other.training_images_of) or other.name == self.training_images_of
             if same_name and (self.name_identifies_images or self.root.resolve() == other.root.resolve()):
-                raise ValueError(f"ood must be images from elsewhere, got {other.name} for tests on {self.name}.")
+                raise ValueError(f"ood must be images from elsewhere, got {other.title} for tests on {self.title}.")
             other.prepare_like(self.describe(), labelled=False)
-            name, number = f"ood/{other.name}", 2
+            name, number = f"ood/{other.title}", 2
             while name in self.test_sets:
-                name, number = f"ood/{other.name}-{number}", number + 1
+                name, number = f"ood/{other.title}-{number}", number + 1
             self.test_sets[name] = other._converted(other.load_ood())
             self.notes += [note for note in other.notes if note not in self.notes]
         if self.corruptions:

@@ -80,6 +80,10 @@ class ImageFolder(ImageData):
         self._with_frames: set[Path] = set()
         self._said: set[str] = set()
 
+    @property
+    def title(self) -> str:
+        return self.root.resolve().name or self.name
+
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return self._layout.class_names

@@ -114,6 +114,11 @@ class DataSource(LightningDataModule, ABC):
         return list(self.class_names) == list(class_names) and bool((labels >= 0).any())
 
     @property
+    def title(self) -> str:
+        """What results call these examples: the name of the data set, or of a user's own folder."""
+        return str(self.name)
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

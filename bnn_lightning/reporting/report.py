@@ -64,7 +64,7 @@ def write_report(
     write_page(
         path,
         "report",
-        title=f"{results['network']}{method} on {results['data']}",
+        title=f"{results['network']}{method} on {getattr(data, 'title', results['data'])}",
         summary=_summary(results),
         remark=remark,
         facts=_facts(results, record, model),

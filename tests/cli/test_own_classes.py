@@ -168,9 +168,9 @@ def test_a_users_pictures_go_from_training_to_decisions(capsys):
     best = "checkpoints/own/version_0/best.ckpt"
     ood = "[{class_path: ImageFolder, init_args: {root: elsewhere}}]"
     assert main(["test", "--ckpt_path", best, "--data.ood", ood]) == 0
-    assert "Told from ImageFolder:" in printed(capsys)
+    assert "Told from elsewhere:" in printed(capsys)
     assert main(["test", "--ckpt_path", best, "--data.ood", ood.replace("elsewhere", "photos")]) == 2
-    assert "--data.ood must be images from elsewhere, got ImageFolder" in printed(capsys)
+    assert "--data.ood must be images from elsewhere, got photos for tests on photos" in printed(capsys)
     # Without --data the pictures of the test set, not those that it was trained on.
     assert main(["predict", "--ckpt_path", best]) == 0
     assert len(table(Path("lightning_logs/own/version_0/predictions.csv"))) == 12

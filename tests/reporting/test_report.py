@@ -47,6 +47,7 @@ def test_the_report_of_classes_escapes_names_and_its_commands_work(capsys):
     assert "&lt;i&gt;cat" in page
     assert "<i>cat" not in page
     assert "&lt;b&gt;mine" in page
+    assert "<h1>LeNet, LRT on photos</h1>" in page
     # All test images, 12 letters, and the figures but for that of the most and least certain images.
     results = json.loads(Path("lightning_logs/a/version_0/test_imagefolder_best.json").read_text())
     assert page.count("data:image/png") == results["images"] + 12 + 6
