@@ -150,7 +150,7 @@ class ImageData(DataSource):
             self._setup_train()
         if stage in ("test", None) and self.test is None:
             self.test = self._converted(self.load_test())
-            self.test_sets = {self.name or "test": self.test}
+            self.test_sets = {self.title: self.test}
         if stage in ("predict", None) and self.predict is None:
             self.predict = self._converted(self.load_test() if self.predicts_test_images else self.load_predict())
         if not self.mean:

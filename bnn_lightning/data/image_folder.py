@@ -82,7 +82,7 @@ class ImageFolder(ImageData):
 
     @property
     def title(self) -> str:
-        return self.root.resolve().name or self.name
+        return self.root.resolve().name or super().title
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
