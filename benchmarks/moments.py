@@ -30,7 +30,7 @@ from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.data import CIFAR10, MNIST, FashionMNIST, NotMNIST
-from bnn_lightning.evaluation.metrics import as_ranks, detection_metrics
+from bnn_lightning.evaluation.metrics import detection_metrics
 
 NETWORKS = {"LeNet": (LeNet, 1), "3Conv3FC": (ThreeConvThreeFC, 1), "ResNet-20": (ResNet20, 3)}
 
@@ -78,7 +78,7 @@ def quality(root: str, count: int, path: str, *ways: str) -> None:
         metrics = model.likelihood.metrics(scores[test], sets[test][1])
         aurocs = [
             ", ".join(
-                f"{detection_metrics(*as_ranks(inside[key], other[key]))['auroc']:.3f}" if key in inside else "-"
+                f"{detection_metrics(inside[key], other[key])['auroc']:.3f}" if key in inside else "-"
                 for key in ("entropy", "mutual_information")
             )
             for other in others

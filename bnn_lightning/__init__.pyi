@@ -36,7 +36,6 @@ from .core.methods import Rank1 as Rank1
 from .core.methods import Sparse as Sparse
 from .core.methods import VariationalA as VariationalA
 from .core.methods import VariationalB as VariationalB
-from .core.methods import check_words as check_words
 from .core.moments import MomentNetwork as MomentNetwork
 from .core.moments import Moments as Moments
 from .core.moments import MomentsError as MomentsError
@@ -69,6 +68,7 @@ from .core.priors import Normal as Normal
 from .core.priors import Prior as Prior
 from .core.priors import ScaleMixture as ScaleMixture
 from .core.priors import StudentTPrior as StudentTPrior
+from .core.settings import check_words as check_words
 from .core.whole_network import bayesian_layers as bayesian_layers
 from .core.whole_network import describe as describe
 from .core.whole_network import draw as draw

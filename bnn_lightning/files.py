@@ -86,9 +86,14 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def expanded_text(text: str) -> str:
+    """A path as text with ``~`` and the environment's variables replaced; one that is not set stays as it is."""
+    return os.path.expanduser(os.path.expandvars(text))
+
+
 def expanded(path: str) -> Path:
-    """The path with ``~`` and environment variables, such as ``$HOME``, replaced by what they stand for."""
-    return Path(os.path.expandvars(path)).expanduser()
+    """The path that :func:`expanded_text` gives."""
+    return Path(expanded_text(path))
 
 
 def relative_to_cwd(path: Path) -> str:

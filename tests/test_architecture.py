@@ -40,38 +40,43 @@ LIBRARIES = {
 DOORS = {
     "core.kernels": (set(), {"torch"}),
     "core.ops": (set(), {"torch"}),
-    "core.priors": ({"core.kernels", "core.ops"}, {"torch"}),
+    "core.settings": (set(), set()),
+    "core.priors": ({"core.kernels", "core.ops", "core.settings"}, {"torch"}),
     "core.posteriors": ({"core.kernels", "core.ops", "core.priors"}, {"torch"}),
-    "core.methods": ({"core.kernels", "core.ops", "core.priors", "core.posteriors"}, {"torch"}),
-    "core": ({"core.kernels", "core.ops", "core.priors", "core.posteriors", "core.methods"}, {"torch"}),
-    "core.moments": ({"core"}, {"torch"}),
+    "core.methods": ({"core.kernels", "core.ops", "core.priors", "core.posteriors", "core.settings"}, {"torch"}),
+    "core": (
+        {"core.kernels", "core.ops", "core.settings", "core.priors", "core.posteriors", "core.methods", "wording"},
+        {"torch"},
+    ),
+    "core.moments": ({"core", "wording"}, {"torch"}),
     "networks": ({"core.moments"}, {"torch"}),
     "files": (set(), {"filelock"}),
     "randomness": (set(), {"torch", "numpy"}),
     "shipped": (set(), set()),
-    "preprocessing": (set(), {"torch", "numpy", "PIL"}),
+    "wording": (set(), set()),
+    "preprocessing": ({"wording"}, {"torch", "numpy", "PIL"}),
     "data": (
-        {"files", "preprocessing", "randomness"},
+        {"files", "preprocessing", "randomness", "wording"},
         {"torch", "torchvision", "lightning", "numpy", "PIL", "pyarrow", "scipy"},
     ),
     "compat": ({"core"}, {"torch"}),
     "layers": (set(), set()),
-    "likelihoods": ({"core"}, {"torch", "torchmetrics", "scipy", "numpy", "pandas"}),
+    "likelihoods": ({"core", "wording"}, {"torch", "torchmetrics", "scipy", "numpy", "pandas"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
-    "evaluation": ({"core", "likelihoods"}, {"torch", "torchmetrics"}),
+    "evaluation": ({"core", "likelihoods", "wording"}, {"torch", "torchmetrics"}),
     "acquisition": ({"likelihoods"}, {"torch"}),
-    "compression": ({"core"}, {"torch"}),
+    "compression": ({"core", "wording"}, {"torch"}),
     "checkpoints": (
         {"core", "likelihoods", "inference", "evaluation", "networks", "files", "shipped"},
         {"torch", "jsonargparse", "yaml"},
     ),
     "deployment": (
-        {"core", "compression", "files", "checkpoints", "evaluation", "likelihoods", "preprocessing"},
+        {"core", "compression", "files", "checkpoints", "evaluation", "likelihoods", "preprocessing", "wording"},
         {"torch", "onnx", "onnxruntime"},
     ),
     "training": (
         {"checkpoints", "core", "likelihoods", "inference", "evaluation", "compression", "networks", "files"}
-        | {"preprocessing", "randomness"},
+        | {"preprocessing", "randomness", "wording"},
         {"torch", "torchmetrics", "lightning"},
     ),
     "reporting": (
@@ -84,15 +89,25 @@ DOORS = {
     ),
     "cli": (
         {"core", "likelihoods", "inference", "evaluation", "compression", "deployment", "training", "reporting"}
-        | {"acquisition", "simulation", "checkpoints", "networks", "data", "files", "preprocessing", "shipped"},
+        | {
+            "acquisition",
+            "simulation",
+            "checkpoints",
+            "networks",
+            "data",
+            "files",
+            "preprocessing",
+            "shipped",
+            "wording",
+        },
         {"torch", "torchvision", "lightning", "jsonargparse", "rich", "yaml", "numpy", "PIL", "shtab"},
     ),
     "serving": (
-        {"checkpoints", "cli", "deployment", "evaluation", "preprocessing", "shipped"},
+        {"checkpoints", "cli", "deployment", "evaluation", "files", "preprocessing", "shipped"},
         {"torch", "numpy", "litserve", "starlette", "uvicorn"},
     ),
     "studies": (
-        {"checkpoints", "cli", "core", "training", "reporting", "networks", "files", "shipped"},
+        {"checkpoints", "cli", "core", "training", "reporting", "networks", "files", "shipped", "wording"},
         {"torch", "torchmetrics", "optuna", "scipy", "yaml"},
     ),
 }

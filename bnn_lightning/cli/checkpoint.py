@@ -43,7 +43,7 @@ def config_of(record: Record) -> dict[str, Any]:
     return record.config
 
 
-def settings_of(record: Record, trains: bool) -> dict[str, Any]:
+def config_under_flags(record: Record, trains: bool) -> dict[str, Any]:
     """The part of a checkpoint's config that goes under the flags of a command line.
 
     Args:

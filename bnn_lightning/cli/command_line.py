@@ -23,7 +23,7 @@ from torchvision import __version__ as torchvision_version
 import bnn_lightning
 from bnn_lightning.checkpoints.parts import drop_resolved_defaults
 from bnn_lightning.checkpoints.record import Record
-from bnn_lightning.cli.checkpoint import read_given, settings_of
+from bnn_lightning.cli.checkpoint import config_under_flags, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.folders import choose_folders
@@ -61,6 +61,7 @@ from bnn_lightning.reporting.tensorboard import Board
 from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
+from bnn_lightning.wording import one_line
 
 _BOARD_BYTES = 1_000_000  # of a test's curves and figures
 
@@ -185,7 +186,7 @@ class CommandLine(LightningCLI):
             _note(note)
         if path is not None:
             self.checkpoint = read_given(path)
-            words = ["--config", yaml.safe_dump(settings_of(self.checkpoint, self.verb.trains)), *words]
+            words = ["--config", yaml.safe_dump(config_under_flags(self.checkpoint, self.verb.trains)), *words]
         elif self.verb.needs_checkpoint and not asks_for_help(words):
             raise UsageError(
                 misspelt(words, flags_of(parser), ["ckpt_path"])
@@ -286,7 +287,7 @@ class CommandLine(LightningCLI):
         try:
             session.trainer = self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
+            raise UsageError(f"--trainer: {one_line(error)}.") from error
         return session.trainer
 
     def _logger(self, session: Session) -> Board | bool:

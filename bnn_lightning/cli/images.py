@@ -11,9 +11,9 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource, ImageFolder
-from bnn_lightning.data.source import abridged
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.probe import first_batch, probe
+from bnn_lightning.wording import listed
 
 
 def load_images(
@@ -52,8 +52,8 @@ def load_images(
         data.number_classes_like(checkpoint.data["class_names"])
         if list(data.class_names) != checkpoint.data["class_names"]:
             raise UsageError(
-                f"--data {data.name}: a run goes on with its classes, {abridged(checkpoint.data['class_names'])}, got "
-                f"{abridged(data.class_names)}; for others begin a new one, with --model.init_from."
+                f"--data {data.name}: a run goes on with its classes, {listed(checkpoint.data['class_names'])}, got "
+                f"{listed(data.class_names)}; for others begin a new one, with --model.init_from."
             )
         _refuse_other_examples(data, verb, config.data, checkpoint)
     elif checkpoint is None and verb.trains and config.model.init_from is not None:

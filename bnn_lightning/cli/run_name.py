@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from bnn_lightning.cli.settings import class_name, class_of, method_name
-from bnn_lightning.cli.words import configs_of, expanded, setting_in, value_of
+from bnn_lightning.cli.words import configs_of, setting_in, value_of
+from bnn_lightning.files import expanded
 from bnn_lightning.inference import Variational
 
 _LENGTH = 40  # characters of each part
@@ -78,6 +78,6 @@ def _own_files(data: Namespace) -> dict[str, str]:
 
 def _data_name(data: Namespace) -> str:
     """The name of a user's own folder or file, else that of the class."""
-    for path in map(Path, map(expanded, _own_files(data).values())):
+    for path in map(expanded, _own_files(data).values()):
         return (path.resolve().name if path.is_dir() else path.stem) or class_name(data)
     return class_name(data)

@@ -1,6 +1,5 @@
 """The words of a command line, looked at before they are parsed."""
 
-import os
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from jsonargparse import Namespace
 
 from bnn_lightning.checkpoints.upgrade import Say, upgraded_config, upgraded_words
+from bnn_lightning.files import expanded_text
 from bnn_lightning.shipped import found
 
 # Flags that take a path, and the kind of file of the package that they take by a bare name.
@@ -55,11 +55,6 @@ def _with_absolute_files(value: Any, folder: Path) -> Any:
     return str((folder / value).resolve()) if is_name and (folder / value).is_file() else value
 
 
-def expanded(path: str) -> str:
-    """A path with ~ and the environment's variables replaced; a variable that is not set stays as it is."""
-    return os.path.expandvars(os.path.expanduser(path))
-
-
 def with_expanded_paths(words: Sequence[str]) -> list[str]:
     """The same words, with the paths expanded that are read before the parser has seen them.
 
@@ -77,7 +72,7 @@ def with_expanded_paths(words: Sequence[str]) -> list[str]:
 
 def _path_of(flag: str, path: str) -> str:
     kind = _PATHS[flag]
-    return expanded(path) if kind is None else found(expanded(path), kind)
+    return expanded_text(path) if kind is None else found(expanded_text(path), kind)
 
 
 def expand_paths(part: Any) -> Any:
@@ -93,7 +88,7 @@ def expand_paths(part: Any) -> Any:
             for name, inner in list(vars(part).items() if isinstance(part, Namespace) else part.items()):
                 part[name] = expand_paths(inner)
     elif isinstance(part, str | Path):
-        return type(part)(expanded(str(part)))
+        return type(part)(expanded_text(str(part)))
     return part
 
 
@@ -178,9 +173,5 @@ def asks_for_help(words: Sequence[str]) -> bool:
 def gives_data(words: Sequence[str]) -> bool:
     """Whether a command line says which images, and not only how they are served."""
     names = {word.partition("=")[0].replace(".init_args", "") for word in words}
-    if names & {"--data", "--data.class_path", "--data.root", "--data.path"}:
-        return True
-    try:
-        return any("data" in (yaml.safe_load(Path(file).read_text("utf-8")) or {}) for file in _config_files(words))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
-        return True  # the parser says what is wrong with it
+    given = names & {"--data", "--data.class_path", "--data.root", "--data.path"}
+    return bool(given) or any("data" in config for config in configs_of(words))

@@ -6,7 +6,7 @@ out of it. A group whose channels something reads that is not known here stays w
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,9 @@ _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, F.elu, F.gelu, F.silu, F.sigmoid, torch.sigmoid, F.softplus, F.tanh)
 _METHODS = ("relu", "relu_", "sigmoid", "tanh")
 _INPUTS, _OUTPUTS = "the inputs", "the outputs"
+
+Layout = Literal["axis 1", "last axis", "flat map"]
+"""Where channels are: before positions; behind all; or, of a map that was flattened, each with its positions."""
 
 
 class Group:
@@ -83,7 +86,7 @@ class Channels:
         self.modules = dict(traced.named_modules())
         self.nodes = list(traced.graph.nodes)
         self.groups, self.constants = {}, {}
-        self._are_maps: dict[fx.Node, bool] = {}  # channels at axis 1 before positions; else all at the end
+        self._layouts: dict[fx.Node, Layout] = {}
         called = [id(self.module(node)) for node in self.nodes if node.op == "call_module"]
         self._repeated = {module for module in called if called.count(module) > 1}
         for node in self.nodes:
@@ -110,7 +113,7 @@ class Channels:
     def _add(self, node: fx.Node) -> None:
         module, before = self.module(node), next(iter(node.all_input_nodes), None)
         if node.op == "placeholder":
-            self._begin(node, Group(None, _INPUTS), True)
+            self._begin(node, Group(None, _INPUTS), "axis 1")
         elif node.op == "output":
             for read in node.all_input_nodes:
                 self.groups[read].keep(_OUTPUTS)
@@ -124,11 +127,11 @@ class Channels:
             self._same(node, before, lambda value: module(value.view(1, -1, 1)).flatten())
         elif type(module) in ELEMENTWISE:
             self._same(node, before, module)
-        elif type(module) in POOLING:
+        elif type(module) in POOLING and self._layouts[before] == "axis 1":
             self._same(node, before, lambda value: value.where((value == 0) | (not varies_at_edges(module)), torch.nan))
         elif _flattens(node, module):
             self._same(node, before, lambda value: value)
-            self._are_maps[node] = False
+            self._layouts[node] = "flat map" if self._layouts[before] == "axis 1" else self._layouts[before]
         elif node.target in (*_FUNCTIONS, *_METHODS) and len(node.args) == 1:
             self._same(node, before, lambda value: _called(node, value))
         elif node.target in _SUMS and len(node.all_input_nodes) == len(node.args) == 2 and not node.kwargs:
@@ -136,17 +139,20 @@ class Channels:
         else:
             self._refuse(node)
 
-    def _begin(self, node: fx.Node, group: Group, is_map: bool) -> None:
-        self.groups[node], self._are_maps[node] = group, is_map
+    def _begin(self, node: fx.Node, group: Group, layout: Layout) -> None:
+        self.groups[node], self._layouts[node] = group, layout
 
     def _add_weighted(self, node: fx.Node, layer: Any, before: fx.Node) -> None:
-        read, is_map = self.groups[before].first, not isinstance(layer, nn.Linear)
+        read, is_linear = self.groups[before].first, isinstance(layer, nn.Linear)
         given = Group(len(layer.weight))
-        self._begin(node, given, is_map)
+        self._begin(node, given, "last axis" if is_linear else "axis 1")
         said = f"{node.target} ({type(layer).__name__})"
-        inputs = layer.weight.shape[1] * _groups(layer)
-        if read.count is not None and (self._are_maps[before] != is_map or inputs % read.count):
-            read.keep(f"{said} reads another axis")
+        inputs, layout = layer.weight.shape[1] * _groups(layer), self._layouts[before]
+        if read.count is not None:
+            # Behind the last axis, more inputs than channels are those of several tokens that were flattened.
+            fits = inputs % read.count == 0 if layout == "flat map" else inputs == read.count
+            if not fits or is_linear == (layout == "axis 1"):
+                read.keep(f"{said} reads another axis")
         for why, holds in (("is used twice", id(layer) in self._repeated), ("has groups", _groups(layer) > 1)):
             if holds:
                 read.keep(f"{said} {why}")
@@ -162,11 +168,11 @@ class Channels:
     def _treats_each(self, module: nn.Module, before: fx.Node) -> bool:
         count = self.groups[before].first.count
         fits = all(len(parameter) == count for parameter in module.parameters())
-        return fits and self._are_maps[before] and id(module) not in self._repeated
+        return fits and self._layouts[before] == "axis 1" and id(module) not in self._repeated
 
     def _same(self, node: fx.Node, before: fx.Node, change: Callable[[Tensor], Tensor]) -> None:
         """A node whose channels are those of ``before``, of which constant ones become ``change(value)``."""
-        self._begin(node, self.groups[before], self._are_maps[before])
+        self._begin(node, self.groups[before], self._layouts[before])
         if before in self.constants:
             value = self.constants[before]
             varies = value.isnan()
@@ -175,11 +181,11 @@ class Channels:
 
     def _sum(self, node: fx.Node, one: fx.Node, two: fx.Node) -> None:
         first, second = self.groups[one].first, self.groups[two].first
-        if first.count is None or first.count != second.count or self._are_maps[one] != self._are_maps[two]:
+        if first.count is None or first.count != second.count or self._layouts[one] != self._layouts[two]:
             self._refuse(node)
             return
         first.join(second)
-        self._begin(node, first, self._are_maps[one])
+        self._begin(node, first, self._layouts[one])
         if one in self.constants and two in self.constants:
             self.constants[node] = self.constants[one] + self.constants[two]
 
@@ -189,7 +195,7 @@ class Channels:
         said = said if module is None else f"{said} ({type(module).__name__})"
         for read in node.all_input_nodes:
             self.groups[read].keep(said)
-        self._begin(node, Group(None, said), True)
+        self._begin(node, Group(None, said), "axis 1")
 
 
 def is_channelwise(module: nn.Module | None) -> bool:

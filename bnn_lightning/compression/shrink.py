@@ -16,6 +16,7 @@ from bnn_lightning.compression.channels import (
     is_channelwise,
     varies_at_edges,
 )
+from bnn_lightning.wording import first_line
 
 
 class Select(nn.Module):
@@ -47,7 +48,7 @@ def shrink(net: nn.Module) -> nn.Module:
     has weights for it, or where all summands are constant. At last, the inputs for which a linear layer has no weights
     are left out by a :class:`Select`. Where something else than these layers, batch norm, pooling, activations,
     flattening, sums and modules that say ``is_channelwise`` reads channels, or gives them, all of them stay, see
-    :func:`stays`.
+    :func:`stays`. A ``BatchNorm1d`` behind a linear layer is taken for one of ``(batch, features)``.
 
     Args:
         net: any network that ``torch.fx`` can trace. It is not changed.
@@ -95,7 +96,7 @@ def _traced(net: nn.Module) -> fx.GraphModule:
     try:
         return fx.GraphModule(net, _Tracer().trace(net))
     except Exception as error:  # whatever a network does with what stands for its inputs
-        reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
+        reason = first_line(error)
         raise ValueError(
             f"network must be one that torch.fx can trace to be made smaller, got an error: {reason}."
         ) from (error)

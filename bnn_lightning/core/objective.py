@@ -1,8 +1,11 @@
 """The evidence lower bound and the training loss: the only place where the number N of training examples enters."""
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor
+
+Objective = Literal["elbo", "regularised", "likelihood"]
+"""What nll + KL/N is, see :attr:`bnn_lightning.Method.objective`."""
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -31,7 +34,7 @@ def variational_loss(nll: Number, kl: Number, num_train: int, kl_weight: float =
 
 
 def objective_values(
-    objective: str, nll: float, kl: float, num_train: int, kl_weight: float | None = None
+    objective: Objective, nll: float, kl: float, num_train: int, kl_weight: float | None = None
 ) -> dict[str, float]:
     """Loss, KL, KL/N and elbo/N, all at KL weight 1, by the names under which they are logged.
 

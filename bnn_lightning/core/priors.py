@@ -12,6 +12,7 @@ from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.quadrature import mean_log1p_square
 from bnn_lightning.core.ops.base import Op
+from bnn_lightning.core.settings import check_positive
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Normal(Prior):
     sigma: float = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sigma, Tensor) and not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ValueError(f"sigma must be a positive standard deviation such as 0.1, got {self.sigma}.")
+        if not isinstance(self.sigma, Tensor):
+            check_positive("sigma", self.sigma, "standard deviation such as 0.1")
         if not isinstance(self.mu, Tensor) and not math.isfinite(self.mu):
             raise ValueError(f"mu must be a finite number such as 0, got {self.mu}.")
 
@@ -105,7 +106,7 @@ class FanIn(Prior):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("scale", self.scale, "standard deviation such as 1")
+        check_positive("scale", self.scale, "standard deviation such as 1")
 
     def for_tensor(self, init: Tensor, op: Op | None = None) -> Normal:
         fan_in = 1 if op is None else init.numel() // op.out_features
@@ -133,7 +134,7 @@ class LaplacePrior(Prior):
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive("scale", self.scale, "mean of |w| such as 0.1")
+        check_positive("scale", self.scale, "mean of |w| such as 0.1")
 
     def log_prob(self, w: Tensor) -> Tensor:
         return -w.abs() / self.scale - math.log(2 * self.scale)
@@ -166,8 +167,8 @@ class StudentTPrior(Prior):
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive("df", self.df, "number of degrees of freedom such as 3")
-        _check_positive("scale", self.scale, "width such as 0.1")
+        check_positive("df", self.df, "number of degrees of freedom such as 3")
+        check_positive("scale", self.scale, "width such as 0.1")
 
     def log_prob(self, w: Tensor) -> Tensor:
         return self._log_norm() - 0.5 * (self.df + 1) * (w / self._width()).square().log1p()
@@ -206,9 +207,7 @@ class ScaleMixture(Prior):
         if not 0 < self.pi < 1:
             raise ValueError(f"pi must be between 0 and 1, got {self.pi}.")
         for name in ("sigma1", "sigma2"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive standard deviation, got {value}.")
+            check_positive(name, getattr(self, name), "standard deviation")
 
     def log_prob(self, w: Tensor) -> Tensor:
         components = [
@@ -248,8 +247,3 @@ class LearntScale(Prior):
 def _gaussian_entropy(log_sigma: Tensor) -> Tensor:
     """The entropy of N(mu, sigma^2) of each element, in nats."""
     return log_sigma + 0.5 * math.log(2 * math.pi * math.e)
-
-
-def _check_positive(name: str, value: float, what: str) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a positive {what}, got {value}.")

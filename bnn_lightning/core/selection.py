@@ -9,6 +9,7 @@ from torch import nn
 from bnn_lightning.core.attention import is_attention
 from bnn_lightning.core.drawn_layers import NORMS, can_be_drawn
 from bnn_lightning.core.ops import kind_of, layer_kinds
+from bnn_lightning.wording import listed
 
 
 def candidates(net: nn.Module) -> tuple[dict[nn.Module, str], dict[nn.Module, str]]:
@@ -41,8 +42,8 @@ def chosen_layers(names: dict[nn.Module, str], norms: dict[nn.Module, str], patt
         matching += [layer for layer in (*names, *norms) if type(layer).__name__ == wanted]
         if not matching:
             raise ValueError(
-                f"only={pattern!r} names no layer that can be random; this network has: "
-                f"{', '.join(names.values()) or 'no layer of a kind that can be'}."
+                f"only must name layers that can be random, {', '.join(names.values()) or 'of which there are none'}, "
+                f"got {pattern}."
             )
         for layer in matching:
             chosen.pop(layer, None)
@@ -70,7 +71,7 @@ def refuse_tied_weights(net: nn.Module, chosen: Collection[nn.Module], names: di
             if owner is not module and (owner in chosen or module in chosen):
                 tied = [names.get(layer, type(layer).__name__) for layer in (owner, module)]
                 raise ValueError(
-                    f"{tied[0]} and {tied[1]} share a weight, which two random layers would draw twice; "
+                    f"net must have a weight for each random layer, got {tied[0]} and {tied[1]}, which share one; "
                     "use one layer in both places, or leave them out with only=."
                 )
 
@@ -97,8 +98,7 @@ def warn_of_others(net: nn.Module, known: set[nn.Module]) -> None:
             size = sum(value.numel() for value in own)
             others.append(f"{name or 'the network itself'} ({type(module).__name__}, {size:,})")
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         warnings.warn(
-            f"these weights are of no layer that can be random and stay deterministic: {', '.join(others[:3])}{more}.",
+            f"these weights are of no layer that can be random and stay deterministic: {listed(others)}.",
             stacklevel=3,
         )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.objective import Objective
 from bnn_lightning.core.posteriors import Gaussian, Point, Posterior, sample_together
 from bnn_lightning.core.priors import Normal
-
-Objective = Literal["elbo", "regularised", "likelihood"]
 
 
 def bayesian_layers(net: nn.Module) -> list[RandomLayer]:

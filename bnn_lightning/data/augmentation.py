@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from bnn_lightning.randomness import combined_seed, seeded
+from bnn_lightning.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def check_transforms(transforms: Sequence[v2.Transform], image: Tensor) -> None:
             try:
                 changed = transform(image)
             except Exception as error:  # a transform of somebody else's can raise anything
-                reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                 raise ValueError(
-                    f"transforms must be of uint8 images alone, got {_name(transform)}, which refuses one: {reason}."
+                    f"transforms must be of uint8 images alone, got {_name(transform)}, which refuses one: "
+                    f"{one_line(error)}."
                 ) from error
         _check_result(transform, image, changed)
 

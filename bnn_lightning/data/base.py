@@ -194,7 +194,7 @@ class ImageData(DataSource):
             if subset.stop > len(images):
                 raise ValueError(f"train_subset must lie within the {len(images)} training images, got {subset.stop}.")
             images = images[subset]
-        self._check_labels(images)
+        self._check_class_settings()
         train, selection, calibration = self.divided(images, self.load_holdout())
         self.train, self.selection = self._converted(train), self._converted(selection)
         self.calibration = self._converted(calibration)
@@ -214,7 +214,8 @@ class ImageData(DataSource):
             raise ValueError(f"image_size must be given for {self.name}, whose images have no one size, such as 32.")
         return images.converted(self.in_channels, size)
 
-    def _check_labels(self, images: Images) -> None:
+    def _check_class_settings(self) -> None:
+        """Refuses settings that need classes where labels are numbers."""
         for name, choice in (("class_weights", self.class_weights), ("sampling", self.sampling)):
             if choice and self.target_names:
                 raise ValueError(f"{name} must be null for {self.name}, whose labels are numbers, got {choice}.")
@@ -235,7 +236,9 @@ class ImageData(DataSource):
         """
         super().prepare_like(description, labelled)
         if "image_size" not in description:
-            raise ValueError(f"{self.name} has images, but the checkpoint was trained on {description['name']}.")
+            raise ValueError(
+                f"data must be of the checkpoint's kind, like {description['name']}, got the images {self.title}."
+            )
         self.image_size, self.channels = description["image_size"], description["channels"]
         self.mean, self.std = description["mean"], description["std"]
 

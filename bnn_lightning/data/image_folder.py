@@ -25,8 +25,9 @@ from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, Reading, is_grey, open_picture, read_into
-from bnn_lightning.preprocessing.pictures import Picture, Walk, listed, shown, walk
+from bnn_lightning.preprocessing.pictures import Picture, Walk, walk
 from bnn_lightning.preprocessing.scaling import Scaling
+from bnn_lightning.wording import listed, printable
 
 
 class ImageFolder(ImageData):
@@ -158,12 +159,12 @@ class ImageFolder(ImageData):
         if self.leaves_out_labelled and self.labels is not None:
             pictures = [picture for picture in pictures if picture.path not in self._layout.labelled_files]
             if not pictures:
-                raise DataNotFoundError(f"every picture below {shown(self.root)} has its label in {self.labels}.")
+                raise DataNotFoundError(f"every picture below {printable(self.root)} has its label in {self.labels}.")
         if not pictures and not not_files:
             where = (
-                f"below {shown(self.root)}"
+                f"below {printable(self.root)}"
                 if os.path.isdir(self.root)
-                else f"in {shown(self.root)}, which is not there"
+                else f"in {printable(self.root)}, which is not there"
             )
             raise DataNotFoundError(f"ImageFolder found no pictures: looked for .png, .jpg and others {where}.")
         self.unreadable |= not_files
@@ -188,7 +189,7 @@ class ImageFolder(ImageData):
         return self.load_predict()  # all pictures, labelled or not: out-of-distribution scores need no labels
 
     def predict_names(self, start: int = 0, stop: int | None = None) -> list[str]:
-        return [shown(path) for path in self.predict_files(start, stop)]
+        return [printable(path) for path in self.predict_files(start, stop)]
 
     def predict_files(self, start: int = 0, stop: int | None = None) -> list[Path]:
         """The file of each picture of ``predict`` that was served, from number ``start`` on and before ``stop``."""
@@ -267,10 +268,11 @@ class ImageFolder(ImageData):
         if split == "train" and len(readable) < 2:
             raise ValueError(
                 "root must hold two or more classes to train on, got pictures that can be read of "
-                f"{self.class_names[min(readable)]} alone; nothing of {listed(lost)} can be read in {shown(self.root)}."
+                f"{self.class_names[min(readable)]} alone; nothing of {listed(lost)} can be read in "
+                f"{printable(self.root)}."
             )
         if lost:
-            self._say([f"no {split} picture of {listed(lost)} in {shown(self.root)} can be read."])
+            self._say([f"no {split} picture of {listed(lost)} in {printable(self.root)} can be read."])
         return images, kept
 
     def _read(self, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from bnn_lightning.data.picture_layout import Layout
 from bnn_lightning.data.picture_numbers import NumberLayout, splits_of, table_of
 from bnn_lightning.data.table_file import MISSING, Cells, is_number, read_cells
-from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, listed, shown, walk
+from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, walk
+from bnn_lightning.wording import listed, printable
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_path", "path", "img", "picture", "name")
 _CLASS_COLUMNS = ("class", "label", "choice", "category", "class_name", "classname", "label_name")
@@ -56,7 +57,7 @@ def _sorted_by_hand(pool: Walk, folder: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"labels must lie outside of root, whose pictures would be there twice, got {folder}.")
     classes, loose = by_folder(walk(folder).pictures, 0)
     if loose or not classes:
-        got = shown(loose[0].path.name) if loose else "none"
+        got = printable(loose[0].path.name) if loose else "none"
         raise ValueError(f"labels must be a folder with a folder of pictures for each class, got {got} in {folder}.")
     of_size: dict[int, list[Picture]] = defaultdict(list)
     for picture in pool.pictures:
@@ -121,12 +122,12 @@ def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) 
             )
     if not classes:
         raise ValueError(
-            f"labels must name pictures below {shown(walk.root)} with their class, got {listed(files)} in {path}, and "
-            f"{listed('/'.join(picture.below) for picture in walk.pictures) or 'no pictures'} there."
+            f"labels must name pictures below {printable(walk.root)} with their class, got {listed(files)} in {path}, "
+            f"and {listed('/'.join(picture.below) for picture in walk.pictures) or 'no pictures'} there."
         )
     remarks = []
     if without := [picture for picture in walk.pictures if picture not in classes]:
-        such_as = shown("/".join(without[0].below))
+        such_as = printable("/".join(without[0].below))
         remarks.append(f"pictures that have no class in {path} and are left out: {len(without):,}, such as {such_as}.")
     if unknown:
         what = "pictures" if path.is_dir() else "rows"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bnn_lightning.data import picture_remarks
 from bnn_lightning.data.source import DataNotFoundError
-from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above, listed, shown
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, by_folder, folder_above
+from bnn_lightning.wording import listed, printable
 
 _ORDER = {name: number for number, name in enumerate(SPLIT_OF)}
 Classes = Mapping[str, Sequence[Picture]]
@@ -67,18 +68,19 @@ class Layout:
             raise DataNotFoundError(
                 self.misplaced
                 or f"ImageFolder found no {split} pictures: looked for .png, .jpg and others in "
-                f"{shown(where)}/CLASS, with one folder for each class. Name the folder above them with --data.root."
+                f"{printable(where)}/CLASS, with one folder for each class. Name the folder above them with "
+                "--data.root."
             )
         if split == "train" and len(classes) < 2:
             raise ValueError(
                 self.misplaced
                 or f"root must hold two or more classes to train on, got one, {listed(classes)}, in "
-                f"{shown(self.folders[split])}; each class needs a folder of its own."
+                f"{printable(self.folders[split])}; each class needs a folder of its own."
             )
         if split in self.repeated:
             raise ValueError(
                 f"root must hold {split} pictures that are not training pictures, got links to the same files in "
-                f"{shown(self.folders[split])}."
+                f"{printable(self.folders[split])}."
             )
         pictures: list[Picture] = []
         labels: list[int] = []
@@ -89,7 +91,7 @@ class Layout:
         if not pictures:
             raise ValueError(
                 f"root must hold the same classes for {split} as for training, got {listed(classes)} in "
-                f"{shown(self.folders[split])}, and {listed(class_names)} for training; rename the folders."
+                f"{printable(self.folders[split])}, and {listed(class_names)} for training; rename the folders."
             )
         return pictures, labels
 
@@ -109,7 +111,7 @@ def layout_of(walk: Walk) -> Layout:
     if not splits and classes and [folder.name.lower() for folder in bare] == ["train"]:
         (folder, pictures), bare = next(iter(bare.items())), {}
         classes[folder.name] = pictures  # of trains, beside buses
-        remarks.append(f"{shown(folder)} is taken for a class, because there are no class folders in it.")
+        remarks.append(f"{printable(folder)} is taken for a class, because there are no class folders in it.")
     if classes:
         remarks += picture_remarks.on_other_folders(walk.root, classes, folders)
         if "train" not in splits:
@@ -141,7 +143,7 @@ def labels_by_folder(pictures: Iterable[Picture], class_names: Sequence[str]) ->
         folders = picture.below[:-1]
         if len(folders) > 1 and folders[0].lower() in SPLIT_OF:
             folders = folders[1:]
-        labels.append(numbers.get(shown(folders[0]), -1) if folders else -1)
+        labels.append(numbers.get(printable(folders[0]), -1) if folders else -1)
     return labels
 
 
@@ -163,7 +165,7 @@ def _splits_among(
         if inner and split in splits:
             raise ValueError(
                 f"root must have one folder of {split} pictures, got {folders[split].name} and {name} in "
-                f"{shown(root)}; merge them, or rename one."
+                f"{printable(root)}; merge them, or rename one."
             )
         if inner:
             splits[split], folders[split] = inner, root / name
@@ -195,16 +197,16 @@ def _without_pictures(walk: Walk, folders: Iterable[Path]) -> Iterator[Path]:
 def _without_classes(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> str:
     """What to do with a root without class folders; "" where it has no pictures at all."""
     if not os.path.exists(root):
-        return f"root must be a folder of pictures, got {shown(root)}, which is not there."
+        return f"root must be a folder of pictures, got {printable(root)}, which is not there."
     place = next((folder for folder, pictures in without_class.items() if pictures), None)
     if place is None:
         return ""
     if os.path.isfile(root):
-        return f"root must be a folder with a folder for each class, got the file {shown(root)}."
-    cure = f"move them into {shown(place)}/CLASS"
+        return f"root must be a folder with a folder for each class, got the file {printable(root)}."
+    cure = f"move them into {printable(place)}/CLASS"
     if place == root:
-        cure = f"if this is one class of several, name the folder above: --data.root {shown(folder_above(root))}"
-    return f"root must hold a folder for each class, got pictures directly in {shown(place)}; {cure}."
+        cure = f"if this is one class of several, name the folder above: --data.root {printable(folder_above(root))}"
+    return f"root must hold a folder for each class, got pictures directly in {printable(place)}; {cure}."
 
 
 def _too_shallow(classes: Classes, folder: Path, root: Path) -> str:
@@ -220,8 +222,8 @@ def _too_shallow(classes: Classes, folder: Path, root: Path) -> str:
         if len(inner) > 1 or name.lower() in SPLIT_OF:
             break
         depth, pictures = depth + 1, inner[name]
-    cure = f"use --data.root {shown(place)}" if folder == root else f"move these up into {shown(folder)}"
+    cure = f"use --data.root {printable(place)}" if folder == root else f"move these up into {printable(folder)}"
     return (
-        f"root must hold two or more classes to train on, got one folder in {shown(folder)}, and {listed(inner)} in "
-        f"{shown(place)}; {cure}."
+        f"root must hold two or more classes to train on, got one folder in {printable(folder)}, and {listed(inner)} "
+        f"in {printable(place)}; {cure}."
     )

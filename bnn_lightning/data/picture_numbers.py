@@ -9,8 +9,10 @@ import numpy as np
 
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.table_file import read_table
+from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.columns import numbers_of
-from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk, listed, shown
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk
+from bnn_lightning.wording import listed, printable
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class NumberLayout:
         named = [name for name in pictures if name in by_file]
         if not named:
             raise ValueError(
-                f"labels must name pictures below {shown(walk.root)}, which has {listed(pictures) or 'none'}, got "
+                f"labels must name pictures below {printable(walk.root)}, which has {listed(pictures) or 'none'}, got "
                 f"{listed(files)} in {path}."
             )
         remarks = []
@@ -98,13 +100,13 @@ class NumberLayout:
         """
         pictures = list(self.splits.get(split, {}).get("", ()))
         if not pictures:
-            raise DataNotFoundError(f"ImageFolder found no {split} pictures with numbers below {shown(self.root)}.")
+            raise DataNotFoundError(f"ImageFolder found no {split} pictures with numbers below {printable(self.root)}.")
         return pictures, [self.numbers[picture.path] for picture in pictures]
 
 
 def table_of(walk: Walk, labels: str) -> Path:
     """A table of labels, or a folder of them: from here or, where there is none, from the root of the pictures."""
-    path = Path(labels).expanduser()
+    path = expanded(labels)
     return path if path.is_absolute() or path.exists() else walk.root / path
 
 

@@ -6,17 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bnn_lightning.preprocessing.decoding import Reading
-from bnn_lightning.preprocessing.pictures import (
-    SPLIT_OF,
-    UNREAD_ENDINGS,
-    Picture,
-    Walk,
-    by_folder,
-    folder_above,
-    listed,
-    shown,
-    with_counts,
-)
+from bnn_lightning.preprocessing.pictures import SPLIT_OF, UNREAD_ENDINGS, Picture, Walk, by_folder, folder_above
+from bnn_lightning.wording import listed, printable, with_counts
 
 _SplitsOfClasses = Mapping[str, Mapping[str, Sequence[Picture]]]
 
@@ -30,12 +21,12 @@ def on_walk(walk: Walk) -> list[str]:
     remarks = []
     if unread:
         remarks.append(
-            f"pictures in {shown(walk.root)} have formats that are not read ({with_counts(unread)}) and are left out; "
-            "convert them to PNG or JPEG."
+            f"pictures in {printable(walk.root)} have formats that are not read ({with_counts(unread)}) and are left "
+            "out; convert them to PNG or JPEG."
         )
     if walk.closed:
         folder, reason = next(iter(walk.closed.items()))
-        remarks.append(f"folders that cannot be opened: {len(walk.closed):,}, such as {shown(folder)}: {reason}.")
+        remarks.append(f"folders that cannot be opened: {len(walk.closed):,}, such as {printable(folder)}: {reason}.")
     return remarks
 
 
@@ -43,7 +34,7 @@ def on_empty_folders(walk: Walk, empty: Iterable[Path]) -> list[str]:
     """On folders that would be classes if their pictures had other formats."""
     unread = {below for below, ending in walk.passed_over if ending in UNREAD_ENDINGS}
     starts = {below[:depth] for below in unread for depth in (1, 2)}
-    named = [shown(folder) for folder in empty if folder.relative_to(walk.root).parts in starts]
+    named = [printable(folder) for folder in empty if folder.relative_to(walk.root).parts in starts]
     return [f"no picture can be read in {listed(named)}, which is therefore no class."] if named else []
 
 
@@ -53,11 +44,13 @@ def on_readings(pictures: Sequence[Picture], reading: Reading, unreadable: Mappi
     if unreadable:
         file, reason = next(iter(unreadable.items()))
         remarks.append(
-            f"pictures that cannot be read and are left out: {len(unreadable):,}, such as {shown(file)}: {reason}"
+            f"pictures that cannot be read and are left out: {len(unreadable):,}, such as {printable(file)}: {reason}"
         )
     ranges = {(low, high): index for index, low, high in reading.ranges}
     if len(ranges) > 1:
-        examples = [f"{low:g} to {high:g} in {shown(pictures[ranges[low, high]].path)}" for low, high in sorted(ranges)]
+        examples = [
+            f"{low:g} to {high:g} in {printable(pictures[ranges[low, high]].path)}" for low, high in sorted(ranges)
+        ]
         remarks.append(
             "pictures of more than 8 bits are scaled by the range that each uses, and these differ: "
             f"{listed(examples)}; save them with 8 bits where their brightness is to be compared."
@@ -69,17 +62,17 @@ def on_other_folders(root: Path, classes: Iterable[str], splits: Mapping[str, Pa
     """On class folders that lie beside folders of splits."""
     if not splits:
         return []
-    beside = f"{listed(classes)} beside {listed(folder.name for folder in splits.values())} in {shown(root)}"
+    beside = f"{listed(classes)} beside {listed(folder.name for folder in splits.values())} in {printable(root)}"
     if "train" in splits:
-        return [f"{beside} are in no split and are passed over; move them into {shown(splits['train'])}."]
+        return [f"{beside} are in no split and are passed over; move them into {printable(splits['train'])}."]
     return [f"{beside} are taken for the training classes; a folder train around them would say so."]
 
 
 def on_pictures_without_class(folders: Mapping[Path, Sequence[Picture]]) -> list[str]:
     """On pictures that lie directly in the root or in a split."""
     return [
-        f"pictures directly in {shown(folder)}, in no class folder, are passed over: {len(pictures):,}, such as "
-        f"{shown(pictures[0].path.name)}; bnn predict takes them."
+        f"pictures directly in {printable(folder)}, in no class folder, are passed over: {len(pictures):,}, such as "
+        f"{printable(pictures[0].path.name)}; bnn predict takes them."
         for folder, pictures in folders.items()
         if pictures
     ]
@@ -93,10 +86,10 @@ def on_classes(splits: _SplitsOfClasses, folders: Mapping[str, Path]) -> list[st
         lacks = [name for name in train if name not in splits[split]]
         alone = {name: len(pictures) for name, pictures in splits[split].items() if name not in train}
         if lacks:
-            remarks.append(f"{shown(folders[split])} has no pictures of {listed(lacks)}.")
+            remarks.append(f"{printable(folders[split])} has no pictures of {listed(lacks)}.")
         if alone:
             remarks.append(
-                f"{shown(folders[split])} has classes that training has not, and they are passed over: "
+                f"{printable(folders[split])} has classes that training has not, and they are passed over: "
                 f"{with_counts(alone)}."
             )
     return remarks
@@ -109,12 +102,14 @@ def on_depth(splits: _SplitsOfClasses, folders: Mapping[str, Path], root: Path) 
     remarks = []
     beside = _splits_beside(root)
     if beside:
-        above = shown(folder_above(root))
-        remarks.append(f"{shown(root)} lies beside {listed(beside)}; --data.root {above} would use each for its split.")
+        above = printable(folder_above(root))
+        remarks.append(
+            f"{printable(root)} lies beside {listed(beside)}; --data.root {above} would use each for its split."
+        )
     within = [{*by_folder(pictures, 1)[0]} for pictures in splits["train"].values()]
     if len(within) > 1 and all(any(name.lower() in SPLIT_OF for name in names) for names in within):
         remarks.append(
-            f"the classes in {shown(root)} hold folders called like splits, whose pictures are mixed; folders "
+            f"the classes in {printable(root)} hold folders called like splits, whose pictures are mixed; folders "
             "SPLIT/CLASS, not CLASS/SPLIT, would keep them apart."
         )
     return remarks
@@ -131,7 +126,9 @@ def on_shared_files(splits: _SplitsOfClasses) -> tuple[list[str], frozenset[str]
     repeated = frozenset(split for split in files if split != "train" and train.issuperset(files[split]))
     if not shared:
         return [], repeated
-    return [f"files that links put into two classes or splits: {len(shared):,}, such as {shown(shared[0])}."], repeated
+    return [
+        f"files that links put into two classes or splits: {len(shared):,}, such as {printable(shared[0])}."
+    ], repeated
 
 
 def _splits_beside(root: Path) -> list[str]:
@@ -144,4 +141,4 @@ def _splits_beside(root: Path) -> list[str]:
         names = sorted(entry.name for entry in os.scandir(place.parent) if entry.is_dir())
     except OSError:
         return []
-    return [shown(name) for name in names if SPLIT_OF.get(name.lower(), own) != own]
+    return [printable(name) for name in names if SPLIT_OF.get(name.lower(), own) != own]

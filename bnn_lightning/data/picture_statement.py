@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnn_lightning.data.picture_layout import Layout, natural_order
-from bnn_lightning.preprocessing.pictures import Walk, counted, listed, shown, with_counts
+from bnn_lightning.preprocessing.pictures import Walk
+from bnn_lightning.wording import counted, listed, printable, with_counts
 
 _FEW = 6  # classes whose numbers are all shown
 
@@ -83,7 +84,7 @@ class Found:
         return "\n  ".join([self._headline(), *filter(None, [self._numbers(), self._passed_over(), *self._of_files()])])
 
     def _headline(self) -> str:
-        root = shown(self.root)
+        root = printable(self.root)
         if not self.splits:
             return f"{root}: {counted(self.pictures, 'picture')}"
         total = sum(count for classes in self.splits.values() for count in classes.values())
@@ -113,7 +114,7 @@ class Found:
         ):
             parts += [counted(number, *nouns)] if number else []
         if self.without_pictures:
-            names = listed(shown(folder) for folder in self.without_pictures)
+            names = listed(printable(folder) for folder in self.without_pictures)
             parts.append(f"{counted(len(self.without_pictures), 'folder')} without pictures ({names})")
         return f"passed over: {', '.join(parts)}" if parts else ""
 
@@ -122,7 +123,7 @@ class Found:
             yield f"read by the first of several pictures or frames: {counted(self.with_frames, 'file')}"
         if self.unreadable:
             file, reason = next(iter(self.unreadable.items()))
-            yield f"unreadable: {len(self.unreadable):,}, such as {shown(file)}: {reason}"
+            yield f"unreadable: {len(self.unreadable):,}, such as {printable(file)}: {reason}"
 
 
 def _of_classes(classes: Mapping[str, int]) -> str:

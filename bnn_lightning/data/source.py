@@ -13,6 +13,7 @@ from torch import Tensor
 from bnn_lightning.data.fingerprints import fingerprints, joined, shared
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
 from bnn_lightning.data.splits import stratified_split
+from bnn_lightning.wording import listed
 
 _LEAST_VARIATION = 1e-5  # of a target's mean, of which single precision is off by 6e-8: a hundredth of such a std
 _PART = 1024  # examples that are read at once for their fingerprints
@@ -237,10 +238,10 @@ class DataSource(LightningDataModule, ABC):
             ("targets", list(self.target_names), targets),
         ):
             if labelled and ours != theirs and (ours or not self.target_names):
-                its = abridged(theirs) if theirs else f"no {kind}"
+                its = f"the {kind} {listed(theirs)}" if theirs else f"no {kind}"
                 raise ValueError(
-                    f"{self.name} has the {kind} {abridged(ours)}, but the checkpoint was trained on "
-                    f"{description['name']} with {its}: its labels would mean nothing. `bnn predict` needs no labels."
+                    f"data must have {its}, as the checkpoint's {description['name']}, got {listed(ours) or 'none'} in "
+                    f"{self.title}, whose labels would mean nothing. `bnn predict` needs no labels."
                 )
         self.target_mean = description.get("target_mean", [])
         self.target_std = description.get("target_std", [])
@@ -284,8 +285,3 @@ def after_setup(examples: Examples | None, stage: str) -> Examples:
     if examples is None:
         raise RuntimeError(f"setup({stage!r}) must run before this.")
     return examples
-
-
-def abridged(names: Sequence[str]) -> str:
-    """The names of classes or targets in a sentence, of many the first and the last."""
-    return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]}, ... {names[-1]}"

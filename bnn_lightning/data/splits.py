@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-_NAMED = 10  # classes that a warning names
+from bnn_lightning.wording import listed
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,9 @@ def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> 
             numbers = ", ".join(f"{part} {count}" for part, count in zip(counts, of_class, strict=True))
             small.append(f"{name} ({numbers})")
     if small:
-        shown = "; ".join(small[:_NAMED]) + (f"; and {len(small) - _NAMED} more" if len(small) > _NAMED else "")
+        named = listed(small, most=10, between="; ")
         warnings.warn(
-            f"{len(small)} of {len(names)} classes are too small to be in every part of the hold-out: {shown}.",
+            f"{len(small)} of {len(names)} classes are too small to be in every part of the hold-out: {named}.",
             stacklevel=2,
         )
 

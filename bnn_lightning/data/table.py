@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.data.loader import EpochLoader, EpochSampler
-from bnn_lightning.data.source import DataSource, abridged, after_setup
+from bnn_lightning.data.source import DataSource, after_setup
 from bnn_lightning.data.splits import stratified_split
 from bnn_lightning.data.table_file import GivenSplits, read_table
 from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.columns import Columns, Missing, numbers_of
-from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.preprocessing.rows import RawTable
 from bnn_lightning.preprocessing.scaling import standardised
+from bnn_lightning.wording import counted, listed
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Table(DataSource):
         for setting, names in (("target", target), ("features", features)):
             for name in names:
                 if name not in known:
-                    shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-                    raise ValueError(f"{setting} must be among the columns {shown} of {self.path}, got {name}.")
+                    columns = listed(known, most=10)
+                    raise ValueError(f"{setting} must be among the columns {columns} of {self.path}, got {name}.")
         if both := set(features) & set(target):
             raise ValueError(f"features must not have the target, got {min(both)} in both.")
         if not features:
@@ -163,12 +163,12 @@ class Table(DataSource):
         numbers = [name for name, of_column in levels.items() if of_column is None]
         texts = [f"{name} ({len(of_column)})" for name, of_column in levels.items() if of_column is not None]
         kinds = {"numbers": numbers, "texts": texts}
-        listed = "features: " + "; ".join(f"{kind} {abridged(names)}" for kind, names in kinds.items() if names)
+        features = "features: " + "; ".join(f"{kind} {listed(names)}" for kind, names in kinds.items() if names)
         if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
-            return f"{self.path}: {counted(len(self.predict), 'row')}; {listed}"
+            return f"{self.path}: {counted(len(self.predict), 'row')}; {features}"
         raw, _, targets = self._read
         tests = f"; test rows, by the seed: {len(self._parts[1]):,}" if self.splits_test_by_seed else ""
-        return f"{self.path}: {counted(len(raw), 'row')}; target {abridged(targets)}; {listed}{tests}"
+        return f"{self.path}: {counted(len(raw), 'row')}; target {listed(targets)}; {features}{tests}"
 
     @cached_property
     def divided_examples(self) -> str | None:
@@ -283,7 +283,9 @@ class Table(DataSource):
             ValueError: when ``labelled`` and the targets are others, or the checkpoint was not of a table.
         """
         if "columns" not in description:
-            raise ValueError(f"{self.name} is a table, but the checkpoint was trained on {description['name']}.")
+            raise ValueError(
+                f"data must be of the checkpoint's kind, like {description['name']}, got the table {self.name}."
+            )
         if not labelled:
             self.target_names = tuple(description["target_names"])
         super().prepare_like(description, labelled)

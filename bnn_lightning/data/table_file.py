@@ -9,6 +9,7 @@ import numpy as np
 
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, is_number
+from bnn_lightning.wording import one_line
 
 _SEPARATORS = (",", ";", "\t", "|")
 
@@ -107,7 +108,7 @@ def _read_parquet(path: Path, setting: str) -> RawTable:
     try:
         table = parquet.read_table(path)
     except Exception as error:  # of pyarrow's own kinds
-        raise ValueError(f"{setting} must be a Parquet file, got {path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{setting} must be a Parquet file, got {path}: {one_line(error)}.") from error
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         columns[name] = column_of(column.to_pylist())

@@ -17,6 +17,7 @@ from bnn_lightning.data.downloads import fetch
 from bnn_lightning.data.idx import read_labelled
 from bnn_lightning.data.loader import Images
 from bnn_lightning.data.source import DataNotFoundError
+from bnn_lightning.wording import first_line
 
 _DIGITS = tuple("0123456789")
 
@@ -30,7 +31,7 @@ class _Downloadable(ImageData):
         try:
             fetch(self.root, type(self).__name__, is_there, download)
         except (OSError, RuntimeError) as error:  # torchvision raises either for failed downloads and wrong checksums
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = first_line(error)
             own = " Pictures of your own are --data ImageFolder." if self.root_is_given and self.root.is_dir() else ""
             raise DataNotFoundError(
                 f"{self.name} was not found: looked for {looked_for} in {folder}, and downloading failed ({reason}). "

@@ -44,12 +44,14 @@ def export_dense(
         that batch); and the largest absolute difference between logits of ``dense`` and ``kept weights``.
 
     Raises:
-        ValueError: when the network cannot be made smaller, see :func:`bnn_lightning.compression.shrink.shrink`.
+        ValueError: when the network cannot be made smaller, see :func:`bnn_lightning.compression.shrink.shrink`; or
+            when the smaller network has other outputs for the first batch, beyond rounding.
         UnwritableError: when the file cannot be written.
     """
     masked = to_plain(net, keep)
     nets = {"mean weights": to_plain(net), "kept weights": masked, "dense": shrink(masked)}
     images, _ = next(iter(loader))
+    _refuse_other_outputs(masked, nets["dense"], images)
     rows: dict[str, dict[str, Any]] = {}
     logits: dict[str, Tensor] = {}
     with TemporaryDirectory() as folder:
@@ -68,6 +70,17 @@ def export_dense(
         for name, milliseconds in latencies(nets, batch).items():
             rows[name][column] = milliseconds
     return list(rows.values()), (logits["dense"] - logits["kept weights"]).abs().max().item()
+
+
+def _refuse_other_outputs(net: nn.Module, smaller: nn.Module, x: Tensor) -> None:
+    """A trace has no sizes: it cannot tell whether a batch norm is of features or of as many tokens."""
+    with torch.inference_mode():
+        outputs, difference = net(x), (smaller(x) - net(x)).abs().max().item()
+    if difference > 1e-4 * outputs.abs().max().item():
+        raise ValueError(
+            "network must have the same outputs when it is smaller, got logits that differ by "
+            f"{difference:.2g}; a batch norm of tokens, as many as there are features, is taken for one of features."
+        )
 
 
 def latencies(nets: Mapping[str, nn.Module], x: Tensor, rounds: int = 30) -> dict[str, float]:

@@ -17,6 +17,7 @@ from bnn_lightning.deployment.interpreter import Program, UnknownOperatorError
 from bnn_lightning.deployment.metadata import FORMAT_VERSION
 from bnn_lightning.deployment.onnx import require_onnx
 from bnn_lightning.likelihoods import Categorical, GaussianLikelihood, Likelihood, StudentT
+from bnn_lightning.wording import first_line
 
 _LIKELIHOODS: dict[str, type[Likelihood]] = {
     kind.__name__: kind for kind in (Categorical, GaussianLikelihood, StudentT)
@@ -139,8 +140,7 @@ def read_export(path: Path) -> Exported:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
-    return CheckpointError(f"{path} cannot be read as {what} ({reason}).")
+    return CheckpointError(f"{path} cannot be read as {what} ({first_line(error)}).")
 
 
 def _value(text: str) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.program import exported_program, output_names
 from bnn_lightning.files import atomic_write
+from bnn_lightning.wording import first_line
 
 OPSET = 18
 """Of the operators: the one that torch's exporter writes, which runtimes of 2023 and later know."""
@@ -85,7 +86,7 @@ def _model(net: nn.Module, example: Tensor, record: Mapping[str, Any], quantized
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise ValueError(f"network must be one that torch's ONNX exporter takes, got an error: {reason}.") from error
     model = written.model_proto
     _strip(model.graph)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from bnn_lightning.wording import first_line
+
 
 def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
     """The program of ``net`` in eval mode, for batches of any size.
@@ -29,7 +31,7 @@ def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
                 "number of the batch's size: x.shape[0] in the place of len(x), and nothing that compares it, keeps it "
                 "open."
             ) from error
-        reason = (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
+        reason = first_line(error)
         raise ValueError(f"network must be one that torch.export takes, got an error: {reason}.") from error
 
 

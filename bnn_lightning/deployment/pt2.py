@@ -20,6 +20,7 @@ from bnn_lightning.deployment.archive import RECORD, Archive
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.program import exported_program
 from bnn_lightning.files import atomic_write
+from bnn_lightning.wording import first_line
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*WEIGHTED, *ELEMENTWISE, *POOLING, nn.Flatten, Select)}
 
@@ -62,8 +63,7 @@ def load_dense(path: str | Path) -> nn.Sequential:
             net = nn.Sequential(OrderedDict((spec["name"], _layer_from_spec(spec)) for spec in specs))
             net.load_state_dict(archive.tensors("weights"))
     except Exception as error:  # a damaged archive can raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read as an exported network ({reason}).") from None
+        raise ValueError(f"{path} cannot be read as an exported network ({first_line(error)}).") from None
     return net.eval()
 
 

@@ -60,7 +60,8 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError(
-            f"members must be 1 to train or call a network, got {len(self.members)}: train each by itself."
+            f"members must be 1 to train or call a network, got {len(self.members)}: train each by itself; "
+            "Sampler(ensemble, samples)(x) predicts with all of them."
         )
 
 

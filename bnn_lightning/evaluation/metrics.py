@@ -70,16 +70,16 @@ class ValidationMetrics(nn.Module):
 
 
 def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """AUROC, AUPR and FPR95 of a score that should be higher for out-of-distribution (OOD) images than for others.
+    """AUROC, AUPR and FPR95 of a score that should be higher for out-of-distribution (OOD) inputs than for others.
 
-    OOD images are the positives. AUROC counts ties half; AUPR is the average precision; FPR95 is the false-positive
-    rate at the threshold that detects 95 % of the OOD images. All are from 0 to 1.
+    OOD inputs are the positives. AUROC counts ties half; AUPR is the average precision; FPR95 is the false-positive
+    rate at the threshold that detects 95 % of the OOD inputs. All are from 0 to 1.
 
     Args:
-        inside: scores in [0, 1] of in-distribution images, ``(images,)``, see :func:`as_ranks`.
-        outside: scores of OOD images, ``(images,)``.
+        inside: scores of in-distribution inputs, ``(inputs,)``, of any size: only their order counts.
+        outside: scores of OOD inputs, likewise.
     """
-    ranks = torch.cat(as_ranks(inside, outside))
+    ranks = torch.cat(_as_ranks(inside, outside))
     is_outside = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).long()
     specificity, _ = binary_specificity_at_sensitivity(ranks, is_outside, 0.95)
     return {
@@ -89,8 +89,8 @@ def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
     }
 
 
-def as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores as ranks in [0, 1], with equal ranks for equal scores: :func:`detection_metrics` depends on ranks alone.
+def _as_ranks(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores as ranks in [0, 1], with equal ranks for equal scores.
 
     torchmetrics applies a sigmoid to scores outside of [0, 1], which rounds different scores to the same value.
     """

@@ -21,6 +21,7 @@ from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, random_tensors, sampling
 from bnn_lightning.evaluation.draws import CHUNK, Draws, Ensemble, draws_of, samples_of
 from bnn_lightning.evaluation.logit_normals import correlated_samples, has_correlated_samples, samples_with
+from bnn_lightning.wording import first_line
 
 _MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
 KEPT_BYTES = 2**28
@@ -136,8 +137,7 @@ class Sampler:
                 mean, spread = net.covariance(inputs) if net.has_covariance else net(inputs)
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
             # A graph that torch.fx has traced may still do what rules do not foresee.
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise MomentsError(f"a network whose moments cannot be computed ({reason})") from error
+            raise MomentsError(f"a network whose moments cannot be computed ({first_line(error)})") from error
         with torch.autocast(x.device.type, enabled=False):
             if net.has_covariance and has_correlated_samples(self.per_member, mean.shape[-1]):
                 return correlated_samples(mean, spread, self.per_member, self.seed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.evaluation.collect import SetOutputs
-from bnn_lightning.evaluation.metrics import Estimate, as_ranks, detection_metrics, estimates, resample
+from bnn_lightning.evaluation.metrics import Estimate, detection_metrics, estimates, resample
 from bnn_lightning.likelihoods.base import Likelihood
 
 
@@ -126,11 +126,10 @@ def _ood_detection(likelihood: Likelihood, inside: SetOutputs, outside: SetOutpu
         likelihood.ood_scores(inside.summary).items(), likelihood.ood_scores(outside.summary).values(), strict=True
     )
     for (name, inside_scores), outside_scores in scores:
-        ranks = as_ranks(inside_scores, outside_scores)
+        pair = (inside_scores, outside_scores)
 
-        def on_images(generator: torch.Generator, ranks: tuple[Tensor, Tensor] = ranks) -> dict[str, float]:
-            resampled = [set_ranks[resample(len(set_ranks), generator)] for set_ranks in ranks]
-            return detection_metrics(*resampled)
+        def on_images(generator: torch.Generator, pair: tuple[Tensor, Tensor] = pair) -> dict[str, float]:
+            return detection_metrics(*(scores[resample(len(scores), generator)] for scores in pair))
 
-        detection[name] = estimates(detection_metrics(*ranks), on_images)
+        detection[name] = estimates(detection_metrics(*pair), on_images)
     return detection

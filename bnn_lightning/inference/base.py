@@ -181,6 +181,7 @@ def checked_outputs(net: nn.Module, x: Tensor) -> Tensor:
     outputs = net(x)
     if not isinstance(outputs, Tensor):
         raise ValueError(
-            f"network must return logits, a tensor, got {type(outputs).__name__}; a ModuleWrapper is for plain PyTorch."
+            f"network must return its outputs as one tensor, got {type(outputs).__name__}; wrap it in a module whose "
+            "forward returns the outputs alone (a ModuleWrapper, which returns outputs and KL, is for plain PyTorch)."
         )
     return outputs

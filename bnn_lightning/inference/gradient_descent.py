@@ -1,7 +1,6 @@
 """What inferences that train by any optimiser of torch share: optimiser, learning rate and its schedule."""
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from bnn_lightning.core.settings import check_positive
 from bnn_lightning.inference.base import Inference, TrainingFacts
 from bnn_lightning.inference.learning_rates import LRSchedule
 
@@ -36,8 +36,7 @@ class GradientDescent(Inference):
     lr_schedule: LRSchedule | MakeScheduler | None = None
 
     def __post_init__(self) -> None:
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, got {self.lr}.")
+        check_positive("lr", self.lr)
         try:
             optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
             self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))]}])

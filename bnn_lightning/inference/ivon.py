@@ -1,6 +1,5 @@
 """IVON: variational inference by natural gradients."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bnn_lightning.core.methods.base import Method
+from bnn_lightning.core.settings import check_positive, check_share
 from bnn_lightning.core.whole_network import kl
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, sampled_outputs
 from bnn_lightning.inference.learning_rates import LinearDecay, LRSchedule
@@ -52,13 +52,9 @@ class IVON(Inference):
 
     def __post_init__(self) -> None:
         for name in ("lr", "clip", "temperature", "plain_lr", "h0"):
-            number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be a positive number, got {number}.")
+            check_positive(name, getattr(self, name))
         for name in ("beta1", "beta2", "warmup"):
-            number = getattr(self, name)
-            if number is not None and not 0 <= number < 1:
-                raise ValueError(f"{name} must be from 0 to below 1, got {number}.")
+            check_share(name, getattr(self, name))
         if self.samples < 1:
             raise ValueError(f"samples must be 1 or more, got {self.samples}.")
 

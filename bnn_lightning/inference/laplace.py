@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.methods import DrawnTogether, Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import FactorPart, FixedWidth, Joint, KroneckerPart, Posterior
+from bnn_lightning.core.settings import check_positive, check_words
 from bnn_lightning.core.whole_network import evaluating, sampling
 from bnn_lightning.inference.base import Step, Terms
 from bnn_lightning.inference.curvature import Curvature, Diagonal, Full, Kronecker
@@ -62,12 +63,9 @@ class Laplace(GradientDescent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.structure not in _CURVATURES:
-            raise ValueError(f"structure must be one of {', '.join(_CURVATURES)}, got {self.structure!r}.")
+        check_words(self)
         for name in ("prior_precision", "temperature", "max_gigabytes"):
-            number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be a positive number, got {number}.")
+            check_positive(name, getattr(self, name))
 
     def prepare(self, net: nn.Module, method: Method | None, only: str | list[str]) -> nn.Module:
         refuse_choices("Laplace", method, only)

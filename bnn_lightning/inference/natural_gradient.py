@@ -127,7 +127,10 @@ class IVONOptimizer(Optimizer):
                 loss = closure()
         steps = self.param_groups[0]["steps"]
         if steps is None:
-            raise ValueError("steps must be known before the first step, the number of steps of the run, got None.")
+            raise ValueError(
+                "steps must be the number of steps of the run, known before the first step, got None; give "
+                "IVONOptimizer steps=, or set param_groups[0]['steps']."
+            )
         beta2 = self.param_groups[0]["beta2"]
         beta2 = 1 - min(1.0, 1 / (MEMORY_OF_CURVATURE * steps)) if beta2 is None else beta2
         for part in self.posteriors:

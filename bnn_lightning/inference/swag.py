@@ -1,6 +1,5 @@
 """SWAG: the Gaussian that the last part of SGD's path has, over all weights."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Joint, PathGaussian, Posterior
 from bnn_lightning.core.running_statistics import recompute_running_statistics
 from bnn_lightning.core.selection import candidates
+from bnn_lightning.core.settings import check_not_negative, check_positive, check_share
 from bnn_lightning.core.whole_network import bayesian_layers, random_tensors, sampling
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts, mean_weight_terms
 from bnn_lightning.likelihoods.base import Likelihood
@@ -60,16 +60,11 @@ class SWAG(Inference):
 
     def __post_init__(self) -> None:
         for name in ("lr", "swa_lr", "max_gigabytes"):
-            number = getattr(self, name)
-            if not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be a positive number, got {number}.")
+            check_positive(name, getattr(self, name))
         for name in ("weight_decay", "scale"):
-            number = getattr(self, name)
-            if not (math.isfinite(number) and number >= 0):
-                raise ValueError(f"{name} must be a number from 0 up, got {number}.")
+            check_not_negative(name, getattr(self, name))
         for name in ("momentum", "collect_after"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}.")
+            check_share(name, getattr(self, name))
         for name, smallest in (("rank", 2), ("collections_per_epoch", 1)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name} must be {smallest} or more, got {getattr(self, name)}.")

@@ -1,6 +1,5 @@
 """Variational inference: maximises the ELBO by stochastic gradients, with any optimiser of torch."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bnn_lightning.core.objective import variational_loss
+from bnn_lightning.core.settings import check_positive, check_words
 from bnn_lightning.core.whole_network import kl, objective_of, width_parameters
 from bnn_lightning.inference.base import Step, Terms, TrainingFacts, sampled_outputs
 from bnn_lightning.inference.gradient_descent import GradientDescent, default_argument, divides_by_gradients
@@ -49,12 +49,10 @@ class Variational(GradientDescent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.rho_lr_factor) and self.rho_lr_factor > 0):
-            raise ValueError(f"rho_lr_factor must be a positive number, got {self.rho_lr_factor}.")
+        check_words(self)
+        check_positive("rho_lr_factor", self.rho_lr_factor)
         if self.samples < 1:
             raise ValueError(f"samples must be 1 or more, got {self.samples}.")
-        if self.loss_form not in ("per_datum", "total"):
-            raise ValueError(f"loss_form must be per_datum or total, got {self.loss_form!r}.")
         object.__setattr__(self, "kl_weight", kl_weight(self.kl_weight))
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
         if self.loss_form == "total" and not divides_by_gradients(optimizer):

@@ -1,6 +1,5 @@
 """VBLL: a variational last layer whose bound needs no samples."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,7 +11,7 @@ from bnn_lightning.core.kernels.softplus import inverse_softplus, log_softplus
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import DrawnTogether, Method
 from bnn_lightning.core.ops.base import Op
-from bnn_lightning.core.posteriors import Gaussian, Joint, Normal, Posterior
+from bnn_lightning.core.posteriors import Gaussian, Joint, Posterior
 from bnn_lightning.core.posteriors.last_layer import (
     NoisyGaussian,
     TriangularLastRow,
@@ -20,6 +19,8 @@ from bnn_lightning.core.posteriors.last_layer import (
     triangular_variance,
 )
 from bnn_lightning.core.posteriors.moments import moments
+from bnn_lightning.core.priors import Normal
+from bnn_lightning.core.settings import check_positive, check_words
 from bnn_lightning.core.whole_network import sampling
 from bnn_lightning.inference.base import Step, Terms
 from bnn_lightning.inference.last_layer import (
@@ -76,12 +77,9 @@ class VBLL(Variational):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.covariance not in ("diagonal", "dense"):
-            raise ValueError(f"covariance must be diagonal or dense, got {self.covariance!r}.")
+        check_words(self)
         for name in ("prior_sigma", "sigma_init", "noise_shape", "noise_scale"):
-            number = getattr(self, name)
-            if not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be a positive number, got {number}.")
+            check_positive(name, getattr(self, name))
         if self.samples != 1:
             raise ValueError(f"samples must be 1 for VBLL, whose bound draws nothing, got {self.samples}.")
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.preprocessing.rows import RawTable, is_number
+from bnn_lightning.wording import counted
 
 Missing = Literal["refuse", "mean"]
 """What becomes of features without a value: an error, or the training rows' mean (of texts: all of one-hot is 0)."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bnn_lightning.preprocessing.arrays import Layout, images_in, is_array
 from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit
-from bnn_lightning.preprocessing.pictures import shown, walk
+from bnn_lightning.preprocessing.pictures import walk
 from bnn_lightning.preprocessing.scaling import Scaling
+from bnn_lightning.wording import printable
 
 _KINDS = (
     "a path, the bytes of a picture file, a PIL image, an array or tensor of images, or a list of single ones of these"
@@ -99,7 +100,7 @@ class ImagePreparation:
         else:
             each = self._some(images, layout, is_one=False)
         if not each:
-            where = f"none in {shown(Path(images))}" if isinstance(images, str | os.PathLike) else "none"
+            where = f"none in {printable(Path(images))}" if isinstance(images, str | os.PathLike) else "none"
             raise ValueError(f"images must be one or more, got {where}.")
         return each
 
@@ -109,7 +110,7 @@ class ImagePreparation:
             if path.is_dir():
                 return [picture.path for picture in walk(path).pictures]
             if not path.is_file():
-                raise ValueError(f"images must be files that are there, got {shown(path)}, which is not.")
+                raise ValueError(f"images must be files that are there, got {printable(path)}, which is not.")
             return [path]
         if is_array(images):
             return list(images_in(images, layout, self.channels, is_one))
@@ -138,7 +139,7 @@ class ImagePreparation:
 
 def _name(image: Any) -> str | None:
     """The name of a file, as ``bnn predict`` has it."""
-    return shown(image) if isinstance(image, Path) else None
+    return printable(image) if isinstance(image, Path) else None
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import features
+
+from bnn_lightning.wording import printable
 
 _READ = "png apng jpg jpeg jpe jfif jif gif webp bmp dib ppm pgm pbm pnm tif tiff"
 PICTURE_ENDINGS = frozenset(f".{ending}" for ending in _READ.split()) | ({".avif"} if features.check("avif") else set())
@@ -131,35 +133,13 @@ def by_folder(pictures: Iterable[Picture], depth: int) -> tuple[dict[str, list[P
     folders: dict[str, list[Picture]] = defaultdict(list)
     loose: list[Picture] = []
     for picture in pictures:
-        (folders[shown(picture.below[depth])] if len(picture.below) > depth + 1 else loose).append(picture)
+        (folders[printable(picture.below[depth])] if len(picture.below) > depth + 1 else loose).append(picture)
     return dict(folders), loose
 
 
 def folder_above(root: Path) -> Path:
     """The folder that ``root`` lies in, as short as ``root`` was written where that tells it."""
     return root.parent if root.parent.name else root.resolve().parent
-
-
-def shown(path: Path | str) -> str:
-    r"""The path as text that can be written anywhere: bytes of a name that are not UTF-8 become ``\xff``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """``1 hidden file``, ``2 hidden files``, ``3,000 classes``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a sentence: three at most, and how many others there are."""
-    names = list(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-
-
-def with_counts(counts: Mapping[str, int]) -> str:
-    """Names with their numbers, the largest first, as :func:`listed`."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return listed(f"{name or 'no ending'} {count:,}" for name, count in ordered)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

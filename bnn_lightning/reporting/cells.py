@@ -70,7 +70,7 @@ def class_cells(results: Mapping[str, Any], most: int | None = None) -> Cells:
     for row in chosen:
         interval = f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f} %"
         shares = [percent(row[key]) for key in ("precision", "f1")]
-        name, other = abridged(row["name"]), abridged(row["mistaken_for"] or "-")
+        name, other = shortened(row["name"]), shortened(row["mistaken_for"] or "-")
         rows.append([name, f"{row['images']:,}", percent(row["accuracy"]), interval, *shares, other])
     which = "Classes" if few else f"The {len(chosen)} of {len(tested)} classes of lowest accuracy"
     return Cells(which, columns, rows)
@@ -79,7 +79,7 @@ def class_cells(results: Mapping[str, Any], most: int | None = None) -> Cells:
 def target_cells(per_target: Sequence[Mapping[str, Any]]) -> Cells:
     """A row for each target, where there are several."""
     metrics = [name for name in per_target[0] if name != "name"]
-    rows = [[abridged(row["name"]), *(metric_text(name, row[name]) for name in metrics)] for row in per_target]
+    rows = [[shortened(row["name"]), *(metric_text(name, row[name]) for name in metrics)] for row in per_target]
     return Cells("Targets, each in its own units", ["target", *(_metric(name)[0] for name in metrics)], rows)
 
 
@@ -145,7 +145,7 @@ def _scaled_title(results: Mapping[str, Any]) -> str:
     return f" at std x {scales[0]:.2f}" if len(scales) == 1 else " at scaled std"
 
 
-def abridged(name: str) -> str:
+def shortened(name: str) -> str:
     """A name of the user's, of at most 24 letters."""
     return name if len(name) <= 24 else f"{name[:23]}…"
 

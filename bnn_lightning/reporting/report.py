@@ -15,7 +15,6 @@ from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.likelihoods.categorical.classes import names_of_classes
 from bnn_lightning.reporting.caveats import explained
 from bnn_lightning.reporting.cells import (
-    abridged,
     class_cells,
     corruption_cells,
     detection_cells,
@@ -24,6 +23,7 @@ from bnn_lightning.reporting.cells import (
     metric_text,
     number,
     percent,
+    shortened,
     sparsity_cells,
     target_cells,
     title_of,
@@ -173,9 +173,9 @@ def _shown(
     return {
         "picture": picture(pixels[index]),
         "small": pixels.shape[-1] < SMALL,
-        "predicted": abridged(names[predicted]),
+        "predicted": shortened(names[predicted]),
         "confidence": f"{log_probs.max().exp().item():.0%}",
-        "label": abridged(names[label]) if label >= 0 else None,
+        "label": shortened(names[label]) if label >= 0 else None,
         "is_wrong": label not in (predicted, -1),
         "entropy": f"{entropy:.2f}",
         "epistemic": f"{epistemic:.2f}",
@@ -201,7 +201,7 @@ def _next_steps(results: Mapping[str, Any], record: Record, data: Any) -> list[t
     if isinstance(data, ImageData):
         own = f"bnn predict {checkpoint} --data ImageFolder --data.root FOLDER"
         steps.append(("Predict your own pictures, with their uncertainty, to a table:", own))
-        if not results.get("ood") and isinstance(data, ImageData):
+        if not results.get("ood"):
             other = f"bnn test {checkpoint} --data.ood '[RenderedLetters]' --report"
             steps.append(("See whether it notices images that are none of its classes:", other))
     else:

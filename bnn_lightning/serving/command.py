@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.cli.words import expanded
 from bnn_lightning.deployment.exported import is_export
+from bnn_lightning.files import expanded_text
 from bnn_lightning.shipped import found
 
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")
@@ -61,14 +61,14 @@ def _server(given: argparse.Namespace) -> Any:
 
     _check_port(given.host, given.port)
     model = Model(
-        paths=tuple(found(expanded(path), "checkpoint") for path in given.ckpt_path),
+        paths=tuple(found(expanded_text(path), "checkpoint") for path in given.ckpt_path),
         samples=given.samples,
         draws=given.draws,
         device=given.device,
         target_risk=given.target_risk,
         alpha=given.alpha,
         target_error=given.target_error,
-        code=None if given.code is None else expanded(given.code),
+        code=None if given.code is None else expanded_text(given.code),
         threads=given.threads or max(1, len(os.sched_getaffinity(0)) // given.workers),
     )
     for path in model.paths:

@@ -17,6 +17,7 @@ from bnn_lightning.cli import UsageError
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.studies.checks import RESERVED, check_file
 from bnn_lightning.training.runs import Run
+from bnn_lightning.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ def _digest(settings: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+    return getattr(error, "strerror", None) or one_line(error)
 
 
 def as_arguments(flags: Mapping[str, Any]) -> list[str]:

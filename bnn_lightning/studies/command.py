@@ -3,13 +3,11 @@
 import argparse
 import signal
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 from bnn_lightning.cli import UsageError
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.cli.words import expanded
-from bnn_lightning.files import UnwritableError
+from bnn_lightning.files import UnwritableError, expanded, expanded_text
 from bnn_lightning.shipped import found
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.processes import StudyInterruptedError
@@ -62,9 +60,9 @@ def study(words: list[str]) -> int:
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = parser().parse_args(words)
-        results = Path(expanded(arguments.results))
+        results = expanded(arguments.results)
         failed = 0
-        for definition in [Study.read(found(expanded(file), "study")) for file in arguments.files]:
+        for definition in [Study.read(found(expanded_text(file), "study")) for file in arguments.files]:
             if arguments.dry_run:
                 failed += dry_run(definition, results, arguments.only, arguments.retry, _say)
             elif arguments.report:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from bnn_lightning.cli import UsageError
 from bnn_lightning.files import InUseError, locked
 from bnn_lightning.studies.rows import search_objective
+from bnn_lightning.wording import one_line
 
 Spaces = Mapping[str, BaseDistribution]
 
@@ -55,7 +56,7 @@ class Queue:
                     study_name=name, storage=self._storage, load_if_exists=True, sampler=sampler
                 )
         except Exception as error:  # a database's driver can raise anything
-            raise UsageError(f"--storage {storage} cannot be used: {' '.join(str(error).split())}") from error
+            raise UsageError(f"--storage {storage} cannot be used: {one_line(error)}.") from error
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -119,7 +120,7 @@ class Queue:
         """Takes the next waiting run with one of these keys; None if there is none."""
         for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             key = waiting.user_attrs.get("key", "")
-            if key not in keys or not self._started(waiting):
+            if key not in keys or not self._claim(waiting):
                 continue
             trial = Trial(self.study, waiting._trial_id)
             # Two machines that filled the queue at the same time have enqueued every run twice; the first one counts.
@@ -130,7 +131,7 @@ class Queue:
             self.study.tell(trial, state=TrialState.PRUNED)
         return None
 
-    def _started(self, waiting: FrozenTrial) -> bool:
+    def _claim(self, waiting: FrozenTrial) -> bool:
         """Sets a waiting trial to running; gives whether this process, and no other, has done so."""
         try:
             return self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)

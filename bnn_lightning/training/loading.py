@@ -11,6 +11,7 @@ from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.core.conversion import load_plain_state_dict, to_plain, unwrapped_names, with_versions
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.methods import Method
+from bnn_lightning.wording import listed
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -58,9 +59,8 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
     missing = [name for name in twin if name not in fitting and not name.endswith("num_batches_tracked")]
     if not missing:
         return ""
-    others = ", ".join(f"{name} {list(given[name].shape)} there" if name in given else name for name in missing[:4])
-    more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-    return f"init_from: {path} has {len(fitting)} of {len(twin)} tensors; these begin anew: {others}{more}."
+    others = listed((f"{name} {list(given[name].shape)} there" if name in given else name for name in missing), most=4)
+    return f"init_from: {path} has {len(fitting)} of {len(twin)} tensors; these begin anew: {others}."
 
 
 def _weights_in(path: str) -> dict[str, Any]:

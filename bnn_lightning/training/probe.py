@@ -19,6 +19,7 @@ from bnn_lightning.core.posteriors.base import RandomWeightError
 from bnn_lightning.core.whole_network import bayesian_layers, sampling
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.randomness import random_states, set_random_states
+from bnn_lightning.wording import one_line
 
 _IMAGES = 8  # of the batch that go through the network: enough for batch norm, and quick for large networks
 _LARGE = 20.0  # pixels of images that are divided by their standard deviation are far below, those of 0 to 255 above
@@ -215,7 +216,8 @@ def _outputs(network: nn.Module, x: Tensor) -> Tensor:
             raise  # a sentence of ours already
         raise ValueError(_why(network, x, error)) from error
     if not isinstance(outputs, Tensor):
-        raise ValueError(f"network must return logits, a tensor, got {_text_of(outputs)}{_how_to_get_logits(outputs)}.")
+        got = _text_of(outputs)
+        raise ValueError(f"network must return its outputs as one tensor, got {got}{_how_to_get_outputs(outputs)}.")
     if outputs.dim() == 0 or len(outputs) != len(x):
         raise ValueError(
             f"network must return one row for each image, got outputs {_shape(outputs)} for images {_shape(x)}; "
@@ -235,16 +237,15 @@ def _text_of(outputs: Any) -> str:
     return type(outputs).__name__ + (f" of {', '.join(map(str, inner))}" if inner else "")
 
 
-def _how_to_get_logits(outputs: Any) -> str:
+def _how_to_get_outputs(outputs: Any) -> str:
     names = tuple(outputs) if isinstance(outputs, dict) else getattr(outputs, "_fields", ())
     if any("aux" in str(name) for name in names):
         return "; aux_logits=False leaves the auxiliary outputs out"
-    return "; wrap it in a module whose forward returns the logits alone"
+    return "; wrap it in a module whose forward returns the outputs alone"
 
 
 def _why(network: nn.Module, x: Tensor, error: Exception) -> str:
     """One sentence about what ``network`` raised: torch's own reason, where, and what may help."""
-    reason = " ".join(str(error).split()) or type(error).__name__
     names = {module: name for name, module in network.named_modules()}
     if isinstance(error, RandomWeightError):
         name = next((name for name, module in network.named_modules() if module is error.posterior), "")
@@ -257,7 +258,7 @@ def _why(network: nn.Module, x: Tensor, error: Exception) -> str:
     layer = next((module for module in reversed(inside) if isinstance(module, nn.Module) and names.get(module)), None)
     at = "" if layer is None else f" at {names[layer]} ({getattr(layer, 'kind', type(layer).__name__)})"
     sentence = f"network must take images {_shape(x)}, but{at} raises {where_raised(error)}"
-    cure = _cure(layer, x, reason)
+    cure = _cure(layer, x, one_line(error))
     return f"{sentence}; {cure}." if cure else f"{sentence}. --debug shows the traceback."
 
 

@@ -36,14 +36,15 @@ class Run:
             UnwritableError: when no folder can be made there.
         """
         runs = (cls(root, name, version) for version in count())
-        return next(run for run in runs if not run.checkpoints.exists() and run._is_made())
+        return next(run for run in runs if not run.checkpoints.exists() and run._make_logs())
 
-    def _is_made(self) -> bool:
+    def _make_logs(self) -> bool:
+        """Makes the log folder; gives False where another process was faster."""
         try:
             self.logs.mkdir(parents=True)
         except FileExistsError:
             if self.logs.is_dir():
-                return False  # another process was faster
+                return False
             raise UnwritableError(f"{self.logs.parent} cannot be written: a file is in its way.") from None
         except OSError as error:
             raise UnwritableError(f"{self.logs} cannot be made: {error.strerror}.") from error

@@ -225,7 +225,7 @@ def test_what_is_for_classes_alone_says_so(capsys):
     assert main(["test", "--ckpt_path", LAST, "--data.seed", "3"]) == 2
     assert "--data.seed must be the checkpoint's, 0, got 3; on another split the test set has" in printed(capsys)
     assert main(["test", "--ckpt_path", LAST, "--data", "MNIST5k"]) == 2
-    assert "MNIST5k has the classes 0, 1, ... 9, but the checkpoint was trained on force" in printed(capsys)
+    assert "data must have no classes, as the checkpoint's force" in printed(capsys)
 
 
 def test_laplace_forms_the_same_posterior_of_numbers_at_the_end_of_fit_and_afterwards(capsys):

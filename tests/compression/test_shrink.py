@@ -46,6 +46,19 @@ NETWORKS = {
         ),
         (3, 9),
     ),
+    # Tokens (batch, tokens, features), whose channels are at the last axis.
+    "tokens_flattened": (
+        lambda: nn.Sequential(
+            nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Flatten(), nn.Linear(120, 4)
+        ),
+        (3, 10, 6),
+    ),
+    "tokens_pooled": (
+        lambda: nn.Sequential(
+            nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 16), nn.ReLU(), nn.MaxPool1d(3, 1, 1), nn.Linear(16, 10)
+        ),
+        (3, 5, 8),
+    ),
     "average_pooling_with_zeros": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 8, 3),

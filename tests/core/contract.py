@@ -20,7 +20,8 @@ from bnn_lightning.core.methods import (
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.core.posteriors import FanIn, LearntScale, LowRank, Radial, ScaleMixture
+from bnn_lightning.core.posteriors import LowRank, Radial
+from bnn_lightning.core.priors import FanIn, LearntScale, ScaleMixture
 from bnn_lightning.core.whole_network import width_parameters
 
 F64 = torch.float64

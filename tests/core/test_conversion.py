@@ -242,7 +242,7 @@ def test_patterns_choose_leave_out_and_name_classes():
     assert chosen("Linear") == [3, 4]
     assert chosen(["*", "BatchNorm2d"]) == [0, 1, 3, 4]
     assert chosen(["*", "!Linear"]) == [0]
-    with pytest.raises(ValueError, match=r"^only='!head' names no layer"):
+    with pytest.raises(ValueError, match=r"^only must name layers that can be random, .*, got !head\.$"):
         chosen(["*", "!head"])
 
 

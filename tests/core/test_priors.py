@@ -12,8 +12,9 @@ from torch.distributions import Normal, kl_divergence
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.kernels.quadrature import gauss_hermite, mean_log1p_square
 from bnn_lightning.core.methods import BBB, LRT
-from bnn_lightning.core.posteriors import FanIn, Gaussian, LaplacePrior, LearntScale, ScaleMixture, StudentTPrior
-from bnn_lightning.core.posteriors import Normal as NormalPrior
+from bnn_lightning.core.posteriors import Gaussian
+from bnn_lightning.core.priors import FanIn, LaplacePrior, LearntScale, ScaleMixture, StudentTPrior
+from bnn_lightning.core.priors import Normal as NormalPrior
 from bnn_lightning.core.whole_network import kl, sigma_over_prior
 
 F64 = torch.float64

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bnn_lightning import Categorical
-from bnn_lightning.evaluation.metrics import ExampleMean, as_ranks, detection_metrics, estimates, resample
+from bnn_lightning.evaluation.metrics import ExampleMean, detection_metrics, estimates, resample
 from tests.likelihoods.helpers import predictions, reference
 
 
@@ -31,9 +31,9 @@ def pairs(inside, outside):
 def test_ood_scores_are_numpys_with_ties_and_scores_beyond_one():
     inside = torch.randint(0, 30, (300,)).double() / 10
     outside = torch.randint(8, 40, (200,)).double() / 10
-    measured = detection_metrics(*as_ranks(inside, outside))
+    measured = detection_metrics(inside, outside)
     assert measured["auroc"] == pytest.approx(pairs(inside.numpy(), outside.numpy()), abs=1e-6)
-    assert detection_metrics(*as_ranks(1000 * inside, 1000 * outside)) == measured
+    assert detection_metrics(1000 * inside, 1000 * outside) == measured
     thresholds = np.unique(np.concatenate([inside, outside]))
     flagged = [t for t in thresholds if (outside.numpy() >= t).mean() >= 0.95]
     assert measured["fpr95"] == pytest.approx((inside.numpy() >= max(flagged)).mean(), abs=1e-6)

@@ -134,7 +134,7 @@ def test_what_cannot_be_is_refused_in_a_sentence():
         VBLL().prepare(nn.Sequential(nn.Linear(2, 2, bias=False)), None, "*")
     with pytest.raises(ValueError, match=r"^samples must be 1 for VBLL, whose bound draws nothing, got 2\.$"):
         VBLL(samples=2)
-    with pytest.raises(ValueError, match=r"^covariance must be diagonal or dense, got 'full'\.$"):
+    with pytest.raises(ValueError, match=r"^covariance must be one of diagonal, dense, got 'full'\.$"):
         VBLL(covariance="full")
 
     class Other(Categorical):

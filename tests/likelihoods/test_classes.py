@@ -87,7 +87,7 @@ def test_classes_without_test_images_are_named():
     assert missing_caveats(torch.eye(3, dtype=torch.int64), NAMES) == []
     one = torch.zeros(9, 9, dtype=torch.int64).fill_diagonal_(1).clone()
     one[1:] = 0
-    assert missing_caveats(one, [*"abcdefghi"]) == ["no images of 8 of 9 classes (b; c; d; ...)"]
+    assert missing_caveats(one, [*"abcdefghi"]) == ["no images of 8 of 9 classes (b; c; d and 5 more)"]
 
 
 def test_guessing_is_rarely_taken_for_more():

@@ -70,7 +70,7 @@ def test_a_likelihood_says_all_of_it():
     majority = torch.zeros(300, 10).scatter_(1, torch.full((300, 1), 3), 9.0).log_softmax(-1)
     caveats = Categorical().caveats({"log_probs": majority}, torch.full((300,), 3), None, ("a", "b", "c", "owl"))
     assert caveats[:2] == [
-        "no images of 9 of 10 classes (a; b; c; ...)",
+        "no images of 9 of 10 classes (a; b; c and 6 more)",
         "not shown to be more accurate than always owl (100.0 % of the images)",
     ]
 

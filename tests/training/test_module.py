@@ -124,7 +124,7 @@ def test_test_reports_samples_one_sample_and_mean_weights():
         ({"lr": 0.0}, "lr must be a positive number, got 0.0."),
         ({"rho_lr_factor": -1.0}, "rho_lr_factor must be a positive number, got -1.0."),
         ({"test_samples": 0}, "test_samples must be 1 or more, got 0."),
-        ({"loss_form": "sum"}, "loss_form must be per_datum or total, got 'sum'."),
+        ({"loss_form": "sum"}, "loss_form must be one of per_datum, total, got 'sum'."),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -141,7 +141,7 @@ def test_the_kl_is_of_the_layers_that_are_random():
 
 def test_a_network_that_returns_a_tuple_is_refused():
     model = BayesianModule(ModuleWrapper())
-    with pytest.raises(ValueError, match=r"^network must return logits, a tensor, got tuple; a ModuleWrapper"):
+    with pytest.raises(ValueError, match=r"^network must return its outputs as one tensor, got tuple; wrap it"):
         model(torch.zeros(1, 1, 4, 4))
 
 

@@ -74,8 +74,14 @@ def test_a_network_and_data_that_fit_each_other_pass_and_stay_as_they_were():
         ),
         (net()[1:], "network must take images 8x1x6x6, but at 1 (Linear) raises RuntimeError: mat1 and mat2 shapes"),
         (Broken(), "network must take images 8x1x6x6, but raises AttributeError (test_probe.py, line 26): 'Tensor'"),
-        (Returns(lambda y: (y, y)), "network must return logits, a tensor, got tuple of Tensor, Tensor; wrap it"),
-        (Returns(lambda y: {"logits": y}), "network must return logits, a tensor, got dict of logits; wrap it"),
+        (
+            Returns(lambda y: (y, y)),
+            "network must return its outputs as one tensor, got tuple of Tensor, Tensor; ",
+        ),
+        (
+            Returns(lambda y: {"logits": y}),
+            "network must return its outputs as one tensor, got dict of logits; ",
+        ),
         (
             Returns(lambda y: y.view(1, -1)),
             "network must return one row for each image, got outputs 1x24 for images 8x1",

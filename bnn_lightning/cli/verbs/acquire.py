@@ -20,12 +20,12 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource, ImageData, ImageFolder
 from bnn_lightning.evaluation.pool import pool_outputs
 from bnn_lightning.evaluation.sampler import Sampler
-from bnn_lightning.files import expanded, relative_to_cwd, write_rows
-from bnn_lightning.preprocessing.pictures import counted, shown
+from bnn_lightning.files import relative_to_cwd, write_rows
 from bnn_lightning.reporting.contact_sheet import write_contact_sheet
 from bnn_lightning.reporting.figures import contact_sheet
 from bnn_lightning.reporting.results import free_name
 from bnn_lightning.training.loading import load_record
+from bnn_lightning.wording import counted, printable
 
 _TARGETS = 200  # images whose labels epig is about
 
@@ -78,7 +78,7 @@ class Acquire(Verb):
         model: Any = session.model
         data: Any = session.datamodule
         if to is not None:
-            check_folder(expanded(to), data.root)
+            check_folder(Path(to), data.root)
         load_record(model, session.checkpoint)
         model.to(session.trainer.strategy.root_device)
         sampler: Sampler = model.sampler(model.test_samples)  # it takes the weights as they are now
@@ -98,10 +98,10 @@ class Acquire(Verb):
         if to is not None:
             files = [data.predict_files()[image] for image in chosen]
             for row, place in zip(
-                rows, laid_out(files, [row["predicted"] for row in rows], expanded(to), link), strict=False
+                rows, laid_out(files, [row["predicted"] for row in rows], Path(to), link), strict=False
             ):
                 row["placed"] = place
-        unread = [{"file": shown(file), "error": reason} for file, reason in data.unreadable.items()]
+        unread = [{"file": printable(file), "error": reason} for file, reason in data.unreadable.items()]
         columns = [*dict.fromkeys(name for row in rows for name in row), "error"]
         with free_name(session.run.logs, "acquired") as name:
             path = session.run.logs / f"{name}.csv"

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
+from bnn_lightning.wording import one_line
 
 
 class Verb:
@@ -73,8 +74,7 @@ def load_verb(class_path: str) -> Verb:
     except Exception as error:  # a file of somebody else's can raise anything
         if module.startswith(f"{__package__}."):
             raise  # a fault of this program, whose traceback says where
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UsageError(f"{class_path} cannot be imported: {reason or type(error).__name__}.") from error
+        raise UsageError(f"{class_path} cannot be imported: {one_line(error)}.") from error
     if not (isinstance(verb, type) and issubclass(verb, Verb) and hasattr(verb, "run")):
         raise UsageError(f"{class_path} is no verb: a subclass of bnn_lightning.cli.Verb with a method run.")
     return verb()

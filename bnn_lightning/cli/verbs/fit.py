@@ -22,11 +22,11 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
-from bnn_lightning.preprocessing.pictures import counted
 from bnn_lightning.reporting.tables import show_training
 from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.training.callbacks import CollapseGuard, EpochReport, FiniteGuard
 from bnn_lightning.training.saving import Calibrate, Checkpoints, RunInterruptedError, RunRecord
+from bnn_lightning.wording import counted
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -102,8 +102,8 @@ class Fit(Verb):
             )
         session.print(_headline(session))
         if checkpoint is not None:
-            where = f", in {relative_to_cwd(session.run.checkpoints)}: this run has gone further already"
-            where = "" if session.is_in_own_folders else where
+            elsewhere = f", in {relative_to_cwd(session.run.checkpoints)}: this run has gone further already"
+            where = "" if session.is_in_own_folders else elsewhere
             session.print(f"Going on after epoch {checkpoint.epochs_done}, {checkpoint.global_step:,} steps{where}")
         path = None if checkpoint is None else checkpoint.path
         writes = session.trainer.is_global_zero and not session.config.trainer.fast_dev_run

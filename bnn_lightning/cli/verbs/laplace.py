@@ -17,7 +17,7 @@ from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
 from bnn_lightning.core.kernels.memory import channels_last
-from bnn_lightning.data import ImageData
+from bnn_lightning.data.source import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.inference import Laplace as LaplaceInference
 from bnn_lightning.inference.gradient_descent import GradientDescent
@@ -71,7 +71,7 @@ class Laplace(Verb):
         model = module_of(BayesianModule, config)
         model.know_labels(session.checkpoint.data or {})
         load_plain_state_dict(model.network, to_plain(given.network).state_dict())
-        if not isinstance(session.datamodule, ImageData):
+        if not isinstance(session.datamodule, DataSource):
             session.datamodule.prepare_data()
             session.datamodule.setup("fit")
         before = _validation_nll(session, given)

@@ -17,8 +17,8 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import UnwritableError, relative_to_cwd
 from bnn_lightning.likelihoods.predictions import Predictions
-from bnn_lightning.preprocessing.pictures import counted, shown
 from bnn_lightning.reporting.prediction_table import PredictionTable, check_output, table_text
+from bnn_lightning.wording import counted, printable
 
 
 class Predict(Verb):
@@ -73,7 +73,7 @@ class Predict(Verb):
                 # Rows are written as they come: nothing is kept of a batch that has been.
                 session.trainer.predict(model, data, ckpt_path=path, return_predictions=False, weights_only=True)
                 unreadable = data.unreadable if isinstance(data, DataSource) else {}
-                rows.add_unreadable({shown(file): reason for file, reason in unreadable.items()})
+                rows.add_unreadable({printable(file): reason for file, reason in unreadable.items()})
                 written = rows.finish()
         except SystemExit:  # Lightning's answer to Ctrl-C
             raise StoppedError(f"stopped.{_what_is_left(table)}", signal.SIGINT) from None

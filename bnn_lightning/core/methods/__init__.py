@@ -1,6 +1,6 @@
 """Methods: how weights become random, and where the noise enters a layer."""
 
-from bnn_lightning.core.methods.base import Method, check_words
+from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.methods.dropout import GaussianS, GaussianW, MCDropout
 from bnn_lightning.core.methods.gaussian import BBB, LRT, Flipout, GaussianMethod
 from bnn_lightning.core.methods.rank1 import Rank1
@@ -14,6 +14,7 @@ from bnn_lightning.core.methods.variational_dropout import (
     VariationalA,
     VariationalB,
 )
+from bnn_lightning.core.settings import check_words
 
 __all__ = [
     "BBB",

@@ -1,7 +1,7 @@
 """The contract of a method: which posterior replaces a weight, and how its noise enters a layer."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -87,14 +87,3 @@ class Method(ABC):
     def pretrained(self) -> Self:
         """The method to use when the initial weights come from a trained network; by default unchanged."""
         return self
-
-
-def check_words(method: Method) -> None:
-    """Checks the settings of ``method`` whose type is a ``Literal``; the command line checks them too.
-
-    Raises:
-        ValueError: when a setting is not one of the words of its type.
-    """
-    for name, kind in get_type_hints(type(method)).items():
-        if get_origin(kind) is Literal and (value := getattr(method, name)) not in get_args(kind):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}.")

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.local_noise import with_noise
-from bnn_lightning.core.methods.base import Method, check_words
+from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import FixedAlpha, Multiplicative, Point, Posterior, identity
 from bnn_lightning.core.posteriors.moments import moments
+from bnn_lightning.core.settings import check_words
 
 
 def with_noisy_inputs(op: Op, x: Tensor, weight: Any, bias: Posterior | None) -> Tensor:

@@ -15,6 +15,7 @@ from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Gaussian, Posterior
 from bnn_lightning.core.posteriors.moments import moments
 from bnn_lightning.core.priors import Normal, Prior
+from bnn_lightning.core.settings import check_not_negative, check_positive
 
 # Keys of PyTorch-BayesianCNN's `priors` dict, and the settings that they become.
 _SETTING_OF_PRIORS_KEY = {
@@ -58,32 +59,18 @@ class GaussianMethod(Method):
     posterior: Callable[[Tensor, Tensor, Prior], Posterior] = field(default=Gaussian, repr=False)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.prior_sigma) and self.prior_sigma > 0):
-            raise ValueError(f"prior_sigma must be a positive standard deviation such as 0.1, got {self.prior_sigma}.")
+        check_positive("prior_sigma", self.prior_sigma, "standard deviation such as 0.1")
         if not math.isfinite(self.prior_mu):
             raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
-        if self.moped_delta is not None and not (math.isfinite(self.moped_delta) and self.moped_delta >= 0):
-            raise ValueError(f"moped_delta must be a number from 0 up, got {self.moped_delta}.")
+        check_not_negative("moped_delta", self.moped_delta)
         if self.moped_delta and not isinstance(self._prior, Normal):
             raise ValueError(
                 f"moped_delta must be 0 with {type(self.prior).__name__}, which has no mean for each weight, "
                 f"got {self.moped_delta}."
             )
-        for name in ("mu_init", "rho_init"):
-            value = getattr(self, name)
-            if name == "mu_init" and value in (None, "he"):
-                continue
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, name, value)  # methods are keys of dicts, and lists have no hash
-            is_pair = (
-                isinstance(value, tuple)
-                and len(value) == 2
-                and all(isinstance(number, int | float) for number in value)
-            )
-            if not is_pair or not all(map(math.isfinite, value)) or value[1] < 0:
-                word = ", or he" if name == "mu_init" else ""
-                raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1){word}, got {value}.")
+        object.__setattr__(self, "rho_init", _pair("rho_init", self.rho_init))
+        if self.mu_init not in (None, "he"):
+            object.__setattr__(self, "mu_init", _pair("mu_init", self.mu_init, ", or he"))
 
     @classmethod
     def from_priors(cls, priors: Mapping[str, Any] | None) -> Self:
@@ -223,3 +210,12 @@ def _random_signs(op: Op, x: Tensor) -> Tensor:
     """-1 or 1 with equal probability for each example and channel of ``x``: ``(batch, channels, 1, 1)`` for images."""
     # From random integers: the sign of a uniform number can be 0.
     return torch.randint(0, 2, op.example_shape(x), device=x.device).to(x.dtype).mul_(2).sub_(1)
+
+
+def _pair(name: str, value: Any, others: str = "") -> tuple[float, float]:
+    """A mean and a standard deviation as a tuple: methods are keys of dicts, and lists have no hash."""
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    is_pair = len(pair) == 2 and all(isinstance(number, int | float) and math.isfinite(number) for number in pair)
+    if not is_pair or pair[1] < 0:
+        raise ValueError(f"{name} must be (mean, std) with std >= 0, such as (-5, 0.1){others}, got {value}.")
+    return pair

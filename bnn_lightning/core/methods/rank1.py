@@ -1,16 +1,16 @@
 """Rank1: weights that are trained, times random factors for each output and each input."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
 from bnn_lightning.core.kernels.softplus import inverse_softplus
-from bnn_lightning.core.methods.base import Method, check_words
+from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import Point, Posterior, Rank1Weight
 from bnn_lightning.core.posteriors.rank1 import Family, RandomFactor
+from bnn_lightning.core.settings import check_positive, check_words
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,8 @@ class Rank1(Method):
 
     def __post_init__(self) -> None:
         check_words(self)
-        for name, value in (("prior_scale", self.prior_scale), ("scale_init", self._scale_init)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive scale such as 0.1, got {value}.")
+        check_positive("prior_scale", self.prior_scale, "scale such as 0.1")
+        check_positive("scale_init", self.scale_init, "scale such as 0.1")
 
     @property
     def _scale_init(self) -> float:

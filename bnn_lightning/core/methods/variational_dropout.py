@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.core.kernels.local_noise import with_noise
-from bnn_lightning.core.methods.base import Method, check_words
+from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.methods.dropout import with_noisy_inputs
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import (
@@ -33,6 +33,7 @@ from bnn_lightning.core.posteriors import (
     identity,
 )
 from bnn_lightning.core.posteriors.moments import moments
+from bnn_lightning.core.settings import check_positive, check_words
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class VariationalDropout(Method, ABC):
             raise ValueError(f"p must be an initial dropout rate from 0.0004 to 0.9996, got {self.p}.")
         if self.p / (1 - self.p) > math.exp(self.divergence.valid_to):
             raise ValueError(f"p must be at most 0.5 for {type(self).__name__}, whose alpha ends at 1, got {self.p}.")
-        if not (math.isfinite(self.sigma_init) and self.sigma_init > 0):
-            raise ValueError(f"sigma_init must be a positive standard deviation such as 0.0067, got {self.sigma_init}.")
+        check_positive("sigma_init", self.sigma_init, "standard deviation such as 0.0067")
 
     def _alpha(self, init: Tensor, *shape: int) -> LearntAlpha:
         log_alpha = init.new_full(shape, math.log(self.p / (1 - self.p)))

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from bnn_lightning.core.moments.activations import WithSlope, with_slope
 from bnn_lightning.core.moments.calls import WITH_SLOPES
 from bnn_lightning.core.moments.rules import Moments
-from bnn_lightning.core.moments.weights import KnownWeights, NoisyLayer, RandomWeights
+from bnn_lightning.core.moments.weights import JointWeights, KnownWeights, NoisyLayer, RandomWeights
 from bnn_lightning.core.ops.linear import LinearOp
 
 MOST_OUTPUTS = 64
@@ -90,9 +90,10 @@ class OutputCovariance(nn.Module):
             step = _Step(y)
             if isinstance(stage, KnownWeights) and not isinstance(y, Moments):
                 y = stage.op(y, stage.weight, stage.bias)
-            elif isinstance(stage, RandomWeights | KnownWeights):
+            elif isinstance(stage, RandomWeights | JointWeights | KnownWeights):
                 mean, own, passed = stage.parts(y)
-                y = Moments(mean, own if passed is None else own + passed)
+                variance = own if own.dim() == mean.dim() else own.diagonal(dim1=-2, dim2=-1)
+                y = Moments(mean, variance if passed is None else variance + passed)
                 step.own, step.matrix = own, stage.matrix
             elif isinstance(y, Moments):
                 y, step.slope = stage.with_slope(y)
@@ -119,7 +120,7 @@ def _covariance(steps: list[_Step]) -> Tensor:
     back = _Back()
     for step in reversed(steps):
         if not isinstance(step.before, Moments):  # all noise is new
-            return total + back.covariance(step.after.variance)
+            return total + back.covariance(step.after.variance if step.own is None else step.own)
         if step.own is None:
             explained = step.slope.square() * step.before.variance
             back = back.through(step.slope, (step.after.variance - explained).clamp_min(0))
@@ -149,9 +150,18 @@ class _Back:
         """Before a function of each element with this slope, which adds the variance ``new``."""
         return _Back(self.jacobian, slope if self.slope is None else self.slope * slope, self._scaled(new))
 
-    def covariance(self, variance: Tensor) -> Tensor:
-        """Of the outputs, by independent noise here and the new one on the way."""
-        variance = self._scaled(variance)
+    def covariance(self, noise: Tensor) -> Tensor:
+        """Of the outputs, by noise here and the new one on the way.
+
+        Args:
+            noise: its variance ``(batch, units)`` or its covariance ``(batch, units, units)``.
+        """
+        if noise.dim() == 3:
+            if self.slope is not None:
+                noise = self.slope.unsqueeze(-1) * noise * self.slope.unsqueeze(-2)
+            noise = noise if self.new is None else noise + torch.diag_embed(self.new)
+            return noise if self.jacobian is None else self.jacobian @ noise @ self.jacobian.mT
+        variance = self._scaled(noise)
         if self.jacobian is None:
             return torch.diag_embed(variance)
         return (self.jacobian * variance.unsqueeze(-2)) @ self.jacobian.mT
@@ -182,7 +192,7 @@ def last_stages(
     outputs, products, node = 0, 0, output
     while node in random and (node is output or len(node.users) == 1):
         parts = _stages_of(node, rules)
-        layer = next((part for part in parts if isinstance(part, RandomWeights | KnownWeights)), None)
+        layer = next((part for part in parts if isinstance(part, RandomWeights | JointWeights | KnownWeights)), None)
         if not parts or (layer is None and not outputs):
             break
         if layer is not None and outputs:
@@ -209,7 +219,7 @@ def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
     if isinstance(rule, NoisyLayer) and isinstance(rule.layer.op, LinearOp):
         shift = None if rule.bias is None else Shift(rule.bias)
         return [part for part in (rule.inputs, rule.layer, rule.outputs, shift) if part is not None]
-    if isinstance(rule, RandomWeights | KnownWeights):
+    if isinstance(rule, RandomWeights | JointWeights | KnownWeights):
         return [rule] if isinstance(rule.op, LinearOp) else []
     both = with_slope(getattr(rule, "function", rule))
     return [] if both is None else [Elementwise(both)]

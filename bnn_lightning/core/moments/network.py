@@ -16,6 +16,7 @@ from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights, rule
 from bnn_lightning.core.ops import kind_of, layer_kinds
 from bnn_lightning.core.ops.convolution import ConvOp
 from bnn_lightning.core.whole_network import evaluating
+from bnn_lightning.wording import first_line
 
 
 class MomentNetwork(nn.Module):
@@ -24,8 +25,8 @@ class MomentNetwork(nn.Module):
     Mean and variance of every activation are propagated from layer to layer as if activations were independent
     Gaussians (Wang & Manning 2013, "Fast dropout training"; Wu et al. 2019, arXiv:1810.03958). At the network's end
     noise that several units share counts once (:meth:`covariance`). Other correlations are ignored: of the
-    outputs of a convolution, which share its weights; of two paths to a sum; of weights in a joint posterior. What
-    depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm behind a
+    outputs of a convolution, which share its weights; of two paths to a sum; of weights that SWAG draws
+    together. What depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm behind a
     convolution becomes part of its weights. All of it is torch's functions without branches on values, so that
     ``torch.export`` takes it.
 
@@ -112,8 +113,7 @@ class _Propagation:
         try:
             self.traced = _Tracer().trace(whole)
         except Exception as error:  # whatever a network does with what stands for its inputs
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise MomentsError(f"a network that torch.fx cannot trace ({reason})") from error
+            raise MomentsError(f"a network that torch.fx cannot trace ({first_line(error)})") from error
         self.whole = whole
         self.parts = nn.ModuleDict()
         self.graph = fx.Graph()

@@ -1,5 +1,6 @@
 """Moment rules of linear layers and convolutions, whose weights are random under a method, or plain."""
 
+import copy
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,8 @@ from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.moments.rules import Moments, MomentsError, called
 from bnn_lightning.core.ops import op_of
-from bnn_lightning.core.posteriors import Multiplicative, Posterior, Rank1Weight
+from bnn_lightning.core.ops.linear import LinearOp
+from bnn_lightning.core.posteriors import JointPart, Multiplicative, Posterior, Rank1Weight
 from bnn_lightning.core.posteriors.moments import moments
 
 
@@ -43,7 +45,8 @@ class RandomWeights(nn.Module):
     """op(x, W) + b with independent weights: m' = op(m; E W, E b), v' = op(m^2 + v; Var W, Var b) + op(v; (E W)^2).
 
     Wang & Manning 2013, "Fast dropout training"; Wu et al. 2019 (arXiv:1810.03958), section 3. Exact for independent
-    inputs and weights. Weights that are correlated count as independent, with their own variances.
+    inputs and weights. Weights that are correlated count as independent, with their own variances; but see
+    :class:`JointWeights`.
 
     Args:
         op: the layer's arithmetic.
@@ -87,6 +90,49 @@ class RandomWeights(nn.Module):
             torch.zeros_like(shift) if old is None else scale.square() * old.variance,
         )
         return type(self)(self.op, weight, bias)
+
+
+class JointWeights(nn.Module):
+    """x W^T + b of a linear layer whose weights are of one joint posterior: their covariance counts whole.
+
+    Exact for known inputs. Variances of the inputs are passed on, and meet those of the weights, as if the weights
+    were independent.
+
+    Args:
+        op: the layer's arithmetic.
+        weight: of which :attr:`~bnn_lightning.core.posteriors.JointPart.knows_outputs`.
+        bias: of the same joint, or None.
+        marginals: the rule for independent weights.
+    """
+
+    def __init__(self, op: Any, weight: JointPart, bias: Any, marginals: RandomWeights):
+        super().__init__()
+        self.op, self.marginals = op, marginals
+        dtype = at_least_float32(weight.mu)
+        self.weight, self.bias = (
+            None if part is None else copy.deepcopy(part).to(dtype).requires_grad_(False) for part in (weight, bias)
+        )
+
+    @property
+    def matrix(self) -> Tensor:
+        """E W."""
+        return self.marginals.matrix
+
+    def forward(self, x: Tensor | Moments) -> Moments:
+        mean, own, passed = self.parts(x)
+        variance = own.diagonal(dim1=-2, dim2=-1)
+        return Moments(mean, variance if passed is None else variance + passed)
+
+    def parts(self, x: Tensor | Moments) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The mean, the covariance ``(batch, outputs, outputs)`` of the weights, and the variance passed on."""
+        weight: Any = self.weight
+        known = x.mean if isinstance(x, Moments) else x
+        mean, _, passed = self.marginals.parts(x)
+        factor = weight.output_factor(known, self.bias)
+        own = factor @ factor.mT
+        if isinstance(x, Moments):
+            own = own + torch.diag_embed(self.op(x.variance, self.marginals.weight.variance, None))
+        return mean, own, passed
 
 
 class KnownWeights(nn.Module):
@@ -198,7 +244,9 @@ def rule_of_random_layer(layer: nn.Module, name: str) -> nn.Module:
     if method.noise_on == "weights":
         if isinstance(weight, Multiplicative) and weight.shared:
             _refuse_shared_noise(op, weight, len(weight.alpha()), named)
-        return RandomWeights(op, FixedMoments.of(weight, named), None if bias is None else FixedMoments.of(bias, named))
+        rule = RandomWeights(op, FixedMoments.of(weight, named), None if bias is None else FixedMoments.of(bias, named))
+        is_joint = isinstance(weight, JointPart) and weight.knows_outputs and isinstance(op, LinearOp)
+        return JointWeights(op, weight, bias, rule) if is_joint else rule  # type: ignore[arg-type]
     if not isinstance(weight, Multiplicative):
         raise MomentsError(f"{type(method).__name__}, whose noise is not on weights and no alpha of a Multiplicative")
     known = KnownWeights(op, weight.mean, None if bias is None else bias.mean)

@@ -35,7 +35,6 @@ from bnn_lightning.core.posteriors.path import PathGaussian
 from bnn_lightning.core.posteriors.radial import Radial
 from bnn_lightning.core.posteriors.rank1 import Rank1Weight
 from bnn_lightning.core.posteriors.with_prior import WithPrior
-from bnn_lightning.core.priors import FanIn, LaplacePrior, LearntScale, Normal, Prior, ScaleMixture, StudentTPrior
 
 __all__ = [
     "HIERARCHICAL",
@@ -45,28 +44,21 @@ __all__ = [
     "Additive",
     "Divergence",
     "FactorPart",
-    "FanIn",
     "FixedAlpha",
     "FixedWidth",
     "Gaussian",
     "Joint",
     "JointPart",
     "KroneckerPart",
-    "LaplacePrior",
     "LearntAlpha",
-    "LearntScale",
     "LowRank",
     "Multiplicative",
-    "Normal",
     "Parametrisation",
     "PathGaussian",
     "Point",
     "Posterior",
-    "Prior",
     "Radial",
     "Rank1Weight",
-    "ScaleMixture",
-    "StudentTPrior",
     "WithPrior",
     "hierarchical_kl",
     "identity",

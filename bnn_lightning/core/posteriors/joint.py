@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class JointPart(Posterior):
 
     is_factorised = False
     is_symmetric = False
+    knows_outputs: ClassVar[bool] = False
+    """Whether :meth:`output_factor` gives what the joint makes of a linear layer's outputs."""
 
     def __init__(self, mu: Tensor, joint: Joint):
         super().__init__()
@@ -46,6 +49,15 @@ class JointPart(Posterior):
     @abstractmethod
     def given(self, noise: Tensor) -> Tensor:
         """The draw of this tensor that belongs to the shared ``noise``; it may have further noise of its own."""
+
+    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
+        """F with Cov(x W^T + b) = F F^T for known inputs, where this is W: ``(batch, outputs, size)``.
+
+        Args:
+            x: ``(batch, features)``.
+            bias: b, a part of the same joint; or None.
+        """
+        raise NotImplementedError
 
     def sample(self) -> Tensor:
         return sample_together([self])[0]
@@ -79,6 +91,7 @@ class FactorPart(JointPart):
     ``factor`` is a buffer ``(*shape, size)``: the rows of F that belong to this tensor, 0 until they are set.
     """
 
+    knows_outputs = True
     factor: Tensor
 
     def __init__(self, mu: Tensor, joint: Joint, size: int):
@@ -88,6 +101,10 @@ class FactorPart(JointPart):
     @property
     def variance(self) -> Tensor:
         return self.factor.square().sum(-1)
+
+    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
+        shared = torch.einsum("bi,ois->bos", x, self.factor)
+        return shared if bias is None else shared + bias.factor
 
     def noise(self) -> Tensor:
         return standard_normal_like(self.factor.new_empty(self.factor.shape[-1]))
@@ -104,6 +121,7 @@ class KroneckerPart(JointPart):
     to this tensor, whose elements are ``(outputs, rows)``; they are buffers, 0 until they are set.
     """
 
+    knows_outputs = True
     left: Tensor
     scales: Tensor
     right: Tensor
@@ -118,6 +136,10 @@ class KroneckerPart(JointPart):
     @property
     def variance(self) -> Tensor:
         return (self.left.square() @ self.scales.square() @ self.right.square().T).view_as(self.mu)
+
+    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
+        rows = x @ self.right if bias is None else x @ self.right + bias.right
+        return self.left * (rows.square() @ self.scales.square().T).sqrt().unsqueeze(-2)
 
     def noise(self) -> Tensor:
         return standard_normal_like(self.scales)

@@ -1,6 +1,7 @@
 """Posteriors of a last layer that are learnt: a noisy bias, and a dense covariance for each output."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +66,14 @@ class TriangularRows(JointPart):
         self.lower = nn.Parameter(mu.new_zeros(*mu.shape, mu.shape[-1]))
         self.prior = Normal(0.0, prior_sigma)
 
+    knows_outputs = True
+
     @property
     def width_parameters(self) -> tuple[str, ...]:
         return ("rho", "lower")
+
+    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
+        return torch.diag_embed(triangular_variance(x, self, bias).sqrt())  # outputs are independent
 
     def factor(self) -> Tensor:
         """L, ``(outputs, features, features)``."""

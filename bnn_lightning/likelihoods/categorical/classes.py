@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from bnn_lightning.wording import listed
+
 _Z = 1.96
 """Standard errors on either side of a mean for 95 % of a normal distribution."""
 
@@ -97,5 +99,4 @@ def missing_caveats(confusion: Tensor, names: Sequence[str]) -> list[str]:
     missing = [name for name, images in zip(names, confusion.sum(1).tolist(), strict=True) if not images]
     if not missing:
         return []
-    named = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
-    return [f"no images of {len(missing)} of {len(names)} classes ({named})"]
+    return [f"no images of {len(missing)} of {len(names)} classes ({listed(missing, between='; ')})"]

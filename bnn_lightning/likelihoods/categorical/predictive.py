@@ -64,7 +64,7 @@ def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:
 def mean_field_probabilities(mean: Tensor, variance: Tensor) -> Tensor:
     """Approximate E[softmax(f)] for f ~ N(mean, diag variance), as softmax(mean / sqrt(1 + pi variance / 8)).
 
-    Without samples, for graphs that are exported; the parts of the uncertainty do not follow from it. The logistic
+    Without samples, for graphs of your own; the parts of the uncertainty do not follow from it. The logistic
     function is replaced by the normal distribution function of the same slope at 0 (MacKay 1992, "The evidence
     framework applied to classification networks"), for each class by itself (Lu et al. 2020, arXiv:2006.07584).
 

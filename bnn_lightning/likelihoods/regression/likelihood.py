@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.core.kernels.bounded import bounded
 from bnn_lightning.core.kernels.elementwise import at_least_float32
+from bnn_lightning.core.settings import check_positive
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.regression.calibration import Calibration
 from bnn_lightning.likelihoods.regression.checks import (
@@ -55,8 +56,7 @@ class Regression(Likelihood):
     def __post_init__(self) -> None:
         if self.targets < 1:
             raise ValueError(f"targets must be 1 or more, got {self.targets}.")
-        if self._given_scale is not None and not (math.isfinite(self._given_scale) and self._given_scale > 0):
-            raise ValueError(f"{self._scale_name} must be a positive number, got {self._given_scale}.")
+        check_positive(self._scale_name, self._given_scale)
         if self._given_scale is not None and self.heteroscedastic:
             raise ValueError(
                 f"{self._scale_name} must be null where heteroscedastic is true, because the network gives it, got "

@@ -17,7 +17,7 @@ from bnn_lightning.core.methods import (
     VariationalA,
     VariationalB,
 )
-from bnn_lightning.core.posteriors import LearntScale, ScaleMixture
+from bnn_lightning.core.priors import LearntScale, ScaleMixture
 
 
 def test_the_references_dictionary_of_priors_is_understood():

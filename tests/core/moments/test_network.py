@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.moments.rules import rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights
+from bnn_lightning.inference import VBLL, Laplace
 
 WIDE = {"rho_init": (-1.0, 0.1)}
 
@@ -288,3 +290,54 @@ def test_what_depends_on_weights_alone_is_computed_once():
     assert sum(layer.weight.mean.numel() for layer in layers) == sum(
         parameter.numel() for name, parameter in plain.named_parameters() if "weight" in name
     )
+
+
+def covariance_of(kind, weight, bias, phi):
+    """Phi~^T Sigma phi~ for each pair of outputs, from the matrices that a joint posterior is made of, in numpy."""
+    w, b = (
+        {name: value.detach().numpy() for name, value in (*part.named_parameters(), *part.named_buffers())}
+        for part in (weight, bias)
+    )
+    ones = np.concatenate([phi.numpy(), np.ones((len(phi), 1))], 1)
+    outputs = len(w["mu"])
+    if kind == "full":
+        rows = np.concatenate([w["factor"], b["factor"][:, None]], 1)  # (outputs, features + 1, size)
+        sigma = np.einsum("kis,ljs->kilj", rows, rows)
+    elif kind == "kron":
+        right = np.concatenate([w["right"], b["right"]])
+        sigma = np.einsum("kp,pc,ic,lp,jc->kilj", w["left"], w["scales"] ** 2, right, w["left"], right)
+    else:
+        sigma = np.zeros((outputs, ones.shape[1], outputs, ones.shape[1]))
+        for k in range(outputs):
+            factor = np.zeros((ones.shape[1],) * 2)
+            factor[:-1, :-1] = np.tril(w["lower"][k], -1) + np.diag(np.log1p(np.exp(w["rho"][k])))
+            factor[-1] = [*b["lower"][k], np.log1p(np.exp(b["rho"][k]))]
+            sigma[k, :, k] = factor @ factor.T
+            sigma[k, -1, k, -1] += np.log1p(np.exp(b["noise_rho"][k])) ** 2
+    return np.einsum("bi,kilj,bj->bkl", ones, sigma, ones)
+
+
+@pytest.mark.parametrize("kind", ["full", "kron", "dense"])
+def test_a_joint_posterior_of_the_last_layer_is_exact(kind):
+    backbone = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    inference = VBLL(covariance="dense") if kind == "dense" else Laplace(structure=kind)
+    net = inference.prepare(backbone, None, "*").double()
+    weight, bias = net[2].weight, net[2].bias
+    with torch.no_grad():
+        for part in (weight, bias):
+            for name, value in (*part.named_parameters(), *part.named_buffers()):
+                if name != "mu":
+                    value.normal_()
+    x = torch.randn(6, 4, dtype=torch.float64)
+    moments = MomentNetwork(net)
+    mean, covariance = moments.covariance(x)
+    with torch.no_grad():
+        phi = net[:2](x)
+        expected = torch.from_numpy(covariance_of(kind, weight, bias, phi))
+        torch.testing.assert_close(mean, phi @ weight.mu.T + bias.mu)
+    torch.testing.assert_close(covariance, expected)
+    torch.testing.assert_close(moments(x)[1], expected.diagonal(dim1=1, dim2=2))
+    behind = nn.Linear(3, 2).double()
+    passed_on = MomentNetwork(nn.Sequential(net, nn.Identity(), behind)).covariance(x)[1]
+    torch.testing.assert_close(passed_on, behind.weight.detach() @ expected @ behind.weight.detach().T)
+    assert (covariance.diagonal(dim1=1, dim2=2) / moments.end.stages["net_2"].marginals(phi)[1] - 1).abs().max() > 0.1

@@ -7,7 +7,8 @@ import torch
 from torch import distributions
 
 from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
-from bnn_lightning.core.posteriors import Gaussian, Normal
+from bnn_lightning.core.posteriors import Gaussian
+from bnn_lightning.core.priors import Normal
 
 pytestmark = pytest.mark.usefixtures("as_small_and_as_large")
 

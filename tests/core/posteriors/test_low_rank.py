@@ -6,7 +6,8 @@ from torch import distributions, nn
 
 from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import LRT
-from bnn_lightning.core.posteriors import FanIn, LaplacePrior, LowRank, Normal
+from bnn_lightning.core.posteriors import LowRank
+from bnn_lightning.core.priors import FanIn, LaplacePrior, Normal
 from bnn_lightning.core.whole_network import width_parameters
 
 F64 = torch.float64

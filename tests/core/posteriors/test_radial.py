@@ -9,8 +9,9 @@ from torch import distributions, nn
 
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import BBB, LRT, Flipout
-from bnn_lightning.core.posteriors import Gaussian, LaplacePrior, LearntScale, Normal, Radial
+from bnn_lightning.core.posteriors import Gaussian, Radial
 from bnn_lightning.core.posteriors.radial import unit_radial_entropy
+from bnn_lightning.core.priors import LaplacePrior, LearntScale, Normal
 
 F64 = torch.float64
 
