@@ -14,17 +14,30 @@ class Explained(NamedTuple):
     cure: str = ""
 
 
-def explained(caveat: str) -> Explained:
-    """A caveat of results with its explanation."""
+def explained(caveat: str, inference: str = "Variational") -> Explained:
+    """A caveat of results with its explanation.
+
+    Args:
+        caveat: the sentence or the words.
+        inference: the name of the class that trained, whose settings are what can help.
+    """
     for pattern, meaning, cure in _EXPLANATIONS:
         if re.search(pattern, caveat):
-            return Explained(caveat, meaning, cure)
+            return Explained(caveat, meaning, _CURES_OF.get((inference, pattern), cure))
     return Explained(caveat)
 
 
+_UNFORMED = f"^{NOT_CONVERGED}$"
+_CURES_OF = {
+    (
+        "IVON",
+        _UNFORMED,
+    ): "Train longer or on more images, or with a wider prior. Of few images only a small network can "
+    "have a posterior.",
+}
 _EXPLANATIONS = (
     (
-        f"^{NOT_CONVERGED}$",
+        _UNFORMED,
         "The weights have not found their widths yet: elbo/N is below that of the untrained prior, which guesses. The "
         "mean weights can be accurate all the same; the uncertainty is not yet that of a posterior.",
         "Train longer or on more images; let the widths learn faster (--model.inference.rho_lr_factor 10); or use "

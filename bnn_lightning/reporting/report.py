@@ -68,7 +68,7 @@ def write_report(
         summary=_summary(results),
         remark=remark,
         facts=_facts(results, record, model),
-        caveats=[explained(caveat) for caveat in results["caveats"]],
+        caveats=[explained(caveat, results["inference"]) for caveat in results["caveats"]],
         results=evaluation_cells(results),
         figures={name: picture_of(file) for name, file in figures.items()},
         uncertain=_most_uncertain(model, data, class_names) if is_of_images else [],

@@ -31,10 +31,11 @@ def show_training(
     console: Console,
     rows: Mapping[str, tuple[TrainingSummary, Mapping[str, float], list[str]]],
     score: str = "accuracy",
+    inference: str = "Variational",
 ) -> None:
     """The table at the end of fit: for each checkpoint its training summary, validation metrics and data notes.
 
-    ``score`` is the name of the likelihood's.
+    ``score`` is the name of the likelihood's, ``inference`` that of the class that trained.
     """
     is_sparse = any(summary.sparsity is not None for summary, _, _ in rows.values())
     heads = ["checkpoint", "epoch", "val nll", f"val {score}", "train nll", "kl/N", "elbo/N"]
@@ -57,9 +58,9 @@ def show_training(
         names.setdefault(tuple(of_one), []).append(name)
     for of_some, alike in names.items():
         _show_caveats(console, f"{' and '.join(alike)}: ", list(of_some))
-    for caveat in map(explained, dict.fromkeys(chain.from_iterable(caveats.values()))):
-        if caveat.cure:
-            text = f"What helps against {caveat.caveat!r}: {caveat.cure}"
+    for caveat in dict.fromkeys(chain.from_iterable(caveats.values())):
+        if cure := explained(caveat, inference).cure:
+            text = f"What helps against {caveat!r}: {cure}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

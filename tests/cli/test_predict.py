@@ -52,7 +52,6 @@ def test_predict_names_a_users_pictures_and_those_it_cannot_read(run, capsys):
         ("predict --config trainer.yaml", False),
         ("predict --config=data.yaml", True),
         ("predict -c data.yaml", True),
-        ("predict --config nowhere.yaml", True),
     ],
 )
 def test_flags_and_configs_say_which_images_are_predicted(words, given):

@@ -273,7 +273,7 @@ def test_refuses_what_it_cannot_learn():
     }.items():
         with pytest.raises(ValueError, match=re.escape(sentence)):
             IVON(**{setting: -1})
-    with pytest.raises(ValueError, match=r"^steps must be known before the first step"):
+    with pytest.raises(ValueError, match=r"^steps must be the number of steps of the run, known before"):
         IVONOptimizer(bayesianize(net, BBB()), 10, None).step()
     frozen = bayesianize(net, BBB()).requires_grad_(False)
     with pytest.raises(ValueError, match=r"^net must have random weights to train"):

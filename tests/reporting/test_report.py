@@ -77,6 +77,9 @@ def test_every_caveat_is_explained():
     for caveat in known:
         assert explained(caveat).meaning, caveat
         assert explained(caveat).caveat == caveat
+    # What has not converged under IVON is not told to use IVON.
+    assert "--model.inference IVON" in explained("posterior not converged").cure
+    assert "--model" not in explained("posterior not converged", "IVON").cure
     assert explained("a note of somebody's data") == ("a note of somebody's data", "", "")
 
 

@@ -179,7 +179,7 @@ def _show_what_is_saved(session: Session) -> None:
         for name, checkpoint in saved.items()
         if checkpoint.training is not None
     }
-    show_training(session.console, rows, session.model.likelihood.score)
+    show_training(session.console, rows, session.model.likelihood.score, type(session.model.inference).__name__)
     model = session.model
     if findings := model.inference.findings(model.network):
         session.print(findings_text(findings))

@@ -26,9 +26,9 @@ class MomentNetwork(nn.Module):
     Gaussians (Wang & Manning 2013, "Fast dropout training"; Wu et al. 2019, arXiv:1810.03958). At the network's end
     noise that several units share counts once (:meth:`covariance`). Other correlations are ignored: of the
     outputs of a convolution, which share its weights; of two paths to a sum; of weights that SWAG draws
-    together. What depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm behind a
-    convolution becomes part of its weights. All of it is torch's functions without branches on values, so that
-    ``torch.export`` takes it.
+    together. What depends on weights alone is computed here, once: later changes of ``net`` are not seen. Batch norm
+    behind a convolution becomes part of its weights. All of it is torch's functions without branches on values, so
+    that ``torch.export`` takes it.
 
     Args:
         net: any network of random and plain layers that ``torch.fx`` can trace: chains, and graphs of layers, sums and
