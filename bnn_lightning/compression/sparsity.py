@@ -39,12 +39,15 @@ class LayerSparsity:
 
 
 def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
-    """Log alpha of every random weight, without biases, by the names of ``random_tensors`` such as ``conv1.weight``."""
+    """Log alpha of every random weight, by the names of ``random_tensors`` such as ``conv1.weight``.
+
+    Without biases and other vectors, such as the scales of norm layers.
+    """
     with torch.no_grad():
         return {
             name: posterior.log_alpha()
             for name, posterior in random_tensors(net)
-            if "bias" not in name.split(".")[-1] and not isinstance(posterior, Point)
+            if posterior.mean.dim() > 1 and not isinstance(posterior, Point)
         }
 
 

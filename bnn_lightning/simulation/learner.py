@@ -1,7 +1,7 @@
 """The learner of a labelling loop: trained on few images without a Trainer, and asked about many."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ class Learner:
         make: a new module, whose weights torch's generator draws.
         members: how many networks there are.
         data: how images are augmented and normalised, and the size of batches.
-        steps: of the optimiser, in each training.
+        steps: of the optimiser, in each training, rounded up to whole epochs.
         seed: of initial weights, noise and the order of images.
         continued: whether training goes on from the last weights instead of new ones.
     """
@@ -86,21 +86,27 @@ class Learner:
         given = () if augmentation is None else (augmentation,)
         return BatchLoader(images, batch_size, self.data.mean, self.data.std, sampler, *given)
 
-    def outputs(self, images: Images, samples: int, seed: int) -> Tensor:
-        """Logits ``(samples, images, classes)``, by the same weight draws for all images.
-
-        Dropout that gave each training image a mask of its own draws masks for all images here: draws of the same
-        posterior (:class:`~bnn_lightning.MCDropout`, ``shared``).
-        """
+    def outputs(self, images: Images) -> Tensor:
+        """Logits ``(samples, images, classes)``, see :func:`sampler_of`."""
         assert self.modules is not None
-        nets = [_with_shared_masks(module.network) for module in self.modules]
-        sampler = Sampler(nets[0] if len(nets) == 1 else Ensemble(nets), samples, seed=seed)
+        sampler = sampler_of(self.modules)
 
         def batches() -> Iterator[Tensor]:
             for x, _ in self._loader(images, self.data.eval_batch_size, None):
                 yield x
 
         return pool_outputs(sampler, batches(), len(images))
+
+
+def sampler_of(modules: Sequence[BayesianModule]) -> Sampler:
+    """Samples of what one module predicts, or several together, as their settings say.
+
+    Dropout that gave each training image a mask of its own draws masks for all images here: draws of the same
+    posterior (:class:`~bnn_lightning.MCDropout`, ``shared``).
+    """
+    nets, sampling = [_with_shared_masks(module.network) for module in modules], modules[0].sampling
+    net = nets[0] if len(nets) == 1 else Ensemble(nets)
+    return Sampler(net, modules[0].test_samples, sampling.draws, sampling.seed, sampling.chunk)
 
 
 def _with_shared_masks(net: nn.Module) -> nn.Module:

@@ -31,14 +31,12 @@ class LoopSettings:
         by: the rule.
         count: labels that are bought at a time.
         budget: labels at the end, those of the start included.
-        samples: of the network, for the rule and for the test.
         seed: of the loop.
     """
 
     by: Rule
     count: int
     budget: int
-    samples: int
     seed: int
 
 
@@ -91,7 +89,7 @@ class Loop:
         return rows
 
     def _tested(self) -> dict[str, float]:
-        outputs = self.learner.outputs(self.test, self.settings.samples, 0)
+        outputs = self.learner.outputs(self.test)
         assert self.learner.modules is not None
         likelihood: Any = self.learner.modules[0].likelihood
         log_probs = torch.cat([likelihood.predictive(part)["log_probs"] for part in outputs.split(1000, 1)])
@@ -111,8 +109,8 @@ class Loop:
         by, seed = self.settings.by, combined_seed(self.settings.seed, number)
         if by == "random":  # needs no outputs
             return free[torch.randperm(len(free), generator=torch.Generator().manual_seed(seed))[:count]]
-        outputs = self.learner.outputs(self.pool.images[free], self.settings.samples, 0)
-        targets = self.learner.outputs(self.targets, self.settings.samples, 0) if by == "epig" else None
+        outputs = self.learner.outputs(self.pool.images[free])
+        targets = self.learner.outputs(self.targets) if by == "epig" else None
         return free[acquire(outputs, count, by, targets, seed).images]
 
     def _what_is_there(self) -> tuple[list[dict[str, Any]], Tensor]:

@@ -50,7 +50,10 @@ def _steps(trainer: Trainer) -> int:
 def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of training images and labels on the device of the network, from the start of the data."""
     source: Any = trainer.datamodule  # type: ignore[attr-defined]
-    loader: Any = trainer.train_dataloader if source is None else source.train_dataloader()
+    loader: Any = trainer.train_dataloader
+    # Of several processes, Lightning has divided the loaders of torch; an EpochLoader divides itself.
+    if source is not None and not hasattr(loader, "dataset"):
+        loader = source.train_dataloader()
     for batch in loader:
         x, y = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
         yield channels_last(x), y

@@ -219,6 +219,13 @@ def without_time(path):
         ),
         (["--data.class_weights", "balanced"], "--data.class_weights must be null, for it needs labels that are not"),
         (["--data.sampling", "balanced"], "--data.sampling must be null, for it needs labels that are not bought yet"),
+        (["--model.init_from", "a.ckpt"], "--model.init_from must be null: a loop begins with new weights."),
+        (["--trainer.precision", "bf16-mixed"], "--trainer.precision must be 32-true, for a loop trains without"),
+        (
+            ["--model.method", "VariationalA", "--by", "batchbald"],
+            "--by batchbald needs the same draws for every image, got draws that differ between images; --by bald",
+        ),
+        (["--model.sampling.draws", "mean", "--by", "bald"], "--by must be entropy, variation_ratio or random for one"),
         (["--budget", "5"], "--budget must be at least the 20 labels of the start, got 5."),
         (["--size", "9000"], "--size must be at most the 200 training images, got 9,000."),
         (["--foreign", "1"], "--foreign must leave enough pictures of --data.ood, 200 of them, got 0."),

@@ -97,3 +97,12 @@ def test_equal_ratios_are_still_removed_in_the_share_asked_for():
 
 def test_biases_are_left_out():
     assert list(weight_log_alphas(bayesianize(nn.Linear(2, 2), BBB()))) == ["weight"]
+    net = bayesianize(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), BBB(), ["*", "BatchNorm2d"])
+    with torch.no_grad():
+        for _, posterior in random_tensors(net):
+            posterior.rho.fill_(6.0)
+    keep = masks(net)
+    assert list(keep) == ["0.weight"]
+    assert not keep["0.weight"].any()
+    torch.testing.assert_close(to_plain(net, keep)[1].weight, net[1].weight.mean)
+    assert compression_ratios(net, keep) == (math.inf, pytest.approx(48 / 12))

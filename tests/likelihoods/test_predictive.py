@@ -111,6 +111,18 @@ def test_entropies_are_numpys():
     assert (predictive_entropy(logits) <= math.log(4) + 1e-6).all()
 
 
+def test_mutual_information_of_confident_networks_is_not_rounded_away():
+    # Margins of 20: of entropies below 1e-7, whose difference float32 does not have.
+    logits = torch.randn(25, 200, 10)
+    logits[..., 0] += 20
+    wide = logits.double()
+    log_probs = wide - wide.logsumexp(-1, keepdim=True)
+    divergences = log_probs.exp() * (log_probs - (log_probs.logsumexp(0) - math.log(25)))
+    expected = divergences.sum(-1).mean(0)
+    assert expected.max() < 1e-6
+    torch.testing.assert_close(mutual_information(logits), expected.float(), rtol=1e-4, atol=0)
+
+
 def test_log_mean_exp_gradient_is_the_softmax_over_samples():
     # The maximum inside logsumexp carries no gradient of its own.
     logits = torch.randn(5, 1, 3, dtype=torch.float64, requires_grad=True)

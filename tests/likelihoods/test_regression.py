@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from bnn_lightning import BBB, Categorical, GaussianLikelihood, Sampler, StudentT, Units, bayesianize, kl, to_plain
 from bnn_lightning.likelihoods.regression.mixture import Mixture
+from bnn_lightning.likelihoods.regression.noise import with_learnt_noise
 
 UNITS = Units(("force", "length"), (100.0, -3.0), (20.0, 0.5))
 
@@ -272,3 +273,10 @@ def test_the_hessian_in_the_outputs_is_the_mean_over_labels_of_autograds(heteros
     expected = torch.autograd.functional.hessian(mean_nll, outputs).squeeze((0, 2))
     ours = likelihood.output_hessian(outputs, labels[:1])[0]
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-3)
+
+
+def test_learnt_noise_keeps_float32_beside_outputs_in_half_precision():
+    net = with_learnt_noise(nn.Linear(3, 1), torch.tensor([-5.31]))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = net(torch.randn(4, 3))
+    assert outputs[:, 1].tolist() == pytest.approx([-5.31] * 4, rel=1e-6)

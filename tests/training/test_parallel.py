@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import nn
 from torch.optim import SGD
+from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning import (
     BBB,
@@ -159,6 +160,27 @@ def test_two_processes_form_the_posterior_of_one(inference, of):
             torch.testing.assert_close(
                 getattr(found, value).double(), getattr(expected, value).double(), rtol=1e-5, atol=1e-9
             )
+
+
+class OwnData(LightningDataModule):
+    """Somebody's own, whose loader Lightning divides among the processes."""
+
+    def train_dataloader(self):
+        x = torch.linspace(-1, 1, 400 * 64, dtype=torch.float64).view(400, 1, 8, 8)
+        return DataLoader(TensorDataset(x, torch.arange(400) % 3), batch_size=40, shuffle=True)
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_example_of_ones_own_data_once():
+    variances = []
+    for devices in (1, 2):
+        torch.manual_seed(7)
+        # Steps that change nothing, so that both have the curvature of the same weights.
+        inference = Laplace(optimizer=SGD, lr=1e-300, structure="diag", prior_precision=1e-6)
+        model = BayesianModule(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), inference=inference)
+        quiet_trainer(devices).fit(model, datamodule=OwnData())
+        variances.append(model.network[1].weight.variance.double())
+    torch.testing.assert_close(variances[1], variances[0], rtol=1e-5, atol=0)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ class Acquire(Verb):
         load_record(model, session.checkpoint)
         model.to(session.trainer.strategy.root_device)
         sampler: Sampler = model.sampler(model.test_samples)  # it takes the weights as they are now
-        _check_samples(session, sampler, by)
+        check_samples(session, sampler, by)
         outputs = self._outputs(session, sampler, data, "scoring the pool")
         of_targets = None
         if by == "epig":
@@ -137,7 +137,8 @@ class Acquire(Verb):
             return pool_outputs(sampler, batches(), count)
 
 
-def _check_samples(session: Session, sampler: Sampler, by: Rule) -> None:
+def check_samples(session: Session, sampler: Sampler, by: Rule) -> None:
+    """Raises a UsageError where a rule cannot go by samples like these."""
     if by in JOINT_RULES and not sampler.is_joint:
         methods = session.config.model.method
         has_shared = methods is not None and "shared" in (methods.get("init_args") or {})

@@ -12,10 +12,11 @@ from bnn_lightning.acquisition import Rule
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
+from bnn_lightning.cli.verbs.acquire import check_samples
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData, Images
 from bnn_lightning.files import atomic_write, locked, relative_to_cwd
-from bnn_lightning.simulation.learner import Learner
+from bnn_lightning.simulation.learner import Learner, sampler_of
 from bnn_lightning.simulation.loop import FILE, TARGETS, Loop, LoopSettings, Retrain
 from bnn_lightning.simulation.pool import PoolSettings, make_pool
 from bnn_lightning.training.loading import module_of
@@ -34,6 +35,11 @@ class Simulate(Verb):
     def check(self, config: Namespace) -> None:
         if config.ckpt_path is not None:
             raise UsageError("--ckpt_path must not be given: a loop begins with new weights.")
+        if config.model.init_from is not None:
+            raise UsageError("--model.init_from must be null: a loop begins with new weights.")
+        if config.trainer.precision not in (None, 32, "32", "32-true"):
+            got = config.trainer.precision
+            raise UsageError(f"--trainer.precision must be 32-true, for a loop trains without a Trainer, got {got}.")
         if not issubclass(class_of(config.data), ImageData):
             raise UsageError("--data must be images with classes, such as MNIST.")
         if config.data.init_args.val_split != 0:
@@ -68,7 +74,7 @@ class Simulate(Verb):
             by: the rule.
             count: labels that are bought at a time.
             budget: labels at the end, those of the start included.
-            steps: of the optimiser, in each training.
+            steps: of the optimiser, in each training; the last epoch is a whole one.
             retrain: whether each training begins with new weights (afresh), or with the last ones (continued).
             per_class: labels of each class at the start.
             size: images in the pool, chosen at random by the seed; null takes all of the training set.
@@ -93,13 +99,15 @@ class Simulate(Verb):
         if model.inference.watches_validation:
             raise UsageError("--model.inference.lr_schedule must follow no validation, which would need labels.")
         make = partial(module_of, BayesianModule, {"model": config["model"] | {"members": 1}})
+        with torch.random.fork_rng([]):
+            check_samples(session, sampler_of([make() for _ in range(model.members)]), by)
         some = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:TARGETS]
         loop = Loop(
             pool,
             data.test,
             data.train[some],
             Learner(make, model.members, data, steps, seed, retrain == "continued"),
-            LoopSettings(by, count, budget, model.sampling.test_samples, seed),
+            LoopSettings(by, count, budget, seed),
             folder,
             session.print,
         )

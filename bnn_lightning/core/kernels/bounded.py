@@ -34,7 +34,9 @@ def bounded(x: Tensor, low: float, high: float | Tensor) -> Tensor:
     """clamp(x, low, high), element by element, with the gradient of projected gradient descent.
 
     At or beyond a bound the gradient is 0 only if a descent step would move ``x`` further out; otherwise it passes
-    unchanged. With a plain clamp a parameter that reaches a bound has no gradient and stays there for ever.
+    unchanged. With a plain clamp a parameter that reaches a bound has no gradient and stays there for ever. Where ``x``
+    is bounded several times in a step, as log alpha is for the noise and for the KL, each time counts by itself: of
+    gradients that disagree at a bound, the inward ones remain.
 
     Args:
         x: any shape.

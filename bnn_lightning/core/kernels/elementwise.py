@@ -28,6 +28,14 @@ class WithDerivative(Function):
         return grad * ctx.saved_tensors[0]
 
 
+def float64_where_known(x: Tensor) -> torch.dtype:
+    """float64, for differences of numbers that are nearly equal; else :func:`at_least_float32`.
+
+    Apple's GPUs have no float64, and the runtimes that exported graphs are for may have none.
+    """
+    return at_least_float32(x) if x.device.type == "mps" or torch.compiler.is_exporting() else torch.float64
+
+
 def at_least_float32(x: Tensor) -> torch.dtype:
     """The dtype of ``x`` if it is float32 or float64, float32 for half precision.
 

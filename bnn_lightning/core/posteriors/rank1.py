@@ -125,9 +125,11 @@ class Rank1Weight(Posterior):
     def variance(self) -> Tensor:
         if not self.has_variance:
             raise ValueError("family must be gaussian for variances and signal-to-noise ratios of weights, got cauchy.")
-        second_moment = self._times(self.outputs.second_moment(), self.inputs.second_moment())
-        squared_mean = self._times(self.outputs.location, self.inputs.location).square()
-        return self.mu.square() * (second_moment - squared_mean)
+        # Not E[(r s')^2] - E[r s']^2, of which float32 leaves nothing where the factors are narrow.
+        outputs, inputs = self.outputs, self.inputs
+        of_inputs = self._times(outputs.location.square(), inputs.scale.square())
+        of_outputs = self._times(outputs.scale.square(), inputs.second_moment())
+        return self.mu.square() * (of_inputs + of_outputs)
 
     def sample(self) -> Tensor:
         return self.mu * self._times(self.outputs.sample(), self.inputs.sample())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnn_lightning.core.kernels.elementwise import at_least_float32
+from bnn_lightning.core.kernels.elementwise import at_least_float32, float64_where_known
 
 Transform = Literal["softmax", "normalized"]
 
@@ -34,10 +34,13 @@ def mutual_information(logits: Tensor) -> Tensor:
     """Epistemic uncertainty of each example in nats, H(mean_t p_t) - mean_t H(p_t): ``(batch,)``, never negative.
 
     The mutual information between label and weights. It is 0 when all samples agree, exactly 0 for a single sample.
+    Of confident networks both entropies are small and nearly equal, so that the difference is taken in float64.
     """
+    dtype = at_least_float32(logits)
     if len(logits) == 1:
-        return torch.zeros_like(logits[0, ..., 0], dtype=at_least_float32(logits))
-    return (predictive_entropy(logits) - expected_entropy(logits)).clamp_min(0)
+        return torch.zeros_like(logits[0, ..., 0], dtype=dtype)
+    logits = logits.to(float64_where_known(logits))
+    return (predictive_entropy(logits) - expected_entropy(logits)).clamp_min(0).to(dtype)
 
 
 def probabilities(logits: Tensor, transform: Transform = "softmax") -> Tensor:

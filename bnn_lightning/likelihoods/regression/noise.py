@@ -30,8 +30,9 @@ class LearntNoise(nn.Module):
         self.constants = nn.Parameter(constants)
 
     def forward(self, outputs: Tensor) -> Tensor:
-        # Not len(outputs), which would fix the size of the batch in an exported graph.
-        return torch.cat([outputs, self.constants.to(outputs.dtype).expand(outputs.shape[0], -1)], -1)
+        # Not len(outputs), which would fix the size of the batch in an exported graph. Of outputs in half precision
+        # float32 is made, in which steps of the constants are not rounded away.
+        return torch.cat([outputs, self.constants.expand(outputs.shape[0], -1)], -1)
 
 
 class _Appended(nn.Module):

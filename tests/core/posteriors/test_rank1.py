@@ -74,6 +74,17 @@ def test_weights_of_one_output_share_a_factor_and_those_of_one_input_too():
     assert torch.linalg.svdvals(ratio[:, :, 0, 0])[1] > 1e-3
 
 
+def test_narrow_factors_keep_their_variance_in_float32():
+    layer = bayesianize(nn.Linear(3, 2), Rank1(scale_init=1e-4)).weight
+    m_r, m_s, s_r, s_s = (
+        value.detach().double()
+        for value in (layer.outputs.location, layer.inputs.location, layer.outputs.scale, layer.inputs.scale)
+    )
+    second = torch.outer(m_r.square() + s_r.square(), m_s.square() + s_s.square())
+    expected = layer.mu.detach().double().square() * (second - torch.outer(m_r, m_s).square())
+    torch.testing.assert_close(layer.variance.double(), expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: nn.LSTM(5, 4), lambda: nn.Embedding(7, 3), lambda: nn.MultiheadAttention(4, 2)]
 )
