@@ -1,22 +1,21 @@
 """Classes for the pictures of a folder, from a table of any labelling tool, or from copies sorted into folders."""
 
 import filecmp
-import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from bnn_lightning.data.picture_layout import Layout
 from bnn_lightning.data.picture_numbers import NumberLayout, splits_of, table_of
-from bnn_lightning.data.table_file import MISSING, Cells, is_number, read_cells
+from bnn_lightning.data.picture_rows import Matched, column_called, file_column
+from bnn_lightning.data.table_file import Cells, read_cells
 from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, walk
+from bnn_lightning.preprocessing.rows import number_in
 from bnn_lightning.wording import listed, printable
 
-_FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_path", "path", "img", "picture", "name")
+_NO_CLASS = ("", "?", "nan")  # "none" and "null" may be classes, as they may be folders
 _CLASS_COLUMNS = ("class", "label", "choice", "category", "class_name", "classname", "label_name")
-# Label Studio puts eight digits of a uuid before the name of a file that was uploaded.
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
 def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
@@ -73,31 +72,26 @@ def _sorted_by_hand(pool: Walk, folder: Path) -> tuple[list[str], list[str]]:
     return files, names
 
 
-def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
-    lower = [name.lower().replace(" ", "_") for name in names]
-    return next((lower.index(name) for name in known if name in lower), None)
-
-
 def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
     """The file and the class of each row, "" where it has none yet; None where the table is one of numbers."""
-    files = _column(cells.names, _FILE_COLUMNS) or 0
-    column = _column(cells.names, _CLASS_COLUMNS)
-    others = [place for place in range(len(cells.names)) if place != files]
+    files = file_column(cells.names, cells.index)
+    column = column_called(cells.names, _CLASS_COLUMNS)
+    others = [place for place, name in enumerate(cells.names) if place != files and name not in cells.index]
     if column is None and len(others) == 1:
         column = others[0]
-        if any(is_number(row[column]) for row in cells.rows):
+        if any(_finite_in(row[column]) is not None for row in cells.rows):
             return None
     if column is not None and column != files:
         texts = [row[column] for row in cells.rows]
-        if any(is_number(text) and not float(text).is_integer() for text in texts):
+        if any(number is not None and number % 1 != 0 for number in map(_finite_in, texts)):
             return None
         if several := next((text for text in texts if text.startswith(("{", "["))), None):
             raise ValueError(f"labels must have one class for each file, got {several} in {path}.")
-        names = ["" if text.lower() in MISSING else text for text in texts]
-    elif len(others) > 1 and all(row[place] in ("0", "1") for row in cells.rows for place in others):
+        names = ["" if text.lower() in _NO_CLASS else text for text in texts]
+    elif len(others) > 1 and all(number_in(row[place]) in (0.0, 1.0) for row in cells.rows for place in others):
         names = []
-        for number, row in enumerate(cells.rows, start=2):
-            marked = [cells.names[place] for place in others if row[place] == "1"]
+        for number, row in zip(cells.lines, cells.rows, strict=True):
+            marked = [cells.names[place] for place in others if number_in(row[place]) == 1]
             if len(marked) > 1:
                 raise ValueError(
                     f"labels must have one class for each file, got {' and '.join(marked)} in row {number} of {path}."
@@ -108,11 +102,16 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
     return [row[files] for row in cells.rows], names
 
 
+def _finite_in(text: str) -> float | None:
+    number = number_in(text)
+    return number if number is not None and math.isfinite(number) else None
+
+
 def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) -> Layout:
-    found, unknown, by_name = _matched(walk, path, files)
+    matched = Matched.of(walk, path, files)
     classes: dict[Picture, str] = {}
     for file, name in zip(files, names, strict=True):
-        picture = found.get(file)
+        picture = matched.found.get(file)
         if picture is None or not name:
             continue
         if classes.setdefault(picture, name) != name:
@@ -125,18 +124,7 @@ def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) 
             f"labels must name pictures below {printable(walk.root)} with their class, got {listed(files)} in {path}, "
             f"and {listed('/'.join(picture.below) for picture in walk.pictures) or 'no pictures'} there."
         )
-    remarks = []
-    if without := [picture for picture in walk.pictures if picture not in classes]:
-        such_as = printable("/".join(without[0].below))
-        remarks.append(f"pictures that have no class in {path} and are left out: {len(without):,}, such as {such_as}.")
-    if unknown:
-        what = "pictures" if path.is_dir() else "rows"
-        remarks.append(f"{what} of {path} that name no picture that is there: {len(unknown):,}, such as {unknown[0]}.")
-    if by_name:
-        such_as = f"{by_name[0]} for {'/'.join(found[by_name[0]].below)}"
-        remarks.append(
-            f"rows of {path} that are matched by the file's name alone: {len(by_name):,}, such as {such_as}."
-        )
+    remarks = matched.remarks(walk, path, classes, "class")
     splits: dict[str, dict[str, list[Picture]]] = {}
     for split, pictures in splits_of(list(classes)).items():
         for picture in pictures:
@@ -145,52 +133,3 @@ def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) 
     misplaced = f"labels must have two classes or more to train on, got {only} alone in {path}." if only else ""
     folders = {split: walk.root if len(splits) == 1 else walk.root / split for split in splits}
     return Layout(walk.root, splits, folders, tuple(remarks), misplaced=misplaced)
-
-
-def _matched(walk: Walk, path: Path, files: Sequence[str]) -> tuple[Mapping[str, Picture], list[str], list[str]]:
-    """The picture of each file that a table names, those that have none, and those found by their name alone.
-
-    Raises:
-        ValueError: when a name is that of several pictures.
-    """
-    named: dict[str, list[Picture]] = {}
-    for picture in walk.pictures:
-        named.setdefault(picture.below[-1], []).append(picture)
-    found, unknown, by_name = {}, [], []
-    for file in dict.fromkeys(files):
-        parts = _parts(file)
-        name = parts[-1] if parts else ""
-        candidates = named.get(name) or named.get(_UPLOADED.sub("", name), [])
-        exact = [picture for picture in candidates if picture.below == parts]
-        shared = Counter({picture: _shared_end(picture, parts) for picture in candidates})
-        most = max(shared.values(), default=0)
-        best = exact or [picture for picture in candidates if shared[picture] == most]
-        if len(best) > 1:
-            others = " and ".join("/".join(picture.below) for picture in best[:2])
-            raise ValueError(f"labels must tell pictures apart, got {file} in {path}, which may be {others}.")
-        if not best:
-            unknown.append(file)
-            continue
-        found[file] = best[0]
-        if not exact and most < 2 and len(parts) > 1:
-            by_name.append(file)
-    return found, unknown, by_name
-
-
-def _parts(file: str) -> tuple[str, ...]:
-    """The folders and the name in a path or a URL, of which ``?d=`` may hold the path."""
-    if "://" in file or file.startswith("/data/"):
-        url = urlsplit(file)
-        file = unquote(parse_qs(url.query).get("d", [url.path])[0])
-    return tuple(part for part in file.replace("\\", "/").split("/") if part not in ("", "."))
-
-
-def _shared_end(picture: Picture, parts: Sequence[str]) -> int:
-    """How many folders and names, from the end, a picture's whole path shares with one that was given."""
-    own = (*Path(picture.path).absolute().parts[:-1], picture.below[-1])
-    count = 0
-    for ours, given in zip(reversed(own), reversed(parts), strict=False):
-        if ours != given:
-            break
-        count += 1
-    return count

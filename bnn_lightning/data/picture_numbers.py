@@ -7,11 +7,13 @@ from typing import Self
 
 import numpy as np
 
+from bnn_lightning.data.picture_rows import Matched, file_column
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.table_file import read_table
 from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.columns import numbers_of
 from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk
+from bnn_lightning.preprocessing.rows import texts_of
 from bnn_lightning.wording import listed, printable
 
 
@@ -38,7 +40,9 @@ class NumberLayout:
 
     @classmethod
     def read(cls, walk: Walk, labels: str) -> Self:
-        """The numbers in ``labels``: a table whose first column has file names relative to the root, below a header.
+        """The numbers in ``labels``: a table with a column of files, found as those of classes are, below a header.
+
+        All other columns of numbers are targets.
 
         A picture without a row belongs to no split. Where the root has folders of training and of test pictures, they
         are the splits; else a fifth, by the seed, is the test set.
@@ -52,35 +56,38 @@ class NumberLayout:
         names = list(raw.columns)
         if len(names) < 2 or names[0] == "0":
             raise ValueError(f"labels must be a table with the header file,NUMBER, got {path}, which has none.")
-        columns = [numbers_of(raw, name, "labels") for name in names[1:]]
-        for name, column in zip(names[1:], columns, strict=True):
+        file = names[file_column(names, raw.index)]
+        if raw.columns[file].dtype == np.float64:  # digits, whose leading zeros count
+            raw = read_table(path, [file], "labels")
+        others = [name for name in names if name != file and name not in raw.index]
+        targets = [name for name in others if raw.columns[name].dtype == np.float64] or others[:1]
+        columns = [numbers_of(raw, name, "labels") for name in targets]
+        for name, column in zip(targets, columns, strict=True):
             if np.isnan(column).any():
                 raise ValueError(
                     f"labels must have a number for each file, got no {name} in {raw.where(np.isnan(column))}."
                 )
-        files = [str(file) for file in raw.columns[names[0]]]
+        files = [str(each) for each in texts_of(raw.columns[file])]
         if len(set(files)) < len(files):
-            twice = next(file for file in files if files.count(file) > 1)
+            twice = next(each for each in files if files.count(each) > 1)
             raise ValueError(f"labels must have a row for each file, got {twice} twice in {path}.")
+        matched = Matched.of(walk, path, files)
         by_file = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))
-        pictures = {"/".join(picture.below): picture for picture in walk.pictures}
-        named = [name for name in pictures if name in by_file]
-        if not named:
+        rows = {picture: by_file[each] for each, picture in matched.found.items()}
+        if not rows:
+            pictures = listed("/".join(picture.below) for picture in walk.pictures)
             raise ValueError(
-                f"labels must name pictures below {printable(walk.root)}, which has {listed(pictures) or 'none'}, got "
+                f"labels must name pictures below {printable(walk.root)}, which has {pictures or 'none'}, got "
                 f"{listed(files)} in {path}."
             )
-        remarks = []
-        if without := [name for name in pictures if name not in by_file]:
-            remarks.append(
-                f"pictures that have no row in {path} and are left out: {len(without):,}, such as {without[0]}."
-            )
-        if gone := [file for file in files if file not in pictures]:
-            remarks.append(f"rows of {path} that name no picture that is there: {len(gone):,}, such as {gone[0]}.")
-        numbers = {pictures[name].path: by_file[name] for name in named}
-        splits = splits_of([pictures[name] for name in named])
+        remarks = matched.remarks(walk, path, rows, "row")
+        if texts := [name for name in others if name not in targets]:
+            remarks.append(f"columns of {path} that hold no numbers and are left out: {listed(texts)}.")
+        numbered = [picture for picture in walk.pictures if picture in rows]
+        numbers = {picture.path: rows[picture] for picture in numbered}
+        splits = splits_of(numbered)
         nameless = {split: {"": of_split} for split, of_split in splits.items()}
-        return cls(walk.root, tuple(names[1:]), numbers, nameless, tuple(remarks))
+        return cls(walk.root, tuple(targets), numbers, nameless, tuple(remarks))
 
     @property
     def splits_test_by_seed(self) -> bool:

@@ -64,7 +64,8 @@ class Table(DataSource):
         path: the file, or the folder, with ~ and $VARIABLES.
         target: name of the column to predict, or a list of several; null is the last. Where the first row names no
             columns, their names are their positions, from 0.
-        features: names of the columns to predict from; null takes all others.
+        features: names of the columns to predict from, or a single one; null takes all others but the numbers of rows
+            that pandas has written.
         test_path: a file of test rows with the same columns; null takes them from the table.
         test_split: the share of rows, chosen by ``seed``, that are test rows.
         split: number of the given split, from 0.
@@ -86,7 +87,7 @@ class Table(DataSource):
         self,
         path: str,
         target: str | int | list[str] | list[int] | None = None,
-        features: list[str] | list[int] | None = None,
+        features: str | int | list[str] | list[int] | None = None,
         test_path: str | None = None,
         test_split: float = 0.1,
         split: int = 0,
@@ -123,8 +124,9 @@ class Table(DataSource):
             return self._given.table()
         raw = read_table(self.path)
         known = list(raw.columns)
-        target = self._asked_target or known[-1:]
-        features = self._asked_features or [name for name in known if name not in target]
+        usual = [name for name in known if name not in raw.index]
+        target = self._asked_target or usual[-1:]
+        features = self._asked_features or [name for name in usual if name not in target]
         for setting, names in (("target", target), ("features", features)):
             for name in names:
                 if name not in known:
@@ -167,8 +169,10 @@ class Table(DataSource):
         if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
             return f"{self.path}: {counted(len(self.predict), 'row')}; {features}"
         raw, _, targets = self._read
+        unused = [name for name in raw.index if name not in (*targets, *levels)]
+        left_out = f"; left out, for it numbers the rows: {listed(unused)}" if unused else ""
         tests = f"; test rows, by the seed: {len(self._parts[1]):,}" if self.splits_test_by_seed else ""
-        return f"{self.path}: {counted(len(raw), 'row')}; target {listed(targets)}; {features}{tests}"
+        return f"{self.path}: {counted(len(raw), 'row')}; target {listed(targets)}; {features}{left_out}{tests}"
 
     @cached_property
     def divided_examples(self) -> str | None:
@@ -202,13 +206,13 @@ class Table(DataSource):
     def _rows_to_predict(self) -> Rows:
         """The rows to predict, whose numbers in their file are kept."""
         if self.predicts_test_images and self.test_path is None:
-            self._row_numbers: Sequence[int] = (self._parts[1] + self._read[0].first_row).tolist()
+            self._row_numbers: Sequence[int] = [self._read[0].lines[row] for row in self._parts[1].tolist()]
             return self._test_rows()
         if self._given is not None:
             raw = self._given.table()[0]
         else:
             raw = self._read_other(self.test_path if self.predicts_test_images and self.test_path else self.path)
-        self._row_numbers = range(raw.first_row, raw.first_row + len(raw))
+        self._row_numbers = raw.lines
         return self._rows(raw, labelled=self.predicts_test_images)
 
     def _read_other(self, path: Path) -> RawTable:
@@ -242,7 +246,7 @@ class Table(DataSource):
         for name in self.target_names:
             if labelled and name not in raw.columns:
                 raise ValueError(f"path must be a table with the target {name}, got {raw.path}, which has none.")
-            column = numbers_of(raw, name, "target") if name in raw.columns else np.full(len(raw), np.nan)
+            column = self._target(raw, name, labelled)
             if labelled and np.isnan(column).any():
                 raise ValueError(
                     f"target must have a value in every row, got none of {name} in {int(np.isnan(column).sum()):,} "
@@ -250,6 +254,15 @@ class Table(DataSource):
                 )
             targets.append(column)
         return Rows(features, torch.from_numpy(np.stack(targets, 1)).float())
+
+    def _target(self, raw: RawTable, name: str, labelled: bool) -> np.ndarray:
+        """A target column; nan where there is none, or, of rows to predict, none that can be read."""
+        try:
+            return numbers_of(raw, name, "target") if name in raw.columns else np.full(len(raw), np.nan)
+        except ValueError:
+            if labelled:
+                raise
+            return np.full(len(raw), np.nan)
 
     def _measure(self, train: Rows) -> None:
         """Means and standard deviations over the training rows."""

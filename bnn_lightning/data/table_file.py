@@ -1,25 +1,30 @@
 """Reads tables: text with separators or blanks, Parquet, folders with given splits. Cells become numbers or texts."""
 
 import csv
-from collections.abc import Collection
+import io
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bnn_lightning.data.source import DataNotFoundError
-from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, is_number
+from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, number_in
 from bnn_lightning.wording import one_line
 
 _SEPARATORS = (",", ";", "\t", "|")
+_LOOKED_AT = 200  # rows, for the separator
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -> RawTable:
     """The table in a file.
 
-    A file that ends in ``.parquet`` is read by pyarrow; any other is text, whose separator is a comma, a semicolon, a
-    tab or a bar, whichever the first line has most of, and blanks where it has none. The first row names the columns
-    where none of its cells is a number; else their names are their positions, from 0.
+    A file that ends in ``.parquet`` is read by pyarrow; any other is text, see :func:`read_cells`. Columns that pandas
+    has written to number the rows are the table's index.
 
     Args:
         path: the file.
@@ -36,10 +41,10 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
     cells = read_cells(path, setting)
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
     columns = {
-        name: as_column(list(column), is_text=name in texts)
+        name: as_column(column, is_text=name in texts)
         for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)
     }
-    return RawTable(path, columns, 1 + cells.has_header, setting)
+    return RawTable(path, columns, cells.lines, setting, cells.index)
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,25 @@ class Cells:
     Args:
         names: the cells of the first row.
         rows: the others below a header, else all.
-        has_header: whether the first row names the columns: none of its cells is a number.
+        lines: in which line of the file each of them ends, from 1.
+        has_header: whether the first row names the columns.
+        index: the column that numbers the rows, if there is one: the first, without a name in a header.
     """
 
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
     has_header: bool
+    index: tuple[str, ...] = ()
 
 
 def read_cells(path: Path, setting: str = "path") -> Cells:
-    """The cells of a text file, see :func:`read_table`.
+    """The cells of a text file.
+
+    The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least
+    two, and of several the one with most; blanks where there is none. The first row names the columns where none of its
+    cells is a number, or one of them begins with a letter and has numbers below it; else their names are their
+    positions, from 0. Of columns without a name, an empty one is left out.
 
     Raises:
         DataNotFoundError: when there is no such file.
@@ -66,30 +80,80 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
     """
     _require(path, setting)
     try:
-        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(
             f"{setting} must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
         ) from None
-    if not lines:
+    lines, cells = _divided(text)
+    if not cells:
         raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
-    separator = max(_SEPARATORS, key=lines[0].count)
-    cells = list(csv.reader(lines, delimiter=separator)) if separator in lines[0] else [line.split() for line in lines]
-    names = [name.strip() for name in cells[0]]
-    has_header = not any(is_number(name) or name.lower() in MISSING for name in names)
-    if has_header and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
-    rows = cells[1:] if has_header else cells
-    if not rows:
-        raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
-    for number, row in enumerate(rows, start=1 + has_header):
-        if len(row) != len(names):
+    for number, row in zip(lines, cells, strict=True):
+        if len(row) != len(cells[0]):
             raise ValueError(
                 f"{setting} must be a table with equally many cells in each row, got {len(row)} in row {number} of "
-                f"{path}, whose first row has {len(names)}."
+                f"{path}, whose first row has {len(cells[0])}."
             )
-    return Cells(tuple(names), tuple(tuple(cell.strip() for cell in row) for row in rows), has_header)
+    has_header = _is_header(cells[0], cells[1:])
+    index: tuple[str, ...] = ()
+    if has_header:
+        index, cells = _named(cells)
+        names = cells[0]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"{setting} must be a table whose columns have different names, got {twice} twice in {path}."
+            )
+        if len(cells) == 1:
+            raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
+    rows, numbers = cells[has_header:], lines[has_header:]
+    return Cells(tuple(cells[0]), tuple(map(tuple, rows)), tuple(numbers), has_header, index)
+
+
+def _divided(text: str) -> tuple[list[int], list[list[str]]]:
+    """The cells of each row that is not empty, and the number of the line where it ends."""
+    starts = {separator: [row for _, row in islice(_read(text, separator), _LOOKED_AT)] for separator in _SEPARATORS}
+    several = {separator: rows for separator, rows in starts.items() if rows and len(rows[0]) > 1}
+    even = {separator: rows for separator, rows in several.items() if len({len(row) for row in rows}) == 1}
+    # Where no separator fits, it is the one of which the first row has most that the sentence is about.
+    likely = even or several
+    separator = max(likely, key=lambda separator: len(likely[separator][0]), default=None)
+    if separator is None:
+        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    else:
+        rows = list(_read(text, separator))
+    return [number for number, _ in rows], [row for _, row in rows]
+
+
+def _read(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line where it ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield reader.line_num, [cell.strip() for cell in row]
+    except csv.Error:  # a cell of more than 128 KiB: a quotation mark that does not end
+        return
+
+
+def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    if all(number_in(cell) is None for cell in first):
+        return any(cell.lower() not in MISSING for cell in first)
+    for place, cell in enumerate(first):
+        below = [row[place] for row in rows if row[place].lower() not in MISSING]
+        is_word = cell[:1].isalpha() and number_in(cell) is None and cell.lower() not in MISSING
+        if is_word and below and all(number_in(other) is not None for other in below):
+            return True
+    return False
+
+
+def _named(cells: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The name of the index, if there is one, and the cells without columns that have neither a name nor a value."""
+    kept = [place for place in range(len(cells[0])) if any(row[place] for row in cells)]
+    cells = [[row[place] for place in kept] for row in cells]
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(cells[0])]
+    is_index = not cells[0][0] and len(names) > 1 and all(row[0].isdecimal() for row in cells[1:])
+    return (names[0],) if is_index else (), [names, *cells[1:]]
 
 
 def _require(path: Path, setting: str) -> None:
@@ -114,7 +178,9 @@ def _read_parquet(path: Path, setting: str) -> RawTable:
         columns[name] = column_of(column.to_pylist())
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")
-    return RawTable(path, columns, setting=setting)
+    kept: Mapping[str, Any] = table.schema.pandas_metadata or {}
+    index = tuple(name for name in columns if name in kept.get("index_columns", ()) or _INDEX.fullmatch(name))
+    return RawTable(path, columns, range(1, 1 + table.num_rows), setting, index)
 
 
 @dataclass(frozen=True)

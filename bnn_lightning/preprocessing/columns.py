@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.preprocessing.rows import RawTable, is_number
+from bnn_lightning.preprocessing.rows import TRUTHS, RawTable, number_in, texts_of
 from bnn_lightning.wording import counted
 
 Missing = Literal["refuse", "mean"]
@@ -18,6 +18,8 @@ Missing = Literal["refuse", "mean"]
 MOST_LEVELS = 100  # different texts of a column; with more, or with one for three rows, it is probably a name or a date
 _SURELY_FEW = 10  # which short tables may have
 _DECIMAL_COMMA = re.compile(r"[+-]?\d[\d.]*,\d+")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_LARGEST = float(torch.finfo(torch.float32).max)
 _MOSTLY = 0.9  # of the cells of a column; the others are what is wrong in it
 
 
@@ -85,12 +87,12 @@ class Columns:
 def _check_texts(raw: RawTable, name: str, different: int) -> None:
     """Refuses a column of texts that was hardly meant as one: of numbers but for a few cells, of names or of dates."""
     limit = min(MOST_LEVELS, max(_SURELY_FEW, len(raw) // 3))
+    texts = raw.columns[name]
+    _refuse_commas(texts, name, "features", raw)
     if different <= _SURELY_FEW:
         return
-    texts = raw.columns[name]
-    _refuse_decimal_commas(texts, name, "features", raw)
     filled = np.array([bool(text) for text in texts])
-    bad = np.array([bool(text) and not is_number(text) for text in texts])
+    bad = np.array([bool(text) and number_in(text) is None for text in texts])
     if bad.sum() <= (1 - _MOSTLY) * filled.sum():
         raise ValueError(
             f"features must be columns of numbers or of texts, got {name}, whose cells are numbers but for "
@@ -100,35 +102,50 @@ def _check_texts(raw: RawTable, name: str, different: int) -> None:
     if different > limit:
         raise ValueError(
             f"features must leave {name} out, which has {different:,} different texts in the {len(raw):,} rows of "
-            f"{raw.path}, more than {limit}: is it a name or a date?"
+            f"{raw.path}, more than {limit}, such as {texts[filled.argmax()]!r}: is it a name or a date?"
         )
 
 
-def _refuse_decimal_commas(texts: np.ndarray, name: str, setting: str, raw: RawTable) -> None:
-    commas = np.array([bool(_DECIMAL_COMMA.fullmatch(text)) for text in texts])
-    if commas.sum() >= _MOSTLY * sum(bool(text) and not is_number(text) for text in texts) and commas.any():
+def _refuse_commas(texts: np.ndarray, name: str, setting: str, raw: RawTable) -> None:
+    """Refuses texts most of which are numbers with commas, between decimals or thousands."""
+    is_text = np.array([bool(text) and number_in(text) is None for text in texts])
+    commas = np.array([bool(_DECIMAL_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text)) for text in texts])
+    if not commas.any() or commas.sum() < _MOSTLY * is_text.sum():
+        return
+    such_as = f"such as {texts[commas.argmax()]} in {raw.where(commas)}"
+    if all(_THOUSANDS.fullmatch(text) for text in texts[commas]):
         raise ValueError(
-            f"{setting} must have decimal points, got {name} with decimal commas, such as {texts[commas.argmax()]} in "
-            f"{raw.where(commas)}; save the table with points."
+            f"{setting} must have numbers without separators of thousands, got {name} with commas, {such_as}; save the "
+            "table without them, or with decimal points where they stand for these."
         )
+    raise ValueError(
+        f"{setting} must have decimal points, got {name} with decimal commas, {such_as}; save the table with points."
+    )
 
 
 def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     """A column that must be of numbers, ``(rows,)``.
 
     Raises:
-        ValueError: that begins with ``setting``, when it is of texts, or has an infinite number.
+        ValueError: that begins with ``setting``, when it is of texts, or has a number that float32 does not have.
     """
     column = raw.columns[name]
+    if column.dtype != np.float64 and set(column) <= {"", *TRUTHS.values()}:
+        return np.array([{"False": 0.0, "True": 1.0}.get(text, np.nan) for text in column])
     if column.dtype != np.float64:
-        _refuse_decimal_commas(column, name, setting, raw)
-        is_text = np.array([bool(text) and not is_number(text) for text in column])
+        _refuse_commas(column, name, setting, raw)
+        is_text = np.array([bool(text) and number_in(text) is None for text in column])
         raise ValueError(
             f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
             f"{column[is_text.argmax()]!r}."
         )
     if np.isinf(column).any():
         raise ValueError(f"{setting} must be finite numbers, got an infinite {name} in {raw.where(np.isinf(column))}.")
+    if (is_large := np.abs(column) > _LARGEST).any():
+        raise ValueError(
+            f"{setting} must be numbers up to {_LARGEST:.2g}, got {column[is_large][0]:g} as {name} in "
+            f"{raw.where(is_large)}."
+        )
     return column
 
 
@@ -139,8 +156,7 @@ def _numbers(raw: RawTable, name: str, is_missing: np.ndarray) -> np.ndarray:
 
 
 def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.ndarray) -> np.ndarray:
-    # A file of other rows may hold numbers alone in a column that has texts elsewhere.
-    texts = np.array(["" if gone else _text(cell) for cell, gone in zip(raw.columns[name], is_missing, strict=True)])
+    texts = np.where(is_missing, "", texts_of(raw.columns[name]))
     unknown = ~np.isin(texts, ["", *levels])
     if unknown.any():
         raise ValueError(
@@ -148,9 +164,3 @@ def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.nda
             f"{str(texts[unknown.argmax()])!r} in {raw.where(unknown)}."
         )
     return (texts[:, None] == np.array(levels)[None]).astype(np.float64)
-
-
-def _text(cell: Any) -> str:
-    if isinstance(cell, float):
-        return str(int(cell)) if cell.is_integer() else repr(float(cell))
-    return str(cell)

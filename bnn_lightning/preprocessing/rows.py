@@ -1,7 +1,10 @@
 """RawTable: rows as columns of numbers or texts, from cells of a file or from values of Python."""
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import numpy as np
 
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 """Texts that stand for no value, in small letters."""
+TRUTHS = {"false": "False", "true": "True"}
+"""The texts of a column of truth values, by how they are written in small letters."""
 
 
 @dataclass(frozen=True)
@@ -18,46 +23,79 @@ class RawTable:
     Args:
         path: the file, or what stands in sentences for rows that are in no file.
         columns: ``(rows,)`` each.
-        first_row: number of the first row in the file, for messages: 1, or 2 below a header.
+        lines: the number of each row in the file, for messages.
         setting: the argument that the table was given as, with which messages begin.
+        index: names of the columns that number the rows, as pandas writes them.
     """
 
     path: Path | str
     columns: Mapping[str, np.ndarray]
-    first_row: int = 1
+    lines: Sequence[int]
     setting: str = "path"
+    index: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
+        return len(self.lines)
 
     def where(self, bad: np.ndarray) -> str:
         """Where the first of the rows is for which ``bad`` is true, for a message."""
-        return f"row {int(bad.argmax()) + self.first_row} of {self.path}"
+        return f"row {self.lines[int(bad.argmax())]} of {self.path}"
 
 
-def as_column(cells: list[str], is_text: bool = False) -> np.ndarray:
+def as_column(cells: Sequence[str], is_text: bool = False) -> np.ndarray:
     """Cells as float64 where all that have a value are numbers, and it is none of texts; else as texts."""
     texts = ["" if cell.lower() in MISSING else cell for cell in cells]
-    if is_text:
-        return np.array(texts, dtype=object)
-    try:
-        return np.array([float(text) if text else np.nan for text in texts])
-    except ValueError:
-        return np.array(texts, dtype=object)
+    values = [None if is_text else number_in(text) if text else math.nan for text in texts]
+    if all(value is not None for value in values):
+        return np.array(values, dtype=np.float64)
+    return _of_texts(texts)
 
 
-def is_number(text: str) -> bool:
-    """Whether ``text`` can be read as a float."""
+def number_in(text: str) -> float | None:
+    """The number that ``text`` is, as C reads it; None where it is none."""
     try:
-        float(text)
+        return None if "_" in text else float(text)  # Python's own literals may have underscores
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def column_of(values: Sequence[Any]) -> np.ndarray:
-    """Values of Python as float64 where all are numbers, else as texts; None and nan are no value."""
-    if all(value is None or isinstance(value, bool | int | float) for value in values):
-        return np.array([np.nan if value is None else float(value) for value in values])
-    without = [value is None or (isinstance(value, float) and value != value) for value in values]
-    return np.array(["" if gone else str(value) for gone, value in zip(without, values, strict=True)], dtype=object)
+    """Values of Python as float64 where all are numbers, else as texts; None and nan are no value.
+
+    Truth values are the texts False and True, as they are in a file. A number beyond float64 is infinite.
+    """
+    plain = [None if value is None or value != value else value for value in values]
+    if all(value is None or _is_number(value) for value in plain):
+        return np.array([math.nan if value is None else _float(value) for value in plain])
+    return _of_texts(["" if value is None else _text(value) for value in plain])
+
+
+def _of_texts(texts: Sequence[str]) -> np.ndarray:
+    """Texts as a column; those of truth values in one way of writing them."""
+    if all(text.lower() in TRUTHS for text in texts if text) and any(texts):
+        texts = [TRUTHS.get(text.lower(), "") for text in texts]
+    return np.array(texts, dtype=object)
+
+
+def texts_of(column: np.ndarray) -> np.ndarray:
+    """A column as texts, "" where there is no value: a file may have numbers alone where another one has texts."""
+    if column.dtype != np.float64:
+        return column
+    return np.array(["" if math.isnan(value) else _text(value) for value in column.tolist()], dtype=object)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(float(value))
+    return str(value)

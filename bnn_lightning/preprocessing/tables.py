@@ -63,6 +63,8 @@ class RowPreparation:
     def _table(self, rows: Any) -> RawTable:
         if hasattr(rows, "columns") and hasattr(rows, "notna"):  # of pandas, which may not be installed
             rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
+            if twice := set(rows.columns[rows.columns.duplicated()]) & set(self.columns.levels):
+                raise ValueError(f"rows must have columns of different names, got {min(twice)} twice.")
             known = [name for name in self.columns.levels if name in rows.columns]
             objects = rows[known].astype(object).where(rows[known].notna(), None)
             return self._of_columns({name: objects[name].tolist() for name in known}, len(rows), "the DataFrame")
@@ -91,7 +93,7 @@ class RowPreparation:
             raise ValueError("rows must be one or more, got none.")
         if lacking := [name for name in self.columns.levels if name not in columns]:
             raise ValueError(f"rows must have the column {lacking[0]}, got {given} without it.")
-        return RawTable(given, {name: column_of(values) for name, values in columns.items()}, 0, "rows")
+        return RawTable(given, {name: column_of(values) for name, values in columns.items()}, range(count), "rows")
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from bnn_lightning.serving.inputs import Kind, Limits, RefusedError, examples_of
-from bnn_lightning.serving.worker import PredictorAPI, as_json
+from bnn_lightning.serving.worker import FAILED, PredictorAPI, as_json
 
 _MOST_WAITING = 1000
 """Requests that wait for a worker; whoever comes then is told to come again."""
@@ -109,7 +109,7 @@ class Server(LitServer):
         if status == LitAPIStatus.ERROR:  # an exception of the worker is in its log, and is not unpickled here
             if answer is None:
                 raise RefusedError(503, "The worker that had this request has died, and is started again; come again.")
-            raise RefusedError(500, "The prediction has failed; the server's log says why.")
+            raise RefusedError(500, FAILED)
         return Response(answer.body, answer.status, _HEADERS, "application/json")
 
     def _health(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
@@ -52,6 +53,9 @@ class Model:
             target_error=self.target_error,
             code=self.code,
         )
+
+
+FAILED = "The prediction has failed; the server's log says why."
 
 
 class Answer(NamedTuple):
@@ -115,9 +119,12 @@ def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]
         return [answers(predictor, [request])[0] for request in requests]
     try:
         predictions = predictor([example for request in requests for example in request])
-    except ValueError as error:
+    except Exception as error:
         if len(requests) == 1:
-            return [Answer(422, as_json({"error": str(error)}))]
+            if isinstance(error, ValueError):
+                return [Answer(422, as_json({"error": str(error)}))]
+            traceback.print_exc()  # a fault of this program, which is none of the others that wait
+            return [Answer(500, as_json({"error": FAILED}))]
         half = len(requests) // 2
         return answers(predictor, requests[:half]) + answers(predictor, requests[half:])
     each = iter(predictions)

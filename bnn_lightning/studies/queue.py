@@ -6,6 +6,7 @@ value is another grid; and trials whose process was killed can be told from runn
 """
 
 import json
+import os
 import socket
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from bnn_lightning.cli import UsageError
@@ -56,7 +57,8 @@ class Queue:
                     study_name=name, storage=self._storage, load_if_exists=True, sampler=sampler
                 )
         except Exception as error:  # a database's driver can raise anything
-            raise UsageError(f"--storage {storage} cannot be used: {one_line(error)}.") from error
+            cure = "; a journal can be deleted, for finished runs are in the results" if "://" not in storage else ""
+            raise UsageError(f"--storage {storage} cannot be used: {one_line(error)}{cure}.") from error
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -231,4 +233,17 @@ def _storage(location: str) -> str | BaseStorage:
     if "://" in location:
         return location
     Path(location).parent.mkdir(parents=True, exist_ok=True)
+    _drop_cut_line(Path(location))
     return JournalStorage(JournalFileBackend(location))
+
+
+def _drop_cut_line(journal: Path) -> None:
+    """Removes a last line that a full disk or a loss of power has cut: the next one would be appended to it."""
+    lock = JournalFileSymlinkLock(str(journal))  # Optuna's own, with which each line is written
+    lock.acquire()
+    try:
+        contents = journal.read_bytes() if journal.is_file() else b""
+        if contents and not contents.endswith(b"\n"):
+            os.truncate(journal, contents.rfind(b"\n") + 1)
+    finally:
+        lock.release()

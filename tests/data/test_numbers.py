@@ -82,6 +82,24 @@ def test_pictures_have_the_numbers_of_their_rows(pictures):
     assert unlabelled.predict.labels.isnan().all()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_files_are_matched_as_those_of_classes_are(pictures):
+    lines = (pictures / "labels.csv").read_text().splitlines()[1:]
+    rows = [line.split(",") for line in lines]
+    expected = folder(pictures, val_split=0)
+    expected.setup("fit")
+    for text in (
+        ["brightness,other,file", *(f"{one},{two},./{file}" for file, one, two in rows)],
+        ["file,brightness,other,colour", *(f"{pictures.resolve()}/{line},red" for line in lines)],
+        ["id,brightness,other", *(line.replace(".png", "") for line in lines)],
+    ):
+        (pictures / "labels.csv").write_text("\n".join(text))
+        data = folder(pictures, val_split=0)
+        data.setup("fit")
+        assert data.target_names == ("brightness", "other")
+        assert data.train.labels.equal(expected.train.labels)
+
+
 def test_folders_called_train_and_test_are_the_splits(tmp_path):
     rows = ["file,number"]
     for split in ("train", "test"):

@@ -59,10 +59,18 @@ ROBOFLOW = "filename, cat, dog\na.png,1,0\nb.png,0,1\nc.png,1,0\nin/d 2.png,0,1\
         PLAIN + "a.png,cat\n",
         LABEL_STUDIO,
         ROBOFLOW,
+        ROBOFLOW.replace("1", "1.0").replace("0", "0.0").replace("1.0.0", "1.0"),
+        ",file,class\n0,a.png,cat\n1,b.png,dog\n2,in/c.png,cat\n3,in/d 2.png,dog\n",  # as pandas writes it
+        "id,breed\nroot/a,cat\nb,dog\nc,cat\nd 2,dog\n",
     ],
 )
 def test_tables_of_several_tools_are_read(root, text):
     assert labelled(root, text)[0] == CLASSES
+
+
+def test_classes_may_be_called_as_missing_values_are(root):
+    found, _ = labelled(root, "file,class\na.png,cat\nb.png,none\nin/c.png,NULL\nin/d 2.png,nan\n")
+    assert found == {"a.png": "cat", "b.png": "none", "in/c.png": "NULL"}
 
 
 def test_what_has_no_class_yet_is_left_out_and_said(root):

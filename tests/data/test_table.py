@@ -1,10 +1,14 @@
 """Tables: columns, splits, units, and each bad input in one sentence."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import torch
 
 from bnn_lightning.data import DataNotFoundError, Table
+from bnn_lightning.data.table_file import read_table
+from bnn_lightning.preprocessing.tables import RowPreparation
 
 HEADER = "age,colour,height,price\n"
 
@@ -230,8 +234,22 @@ ROWS = HEADER + "\n".join(lines())
         (
             "a,b\n" + "\n".join(f"2026-11-{n // 2 + 1:02},{n}" for n in range(48)),
             {},
-            r"features must leave a out, which has 24 different texts in the 48 rows of .*, more than 16: is it a",
+            r"features must leave a out, which has 24 different texts in the 48 rows of .*, more than 16, such as "
+            r"'2026-11-01': is it a name or a date\?",
         ),
+        (
+            "dose;y\n" + "\n".join(f"{n % 2},5;{n}" for n in range(40)),
+            {},
+            r"features must have decimal points, got dose with decimal commas, such as 0,5 in row 2",
+        ),
+        (
+            "a,b\n" + "\n".join(f'{n},"{n + 1},000"' for n in range(40)),
+            {},
+            r"target must have numbers without separators of thousands, got b with commas, such as 1,000 in row 2 of",
+        ),
+        (f"{ROWS}\n1,red,1e300,2", {}, r"features must be numbers up to 3.4e\+38, got 1e\+300 as height in row 42"),
+        ("a,b\n\n1,2\n\n3,x\n4,5", {}, r"target must be a column of numbers, got b, where row 5 of .* has 'x'"),
+        ("a,b\n" + "1_0,2\n" * 12, {"target": "a"}, r"target must be a column of numbers, got a, where row 2"),
         ("a,b\n1,2", {}, r"test_split=0.1 leaves no test row of 1 in"),
         (ROWS, {"test_split": 1.0}, r"test_split must be between 0 and 1, such as 0.1, got 1.0"),
         (ROWS, {"missing": "median"}, r"missing must be one of refuse, mean, got median"),
@@ -308,3 +326,75 @@ def test_parquet_has_the_same_rows(tmp_path, csv):
     ours, theirs = (set_up("fit", path=path) for path in (str(tmp_path / "people.parquet"), csv))
     assert ours.train.features.equal(theirs.train.features)
     assert ours.train.labels.equal(theirs.train.labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ("RI,Na,Mg,Type\n1,2,3,4\n5,6,7,8", ("RI", "Na", "Mg", "Type"), 2),  # Na is no missing value here
+        ("name,2019,2020,y\nann,1,2,3\nbob,4,5,6", ("name", "2019", "2020", "y"), 2),
+        ("1,?,3\n4,5,6", ("0", "1", "2"), 2),
+        ("1.2O,2\n3,4", ("0", "1"), 2),  # a slip in the first row is none of a header
+        ('"Length, m";"Width, m";y\n1;2;3\n4;5;6', ("Length, m", "Width, m", "y"), 2),
+        ('"a", "b"\n1, 2\n3, 4', ("a", "b"), 2),
+        ('"a\nb",c\n1,2', ("a\nb", "c"), 1),
+        ("a,b,\n1,2,\n3,4,", ("a", "b"), 2),  # a separator at the ends
+        ("text,y\none\u2028two,1\n", ("text", "y"), 1),
+    ],
+)
+def test_headers_separators_and_quotes(tmp_path, text, names, rows):
+    table = read_table(tmp_path / write(tmp_path / "a.csv", text))
+    assert (tuple(table.columns), len(table)) == (names, rows)
+
+
+def test_numbers_of_rows_that_pandas_writes_are_no_features(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": range(20), "b": range(20, 40), "y": range(20)}).query("a != 3")
+    frame.to_csv(tmp_path / "frame.csv")
+    table = set_up("fit", path=str(tmp_path / "frame.csv"))
+    assert (table.columns.names, table.target_names) == (["a", "b"], ("y",))
+    assert "; left out, for it numbers the rows: Unnamed: 0; test rows" in table.found
+    pytest.importorskip("pyarrow")
+    frame.to_parquet(tmp_path / "frame.parquet")
+    table = set_up("fit", path=str(tmp_path / "frame.parquet"))
+    assert (table.columns.names, table.target_names) == (["a", "b"], ("y",))
+    assert "left out, for it numbers the rows: __index_level_0__" in table.found
+    frame.set_index("a").to_parquet(tmp_path / "named.parquet")
+    assert set_up("fit", path=str(tmp_path / "named.parquet")).columns.names == ["b"]
+    assert set_up("fit", path=str(tmp_path / "named.parquet"), features=["a", "b"]).columns.names == ["a", "b"]
+
+
+def test_truth_values_and_decimals_are_the_same_from_every_source(tmp_path):
+    truths = [n % 3 == 0 for n in range(20)]
+    text = "a,flag,y\n" + "\n".join(f"{n},{truth},{n}.5" for n, truth in enumerate(truths))
+    table = set_up("fit", path=write(tmp_path / "a.csv", text))
+    assert table.columns.names == ["a", "flag=False", "flag=True"]
+    preparation = RowPreparation.of(table.describe())
+    (expected,) = preparation.batches([{"a": 1, "flag": "True"}, {"a": 2, "flag": "False"}], 9)
+    for flags in ((True, False), ("true", "FALSE"), (np.True_, np.False_), (True, "False")):
+        (found,) = preparation.batches([{"a": 1, "flag": flags[0]}, {"a": Decimal(2), "flag": flags[1]}], 9)
+        assert found.x.equal(expected.x)
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, 2], "flag": [True, False]})
+    assert next(preparation.batches(frame, 9)).x.equal(expected.x)
+    with pytest.raises(ValueError, match=r"^features must be finite numbers, got an infinite a in row 0 of the list"):
+        preparation.batches([{"a": 10**400, "flag": True}], 9)
+    with pytest.raises(ValueError, match=r"^rows must have columns of different names, got a twice\.$"):
+        preparation.batches(pandas.DataFrame([[1, 2, True]], columns=["a", "a", "flag"]), 9)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"a": range(20), "flag": truths, "y": [Decimal(f"{n}.5") for n in range(20)]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    theirs = set_up("fit", path=str(tmp_path / "a.parquet"))
+    assert theirs.train.features.equal(table.train.features)
+    assert theirs.train.labels.equal(table.train.labels)
+
+
+def test_rows_to_predict_need_no_target_that_can_be_read(tmp_path, csv):
+    new = Table(path=write(tmp_path / "new.csv", "age,colour,height,price\n1,red,2,TBD\n"))
+    new.prepare_like(set_up("fit", path=csv).describe(), labelled=False)
+    new.setup("predict")
+    assert new.predict.labels.isnan().all()
+
+
+def test_features_may_be_a_single_name(csv):
+    assert set_up("fit", path=csv, features="age").columns.names == ["age"]

@@ -264,6 +264,30 @@ def test_local_draws_do_not_depend_on_what_else_waits(digits):
     assert answers(predictor, requests) == [answers(predictor, [request])[0] for request in requests]
 
 
+def test_what_one_request_breaks_is_no_fault_of_the_others(digits, capfd):
+    from bnn_lightning.serving.worker import answers
+
+    predictor = Predictor.load(LENET_CKPT, samples=3)
+    requests = [[png(digit)] for digit in digits[:3]]
+
+    class Breaks(Predictor):
+        def __init__(self, error):
+            self.error = error
+
+        draws = predictor.draws
+
+        def __call__(self, examples):
+            if requests[1][0] in examples:
+                raise self.error
+            return predictor(examples)
+
+    refused = answers(Breaks(ValueError("no picture")), requests)
+    assert [answer.status for answer in refused] == [200, 422, 200]
+    failed = answers(Breaks(OverflowError("a fault of ours")), requests)
+    assert [answer.status for answer in failed] == [200, 500, 200]
+    assert "a fault of ours" in capfd.readouterr().err
+
+
 def test_json_has_no_infinite_numbers():
     from bnn_lightning.serving.worker import as_json
 

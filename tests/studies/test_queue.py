@@ -57,6 +57,21 @@ with queue.at_work():
     assert all(taken)
 
 
+def test_a_journal_that_was_cut_in_its_last_line_goes_on(open_queue, tmp_path):
+    first = open_queue()
+    with first.at_work():
+        first.fill("abc", {}, retry=False, retake=False)
+        first.take("abc")
+    (journal,) = tmp_path.rglob("*.journal")
+    with journal.open("r+b") as file:
+        file.truncate(journal.stat().st_size - 20)
+    second = open_queue()
+    with second.at_work():
+        second.fill("abc", {}, retry=False, retake=False)
+        assert set(keys_of(take_all(second, "abc"))) <= set("abc")
+    assert open_queue() is not None
+
+
 def test_what_was_put_in_twice_is_taken_once(open_queue):
     queue = open_queue()
     with queue.at_work():
