@@ -80,7 +80,7 @@ DOORS = {
         {"torch", "torchmetrics", "lightning"},
     ),
     "reporting": (
-        {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files"},
+        {"checkpoints", "core", "likelihoods", "evaluation", "compression", "training", "data", "files", "wording"},
         {"torch", "torchvision", "lightning", "matplotlib", "pyarrow", "rich", "jinja2"},
     ),
     "simulation": (

@@ -27,7 +27,7 @@ from bnn_lightning.files import expanded
 from bnn_lightning.preprocessing.decoding import Background, Decoder, Fit, Reading, is_grey, open_picture, read_into
 from bnn_lightning.preprocessing.pictures import Picture, Walk, walk
 from bnn_lightning.preprocessing.scaling import Scaling
-from bnn_lightning.wording import listed, printable
+from bnn_lightning.wording import counted, listed, printable
 
 
 class ImageFolder(ImageData):
@@ -259,6 +259,11 @@ class ImageFolder(ImageData):
     def _of_classes(self, split: str, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:
         """Labelled images, and which pictures they are; raises where too few classes can be read."""
         images, kept = self._read(pictures, labels)
+        if not pictures:
+            raise DataNotFoundError(
+                f"root must hold more pictures for a {split} set, a fifth of them, got "
+                f"{counted(len(self._walk.pictures), 'picture')} in {printable(self.root)}."
+            )
         if not kept:
             raise DataNotFoundError(f"none of the {len(pictures):,} {split} pictures below {self.root} can be read.")
         if self.target_names:

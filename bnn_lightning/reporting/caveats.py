@@ -85,6 +85,11 @@ _EXPLANATIONS = (
         "Test on more images, or compare by nll and Brier score.",
     ),
     (
+        "^tested on only",
+        "So few examples say little, and their errors too little: a coverage of 100 % may be chance.",
+        "Test on more examples.",
+    ),
+    (
         "are training examples$",
         "The network has learnt these very examples, so that the results are better than on new ones.",
         "Remove copies from the test set. A changed copy of the training folder is divided in another way by the seed: "

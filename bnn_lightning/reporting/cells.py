@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bnn_lightning.wording import counted
+
 
 class Cells(NamedTuple):
     """A table as texts.
@@ -52,7 +54,7 @@ def evaluation_cells(results: Mapping[str, Any], plus_minus: str = "±") -> Cell
         error = [errors[name][of] for of in kinds]
         others = [results["predictions"][way].get(name) for way in ways[1:]]
         rows.append([metric_title(name, results), *(show(value) for value in (measured[name], *error, *others))])
-    return Cells(f"{results['data']}, {results['images']:,} {kind}", columns, rows)
+    return Cells(f"{results['data']}, {counted(results['images'], kind.removesuffix('s'))}", columns, rows)
 
 
 def kind_of(results: Mapping[str, Any]) -> str:
@@ -151,13 +153,13 @@ def shortened(name: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    """A number; a dash where there is none, or it is not known (nan), such as an R2 of one example."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
     """A share as a percentage; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.2f} %"
+    return "-" if value is None or value != value else f"{100 * value:.2f} %"
 
 
 def metric_text(name: str, value: float | None) -> str:
@@ -176,7 +178,7 @@ def _fine(value: float | None) -> str:
 
 def _significant(value: float | None) -> str:
     """Four digits, for numbers in the units of the data, of any size."""
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None or value != value else f"{value:.4g}"
 
 
 # What a metric is called on the screen, and how its numbers are shown.

@@ -68,7 +68,7 @@ def test_every_caveat_is_explained():
         "posterior not converged", "tempered", "elbo/N is no bound", "not learning", "not calibrated",
         "calibrated with 25 samples", "temperature from only 400 images", "temperature at its bound 20",
         "scale at its bound 20", "calibrated on only 30 examples",
-        "ECE of only 100 images: about 0.02 even if calibrated",
+        "tested on only 3 examples", "ECE of only 100 images: about 0.02 even if calibrated",
         "no images of 2 of 10 classes (3; 4)", "not shown to be more accurate than always 3 (10.0 % of the images)",
         "balanced accuracy not shown to be better than guessing (10.0 %)",
         "class weights: loss is no ELBO", "label smoothing",

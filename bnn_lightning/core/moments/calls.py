@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bnn_lightning.core.moments.activations import (
     WithSlope,
     leaky_relu,
+    leaky_relu_and_slope,
     quadrature,
     quadrature_and_slope,
     relu,
@@ -29,7 +30,8 @@ CALLS: dict[Any, Call] = {}
 WITH_SLOPES: dict[Any, Callable[..., WithSlope]] = {}
 """Of functions of each element: what gives the rule's moments and the expected slope E[f'(X)]."""
 
-QUERIES: set[Any] = {getattr, "size", "dim", "numel", "ndimension"}
+_QUERIED = ("size", "dim", "numel", "ndimension")
+QUERIES: set[Any] = {getattr, *_QUERIED}
 """Functions and methods that say something about a tensor's shape: their results are not random."""
 
 
@@ -134,7 +136,7 @@ def _attribute(x: Moments, name: str) -> Any:
     return getattr(x.mean, name)
 
 
-for _name in ("size", "dim", "numel", "ndimension"):
+for _name in _QUERIED:
     CALLS[_name] = lambda x, *args, name=_name: getattr(x.mean, name)(*args)
 
 
@@ -206,7 +208,8 @@ _ACTIVATIONS: tuple[Any, ...] = (
 for _function in _ACTIVATIONS:
     CALLS[_function] = partial(_elementwise, _function)
     WITH_SLOPES[_function] = partial(_and_slope, _function)
-CALLS["sigmoid"], CALLS["tanh"] = CALLS[torch.sigmoid], CALLS[torch.tanh]
+for _name, _function in (("sigmoid", torch.sigmoid), ("tanh", torch.tanh)):
+    CALLS[_name], WITH_SLOPES[_name] = CALLS[_function], WITH_SLOPES[_function]
 
 
 def _relu_and_slope(x: Moments, inplace: bool = False) -> WithSlope:
@@ -217,8 +220,23 @@ for _function in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
     WITH_SLOPES[_function] = _relu_and_slope
 
 
+def _leaky_relu_and_slope(x: Moments, negative_slope: float = 0.01, inplace: bool = False) -> WithSlope:
+    return leaky_relu_and_slope(x, negative_slope)
+
+
+WITH_SLOPES[F.leaky_relu] = _leaky_relu_and_slope
+
+
 @_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 def _dropout(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> Moments:
     if training:
         raise MomentsError("a network that drops activations in eval mode too")
     return x
+
+
+def _dropout_and_slope(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> WithSlope:
+    return _dropout(x, p, training), torch.ones_like(x.mean)
+
+
+for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d):
+    WITH_SLOPES[_function] = _dropout_and_slope

@@ -27,7 +27,9 @@ from bnn_lightning.likelihoods.regression.noise import with_learnt_noise
 from bnn_lightning.likelihoods.regression.predictions import NumberPredictions, Thresholds
 from bnn_lightning.likelihoods.regression.scores import example_scores, ood_scores, summarised, target_scores
 from bnn_lightning.likelihoods.regression.units import Units
+from bnn_lightning.wording import counted
 
+_ENOUGH = 30  # test examples; of fewer the bootstrap does not know what they might have been
 _LOG_VARIANCES = (-16.0, 16.0)  # standard deviations from 0.0003 to 3,000 of the target's own
 _LOG_EXTRA_DFS = (-4.0, 8.0)  # degrees of freedom from 2.02, below which variances are not finite, to 3,000
 _FIRST_EXTRA_DFS = 8.0
@@ -246,7 +248,8 @@ class Regression(Likelihood):
     def caveats(
         self, predictive: Mapping[str, Tensor], y: Tensor, calibration: Calibration | None, class_names: Sequence[str]
     ) -> list[str]:
-        return [] if calibration is None else calibration_caveats(calibration)
+        caveats = [] if calibration is None else calibration_caveats(calibration)
+        return caveats + ([f"tested on only {counted(len(y), 'example')}"] if len(y) < _ENOUGH else [])
 
     def ood_scores(self, summary: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return ood_scores(summary, self.units)

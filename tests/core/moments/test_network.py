@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import vmap
 
@@ -290,6 +291,32 @@ def test_what_depends_on_weights_alone_is_computed_once():
     assert sum(layer.weight.mean.numel() for layer in layers) == sum(
         parameter.numel() for name, parameter in plain.named_parameters() if "weight" in name
     )
+
+
+@pytest.mark.parametrize(
+    ("function", "module"),
+    [
+        (lambda x: F.leaky_relu(x, 0.3), nn.LeakyReLU(0.3)),
+        (lambda x: F.dropout(x.relu(), training=False), nn.ReLU()),
+        (lambda x: x.sigmoid(), nn.Sigmoid()),
+        (lambda x: x.tanh(), nn.Tanh()),
+    ],
+)
+def test_covariances_go_through_functions_as_through_modules(function, module):
+    class Calling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.fc2(function(self.fc1(x)))
+
+    net = bayesianize(Calling().double(), BBB(**WIDE))
+    chain = nn.Sequential(net.fc1, module, net.fc2)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    found, expected = (MomentNetwork(each).covariance(x)[1] for each in (net, chain))
+    torch.testing.assert_close(found, expected)
+    assert found.triu(1).abs().max() > 0
 
 
 def covariance_of(kind, weight, bias, phi):
