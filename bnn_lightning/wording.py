@@ -1,7 +1,8 @@
-"""What sentences share: an error's own words, counts, lists of names, and paths as text."""
+"""What sentences share: an error's own words, the name that was meant, counts, lists of names, paths as text."""
 
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 
 def first_line(error: BaseException) -> str:
@@ -12,6 +13,18 @@ def first_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """The whole message likewise, its lines put into one."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The name that was probably meant."""
+    by_letters = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=cutoff)
+    return by_letters[close[0]] if close else None
+
+
+def hint(meant: str | None) -> str:
+    """`` (did you mean NAME?)``, or nothing."""
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

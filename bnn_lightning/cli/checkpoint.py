@@ -5,8 +5,8 @@ from typing import Any
 
 from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.cli.names import nearest
 from bnn_lightning.shipped import names
+from bnn_lightning.wording import nearest
 
 
 def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:

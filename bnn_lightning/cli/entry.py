@@ -9,7 +9,6 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import MappingProxyType
 import bnn_lightning
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.screen import lost_output, unfailing_screen
+from bnn_lightning.wording import nearest
 
 _NOT_VERBS = ("__init__", "base")  # files of cli/verbs that hold no verb
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
@@ -150,9 +150,9 @@ def _class_path(name: str, programs: Mapping[str, str]) -> str:
     if name in class_paths:
         return class_paths[name]
     names = sorted([*class_paths, *programs, _COMPLETION])
-    close = get_close_matches(name, [*names, "--version", "--help"], n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? It" if close else "it"
-    raise UsageError(f"there is no verb {name}; {hint} can be {', '.join(names)}, or the class path of your own.")
+    meant = nearest(name, [*names, "--version", "--help"])
+    it = f"did you mean {meant}? It" if meant else "it"
+    raise UsageError(f"there is no verb {name}; {it} can be {', '.join(names)}, or the class path of your own.")
 
 
 def first_line(module: str) -> str:

@@ -28,9 +28,21 @@ def load_images(
         checkpoint: of ``--ckpt_path``, or None.
         data_is_given: whether the command line says which images, and not the checkpoint alone.
     """
-    if checkpoint is not None and checkpoint.data is not None and not verb.trains:
+    if checkpoint is None:
+        if verb.trains and config.model.init_from is not None:
+            with suppress(CheckpointError):  # a file of weights alone, which knows no classes
+                data.number_classes_like((Record.read(config.model.init_from).data or {}).get("class_names", []))
+    elif checkpoint.data is not None and verb.trains:
+        data.number_classes_like(checkpoint.data["class_names"])
+        if list(data.class_names) != checkpoint.data["class_names"]:
+            raise UsageError(
+                f"--data {data.name}: a run goes on with its classes, {listed(checkpoint.data['class_names'])}, got "
+                f"{listed(data.class_names)}; for others begin a new one, with --model.init_from."
+            )
+        _refuse_other_examples(data, verb, config.data, checkpoint)
+    elif checkpoint.data is not None:
         trained_on = checkpoint.data["name"]
-        if verb.labelled and data.training_images_of == trained_on:
+        if verb.labelled and data.training_examples_of == trained_on:
             raise UsageError(
                 f"--data {data.name}: its images are {trained_on} training images, which this checkpoint may have "
                 f"been trained on; test on --data {trained_on}, or use bnn predict."
@@ -39,26 +51,15 @@ def load_images(
         if verb.labelled:
             _refuse_another_split(data, verb, config.data, config_of(checkpoint)["data"])
             _refuse_other_examples(data, verb, config.data, checkpoint)
+        has_pool = False
         if verb.unlabelled and isinstance(data, ImageFolder):
-            data.leaves_out_labelled = True
+            data.leaves_out_labelled = has_pool = True
         if verb.stage == "predict":
             # Without any data it is the checkpoint's own test set that is predicted.
-            has_pool = verb.unlabelled and isinstance(data, ImageFolder)
-            data.predicts_test_images = not data_is_given and not has_pool
-            if data.predicts_test_images:
+            data.predicts_test_examples = not data_is_given and not has_pool
+            if data.predicts_test_examples:
                 _refuse_other_examples(data, verb, config.data, checkpoint)
             data.streams_predict = True
-    elif checkpoint is not None and checkpoint.data is not None:
-        data.number_classes_like(checkpoint.data["class_names"])
-        if list(data.class_names) != checkpoint.data["class_names"]:
-            raise UsageError(
-                f"--data {data.name}: a run goes on with its classes, {listed(checkpoint.data['class_names'])}, got "
-                f"{listed(data.class_names)}; for others begin a new one, with --model.init_from."
-            )
-        _refuse_other_examples(data, verb, config.data, checkpoint)
-    elif checkpoint is None and verb.trains and config.model.init_from is not None:
-        with suppress(CheckpointError):  # a file of weights alone, which knows no classes
-            data.number_classes_like((Record.read(config.model.init_from).data or {}).get("class_names", []))
     data.setup(verb.stage)
 
 
@@ -102,7 +103,7 @@ def _refuse_other_examples(data: DataSource, verb: Verb, asked: Namespace, check
 def _refuse_another_split(data: DataSource, verb: Verb, asked: Namespace, trained_on: dict) -> None:
     """On another split the hold-out, or the test set, has images that the checkpoint was trained on."""
     of_holdout = verb.stage in ("fit", "validate")
-    if of_holdout and getattr(class_of(Namespace(**trained_on)), "training_images_of", None) == data.name:
+    if of_holdout and getattr(class_of(Namespace(**trained_on)), "training_examples_of", None) == data.name:
         raise UsageError(
             f"--data must be the checkpoint's, {trained_on['class_path'].split('.')[-1]}, got {data.name}, "
             "whose hold-out has its training images."

@@ -1,8 +1,6 @@
-"""Names of classes that the command line knows, by the flag that takes them, and the nearest to a mistyped one."""
+"""Names of classes that the command line knows, by the flag that takes them."""
 
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from inspect import isabstract, signature
 
 from lightning.pytorch import Callback
@@ -81,11 +79,3 @@ def settings_of_any(key: str) -> set[str]:
     """The names of the settings of all classes that the setting ``key`` takes."""
     base = base_of(key)
     return set().union(*map(settings_of, classes_of(base))) if base else set()
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """The name that was probably meant."""
-    known = list(known)
-    by_letters = {each.lower(): each for each in known}
-    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=cutoff)
-    return by_letters[close[0]] if close else None

@@ -2,10 +2,10 @@
 
 import argparse
 import re
-from difflib import get_close_matches
 from typing import NoReturn
 
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.wording import hint, nearest
 
 
 class ProgramParser(argparse.ArgumentParser):
@@ -14,6 +14,5 @@ class ProgramParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
             known = [flag for action in self._actions for flag in action.option_strings]
-            close = get_close_matches(unknown[1], known, n=1)
-            message = f"{unknown[1]} is not a flag{f' (did you mean {close[0]}?)' if close else ''}"
+            message = f"{unknown[1]} is not a flag{hint(nearest(unknown[1], known, cutoff=0.6))}"
         raise UsageError(f"{message}; {self.prog} --help says what there is.")

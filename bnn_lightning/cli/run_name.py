@@ -70,7 +70,7 @@ def _class_in(files: Sequence[dict[str, Any]], key: str) -> str | None:
 
 def _own_files(data: Namespace) -> dict[str, str]:
     """The setting that names a user's own folder or file; none where the class says which examples these are."""
-    if getattr(class_of(data), "name_identifies_images", True):
+    if getattr(class_of(data), "name_identifies_examples", True):
         return {}
     settings = data.get("init_args") or Namespace()
     return {key: settings[key] for key in ("root", "path") if settings.get(key) is not None}

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bnn_lightning.cli.names import base_of, class_called, names_of, nearest, settings_of, settings_of_any
+from bnn_lightning.cli.names import base_of, class_called, names_of, settings_of, settings_of_any
 from bnn_lightning.cli.words import chosen_name, value_of
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.shipped import names as shipped_names
+from bnn_lightning.wording import hint, nearest
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _FLAG_CUTOFF = 0.65  # flags of one group begin alike
@@ -84,10 +85,8 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
     if key == "config" and (match := re.search(r"File does not exist: '([^']*)'", message)):
         file = Path(match[1])
         meant = nearest(file.stem, shipped_names("config"))
-        hint = f" (did you mean {meant}?)" if meant else ""
-        return (
-            f"--config: there is no file {relative_to_cwd(file)}{hint}; bnn configs lists what comes with the package."
-        )
+        which = f"{relative_to_cwd(file)}{hint(meant)}"
+        return f"--config: there is no file {which}; bnn configs lists what comes with the package."
     if match := re.search(r"^Unexpected config: (.*)", message):
         return f"--config must be settings by their names, got {match[1]}."
     return None
@@ -101,8 +100,9 @@ def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> 
         meant = nearest(match[1], known)
         if meant is None and owner is not None and 0 < len(known) <= _FEW:
             return f"{flag}.{match[1]} is not a setting; those of {owner.__name__} are {', '.join(sorted(known))}."
-        hint = f" (did you mean {flag}.{meant}?)" if meant else ""
-        return f"{flag}.{match[1]} is not a setting{hint}; bnn {verb} {flag}.help NAME lists those of NAME."
+        word = f"{flag}.{match[1]}"
+        suggestion = hint(meant and f"{flag}.{meant}")
+        return f"{word} is not a setting{suggestion}; bnn {verb} {flag}.help NAME lists those of NAME."
     if "is abstract" in message and (nested := re.search(r"NestedArg\(key='([\w.]+)'", message)):
         return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
     if nested := re.search(r"NestedArg\(key='([\w.]*\bhelp)'", message):
@@ -140,13 +140,11 @@ def _about_names(message: str, key: str) -> str | None:
         names = names_of(base)
         meant = nearest(match[1], names)
         if not base.__module__.startswith("bnn_lightning."):
-            hint = f" (did you mean {meant}?)" if meant else ""
             kind = base.__name__
-            return (
-                f"{flag} does not know {match[1]}{hint}; it must be the name or class path of {_article(kind)} {kind}."
-            )
-        hint = f"did you mean {meant}? It" if meant else "it"
-        return f"{flag} does not know {match[1]}; {hint} can be {', '.join(names)}, or the class path of your own."
+            must = f"it must be the name or class path of {_article(kind)} {kind}"
+            return f"{flag} does not know {match[1]}{hint(meant)}; {must}."
+        it = f"did you mean {meant}? It" if meant else "it"
+        return f"{flag} does not know {match[1]}; {it} can be {', '.join(names)}, or the class path of your own."
     if match := re.search(r"ubclass of (\w+)|class, but [\w.]*?(\w+) is abstract", message):
         given = _value(message) or re.search(r"Import path ([\w.]+)", message)
         kind, got = match[1] or match[2], f", got {given[1]}" if given else ""
@@ -163,7 +161,7 @@ def _why_not(reason: str) -> str:
     """Why a class cannot be imported, and the cure where there is one."""
     if unknown := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", reason):
         meant = nearest(unknown[2], vars(sys.modules[unknown[1]])) if unknown[1] in sys.modules else None
-        return f"{reason.rstrip('.')}{f' (did you mean {unknown[1]}.{meant}?)' if meant else ''}"
+        return f"{reason.rstrip('.')}{hint(meant and f'{unknown[1]}.{meant}')}"
     here = "; --code FOLDER says where a module of your own is" if reason.startswith("No module named") else ""
     return f"{reason.rstrip('.')}{here}"
 
@@ -201,7 +199,7 @@ def _hint(word: str, flags: Iterable[str]) -> str:
     flags = [flag for flag in flags if not word.startswith(f"{flag}.")]
     by_last_part = {flag.rpartition(".")[2]: flag for flag in reversed(flags)}
     close = nearest(word, flags, _FLAG_CUTOFF) or by_last_part.get(nearest(word[2:], by_last_part, _FLAG_CUTOFF) or "")
-    return f" (did you mean {close}?)" if close and word.startswith("--") else ""
+    return hint(close if word.startswith("--") else None)
 
 
 def _as_it_is(message: str, key: str) -> str:

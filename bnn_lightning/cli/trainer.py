@@ -20,9 +20,10 @@ from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 
 import bnn_lightning
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.cli.names import names_of, nearest
+from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.wording import hint, nearest
 
 _REFUSED = {
     StochasticWeightAveraging: "puts its averages in after the last validation, so that best.ckpt and last.ckpt would "
@@ -47,9 +48,9 @@ def check_profiler(trainer: Namespace) -> None:
     profiler = trainer.profiler
     if isinstance(profiler, str) and profiler not in _PROFILERS:
         meant = nearest(profiler, [*_PROFILERS, *names_of(Profiler)])
-        hint = f" (did you mean {meant}?)" if meant else ""
         raise UsageError(
-            f"--trainer.profiler must be {', '.join(_PROFILERS)} or the class path of a Profiler, got {profiler}{hint}."
+            f"--trainer.profiler must be {', '.join(_PROFILERS)} or the class path of a Profiler, got "
+            f"{profiler}{hint(meant)}."
         )
     hooks = isinstance(profiler, Namespace) and profiler.get("init_args", {}).get("record_module_names")
     if hooks and issubclass(class_of(profiler), PyTorchProfiler):

@@ -15,11 +15,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import bnn_lightning
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.cli.names import nearest
 from bnn_lightning.data import DataNotFoundError
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.training.callbacks import TrainingStoppedError
 from bnn_lightning.training.probe import is_raised_in_own_code, where_raised
+from bnn_lightning.wording import hint, nearest
 
 _LIGHTNING = Path(lightning.__file__).parent
 _OPTIMIZERS = Path(torch.optim.__file__).parent
@@ -87,8 +87,7 @@ def _about_a_metric(message: str) -> str | None:
     name = asked[1] or asked[2]
     known = [each for each in re.findall(r"[`']([\w/]+)[`']", message) if "/" in each and each != name]
     known = list(dict.fromkeys(known))
-    hint = f" (did you mean {meant}?)" if (meant := nearest(name, known)) else ""
-    return f"--trainer.callbacks.monitor must be one of {', '.join(known)}, got {name}{hint}."
+    return f"--trainer.callbacks.monitor must be one of {', '.join(known)}, got {name}{hint(nearest(name, known))}."
 
 
 def _is_about_the_command(error: Exception) -> bool:

@@ -152,7 +152,7 @@ class ImageData(DataSource):
             self.test = self._converted(self.load_test())
             self.test_sets = {self.title: self.test}
         if stage in ("predict", None) and self.predict is None:
-            self.predict = self._converted(self.load_test() if self.predicts_test_images else self.load_predict())
+            self.predict = self._converted(self.load_test() if self.predicts_test_examples else self.load_predict())
         if not self.mean:
             given = self._given_mean_and_std if self.normalize else (0.0, 1.0)
             self.mean, self.std = per_channel(*given, self.in_channels)
@@ -167,10 +167,10 @@ class ImageData(DataSource):
 
     def _add_test_sets(self, test: Images) -> None:
         for other in self.ood:
-            if self.name_identifies_images and other.name_identifies_images and not other.root_is_given:
+            if self.name_identifies_examples and other.name_identifies_examples and not other.root_is_given:
                 other.root = self.root
-            same_name = self.name in (other.name, other.training_images_of) or other.name == self.training_images_of
-            if same_name and (self.name_identifies_images or self.root.resolve() == other.root.resolve()):
+            same_name = self.name in (other.name, other.training_examples_of) or other.name == self.training_examples_of
+            if same_name and (self.name_identifies_examples or self.root.resolve() == other.root.resolve()):
                 raise ValueError(f"ood must be images from elsewhere, got {other.title} for tests on {self.title}.")
             other.prepare_like(self.describe(), labelled=False)
             name, number = f"ood/{other.title}", 2

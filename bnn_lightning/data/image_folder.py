@@ -56,7 +56,7 @@ class ImageFolder(ImageData):
             than the memory) instead of decoding again, until a picture, its name or its date changes; null: no cache.
     """
 
-    name_identifies_images = False
+    name_identifies_examples = False
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class ImageFolder(ImageData):
             test, _ = self._split_by_seed(labels)
             pictures, labels = [pictures[index] for index in test], labels[test]
         images, kept = self._of_classes("test", pictures, labels)
-        if self.predicts_test_images:
+        if self.predicts_test_examples:
             self._predicted = kept
         return images
 
@@ -145,7 +145,7 @@ class ImageFolder(ImageData):
 
     @property
     def _can_stream(self) -> bool:
-        return self.streams_predict and not self.predicts_test_images and self.cache is None
+        return self.streams_predict and not self.predicts_test_examples and self.cache is None
 
     def load_predict(self) -> Images:
         pictures = self._pictures_to_predict()
@@ -198,7 +198,7 @@ class ImageFolder(ImageData):
         return [picture.path for picture in pictures]
 
     def knows_labels_of(self, class_names: Sequence[str]) -> bool:
-        if self.predicts_test_images or self.target_names:
+        if self.predicts_test_examples or self.target_names:
             return super().knows_labels_of(class_names)
         # Labels of pictures that are taken whatever their folders are numbers of the checkpoint's classes.
         return bool((self.predict.labels >= 0).any())

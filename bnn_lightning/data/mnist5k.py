@@ -21,7 +21,7 @@ class MNIST5k(ImageData):
 
     class_names = tuple("0123456789")
     native_size = 28
-    training_images_of = "MNIST"
+    training_examples_of = "MNIST"
 
     def load_train(self) -> Images:
         return self._load()[1]

@@ -44,11 +44,11 @@ class DataSource(LightningDataModule, ABC):
 
     class_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
-    name_identifies_images: bool = True
+    name_identifies_examples: bool = True
     """Whether the class name alone says which examples these are; false for files of a user's own."""
     splits_test_by_seed: bool = False
     """Whether ``seed`` decides which are test examples, because the source has no test set of its own."""
-    training_images_of: str | None = None
+    training_examples_of: str | None = None
     """The data set whose training set contains these images; a checkpoint trained on it must not be tested on them."""
     found: object = None
     """What a source that has to look for its examples has found; a verb prints it before its work."""
@@ -81,7 +81,7 @@ class DataSource(LightningDataModule, ABC):
         self.test_sets: dict[str, Any] = {}
         """The sets that test runs on: the test examples by this source's name, then ``ood/NAME``, ``KIND/SEVERITY``."""
         self.predict: Any = None
-        self.predicts_test_images = False
+        self.predicts_test_examples = False
         """Whether ``predict`` runs on the test examples instead of those that the source has for it."""
         self.streams_predict = False
         """Whether a source that can may read the examples of ``predict`` when they are served, and not before."""

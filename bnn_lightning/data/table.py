@@ -81,7 +81,7 @@ class Table(DataSource):
         ValueError: when an argument is out of range; the message names it.
     """
 
-    name_identifies_images = False
+    name_identifies_examples = False
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Table(DataSource):
         texts = [f"{name} ({len(of_column)})" for name, of_column in levels.items() if of_column is not None]
         kinds = {"numbers": numbers, "texts": texts}
         features = "features: " + "; ".join(f"{kind} {listed(names)}" for kind, names in kinds.items() if names)
-        if self.predict is not None and not self.predicts_test_images:  # of rows that need no target
+        if self.predict is not None and not self.predicts_test_examples:  # of rows that need no target
             return f"{self.path}: {counted(len(self.predict), 'row')}; {features}"
         raw, _, targets = self._read
         unused = [name for name in raw.index if name not in (*targets, *levels)]
@@ -205,15 +205,15 @@ class Table(DataSource):
 
     def _rows_to_predict(self) -> Rows:
         """The rows to predict, whose numbers in their file are kept."""
-        if self.predicts_test_images and self.test_path is None:
+        if self.predicts_test_examples and self.test_path is None:
             self._row_numbers: Sequence[int] = [self._read[0].lines[row] for row in self._parts[1].tolist()]
             return self._test_rows()
         if self._given is not None:
             raw = self._given.table()[0]
         else:
-            raw = self._read_other(self.test_path if self.predicts_test_images and self.test_path else self.path)
+            raw = self._read_other(self.test_path if self.predicts_test_examples and self.test_path else self.path)
         self._row_numbers = raw.lines
-        return self._rows(raw, labelled=self.predicts_test_images)
+        return self._rows(raw, labelled=self.predicts_test_examples)
 
     def _read_other(self, path: Path) -> RawTable:
         """Another table than that of training, whose columns are known."""

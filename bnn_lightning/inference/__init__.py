@@ -1,4 +1,4 @@
-"""How a posterior is learnt: variational inference, Laplace; schedules of the KL weight and of the learning rate."""
+"""How a posterior is learnt: Variational, IVON, VBLL, SWAG and Laplace; schedules of KL weight and learning rate."""
 
 from bnn_lightning.inference.base import Inference, Step, Terms, TrainingFacts
 from bnn_lightning.inference.gradient_descent import GradientDescent

@@ -32,7 +32,7 @@ class IVON(Inference):
         clip: bound on each element of the preconditioned gradient, before lr.
         temperature: 1 is the ELBO; less gives a cold posterior.
         warmup: the fraction of the run's steps over which the rates rise from 0.
-        lr_schedule: LinearDecay or Cosine; null keeps the rate constant, and the means never settle.
+        lr_schedule: LinearDecay, Cosine or Plateau; null keeps the rate constant, and the means never settle.
         plain_lr: the learning rate of parameters that are not random, for which the step is that of Adam.
         samples: noise samples in each training step.
     """

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.methods import DrawnTogether, Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import FactorPart, FixedWidth, Joint, KroneckerPart, Posterior
@@ -22,7 +23,6 @@ from bnn_lightning.inference.last_layer import (
     random_layer,
     refuse_choices,
     with_ones,
-    with_random_layer,
 )
 from bnn_lightning.likelihoods.base import Likelihood
 
@@ -72,8 +72,8 @@ class Laplace(GradientDescent):
         name, layer = last_linear_layer(net, self.layer)
         columns = layer.in_features + (layer.bias is not None)
         self._check_memory(name, layer.out_features, columns)
-        net = with_random_layer(net, name, _Laplace(self.structure, layer.out_features, columns))
-        _, head = random_layer(net)
+        net = bayesianize(net, _Laplace(self.structure, layer.out_features, columns), [name])
+        head = random_layer(net)
         for finding in ("prior_precision", "log_marginal_likelihood"):
             head.register_buffer(finding, layer.weight.new_zeros(()))
         return net
@@ -99,7 +99,7 @@ class Laplace(GradientDescent):
 
     @torch.no_grad()
     def after_fit(self, net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], likelihood: Likelihood) -> None:
-        _, layer = random_layer(net)
+        layer = random_layer(net)
         method = layer.method
         assert isinstance(method, _Laplace)
         curvature = _CURVATURES[self.structure](method.outputs, method.columns, layer.weight.device)
@@ -125,7 +125,7 @@ class Laplace(GradientDescent):
         layer.get_buffer("log_marginal_likelihood").fill_(evidence if likelihood.is_density else math.nan)
 
     def findings(self, net: nn.Module) -> dict[str, float]:
-        _, layer = random_layer(net)
+        layer = random_layer(net)
         if not layer.get_buffer("prior_precision"):  # a run that was stopped before its end
             return {}
         names = ("log_marginal_likelihood", "prior_precision")

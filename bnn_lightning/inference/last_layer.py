@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of
@@ -39,16 +38,11 @@ def last_linear_layer(net: nn.Module, name: str | None) -> tuple[str, nn.Linear]
     return chosen, layer
 
 
-def with_random_layer(net: nn.Module, name: str, method: Method) -> nn.Module:
-    """A copy of ``net`` in which the layer of that name is random under ``method``."""
-    return bayesianize(net, method, [name])
-
-
-def random_layer(net: nn.Module) -> tuple[str, BayesianLayer]:
-    """Name and module of the one random layer of ``net``."""
+def random_layer(net: nn.Module) -> BayesianLayer:
+    """The one random layer of ``net``."""
     (layer,) = bayesian_layers(net)
     assert isinstance(layer, BayesianLayer)
-    return next(name for name, module in net.named_modules() if module is layer), layer
+    return layer
 
 
 def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +53,7 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: when the outputs of the network are not those of its random layer.
     """
-    name, layer = random_layer(net)
+    layer = random_layer(net)
     calls: list[tuple[Tensor, Tensor]] = []
     handle = layer.register_forward_hook(lambda _, inputs, y: calls.append((inputs[0], y)))
     try:
@@ -71,6 +65,7 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     own = outputs if noise is None else outputs[:, : -noise.constants.numel()]
     same = y is own or (y.shape == own.shape and torch.allclose(y, own, rtol=0, atol=0, equal_nan=True))
     if len(calls) != 1 or features.dim() != 2 or not same:
+        name = next(name for name, module in net.named_modules() if module is layer)
         raise ValueError(
             f"layer must be the linear layer whose outputs are those of the network, got {name or 'the network'}, "
             "whose are not."

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnn_lightning.core.conversion import bayesianize
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.softplus import inverse_softplus, log_softplus
 from bnn_lightning.core.layers import BayesianLayer
@@ -28,7 +29,6 @@ from bnn_lightning.inference.last_layer import (
     outputs_and_features,
     random_layer,
     refuse_choices,
-    with_random_layer,
 )
 from bnn_lightning.inference.variational import Variational
 from bnn_lightning.likelihoods import Categorical, Likelihood
@@ -90,9 +90,8 @@ class VBLL(Variational):
             fault = "the bias of which carries the noise" if layer.bias is None else "which is trained"
             lack = "without one" if layer.bias is None else "frozen"
             raise ValueError(f"layer must be a linear layer, {fault}, got {name}, {lack}.")
-        return with_random_layer(
-            net, name, _VBLL(self.covariance, layer.in_features, self.prior_sigma, self.sigma_init)
-        )
+        method_of_layer = _VBLL(self.covariance, layer.in_features, self.prior_sigma, self.sigma_init)
+        return bayesianize(net, method_of_layer, [name])
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         if type(likelihood) is not Categorical or likelihood.label_smoothing:
@@ -102,7 +101,7 @@ class VBLL(Variational):
             )
         with sampling(net, False):
             outputs, features = outputs_and_features(net, x)
-        _, layer = random_layer(net)
+        layer = random_layer(net)
         nll = bound_on_nll(outputs, variance_of_outputs(layer, features), y)
         terms = self.terms(net, outputs.unsqueeze(0), nll, step)
         penalty = self.noise_penalty(layer)

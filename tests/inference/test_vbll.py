@@ -116,7 +116,7 @@ def test_weights_of_a_deterministic_twin_become_the_means(covariance, tmp_path):
     model = BayesianModule(digits_network(), inference=VBLL(covariance=covariance), init_from=str(tmp_path / "twin.pt"))
     model.trainer = SimpleNamespace(datamodule=None)
     model.setup("fit")
-    _, layer = random_layer(model.network)
+    layer = random_layer(model.network)
     torch.testing.assert_close(layer.weight.mean, twin[4].weight)
     torch.testing.assert_close(layer.bias.mean, twin[4].bias)
     assert 0.002 < layer.weight.variance.mean() < 0.003  # sigma 0.05

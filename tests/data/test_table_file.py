@@ -1,0 +1,88 @@
+"""Tables as pandas, databases and people write them: headers, separators, index columns, truth values, decimals."""
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from bnn_lightning.data import Table
+from bnn_lightning.data.table_file import read_table
+from bnn_lightning.preprocessing.tables import RowPreparation
+from tests.data.test_table import HEADER, lines, set_up, write
+
+
+@pytest.fixture
+def csv(tmp_path):
+    return write(tmp_path / "people.csv", HEADER + "\n".join(lines()))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ("RI,Na,Mg,Type\n1,2,3,4\n5,6,7,8", ("RI", "Na", "Mg", "Type"), 2),  # Na is no missing value here
+        ("name,2019,2020,y\nann,1,2,3\nbob,4,5,6", ("name", "2019", "2020", "y"), 2),
+        ("1,?,3\n4,5,6", ("0", "1", "2"), 2),
+        ("1.2O,2\n3,4", ("0", "1"), 2),  # a slip in the first row is none of a header
+        ('"Length, m";"Width, m";y\n1;2;3\n4;5;6', ("Length, m", "Width, m", "y"), 2),
+        ('"a", "b"\n1, 2\n3, 4', ("a", "b"), 2),
+        ('"a\nb",c\n1,2', ("a\nb", "c"), 1),
+        ("a,b,\n1,2,\n3,4,", ("a", "b"), 2),  # a separator at the ends
+        ("text,y\none\u2028two,1\n", ("text", "y"), 1),
+    ],
+)
+def test_headers_separators_and_quotes(tmp_path, text, names, rows):
+    table = read_table(tmp_path / write(tmp_path / "a.csv", text))
+    assert (tuple(table.columns), len(table)) == (names, rows)
+
+
+def test_numbers_of_rows_that_pandas_writes_are_no_features(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": range(20), "b": range(20, 40), "y": range(20)}).query("a != 3")
+    frame.to_csv(tmp_path / "frame.csv")
+    table = set_up("fit", path=str(tmp_path / "frame.csv"))
+    assert (table.columns.names, table.target_names) == (["a", "b"], ("y",))
+    assert "; left out, for it numbers the rows: Unnamed: 0; test rows" in table.found
+    pytest.importorskip("pyarrow")
+    frame.to_parquet(tmp_path / "frame.parquet")
+    table = set_up("fit", path=str(tmp_path / "frame.parquet"))
+    assert (table.columns.names, table.target_names) == (["a", "b"], ("y",))
+    assert "left out, for it numbers the rows: __index_level_0__" in table.found
+    frame.set_index("a").to_parquet(tmp_path / "named.parquet")
+    assert set_up("fit", path=str(tmp_path / "named.parquet")).columns.names == ["b"]
+    assert set_up("fit", path=str(tmp_path / "named.parquet"), features=["a", "b"]).columns.names == ["a", "b"]
+
+
+def test_truth_values_and_decimals_are_the_same_from_every_source(tmp_path):
+    truths = [n % 3 == 0 for n in range(20)]
+    text = "a,flag,y\n" + "\n".join(f"{n},{truth},{n}.5" for n, truth in enumerate(truths))
+    table = set_up("fit", path=write(tmp_path / "a.csv", text))
+    assert table.columns.names == ["a", "flag=False", "flag=True"]
+    preparation = RowPreparation.of(table.describe())
+    (expected,) = preparation.batches([{"a": 1, "flag": "True"}, {"a": 2, "flag": "False"}], 9)
+    for flags in ((True, False), ("true", "FALSE"), (np.True_, np.False_), (True, "False")):
+        (found,) = preparation.batches([{"a": 1, "flag": flags[0]}, {"a": Decimal(2), "flag": flags[1]}], 9)
+        assert found.x.equal(expected.x)
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, 2], "flag": [True, False]})
+    assert next(preparation.batches(frame, 9)).x.equal(expected.x)
+    with pytest.raises(ValueError, match=r"^features must be finite numbers, got an infinite a in row 0 of the list"):
+        preparation.batches([{"a": 10**400, "flag": True}], 9)
+    with pytest.raises(ValueError, match=r"^rows must have columns of different names, got a twice\.$"):
+        preparation.batches(pandas.DataFrame([[1, 2, True]], columns=["a", "a", "flag"]), 9)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"a": range(20), "flag": truths, "y": [Decimal(f"{n}.5") for n in range(20)]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    theirs = set_up("fit", path=str(tmp_path / "a.parquet"))
+    assert theirs.train.features.equal(table.train.features)
+    assert theirs.train.labels.equal(table.train.labels)
+
+
+def test_rows_to_predict_need_no_target_that_can_be_read(tmp_path, csv):
+    new = Table(path=write(tmp_path / "new.csv", "age,colour,height,price\n1,red,2,TBD\n"))
+    new.prepare_like(set_up("fit", path=csv).describe(), labelled=False)
+    new.setup("predict")
+    assert new.predict.labels.isnan().all()
+
+
+def test_features_may_be_a_single_name(csv):
+    assert set_up("fit", path=csv, features="age").columns.names == ["age"]
