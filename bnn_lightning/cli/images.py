@@ -75,6 +75,19 @@ def probe_first_batch(model: BayesianModule, data: LightningDataModule) -> None:
         probe(model.network, model.likelihood, first, num_classes if isinstance(num_classes, int) else None)
 
 
+def refuse_idle_processes(data: LightningDataModule, processes: int) -> None:
+    """Refuses sets of fewer examples than there are processes, some of which would have none."""
+    if processes == 1 or not isinstance(data, DataSource):
+        return
+    sets = {"of training": data.train, "that select": data.selection}
+    sets |= {f"of {name}": examples for name, examples in data.test_sets.items()}
+    for which, examples in sets.items():
+        if examples is not None and 0 < len(examples) < processes:
+            raise UsageError(
+                f"--trainer.devices must be at most {len(examples)}, the number of examples {which}, got {processes}."
+            )
+
+
 def what_was_found(data: LightningDataModule) -> list[str]:
     """What each source that looks for its images has found, in a few lines: the data, then those of ``ood``."""
     sources = [data, *data.ood] if isinstance(data, DataSource) else []

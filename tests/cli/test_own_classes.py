@@ -218,3 +218,16 @@ def test_an_optimizer_that_refuses_the_gradients_is_told_in_a_sentence(capsys):
     words = ["fit", *SMALL, "--model.network", "LeNet", "--model.inference", "Variational"]
     assert main([*words, "--model.inference.optimizer", "torch.optim.SparseAdam"]) == 2
     assert "bnn: error: SparseAdam does not support dense gradients" in printed(capsys)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_more_processes_than_examples_are_refused(capsys):
+    for label, name in enumerate(("dark", "light")):
+        for number in range(4):
+            file = Path("photos", name, f"{number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 150 * label + number).save(file)
+    words = ["fit", "--config", LENET, "--data", "ImageFolder", "--data.root", "photos", "--data.val_split", "0.3"]
+    assert main([*words, "--trainer.max_epochs", "1", "--trainer.devices", "2"]) == 2
+    sentence = "bnn: error: --trainer.devices must be at most 1, the number of examples that select, got 2."
+    assert sentence in printed(capsys)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import config_of, read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.results import findings_text
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, class_of, method_name
@@ -88,6 +89,7 @@ class Fit(Verb):
                 epochs.
         """
         model, data, checkpoint = session.model, session.datamodule, session.given_checkpoint
+        refuse_idle_processes(data, session.trainer.world_size)
         if checkpoint is not None:
             _check_resume(session, checkpoint)
             model.init_from = None  # all values lie in the run's own checkpoint; the twin's may be gone

@@ -7,6 +7,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.kept_weights import kept_below, sparsity_results
 from bnn_lightning.cli.results import evaluation_results, samples_of_calibration, shown_once_written
 from bnn_lightning.cli.session import Session
@@ -42,6 +43,7 @@ class Test(Verb):
             remark: a paragraph of yours at the head of the report.
         """
         path = session.checkpoint.path
+        refuse_idle_processes(session.datamodule, session.trainer.world_size)
         session.trainer.test(session.model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
         results = _results(session)
         if not session.trainer.is_global_zero:

@@ -1,6 +1,7 @@
 """Measure a checkpoint on the part of the hold-out that selects the best epoch."""
 
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.results import evaluation_results
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
@@ -17,6 +18,7 @@ class Validate(Verb):
     def run(self, session: Session) -> None:
         """Measures a checkpoint on the hold-out."""
         model, trainer, path = session.model, session.trainer, session.checkpoint.path
+        refuse_idle_processes(session.datamodule, trainer.world_size)
         trainer.validate(model, session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
         images = int(trainer.strategy.reduce(model.val_metrics.nll.count, reduce_op="sum"))
         if not images:
