@@ -1,9 +1,10 @@
 """The report: means, claims, rankings and the figure, from the rows alone."""
 
 import csv
+import itertools
+import math
 import statistics
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from scipy import stats
 
 from bnn_lightning.cli import UsageError
 from bnn_lightning.reporting import figures
-from bnn_lightning.reporting.figures.costs import _apart
+from bnn_lightning.reporting.figures.costs import _beside
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
@@ -199,13 +200,12 @@ def test_the_figure_has_the_score_against_a_cost(write, tmp_path, monkeypatch):
     assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_names_at_the_margin_stand_apart():
-    heights = _apart([0.1, 0.1, 0.1, 0.5, 0.99, 1.0])
-    gaps = [after - before for before, after in pairwise(heights)]
-    assert min(gaps) == pytest.approx(1 / (1.25 * 5))
-    assert heights[0] >= 0
-    assert heights[-1] == 1
-    assert _apart([0.3]) == [0.3]
+def test_numbers_of_near_dots_stand_apart():
+    dots = [(0.0, 0.0), (2.0, 1.0), (300.0, 0.0)]
+    offsets = _beside(dots)
+    ends = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(dots, offsets, strict=True)]
+    assert all(math.dist(one, other) > 8 for one, other in itertools.combinations(ends, 2))
+    assert offsets[2] == (4.0, 3.0)  # with nothing near it, up and to the right
 
 
 def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):

@@ -1,5 +1,6 @@
 """The figure of what the cells of a study cost, and of what that buys."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from bnn_lightning.reporting.figures.labels import as_drawn
 from bnn_lightning.reporting.figures.png import save
 from bnn_lightning.reporting.figures.studies import OURS, Dot
 
-_GREY = "#9a9a9a"
-_ROOM = 1.25  # labels that would fit into the height, for each that there is
+_CORNERS = ((4.0, 3.0), (4.0, -9.0), (-11.0, 3.0), (-11.0, -9.0))  # of a dot, in points
+_ENOUGH = 10.0  # points to the next
 
 
 class Priced(NamedTuple):
@@ -32,7 +33,9 @@ class Priced(NamedTuple):
 def quality_against_cost(
     path: Path, panels: Mapping[str, Sequence[Priced]], cost: str, quality: str, title: str
 ) -> None:
-    """Draws every cell at its cost and its quality, from the lowest to the highest run, with its name at the margin.
+    """Draws every cell at its cost and its quality, from the lowest to the highest run, with a number.
+
+    The names of the numbers are at the margin, from top to bottom as in the figure.
 
     Args:
         path: the PNG to write.
@@ -77,30 +80,24 @@ def _draw(axis: Axes, cells: Sequence[Priced]) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.autoscale_view()
-    to_axes = axis.transData + axis.transAxes.inverted()
-    ordered = sorted(cells, key=lambda cell: cell.mean)
-    heights = _apart([float(to_axes.transform((cell.cost, cell.mean))[1]) for cell in ordered])
-    for cell, height in zip(ordered, heights, strict=True):
-        axis.annotate(
-            as_drawn(cell.name),
-            (cell.cost, cell.mean),
-            (1.03, height),
-            textcoords="axes fraction",
-            fontsize=7,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": _GREY, "lw": 0.5, "shrinkA": 0, "shrinkB": 3},
-        )
+    ordered = sorted(cells, key=lambda cell: -cell.mean)
+    places = axis.transData.transform([(cell.cost, cell.mean) for cell in ordered]) * 72 / axis.figure.dpi
+    for number, (cell, beside) in enumerate(zip(ordered, _beside(places.tolist()), strict=True), 1):
+        axis.annotate(str(number), (cell.cost, cell.mean), beside, textcoords="offset points", fontsize=6.5)
+    names = "\n".join(f"{number:>2}  {as_drawn(cell.name)}" for number, cell in enumerate(ordered, 1))
+    axis.text(1.02, 0.5, names, transform=axis.transAxes, fontsize=7, va="center", linespacing=1.35, family="monospace")
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Rising heights from 0 to 1, moved so that none is too near to the next."""
-    gap = 1 / (_ROOM * max(1, len(heights) - 1)) if len(heights) > 1 else 0.0
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else max(0.0, height))
-    limit = 1.0
-    for place in reversed(range(len(moved))):
-        moved[place] = limit = min(moved[place], limit)
-        limit -= gap
-    return moved
+def _beside(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where the number of each dot stands, from the dot: away from other dots and the numbers before it; in points."""
+    taken, offsets = list(places), []
+    for x, y in places:
+        others = [other for other in taken if other != (x, y)]
+        room = {
+            (dx, dy): min((math.dist((x + dx, y + dy), other) for other in others), default=_ENOUGH)
+            for dx, dy in _CORNERS
+        }
+        offset = next((corner for corner in _CORNERS if room[corner] >= _ENOUGH), max(_CORNERS, key=room.__getitem__))
+        offsets.append(offset)
+        taken.append((x + offset[0], y + offset[1]))
+    return offsets
