@@ -82,7 +82,9 @@ def _draw(axis: Axes, cells: Sequence[Priced]) -> None:
     axis.autoscale_view()
     ordered = sorted(cells, key=lambda cell: -cell.mean)
     places = axis.transData.transform([(cell.cost, cell.mean) for cell in ordered]) * 72 / axis.figure.dpi
-    for number, (cell, beside) in enumerate(zip(ordered, _beside(places.tolist()), strict=True), 1):
+    for number, (cell, beside) in enumerate(
+        zip(ordered, _beside([(x, y) for x, y in places.tolist()]), strict=True), 1
+    ):
         axis.annotate(str(number), (cell.cost, cell.mean), beside, textcoords="offset points", fontsize=6.5)
     names = "\n".join(f"{number:>2}  {as_drawn(cell.name)}" for number, cell in enumerate(ordered, 1))
     axis.text(1.02, 0.5, names, transform=axis.transAxes, fontsize=7, va="center", linespacing=1.35, family="monospace")
