@@ -29,19 +29,18 @@ def explained(caveat: str, inference: str = "Variational") -> Explained:
 
 _UNFORMED = f"^{NOT_CONVERGED}$"
 _CURES_OF = {
-    (
-        "IVON",
-        _UNFORMED,
-    ): "Train longer or on more images, or with a wider prior. Of few images only a small network can "
-    "have a posterior.",
+    ("IVON", _UNFORMED): (
+        "Train longer or on more examples, or with a wider prior. Of few examples only a small network can have a "
+        "posterior."
+    ),
 }
 _EXPLANATIONS = (
     (
         _UNFORMED,
         "The weights have not found their widths yet: elbo/N is below that of the untrained prior, which guesses. The "
         "mean weights can be accurate all the same; the uncertainty is not yet that of a posterior.",
-        "Train longer or on more images; let the widths learn faster (--model.inference.rho_lr_factor 10); or use "
-        "natural gradients (--model.inference IVON --model.method.mu_init he). Of few images only a small network can "
+        "Train longer or on more examples; let the widths learn faster (--model.inference.rho_lr_factor 10); or use "
+        "natural gradients (--model.inference IVON --model.method.mu_init he). Of few examples only a small network can "
         "have a posterior.",
     ),
     (
