@@ -40,8 +40,8 @@ _EXPLANATIONS = (
         "The weights have not found their widths yet: elbo/N is below that of the untrained prior, which guesses. The "
         "mean weights can be accurate all the same; the uncertainty is not yet that of a posterior.",
         "Train longer or on more examples; let the widths learn faster (--model.inference.rho_lr_factor 10); or use "
-        "natural gradients (--model.inference IVON --model.method.mu_init he). Of few examples only a small network can "
-        "have a posterior.",
+        "natural gradients (--model.inference IVON --model.method.mu_init he). Of few examples only a small network "
+        "can have a posterior.",
     ),
     (
         "^tempered$",
