@@ -69,7 +69,9 @@ def test_a_profile_is_shown(profiler, heard):
     assert main([*FIT, "--trainer.profiler", profiler]) == 0
     assert "Profiler Report" in heard.text.replace("FIT ", "")
     assert "Callback]" in heard.text
-    assert main(["test", "--ckpt_path", "checkpoints/run/version_0/best.ckpt", "--trainer.profiler", profiler]) == 0
+    few = ["--model.sampling.test_samples", "2", "--trainer.limit_test_batches", "1"]
+    best = "checkpoints/run/version_0/best.ckpt"
+    assert main(["test", "--ckpt_path", best, "--trainer.profiler", profiler, *few]) == 0
 
 
 def test_averaged_weights_are_those_that_were_validated(capsys):

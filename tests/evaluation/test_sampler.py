@@ -151,7 +151,7 @@ def test_moments_of_weight_draws_and_local_draws_agree_for_a_linear_layer():
     # Exact for one linear layer: both have the mean and variance of random weights. Over n draws the difference of two
     # means has the standard error sqrt(2 var / n); that of log variances sqrt(2 * 2 / n).
     net = bayesianize(nn.Linear(4, 3), LRT(rho_init=WIDE))
-    x, n = torch.randn(2, 4), 20_000
+    x, n = torch.randn(2, 4), 5_000
     samples = [Sampler(net, n, draws, seed=seed)(x) for draws, seed in (("weights", 0), ("local", 1))]
     variance = samples[0].var(0)
     assert ((samples[0].mean(0) - samples[1].mean(0)).abs() < 5 * (2 * variance / n).sqrt()).all()
