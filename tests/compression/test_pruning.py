@@ -24,6 +24,18 @@ def test_export_measures_the_three_networks(tmp_path):
     assert all(row["ms_1"] > 0 and row["ms_batch"] > 0 for row in rows)
 
 
+def test_a_smaller_network_with_other_outputs_is_not_written(tmp_path):
+    # As many tokens as features: a trace cannot tell that the batch norm is of tokens.
+    layers = [nn.Linear(8, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Flatten(), nn.Linear(25, 3)]
+    net = bayesianize(nn.Sequential(*layers), LRT()).eval()
+    net[1].running_mean.normal_()
+    net[1].running_var.uniform_(0.5, 2)
+    loader = [(torch.randn(4, 5, 8), torch.tensor([0, 1, 2, 0]))]
+    with pytest.raises(ValueError, match=r"^network must have the same outputs when it is smaller, got logits that"):
+        export_dense(net, masks_removing(net, 0.5), loader, tmp_path / "net.pt2", {})
+    assert not (tmp_path / "net.pt2").exists()
+
+
 def test_a_pruning_sweep_tells_what_each_share_costs():
     net = bayesianize(LeNet300100(), LRT())
     x = torch.randn(50, 1, 28, 28)
