@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -85,7 +86,10 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
         raise ValueError(
             f"{setting} must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
         ) from None
-    lines, cells = _divided(text)
+    try:
+        lines, cells = _divided(text)
+    except csv.Error as error:  # a cell of more than 128 KiB: a quotation mark that does not end
+        raise ValueError(f"{setting} must be a table, got {path}, which cannot be read: {one_line(error)}.") from error
     if not cells:
         raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
     for number, row in zip(lines, cells, strict=True):
@@ -112,7 +116,10 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
 
 def _divided(text: str) -> tuple[list[int], list[list[str]]]:
     """The cells of each row that is not empty, and the number of the line where it ends."""
-    starts = {separator: [row for _, row in islice(_read(text, separator), _LOOKED_AT)] for separator in _SEPARATORS}
+    starts: dict[str, list[list[str]]] = {}
+    for each in _SEPARATORS:
+        with suppress(csv.Error):
+            starts[each] = [row for _, row in islice(_read(text, each), _LOOKED_AT)]
     several = {separator: rows for separator, rows in starts.items() if rows and len(rows[0]) > 1}
     even = {separator: rows for separator, rows in several.items() if len({len(row) for row in rows}) == 1}
     # Where no separator fits, it is the one of which the first row has most that the sentence is about.
@@ -128,12 +135,9 @@ def _divided(text: str) -> tuple[list[int], list[list[str]]]:
 def _read(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, each with the line where it ends."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield reader.line_num, [cell.strip() for cell in row]
-    except csv.Error:  # a cell of more than 128 KiB: a quotation mark that does not end
-        return
+    for row in reader:
+        if len(row) > 1 or any(cell.strip() for cell in row):
+            yield reader.line_num, [cell.strip() for cell in row]
 
 
 def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:

@@ -75,7 +75,8 @@ def export_dense(
 def _refuse_other_outputs(net: nn.Module, smaller: nn.Module, x: Tensor) -> None:
     """A trace has no sizes: it cannot tell whether a batch norm is of features or of as many tokens."""
     with torch.inference_mode():
-        outputs, difference = net(x), (smaller(x) - net(x)).abs().max().item()
+        outputs = net(x)
+        difference = (smaller(x) - outputs).abs().max().item()
     if difference > 1e-4 * outputs.abs().max().item():
         raise ValueError(
             "network must have the same outputs when it is smaller, got logits that differ by "

@@ -119,7 +119,7 @@ def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]
         return [answers(predictor, [request])[0] for request in requests]
     try:
         predictions = predictor([example for request in requests for example in request])
-    except Exception as error:
+    except Exception as error:  # whatever one example does to the network
         if len(requests) == 1:
             if isinstance(error, ValueError):
                 return [Answer(422, as_json({"error": str(error)}))]

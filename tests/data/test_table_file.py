@@ -84,5 +84,13 @@ def test_rows_to_predict_need_no_target_that_can_be_read(tmp_path, csv):
     assert new.predict.labels.isnan().all()
 
 
+def test_no_row_is_lost(tmp_path):
+    # Cells without a value are a row; a quotation mark that does not end is a sentence, and not the end of the table.
+    assert len(read_table(tmp_path / write(tmp_path / "a.csv", "a,b\n1,2\n,\n\n3,4\n"))) == 3
+    long = "a,b\n" + "1,2\n" * 300 + '3,"' + "4,5\n" * 40_000
+    with pytest.raises(ValueError, match=r"^path must be a table, got .*, which cannot be read: field larger than"):
+        read_table(tmp_path / write(tmp_path / "b.csv", long))
+
+
 def test_features_may_be_a_single_name(csv):
     assert set_up("fit", path=csv, features="age").columns.names == ["age"]

@@ -12,7 +12,7 @@ from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.moments.rules import Moments, MomentsError, called
 from bnn_lightning.core.ops import op_of
 from bnn_lightning.core.ops.linear import LinearOp
-from bnn_lightning.core.posteriors import JointPart, Multiplicative, Posterior, Rank1Weight
+from bnn_lightning.core.posteriors import JointWeight, Multiplicative, Posterior, Rank1Weight
 from bnn_lightning.core.posteriors.moments import moments
 
 
@@ -100,12 +100,12 @@ class JointWeights(nn.Module):
 
     Args:
         op: the layer's arithmetic.
-        weight: of which :attr:`~bnn_lightning.core.posteriors.JointPart.knows_outputs`.
+        weight: W.
         bias: of the same joint, or None.
         marginals: the rule for independent weights.
     """
 
-    def __init__(self, op: Any, weight: JointPart, bias: Any, marginals: RandomWeights):
+    def __init__(self, op: Any, weight: JointWeight, bias: Any, marginals: RandomWeights):
         super().__init__()
         self.op, self.marginals = op, marginals
         dtype = at_least_float32(weight.mu)
@@ -245,8 +245,9 @@ def rule_of_random_layer(layer: nn.Module, name: str) -> nn.Module:
         if isinstance(weight, Multiplicative) and weight.shared:
             _refuse_shared_noise(op, weight, len(weight.alpha()), named)
         rule = RandomWeights(op, FixedMoments.of(weight, named), None if bias is None else FixedMoments.of(bias, named))
-        is_joint = isinstance(weight, JointPart) and weight.knows_outputs and isinstance(op, LinearOp)
-        return JointWeights(op, weight, bias, rule) if is_joint else rule  # type: ignore[arg-type]
+        if isinstance(weight, JointWeight) and isinstance(op, LinearOp):
+            return JointWeights(op, weight, bias, rule)
+        return rule
     if not isinstance(weight, Multiplicative):
         raise MomentsError(f"{type(method).__name__}, whose noise is not on weights and no alpha of a Multiplicative")
     known = KnownWeights(op, weight.mean, None if bias is None else bias.mean)

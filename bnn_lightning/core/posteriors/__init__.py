@@ -20,6 +20,7 @@ from bnn_lightning.core.posteriors.joint import (
     FixedWidth,
     Joint,
     JointPart,
+    JointWeight,
     KroneckerPart,
     sample_together,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Gaussian",
     "Joint",
     "JointPart",
+    "JointWeight",
     "KroneckerPart",
     "LearntAlpha",
     "LowRank",

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,6 @@ class JointPart(Posterior):
 
     is_factorised = False
     is_symmetric = False
-    knows_outputs: ClassVar[bool] = False
-    """Whether :meth:`output_factor` gives what the joint makes of a linear layer's outputs."""
 
     def __init__(self, mu: Tensor, joint: Joint):
         super().__init__()
@@ -50,15 +48,6 @@ class JointPart(Posterior):
     def given(self, noise: Tensor) -> Tensor:
         """The draw of this tensor that belongs to the shared ``noise``; it may have further noise of its own."""
 
-    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
-        """F with Cov(x W^T + b) = F F^T for known inputs, where this is W: ``(batch, outputs, size)``.
-
-        Args:
-            x: ``(batch, features)``.
-            bias: b, a part of the same joint; or None.
-        """
-        raise NotImplementedError
-
     def sample(self) -> Tensor:
         return sample_together([self])[0]
 
@@ -68,6 +57,19 @@ class JointPart(Posterior):
 
     def extra_repr(self) -> str:
         return shape_text(self.mu)
+
+
+class JointWeight(JointPart):
+    """A part of a joint that knows, as the weight of a linear layer, the covariance of the layer's outputs."""
+
+    @abstractmethod
+    def output_factor(self, x: Tensor, bias: Any) -> Tensor:
+        """F with Cov(x W^T + b) = F F^T for known inputs, where this is W: ``(batch, outputs, size)``.
+
+        Args:
+            x: ``(batch, features)``.
+            bias: b, a part of the same joint; or None.
+        """
 
 
 def sample_together(posteriors: Iterable[Posterior]) -> list[Tensor]:
@@ -85,13 +87,12 @@ def sample_together(posteriors: Iterable[Posterior]) -> list[Tensor]:
     return draws
 
 
-class FactorPart(JointPart):
+class FactorPart(JointWeight):
     """w = mu + F eps with one eps ~ N(0, I) of ``size`` numbers for the joint: its covariance is F F^T.
 
     ``factor`` is a buffer ``(*shape, size)``: the rows of F that belong to this tensor, 0 until they are set.
     """
 
-    knows_outputs = True
     factor: Tensor
 
     def __init__(self, mu: Tensor, joint: Joint, size: int):
@@ -113,7 +114,7 @@ class FactorPart(JointPart):
         return self.mu + self.factor @ noise
 
 
-class KroneckerPart(JointPart):
+class KroneckerPart(JointWeight):
     """W = mu + L (S o E) R^T with one E ~ N(0, 1) of the shape of S, ``(outputs, columns)``, for the joint.
 
     With orthogonal L and R, the eigenvectors of two Kronecker factors, S^2 holds the eigenvalues of the covariance.
@@ -121,7 +122,6 @@ class KroneckerPart(JointPart):
     to this tensor, whose elements are ``(outputs, rows)``; they are buffers, 0 until they are set.
     """
 
-    knows_outputs = True
     left: Tensor
     scales: Tensor
     right: Tensor

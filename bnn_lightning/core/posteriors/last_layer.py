@@ -11,7 +11,7 @@ from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.softplus import log_softplus, softplus, squared_softplus
 from bnn_lightning.core.posteriors.base import Posterior
 from bnn_lightning.core.posteriors.gaussian import Gaussian
-from bnn_lightning.core.posteriors.joint import Joint, JointPart
+from bnn_lightning.core.posteriors.joint import Joint, JointPart, JointWeight
 from bnn_lightning.core.priors import Normal
 
 
@@ -48,7 +48,7 @@ class NoisyGaussian(Gaussian):
         return Posterior.log_alpha(self)
 
 
-class TriangularRows(JointPart):
+class TriangularRows(JointWeight):
     """w_k = mu_k + L_k eps_k for each output k: the rows of a dense Cholesky factor that belong to the weights.
 
     L_k is lower triangular, with softplus(rho_k) on its diagonal and ``lower`` below it. The prior is N(0, sigma^2).
@@ -65,8 +65,6 @@ class TriangularRows(JointPart):
         self.rho = nn.Parameter(rho)
         self.lower = nn.Parameter(mu.new_zeros(*mu.shape, mu.shape[-1]))
         self.prior = Normal(0.0, prior_sigma)
-
-    knows_outputs = True
 
     @property
     def width_parameters(self) -> tuple[str, ...]:
