@@ -1,4 +1,4 @@
-"""The learner of a loop trains as a Trainer would: the likelihood's training loss, and rates by the step."""
+"""The learner of a loop: the likelihood's training loss, rates by the step, and batches of equal size."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ def data():
     return source
 
 
-def learnt(data, inference, method=None, likelihood=None):
+def learnt(data, inference, method=None, likelihood=None, images=8):
     def make():
         return BayesianModule(LeNet300100(), method=method, inference=inference, likelihood=likelihood or Categorical())
 
     learner = Learner(make, 1, data, STEPS, 0, False)
-    learner.fit(data.train[torch.arange(8)], 0)
+    learner.fit(data.train[torch.arange(images)], 0)
     return learner.modules[0].network
 
 
@@ -47,3 +47,17 @@ def test_the_loss_is_that_of_training(data):
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.allclose(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(3, {3}), (4, {4}), (5, {2, 3}), (9, {3}), (11, {3, 4})])
+def test_batches_are_of_equal_size_as_far_as_their_number_allows(data, images, sizes):
+    seen = []
+
+    class Watched(Variational):
+        def loss(self, net, x, *rest):
+            seen.append(len(x))
+            return super().loss(net, x, *rest)
+
+    learnt(data, Watched(lr=0.01), images=images)
+    assert set(seen) == sizes
+    assert len(seen) >= STEPS
