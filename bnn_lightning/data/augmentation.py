@@ -1,4 +1,4 @@
-"""Augmentation of training batches: crops and flips of a whole batch at once, and transforms of torchvision."""
+"""Augmentation of training batches: crops, flips and maps of a whole batch at once, and transforms of torchvision."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,26 @@ from bnn_lightning.wording import one_line
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each training batch: a random crop, a random flip, then the transforms, in their order.
+    """What is done to each training batch: a random crop, flip and affine map, then the transforms, in their order.
 
-    Every image has random numbers of its own. Crop and flip take a whole batch at once; a transform of torchvision has
-    one set of random parameters in a call, and so is called for one image at a time.
+    Every image has random numbers of its own. Crop, flip and affine map take a whole batch at once; a transform of
+    torchvision has one set of random parameters in a call, and so is called for one image at a time.
 
     Args:
         crop_padding: pad by this many black pixels and crop back to the size at a random place; 0 crops nothing.
         flip: mirror left to right with probability 1/2.
+        affine: map about the centre by I + ``affine`` * U with U uniform on [-1, 1]^(2 x 2), bilinear, black outside; 0
+            maps nothing.
         transforms: of images alone, uint8 in and out; :func:`check_transforms` says what is wrong with others.
     """
 
     crop_padding: int = 0
     flip: bool = False
+    affine: float = 0.0
     transforms: tuple[v2.Transform, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.crop_padding or self.flip or self.transforms)
+        return bool(self.crop_padding or self.flip or self.affine or self.transforms)
 
     def __call__(self, pixels: Tensor, seed: int) -> Tensor:
         """The augmented images of a batch, uint8 ``(batch, channels, height, width)`` as it is.
@@ -46,6 +49,8 @@ class Augmentation:
         if self.flip:
             mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.bool)
             pixels = torch.where(mirrored.to(pixels.device, non_blocking=True), pixels.flip(3), pixels)
+        if self.affine:
+            pixels = _random_map(pixels, self.affine, generator)
         if self.transforms:
             with seeded(combined_seed(seed, 1), pixels.device):
                 pixels = torch.stack([self._transformed(image) for image in pixels])
@@ -115,3 +120,11 @@ def _random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Te
     top, left = corners.to(pixels.device, non_blocking=True)
     image = torch.arange(batch, device=pixels.device)
     return windows[image, :, top, left]
+
+
+def _random_map(pixels: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    """Turns, shears and stretches each image about its centre by a random matrix of its own."""
+    matrices = torch.eye(2) + size * (2 * torch.rand(len(pixels), 2, 2, generator=generator) - 1)
+    without_shift = F.pad(matrices, (0, 1)).to(pixels.device, non_blocking=True)
+    grid = F.affine_grid(without_shift, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels.float(), grid, align_corners=False).round().to(pixels.dtype)

@@ -36,6 +36,9 @@ class ImageData(DataSource):
         std: their standard deviation, in the same way.
         crop_padding: augmentation of training batches: pad by this many pixels and crop at a random place.
         flip: augmentation of training batches: mirror left to right at random.
+        affine: augmentation of training batches: map each image about its centre by a random 2 x 2 matrix whose entries
+            differ from those of the identity by up to this much. 0.2 turns by up to 11 degrees, shears and stretches by
+            up to 20 %; 0 maps nothing.
         transforms: augmentation of training batches after these: transforms of torchvision.transforms.v2, or your own
             subclasses of its Transform, that take a uint8 image alone and keep its size; called for image after image.
         class_weights: balanced weights the nll of an image by N / (K n_k), with n_k of N images in its class of K; null
@@ -69,6 +72,7 @@ class ImageData(DataSource):
         std: float | list[float] | None = None,
         crop_padding: int = 0,
         flip: bool = False,
+        affine: float = 0.0,
         transforms: list[Transform] | None = None,
         class_weights: Literal["balanced"] | None = None,
         sampling: Literal["balanced"] | None = None,
@@ -84,6 +88,8 @@ class ImageData(DataSource):
             raise ValueError(f"channels must be 1 or 3, got {channels}.")
         if crop_padding < 0:
             raise ValueError(f"crop_padding must be 0 or more pixels, got {crop_padding}.")
+        if not 0 <= affine < 1:
+            raise ValueError(f"affine must be 0 or more and below 1, got {affine}.")
         for name, choice in (("class_weights", class_weights), ("sampling", sampling)):
             if choice not in (None, "balanced"):
                 raise ValueError(f"{name} must be balanced or null, got {choice}.")
@@ -102,7 +108,7 @@ class ImageData(DataSource):
         They are those that were given, or are computed over the training images, or are 0 and 1 where ``normalize`` is
         false.
         """
-        self.augmentation = Augmentation(crop_padding, flip, tuple(transforms or ()))
+        self.augmentation = Augmentation(crop_padding, flip, affine, tuple(transforms or ()))
         self.class_weights, self.sampling = class_weights, sampling
         self.ood, self.corruptions = list(ood or []), corruptions
         self.resident = resident

@@ -1,4 +1,4 @@
-"""Transforms of torchvision on training batches, and what is refused."""
+"""Random maps and transforms of torchvision on training batches, and what is refused."""
 
 import random
 
@@ -35,7 +35,7 @@ def test_each_image_gets_random_numbers_of_its_own():
 
 
 def test_a_batch_is_a_function_of_its_seed_and_other_randomness_is_left_alone():
-    augment = Augmentation(2, True, TRANSFORMS)
+    augment = Augmentation(2, True, 0.2, TRANSFORMS)
     pixels = batch()
     first = augment(pixels, seed=3)
     assert not torch.equal(augment(pixels, seed=4), first)
@@ -53,6 +53,32 @@ def test_a_transform_draws_as_torchvision_does():
     erased = (augmented != pixels).flatten(1).sum(1)
     assert (erased > 0).all()
     assert (augmented[augmented != pixels] == 0).all()
+
+
+def mapped(image, matrix):
+    """Written out: the pixel at offset v from the centre is the bilinear value of the image at offset ``matrix @ v``."""
+    size = len(image)
+    framed, centre = np.pad(image.astype(float), size), (size - 1) / 2
+    result = np.zeros_like(image)
+    for row, column in np.ndindex(image.shape):
+        x, y = matrix @ np.array([column - centre, row - centre]) + centre + size
+        left, top = int(np.floor(x)), int(np.floor(y))
+        across, down = x - left, y - top
+        upper = (1 - across) * framed[top, left] + across * framed[top, left + 1]
+        lower = (1 - across) * framed[top + 1, left] + across * framed[top + 1, left + 1]
+        result[row, column] = round((1 - down) * upper + down * lower)
+    return result
+
+
+def test_a_map_is_one_by_a_matrix_about_the_centre():
+    pixels = batch()
+    augmented = Augmentation(affine=0.3)(pixels, seed=3)
+    uniform = torch.rand(len(pixels), 2, 2, generator=torch.Generator().manual_seed(3))
+    for image, after, u in zip(pixels, augmented, uniform.double().numpy(), strict=True):
+        for channel, result in zip(image.numpy(), after.numpy(), strict=True):
+            expected = mapped(channel, np.eye(2) + 0.3 * (2 * u - 1))
+            assert np.abs(expected.astype(int) - result).max() <= 1  # float32, rounded
+    assert augmented.dtype == torch.uint8
 
 
 def test_only_training_batches_are_transformed():

@@ -148,6 +148,8 @@ def test_ood_must_be_from_elsewhere(fake_mnist):
         ),
         ({"seed": -1}, "seed must be 0 or more, got -1."),
         ({"crop_padding": -1}, "crop_padding must be 0 or more pixels, got -1."),
+        ({"affine": 1.0}, "affine must be 0 or more and below 1, got 1.0."),
+        ({"affine": float("nan")}, "affine must be 0 or more and below 1, got nan."),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
