@@ -56,7 +56,7 @@ def test_a_transform_draws_as_torchvision_does():
 
 
 def mapped(image, matrix):
-    """Written out: the pixel at offset v from the centre is the bilinear value of the image at offset ``matrix @ v``."""
+    """Written out: the pixel at offset v from the centre is the image, between its pixels, at offset ``matrix @ v``."""
     size = len(image)
     framed, centre = np.pad(image.astype(float), size), (size - 1) / 2
     result = np.zeros_like(image)
