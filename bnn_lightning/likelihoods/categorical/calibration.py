@@ -10,9 +10,8 @@ from typing import Any, Self
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnn_lightning.likelihoods.search import best_scale
 from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, AcceptRule, accept_rule, binomial_upper_bound
-
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Calibration:
         }
 
 
-def scaled(log_probs: Tensor, temperature: float) -> Tensor:
+def scaled(log_probs: Tensor, temperature: float | Tensor) -> Tensor:
     """Log-probabilities at a temperature T, log softmax(log p / T): ``(..., classes)``.
 
     The temperature scaling of Guo et al. 2017, applied to the log predictive probabilities in place of logits.
@@ -107,26 +106,13 @@ def scaled(log_probs: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
-    """The temperature from 0.05 to 20 with the lowest NLL of ``labels``, by golden-section search.
+    """The temperature from 0.05 to 20 with the lowest NLL of ``labels``.
 
     The NLL is convex in 1/T, so it has one minimum. Shapes are those of :meth:`Calibration.fit`.
     """
     log_probs = log_probs.double()
 
-    def nll(log_temperature: float) -> float:
-        return F.nll_loss(scaled(log_probs, math.exp(log_temperature)), labels).item()
+    def nll(temperature: Tensor) -> Tensor:
+        return F.nll_loss(scaled(log_probs, temperature), labels)
 
-    golden = (math.sqrt(5) - 1) / 2
-    low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    at_left, at_right = nll(left), nll(right)
-    while high - low > 1e-5:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - golden * (high - low)
-            at_left = nll(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + golden * (high - low)
-            at_right = nll(right)
-    return math.exp((low + high) / 2)
+    return best_scale(nll, log_probs.new_ones(())).item()

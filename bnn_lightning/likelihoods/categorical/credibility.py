@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from bnn_lightning.likelihoods.categorical.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, Calibration
+from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.likelihoods.categorical.scores import BINS
+from bnn_lightning.likelihoods.search import HIGHEST, LOWEST
 
 ENOUGH_FOR_TEMPERATURE = 500
 """Calibration images below which a temperature carries a caveat. With ten classes and 500 images its
@@ -20,7 +21,7 @@ def temperature_caveats(calibration: Calibration) -> list[str]:
     """What to say beside the calibrated temperature, and all that is computed at it."""
     caveats = []
     temperature, images = calibration.temperature, len(calibration.correct)
-    for bound in (LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE):
+    for bound in (LOWEST, HIGHEST):
         if abs(temperature / bound - 1) < 1e-3:
             caveats.append(f"temperature at its bound {bound:g}")
     if images < ENOUGH_FOR_TEMPERATURE:

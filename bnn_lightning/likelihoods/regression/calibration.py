@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from bnn_lightning.likelihoods.regression.mixture import Mixture
+from bnn_lightning.likelihoods.search import best_scale
 from bnn_lightning.likelihoods.selective import AcceptRule, accept_rule
-
-LOWEST_SCALE, HIGHEST_SCALE = 0.05, 20.0
 
 
 @dataclass(frozen=True)
@@ -93,20 +92,13 @@ def confidence(stds: Tensor, target_stds: Tensor) -> Tensor:
 
 
 def fit_std_scale(mixture: Mixture, y: Tensor) -> Tensor:
-    """For each target the factor from 0.05 to 20 with the lowest NLL, by golden-section search: ``(targets,)``.
+    """For each target the factor from 0.05 to 20 with the lowest NLL: ``(targets,)``.
 
     The factor multiplies all distances from the mean, see :meth:`Mixture.scaled`: variance scaling (Laves et al. 2020,
     arXiv:2006.09914), for mixtures.
     """
 
-    def nll(log_scale: Tensor) -> Tensor:
-        return -mixture.scaled(log_scale.exp()).target_log_prob(y).mean(0)
+    def nll(scale: Tensor) -> Tensor:
+        return -mixture.scaled(scale).target_log_prob(y).mean(0)
 
-    golden = (math.sqrt(5) - 1) / 2
-    low = torch.full_like(y[0], math.log(LOWEST_SCALE))
-    high = torch.full_like(y[0], math.log(HIGHEST_SCALE))
-    while float((high - low).max()) > 1e-5:
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        falls = nll(left) > nll(right)
-        low, high = torch.where(falls, left, low), torch.where(falls, high, right)
-    return ((low + high) / 2).exp()
+    return best_scale(nll, y[0])

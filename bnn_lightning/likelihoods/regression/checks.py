@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from bnn_lightning.likelihoods.regression.calibration import HIGHEST_SCALE, LOWEST_SCALE, Calibration
+from bnn_lightning.likelihoods.regression.calibration import Calibration
+from bnn_lightning.likelihoods.search import HIGHEST, LOWEST
 
 ENOUGH_FOR_CALIBRATION = 100
 """Calibration examples below which scale and conformal intervals carry a caveat: the standard deviation of the coverage
@@ -54,7 +55,7 @@ def check_shape_of_targets(y: Tensor, targets: int) -> None:
 def calibration_caveats(calibration: Calibration) -> list[str]:
     """What to say beside scaled metrics and conformal intervals."""
     caveats = []
-    for bound in (LOWEST_SCALE, HIGHEST_SCALE):
+    for bound in (LOWEST, HIGHEST):
         if bool(torch.isclose(calibration.std_scale, calibration.std_scale.new_tensor(bound), rtol=1e-3).any()):
             caveats.append(f"scale at its bound {bound:g}")
     if len(calibration.errors) < ENOUGH_FOR_CALIBRATION:
