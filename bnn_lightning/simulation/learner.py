@@ -28,7 +28,7 @@ class Learner:
         make: a new module, whose weights torch's generator draws.
         members: how many networks there are.
         data: how images are augmented and normalised, and the size of batches.
-        steps: of the optimiser, in each training, rounded up to whole epochs, whose batches are of equal size.
+        steps: of the optimiser, in each training, rounded up to whole epochs, whose batches are nearly equal in size.
         seed: of initial weights, noise and the order of images.
         continued: whether training goes on from the last weights instead of new ones.
     """
@@ -56,7 +56,7 @@ class Learner:
     def _train(self, module: BayesianModule, images: Images, seed: int) -> None:
         net, inference = module.network, module.inference
         likelihood = module.likelihood.for_training()
-        # Of equal size: 100 images in batches of 32 would leave 4, whose noisy gradients spoil every fourth step.
+        # Nearly equal in size: 100 images in batches of 32 would leave 4, whose noisy gradients spoil every fourth step.
         number_of_batches = -(-len(images) // self.data.batch_size)
         loader = self._loader(images, -(-len(images) // number_of_batches), seed, self.data.augmentation)
         steps = len(loader)
