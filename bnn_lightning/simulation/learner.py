@@ -56,7 +56,7 @@ class Learner:
     def _train(self, module: BayesianModule, images: Images, seed: int) -> None:
         net, inference = module.network, module.inference
         likelihood = module.likelihood.for_training()
-        # Nearly equal in size: 100 images in batches of 32 would leave 4, whose noisy gradients spoil every fourth step.
+        # Nearly equal in size: 100 images in batches of 32 would leave 4, whose noisy gradients spoil a step in four.
         number_of_batches = -(-len(images) // self.data.batch_size)
         loader = self._loader(images, -(-len(images) // number_of_batches), seed, self.data.augmentation)
         steps = len(loader)
