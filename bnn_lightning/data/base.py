@@ -179,10 +179,7 @@ class ImageData(DataSource):
             if same_name and (self.name_identifies_examples or self.root.resolve() == other.root.resolve()):
                 raise ValueError(f"ood must be images from elsewhere, got {other.title} for tests on {self.title}.")
             other.prepare_like(self.describe(), labelled=False)
-            name, number = f"ood/{other.title}", 2
-            while name in self.test_sets:
-                name, number = f"ood/{other.title}-{number}", number + 1
-            self.test_sets[name] = other._converted(other.load_ood())
+            self._add_ood(other.title, other._converted(other.load_ood()))
             self.notes += [note for note in other.notes if note not in self.notes]
         if self.corruptions:
             sample, _ = stratified_split(test.labels, min(1, NUM_IMAGES / len(test)), seed=0)

@@ -11,7 +11,8 @@ def fingerprints(inputs: Tensor) -> list[str]:
     """16 hexadecimal digits for each example, those of BLAKE2b of its bytes.
 
     Args:
-        inputs: ``(examples, ...)``, before anything is scaled that depends on other examples.
+        inputs: ``(examples, ...)``, as the network gets them but for what is done to batches; rows are standardised by
+            the training rows, whose mean and standard deviation a checkpoint keeps.
     """
     return [blake2b(example.tobytes(), digest_size=_DIGITS // 2).hexdigest() for example in inputs.numpy()]
 

@@ -157,7 +157,7 @@ class ImageFolder(ImageData):
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
         if self.leaves_out_labelled and self.labels is not None:
-            pictures = [picture for picture in pictures if picture.path not in self._layout.labelled_files]
+            pictures = [picture for picture in pictures if picture.path not in self._layout.by_file]
             if not pictures:
                 raise DataNotFoundError(f"every picture below {printable(self.root)} has its label in {self.labels}.")
         if not pictures and not not_files:
@@ -172,14 +172,23 @@ class ImageFolder(ImageData):
         return pictures
 
     def _known_labels(self, pictures: Sequence[Picture]) -> Tensor:
-        """The labels of pictures whatever their layout: -1 or nan where the folders do not tell a known class."""
+        """The labels of pictures whatever their splits: -1 or nan where none is known that the checkpoint predicts."""
+        by_table = None if self.labels is None else self._layout
         if self.target_names:
-            return torch.full((len(pictures), self.num_targets), torch.nan)
-        return torch.tensor(labels_by_folder(pictures, self._trained_classes), dtype=torch.int64)
+            labels = torch.full((len(pictures), self.num_targets), torch.nan)
+            if isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names:
+                for index, picture in enumerate(pictures):
+                    labels[index] = torch.tensor(by_table.by_file.get(picture.path, torch.nan))
+            return labels
+        if by_table is None:
+            return torch.tensor(labels_by_folder(pictures, self._trained_classes), dtype=torch.int64)
+        names = by_table.by_file if isinstance(by_table, Layout) else {}
+        numbers = {name: number for number, name in enumerate(self._trained_classes)}
+        known = [numbers.get(names.get(picture.path, ""), -1) for picture in pictures]
+        return torch.tensor(known, dtype=torch.int64)
 
-    def _note_reading(self, reading: Reading, is_all: bool) -> None:
-        """Takes over what a stream has found out about its files."""
-        pictures = self._walk.pictures
+    def _note_reading(self, pictures: Sequence[Picture], reading: Reading, is_all: bool = True) -> None:
+        """Takes over what has been found out about files that were read."""
         self.unreadable |= {pictures[index].path: reason for index, reason in reading.unreadable}
         self._with_frames |= {pictures[index].path for index in reading.with_frames}
         if is_all:
@@ -290,9 +299,7 @@ class ImageFolder(ImageData):
         else:
             pixels, reading = cached_pixels(self.cache, pictures, decoder)
             images = Images(pixels, labels[reading.kept], torch.arange(len(reading.kept)))
-        self.unreadable |= {pictures[index].path: reason for index, reason in reading.unreadable}
-        self._with_frames |= {pictures[index].path for index in reading.with_frames}
-        self._say(on_readings(pictures, reading, self.unreadable))
+        self._note_reading(pictures, reading)
         return images, [pictures[index] for index in reading.kept]
 
     def _decoder(self) -> Decoder:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bnn_lightning.data import picture_remarks
@@ -42,11 +43,14 @@ class Layout:
         """Whether the test set is split off, because the user has made no folder for it or for training."""
         return "test" not in self.splits and self.folders.get("train", self.root) == self.root
 
-    @property
-    def labelled_files(self) -> set[Path]:
-        """The files of all pictures that have a class."""
+    @cached_property
+    def by_file(self) -> dict[Path, str]:
+        """The class of each file that has one."""
         return {
-            picture.path for classes in self.splits.values() for pictures in classes.values() for picture in pictures
+            picture.path: name
+            for classes in self.splits.values()
+            for name, pictures in classes.items()
+            for picture in pictures
         }
 
     @property

@@ -24,14 +24,14 @@ class NumberLayout:
     Args:
         root: the picture folder.
         target_names: of the numbers.
-        numbers: of each picture that has some, in the order of the pictures.
+        by_file: the numbers of each file that has some, in the order of the pictures.
         splits: of ``train``, ``val`` and ``test`` those that there are, with their pictures as one nameless class.
         remarks: a sentence about each oddity that the user may not have meant.
     """
 
     root: Path
     target_names: tuple[str, ...]
-    numbers: Mapping[Path, tuple[float, ...]]
+    by_file: Mapping[Path, tuple[float, ...]]
     splits: Mapping[str, Mapping[str, Sequence[Picture]]]
     remarks: tuple[str, ...]
 
@@ -60,6 +60,10 @@ class NumberLayout:
         if raw.columns[file].dtype == np.float64:  # digits, whose leading zeros count
             raw = read_table(path, [file], "labels")
         others = [name for name in names if name != file and name not in raw.index]
+        if not others:
+            raise ValueError(
+                f"labels must be a table with the header file,NUMBER, got the column {file} alone in {path}."
+            )
         targets = [name for name in others if raw.columns[name].dtype == np.float64] or others[:1]
         columns = [numbers_of(raw, name, "labels") for name in targets]
         for name, column in zip(targets, columns, strict=True):
@@ -72,8 +76,14 @@ class NumberLayout:
             twice = next(each for each in files if files.count(each) > 1)
             raise ValueError(f"labels must have a row for each file, got {twice} twice in {path}.")
         matched = Matched.of(walk, path, files)
-        by_file = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))
-        rows = {picture: by_file[each] for each, picture in matched.found.items()}
+        numbers = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))
+        rows: dict[Picture, tuple[float, ...]] = {}
+        for each, picture in matched.found.items():
+            if rows.setdefault(picture, numbers[each]) != numbers[each]:
+                raise ValueError(
+                    f"labels must have a row for each file, got two with other numbers for {'/'.join(picture.below)} "
+                    f"in {path}, of which one is called {each}."
+                )
         if not rows:
             pictures = listed("/".join(picture.below) for picture in walk.pictures)
             raise ValueError(
@@ -84,20 +94,15 @@ class NumberLayout:
         if texts := [name for name in others if name not in targets]:
             remarks.append(f"columns of {path} that hold no numbers and are left out: {listed(texts)}.")
         numbered = [picture for picture in walk.pictures if picture in rows]
-        numbers = {picture.path: rows[picture] for picture in numbered}
+        by_file = {picture.path: rows[picture] for picture in numbered}
         splits = splits_of(numbered)
         nameless = {split: {"": of_split} for split, of_split in splits.items()}
-        return cls(walk.root, tuple(targets), numbers, nameless, tuple(remarks))
+        return cls(walk.root, tuple(targets), by_file, nameless, tuple(remarks))
 
     @property
     def splits_test_by_seed(self) -> bool:
         """Whether the test set is split off, because the folders do not say what it is."""
         return "test" not in self.splits
-
-    @property
-    def labelled_files(self) -> set[Path]:
-        """The files of all pictures that have numbers."""
-        return set(self.numbers)
 
     def labelled(self, split: str, _: Sequence[str]) -> tuple[list[Picture], list[tuple[float, ...]]]:
         """The pictures of a split and their numbers.
@@ -108,7 +113,7 @@ class NumberLayout:
         pictures = list(self.splits.get(split, {}).get("", ()))
         if not pictures:
             raise DataNotFoundError(f"ImageFolder found no {split} pictures with numbers below {printable(self.root)}.")
-        return pictures, [self.numbers[picture.path] for picture in pictures]
+        return pictures, [self.by_file[picture.path] for picture in pictures]
 
 
 def table_of(walk: Walk, labels: str) -> Path:

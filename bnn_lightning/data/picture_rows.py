@@ -1,14 +1,13 @@
 """Which picture of a folder a row of a table is about, by the name of its file."""
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bnn_lightning.preprocessing.pictures import Picture, Walk
+from bnn_lightning.preprocessing.pictures import Picture, Walk, composed
 from bnn_lightning.wording import printable
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_path", "path", "img", "picture", "name")
@@ -49,25 +48,12 @@ class Matched:
         Raises:
             ValueError: when a name is that of several pictures.
         """
-        named: dict[str, list[Picture]] = {}
-        stems: dict[str, list[Picture]] = {}
-        for picture in walk.pictures:
-            named.setdefault(picture.below[-1], []).append(picture)
-            # Tables of ids name pictures without their endings.
-            stems.setdefault(PurePosixPath(picture.below[-1]).stem, []).append(picture)
+        names = _Names(walk.pictures)
         found, unknown, by_name = {}, [], []
         for file in dict.fromkeys(files):
-            parts = _parts(file)
-            name = parts[-1] if parts else ""
-            candidates = named.get(name) or named.get(_UPLOADED.sub("", name), [])
-            if not candidates and name in stems:
-                candidates = stems[name]
-                if len(names := {picture.below[-1] for picture in candidates}) == 1:
-                    parts = (*parts[:-1], *names)
-            exact = [picture for picture in candidates if picture.below == parts]
-            shared = Counter({picture: _shared_end(picture, parts) for picture in candidates})
-            most = max(shared.values(), default=0)
-            best = exact or [picture for picture in candidates if shared[picture] == most]
+            # A path below /data/ may be that of an upload to Label Studio, or of a file on this machine.
+            readings = [_parts(file), _parts(_path_in(file))]
+            best, agreeing = max(map(names.best, readings), key=lambda found: (bool(found[0]), found[1]))
             if len(best) > 1:
                 others = " and ".join("/".join(picture.below) for picture in best[:2])
                 raise ValueError(f"labels must tell pictures apart, got {file} in {path}, which may be {others}.")
@@ -75,7 +61,7 @@ class Matched:
                 unknown.append(file)
                 continue
             found[file] = best[0]
-            if not exact and most < 2 and len(parts) > 1:
+            if agreeing < 2 <= len(readings[-1]):
                 by_name.append(file)
         return cls(found, unknown, by_name)
 
@@ -100,17 +86,48 @@ class Matched:
         return remarks
 
 
+class _Names:
+    """Pictures by their names, and by as much of their paths as a table may have."""
+
+    def __init__(self, pictures: Sequence[Picture]):
+        self._below = {picture.below: picture for picture in pictures}
+        self._named: dict[str, list[Picture]] = {}
+        self._stems: dict[str, list[Picture]] = {}
+        for picture in pictures:
+            self._named.setdefault(picture.below[-1], []).append(picture)
+            # Tables of ids name pictures without their endings.
+            self._stems.setdefault(PurePosixPath(picture.below[-1]).stem, []).append(picture)
+
+    def best(self, parts: tuple[str, ...]) -> tuple[list[Picture], int]:
+        """The pictures that agree best with folders and a name, and in how many of these they agree, from the end."""
+        if parts in self._below:
+            return [self._below[parts]], len(parts)
+        name = parts[-1] if parts else ""
+        candidates = self._named.get(name) or self._named.get(_UPLOADED.sub("", name), [])
+        if not candidates and name in self._stems:
+            candidates = self._stems[name]
+            if len(names := {picture.below[-1] for picture in candidates}) == 1:
+                return self.best((*parts[:-1], *names))
+        agreeing = [_agreeing(picture, parts) for picture in candidates]
+        most = max(agreeing, default=0)
+        return [picture for picture, count in zip(candidates, agreeing, strict=True) if count == most], most
+
+
+def _path_in(file: str) -> str:
+    """The path in a URL, which ``?d=`` may hold."""
+    if "://" not in file and not file.startswith("/data/"):
+        return file
+    url = urlsplit(file)
+    return unquote(parse_qs(url.query).get("d", [url.path])[0])
+
+
 def _parts(file: str) -> tuple[str, ...]:
-    """The folders and the name in a path or a URL, of which ``?d=`` may hold the path."""
-    if "://" in file or file.startswith("/data/"):
-        url = urlsplit(file)
-        file = unquote(parse_qs(url.query).get("d", [url.path])[0])
-    return tuple(part for part in file.replace("\\", "/").split("/") if part not in ("", "."))
+    return tuple(part for part in composed(file).replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def _shared_end(picture: Picture, parts: Sequence[str]) -> int:
-    """How many folders and names, from the end, a picture's whole path shares with one that was given."""
-    own = (*Path(picture.path).absolute().parts[:-1], picture.below[-1])
+def _agreeing(picture: Picture, parts: Sequence[str]) -> int:
+    """In how many names, from the end, a picture's whole path agrees with one that was given."""
+    own = (*map(composed, Path(picture.path).absolute().parts[:-1]), picture.below[-1])
     count = 0
     for ours, given in zip(reversed(own), reversed(parts), strict=False):
         if ours != given:

@@ -21,14 +21,14 @@ class PictureStream:
         pictures: the files.
         labels: of each, ``(pictures, ...)``.
         decoder: that reads them.
-        note: called with what has been read so far, after each batch, and whether that was all.
+        note: called with the pictures, what has been read of them so far, after each batch, and whether that was all.
         reading: what has become of the files that were served.
     """
 
     pictures: Sequence[Picture]
     labels: Tensor
     decoder: Decoder
-    note: Callable[[Reading, bool], None]
+    note: Callable[[Sequence[Picture], Reading, bool], None]
     reading: Reading = field(default_factory=Reading)
 
     def __len__(self) -> int:
@@ -72,10 +72,10 @@ class StreamLoader(EpochLoader):
         for pixels in read_each(files, stream.decoder, reading):
             rows.append(pixels)
             if len(rows) == self.batch_size:
-                stream.note(reading, False)
+                stream.note(stream.pictures, reading, False)
                 yield self._served_rows(rows)
                 rows = []
-        stream.note(reading, True)
+        stream.note(stream.pictures, reading, True)
         if rows:
             yield self._served_rows(rows)
 

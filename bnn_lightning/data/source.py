@@ -94,6 +94,13 @@ class DataSource(LightningDataModule, ABC):
     def _inputs(self, examples: Any) -> Tensor:
         """``(examples, ...)``: what tells one example from another, as uint8 or float32."""
 
+    def _add_ood(self, title: str, examples: Any) -> None:
+        """Adds a test set of other examples, which has a number where there is one of the same title."""
+        name, number = f"ood/{title}", 2
+        while name in self.test_sets:
+            name, number = f"ood/{title}-{number}", number + 1
+        self.test_sets[name] = examples
+
     def split_settings(self, of_holdout: bool) -> tuple[str, ...]:
         """Names of the settings that decide which examples are held out, or else which are test examples."""
         if of_holdout:

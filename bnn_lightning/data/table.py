@@ -199,7 +199,7 @@ class Table(DataSource):
             self.test = self._standardised(self._test_rows())
             self.test_sets = {str(self.name): self.test}
             for other in self.ood_files:
-                self.test_sets[f"ood/{other.stem}"] = self._standardised(self._rows(self._read_other(other)))
+                self._add_ood(other.stem, self._standardised(self._rows(self._read_other(other, "ood"))))
         if stage in ("predict", None) and self.predict is None:
             self.predict = self._standardised(self._rows_to_predict())
 
@@ -211,17 +211,22 @@ class Table(DataSource):
         if self._given is not None:
             raw = self._given.table()[0]
         else:
-            raw = self._read_other(self.test_path if self.predicts_test_examples and self.test_path else self.path)
+            raw = self._read_tests() if self.predicts_test_examples else self._read_other(self.path, "path")
         self._row_numbers = raw.lines
         return self._rows(raw, labelled=self.predicts_test_examples)
 
-    def _read_other(self, path: Path) -> RawTable:
+    def _read_other(self, path: Path, setting: str) -> RawTable:
         """Another table than that of training, whose columns are known."""
-        return read_table(path, [name for name, levels in self.columns.levels.items() if levels is not None])
+        texts = [name for name, levels in self.columns.levels.items() if levels is not None]
+        return read_table(path, texts, setting)
+
+    def _read_tests(self) -> RawTable:
+        assert self.test_path is not None
+        return self._read_other(self.test_path, "test_path")
 
     def _test_rows(self) -> Rows:
         if self.test_path is not None:
-            return self._rows(self._read_other(self.test_path), labelled=True)
+            return self._rows(self._read_tests(), labelled=True)
         return self._rows(self._read[0], labelled=True)[self._parts[1]]
 
     @cached_property
@@ -245,7 +250,9 @@ class Table(DataSource):
         targets = []
         for name in self.target_names:
             if labelled and name not in raw.columns:
-                raise ValueError(f"path must be a table with the target {name}, got {raw.path}, which has none.")
+                raise ValueError(
+                    f"{raw.setting} must be a table with the target {name}, got {raw.path}, which has none."
+                )
             column = self._target(raw, name, labelled)
             if labelled and np.isnan(column).any():
                 raise ValueError(

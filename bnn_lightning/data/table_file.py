@@ -72,8 +72,9 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
 
     The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least
     two, and of several the one with most; blanks where there is none. The first row names the columns where none of its
-    cells is a number, or one of them begins with a letter and has numbers below it; else their names are their
-    positions, from 0. Of columns without a name, an empty one is left out.
+    cells is a number; where one of them begins with a letter and has numbers below it; and where its cells are 0, 1, 2
+    and so on, as pandas names the columns of an array. Else their names are their positions, from 0. Of columns without
+    a name, an empty one is left out.
 
     Raises:
         DataNotFoundError: when there is no such file.
@@ -98,6 +99,11 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
                 f"{setting} must be a table with equally many cells in each row, got {len(row)} in row {number} of "
                 f"{path}, whose first row has {len(cells[0])}."
             )
+    if cells[0] == ["0", "1"]:
+        raise ValueError(
+            f"{setting} must be a table whose first row is names or numbers, got 0 and 1 in {path}, which may be both; "
+            "name the columns, or move this row."
+        )
     has_header = _is_header(cells[0], cells[1:])
     index: tuple[str, ...] = ()
     if has_header:
@@ -141,6 +147,8 @@ def _read(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    if list(first if first[0] else first[1:]) == [str(place) for place in range(len(first) - (not first[0]))]:
+        return True
     if all(number_in(cell) is None for cell in first):
         return any(cell.lower() not in MISSING for cell in first)
     for place, cell in enumerate(first):
@@ -167,7 +175,7 @@ def _require(path: Path, setting: str) -> None:
 
 def _read_parquet(path: Path, setting: str) -> RawTable:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet, types
     except ImportError:
         raise ValueError(
             f"{setting} must be a table as text where pyarrow is not installed, got {path}; pip install "
@@ -179,7 +187,8 @@ def _read_parquet(path: Path, setting: str) -> RawTable:
         raise ValueError(f"{setting} must be a Parquet file, got {path}: {one_line(error)}.") from error
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        columns[name] = column_of(column.to_pylist())
+        is_of_numbers = types.is_integer(column.type) or types.is_floating(column.type)
+        columns[name] = column.to_numpy().astype(np.float64) if is_of_numbers else column_of(column.to_pylist())
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")
     kept: Mapping[str, Any] = table.schema.pandas_metadata or {}
@@ -202,7 +211,8 @@ class GivenSplits:
         """The table, and the names of its feature and target columns."""
         raw = read_table(self.folder / "data.txt")
         features, targets = (self._numbers(f"index_{kind}.txt", len(raw.columns)) for kind in ("features", "target"))
-        return raw, [str(number) for number in features], [str(number) for number in targets]
+        names = list(raw.columns)
+        return raw, [names[number] for number in features], [names[number] for number in targets]
 
     def rows(self, split: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of training and of test rows of a split, of ``count`` rows.
@@ -211,6 +221,8 @@ class GivenSplits:
             ValueError: when there is no such split, or a row is in both parts.
         """
         splits = len(list(self.folder.glob("index_test_*.txt")))
+        if not splits:
+            raise DataNotFoundError(f"path must be a folder with index_test_0.txt, got {self.folder}, which has none.")
         if not 0 <= split < splits:
             raise ValueError(f"split must be from 0 to {splits - 1} for {self.folder}, got {split}.")
         train, test = (self._numbers(f"index_{part}_{split}.txt", count) for part in ("train", "test"))

@@ -70,6 +70,8 @@ class MLP(Network):
         image_size: int = 32,
         hidden: int = 1200,
     ):
+        if hidden < 1:
+            raise ValueError(f"hidden must be 1 unit or more, got {hidden}.")
         super().__init__(
             activation,
             flatten=nn.Flatten(),

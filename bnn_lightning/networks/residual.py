@@ -38,7 +38,9 @@ class FilterResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         over = tuple(range(2, x.dim()))
         # Squares of half-precision activations would overflow.
-        power = x.float().square().mean(over, keepdim=True) if x.dtype.itemsize < 4 else x.square().mean(over, True)
+        power = (x.float() if x.dtype.itemsize < 4 else x).square()
+        if over:  # a mean over no axes would be one over all of them
+            power = power.mean(over, keepdim=True)
         shape = (-1, *(1,) * len(over))
         return (x * (power + self.eps).rsqrt()).to(x.dtype) * self.weight.view(shape) + self.bias.view(shape)
 

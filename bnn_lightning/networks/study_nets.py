@@ -62,7 +62,8 @@ class SKNet(Network):
     ):
         if not 1 <= 20 * scale < math.inf:
             raise ValueError(f"scale must be a factor of the width such as 0.5, at least 1/20, got {scale}.")
-        first, second = int(20 * scale), int(50 * scale)
+        # Rounded first: 50 * 0.58 is a little below 29.
+        first, second = (int(round(width * scale, 6)) for width in (20, 50))
         super().__init__(
             activation,
             conv1=nn.Conv2d(in_channels, first, 3),  # 26

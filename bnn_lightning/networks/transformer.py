@@ -57,7 +57,7 @@ class ViTTiny(Network):
         in_channels: of the images.
         num_classes: number of outputs.
         image_size: side of the images.
-        patch_size: side of a patch; null is an eighth of the image, 4 pixels of 32.
+        patch_size: side of a patch; null is an eighth of the image, 4 pixels of 32, or the next smaller divisor.
         depth: number of blocks.
     """
 
@@ -69,7 +69,9 @@ class ViTTiny(Network):
         patch_size: int | None = None,
         depth: int = 12,
     ):
-        patch = patch_size or max(1, image_size // 8)
+        patch = patch_size
+        if patch is None:
+            patch = max(side for side in range(1, max(1, image_size // 8) + 1) if image_size % side == 0)
         if patch < 1 or image_size % patch:
             raise ValueError(f"patch_size must divide the image_size of {image_size} pixels, got {patch}.")
         if depth < 1:

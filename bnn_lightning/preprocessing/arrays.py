@@ -20,8 +20,8 @@ def is_array(value: Any) -> bool:
 def images_in(array: np.ndarray | Tensor, layout: Layout | None, channels: int, is_one: bool) -> list[np.ndarray]:
     """The images in an array, each uint8 ``(height, width, 1, 3 or 4)``; views of it where nothing is converted.
 
-    Without a ``layout`` the channels are the last axis where that has 1, 3 or 4, or those before height and width where
-    these have; an array of three axes without channels is of several grey images.
+    Without a ``layout`` the channels of four axes are the last where that has 1, 3 or 4, or else those before height
+    and width. Of three axes they are the last, or of a single image the first; else the array is of several grey ones.
 
     Args:
         array: uint8, or floats from 0 to 1, which are rounded to 8 bits as the images of training were.
@@ -81,10 +81,10 @@ def _layout(shape: tuple[int, ...], channels: int, is_one: bool) -> str:
         return "HWC"
     if before and (is_one or shape[0] == 1):
         return "CHW"
-    if shape[0] == 3 and channels == 3:
+    if before and channels == 3:
         raise ValueError(
-            f"layout must be CHW (one picture in colour) or NHW (3 grey ones) for the shape {shape}, which may be "
-            "both, got none."
+            f"layout must be CHW (one picture in colour) or NHW ({shape[0]} grey ones) for the shape {shape}, "
+            "which may be both, got none."
         )
     return "NHW"
 

@@ -73,8 +73,9 @@ class Columns:
             is_missing = np.isnan(column) if column.dtype == np.float64 else column == ""
             if missing == "refuse" and is_missing.any():
                 raise ValueError(
-                    f"missing must be mean where cells are empty, or such rows be removed: {name} has no value in "
-                    f"{counted(int(is_missing.sum()), 'row')}, the first {raw.where(is_missing)}."
+                    f"missing must be mean where cells are empty or say NA, None, null, nan or ?, or such rows be "
+                    f"removed: {name} has no value in {counted(int(is_missing.sum()), 'row')}, the first "
+                    f"{raw.where(is_missing)}; where such a word is a category, write another."
                 )
             parts.append(_numbers(raw, name, is_missing) if levels is None else _one_hot(raw, name, levels, is_missing))
         return torch.from_numpy(np.concatenate(parts, 1))
@@ -135,6 +136,8 @@ def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     if column.dtype != np.float64:
         _refuse_commas(column, name, setting, raw)
         is_text = np.array([bool(text) and number_in(text) is None for text in column])
+        if not is_text.any():  # numbers as texts, which a program or a Parquet file may have
+            return np.array([float(text) if text else np.nan for text in column])
         raise ValueError(
             f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
             f"{column[is_text.argmax()]!r}."

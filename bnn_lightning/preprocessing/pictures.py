@@ -1,6 +1,7 @@
 """One walk of a picture folder: its picture files, and everything that is passed over on the way."""
 
 import os
+import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +38,8 @@ class Picture(NamedTuple):
 
     Args:
         path: as it is shown, below the root as the user wrote it.
-        below: names of the folders between root and file, and of the file.
+        below: names of the folders between root and file, and of the file. Accents are as most programs write them
+            (Unicode's NFC), whatever the disk has.
         real: where the file lies once all links are followed; two paths to one file have the same.
     """
 
@@ -94,7 +96,7 @@ def walk(root: Path) -> Walk:
     """
     found, real_root = Walk(root), os.path.realpath(root)
     if os.path.isfile(root):  # unlike Path.is_file, it does not raise for a name that is too long
-        found.pictures.append(Picture(root, (root.name,), real_root))
+        found.pictures.append(Picture(root, (composed(root.name),), real_root))
         return found
     seen = {real_root}
     # Folders behind links come last: what can be reached without a link is known by then.
@@ -137,6 +139,11 @@ def by_folder(pictures: Iterable[Picture], depth: int) -> tuple[dict[str, list[P
     return dict(folders), loose
 
 
+def composed(name: str) -> str:
+    """A name whose accents are one character with their letter, so that names that look the same are the same."""
+    return unicodedata.normalize("NFC", name)
+
+
 def folder_above(root: Path) -> Path:
     """The folder that ``root`` lies in, as short as ``root`` was written where that tells it."""
     return root.parent if root.parent.name else root.resolve().parent
@@ -166,7 +173,7 @@ def _note_file(found: Walk, folder: _Folder, entry: os.DirEntry[str], kind: str)
         found.not_files[Path(entry.path)] = kind
     else:
         real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder.chain[-1], entry.name)
-        found.pictures.append(Picture(Path(entry.path), (*folder.below, entry.name), real))
+        found.pictures.append(Picture(Path(entry.path), (*folder.below, composed(entry.name)), real))
 
 
 def _inside(entry: os.DirEntry[str], folder: _Folder, real_root: str, seen: set[str]) -> _Folder | None:
@@ -176,4 +183,6 @@ def _inside(entry: os.DirEntry[str], folder: _Folder, real_root: str, seen: set[
     leads_back = real in folder.chain or (is_link and Path(real_root).is_relative_to(real))
     if leads_back or (is_link and folder.behind_link and real in seen):
         return None
-    return _Folder(entry.path, (*folder.below, entry.name), (*folder.chain, real), folder.behind_link or is_link)
+    return _Folder(
+        entry.path, (*folder.below, composed(entry.name)), (*folder.chain, real), folder.behind_link or is_link
+    )

@@ -60,11 +60,11 @@ def number_in(text: str) -> float | None:
 
 
 def column_of(values: Sequence[Any]) -> np.ndarray:
-    """Values of Python as float64 where all are numbers, else as texts; None and nan are no value.
+    """Values of Python as float64 where all are numbers, else as texts; None, nan and "" are no value.
 
     Truth values are the texts False and True, as they are in a file. A number beyond float64 is infinite.
     """
-    plain = [None if value is None or value != value else value for value in values]
+    plain = [None if _is_missing(value) else value for value in values]
     if all(value is None or _is_number(value) for value in plain):
         return np.array([math.nan if value is None else _float(value) for value in plain])
     return _of_texts(["" if value is None else _text(value) for value in plain])
@@ -82,6 +82,13 @@ def texts_of(column: np.ndarray) -> np.ndarray:
     if column.dtype != np.float64:
         return column
     return np.array(["" if math.isnan(value) else _text(value) for value in column.tolist()], dtype=object)
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return not value
+    is_itself = value == value
+    return not (isinstance(is_itself, bool | np.bool_) and is_itself)  # nan is not, and pandas' NA does not say
 
 
 def _is_number(value: Any) -> bool:

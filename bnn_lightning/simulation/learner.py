@@ -28,7 +28,8 @@ class Learner:
         make: a new module, whose weights torch's generator draws.
         members: how many networks there are.
         data: how images are augmented and normalised, and the size of batches.
-        steps: of the optimiser, in each training, rounded up to whole epochs, whose batches are nearly equal in size.
+        steps: of the optimiser, in each training, rounded up to whole epochs. An epoch has as many batches as it has
+            to, of one size but the last.
         seed: of initial weights, noise and the order of images.
         continued: whether training goes on from the last weights instead of new ones.
     """

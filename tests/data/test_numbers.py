@@ -119,6 +119,12 @@ def test_folders_called_train_and_test_are_the_splits(tmp_path):
     [
         ("0.png,1\n2.png,2", ValueError, "labels must be a table with the header file,class or file,NUMBER"),
         ("file,n\n0.png,1\n0.png,2", ValueError, "labels must have a row for each file, got 0.png twice"),
+        (
+            "file,n\n0.png,1\nold/0.png,2",
+            ValueError,
+            "labels must have a row for each file, got two with other numbers",
+        ),
+        (",file\n0,0.png\n1,2.png", ValueError, "labels must be a table with the header file,NUMBER, got the column"),
         ("file,n\n0.png,\n2.png,2", ValueError, "labels must have a number for each file, got no n in row 2"),
         ("file,n\n0.png,high\n2.png,2", ValueError, "labels must be a column of numbers, got n, where row 2 of"),
         ("file,n\nx.png,1\ny.png,2", ValueError, "labels must name pictures below .*, got x.png, y.png in"),

@@ -68,6 +68,19 @@ def test_tables_of_several_tools_are_read(root, text):
     assert labelled(root, text)[0] == CLASSES
 
 
+def test_accents_are_matched_however_they_are_written(root):
+    two_characters, one_character = "caf\u0065\u0301", "caf\u00e9"
+    Image.new("L", (8, 8)).save(root / f"{two_characters}.png")
+    assert labelled(root, PLAIN + f"{one_character}.png,cat\n")[0] == CLASSES | {f"{one_character}.png": "cat"}
+
+
+@pytest.mark.parametrize("file", ["/data/p/50%25 #1?.png", "/data/p/50%2525%20%231%3F.png"])
+def test_a_path_below_data_may_be_a_file_or_an_upload(root, file):
+    (root / "p").mkdir()
+    Image.new("L", (8, 8)).save(root / "p" / "50%25 #1?.png")
+    assert labelled(root, PLAIN + f"{file},cat\n")[0] == CLASSES | {"p/50%25 #1?.png": "cat"}
+
+
 def test_classes_may_be_called_as_missing_values_are(root):
     found, _ = labelled(root, "file,class\na.png,cat\nb.png,none\nin/c.png,NULL\nin/d 2.png,nan\n")
     assert found == {"a.png": "cat", "b.png": "none", "in/c.png": "NULL"}
@@ -184,3 +197,38 @@ def test_the_unlabelled_are_those_without_a_class(root):
     data.leaves_out_labelled = True
     with pytest.raises(DataNotFoundError, match=r"every picture below .* has its label in labels\.csv"):
         data.setup("predict")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_read_is_called_by_its_name_where_some_have_labels(root):
+    (root / "labels.csv").write_text("file,class\na.png,cat\nb.png,dog\n")
+    (root / "z_bad.png").write_bytes(b"no picture")
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, channels=1)
+    data.leaves_out_labelled = data.streams_predict = True
+    data.mean, data.std = [0.0], [1.0]
+    data.setup("predict")
+    assert sum(len(x) for x, _ in data.predict_dataloader()) == 3
+    assert [file.name for file in data.unreadable] == ["z_bad.png"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_and_not_the_folders_say_what_a_predicted_picture_is(root):
+    (root / "labels.csv").write_text("file,class\nin/c.png,other\nother/a.png,in\nb.png,new\n")
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, channels=1)
+    data._trained_classes = ("in", "other")
+    data.setup("predict")
+    assert dict(zip(NAMES, data.predict.labels.tolist(), strict=True)) == dict.fromkeys(NAMES, -1) | {
+        "in/c.png": 1,
+        "other/a.png": 0,
+    }
+    assert data.knows_labels_of(["in", "other"])
+    # Numbers in the table are no classes, and classes no numbers.
+    (root / "labels.csv").write_text("file,x\na.png,1.5\nin/c.png,2.5\n")
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, channels=1)
+    data.target_names, data.mean, data.std = (), [0.0], [1.0]
+    data.setup("predict")
+    assert not data.knows_labels_of(["in", "other"])
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, channels=1)
+    data.target_names, data.mean, data.std = ("x",), [0.0], [1.0]
+    data.setup("predict")
+    assert data.predict.labels.flatten().nan_to_num(-1).tolist() == [1.5, -1, 2.5, -1, -1]

@@ -1,5 +1,7 @@
 """Tables: columns, splits, units, and each bad input in one sentence."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,30 @@ def set_up(*stages, **settings):
     for stage in stages:
         table.setup(stage)
     return table
+
+
+def test_errors_name_the_argument_of_the_file(csv, tmp_path):
+    write(tmp_path / "green.csv", HEADER + "3,green,170,1000\n")
+    write(tmp_path / "no_target.csv", "age,colour,height\n3,red,170\n")
+    for setting, given in (("test_path", str), ("ood", lambda file: [file])):
+        for file, sentence in {
+            "nowhere.csv": "must be a table, got .* which is not there",
+            "green.csv": "must be a table whose colour is one of blue, red, as in training, got 'green' in row 2",
+        }.items():
+            with pytest.raises((ValueError, DataNotFoundError), match=f"^{setting} {sentence}"):
+                set_up("fit", "test", path=csv, **{setting: given(str(tmp_path / file))})
+    with pytest.raises(ValueError, match=r"^test_path must be a table with the target price, got "):
+        set_up("fit", "test", path=csv, test_path=str(tmp_path / "no_target.csv"))
+
+
+def test_other_rows_of_two_files_with_one_name_are_two_sets(csv, tmp_path):
+    files = []
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        rows = lines(count=5 * number, seed=number)
+        files.append(write(tmp_path / str(number) / "rows.csv", HEADER + "\n".join(rows)))
+    table = set_up("fit", "test", path=csv, ood=files)
+    assert {name: len(rows) for name, rows in table.test_sets.items()} == {"people": 4, "ood/rows": 5, "ood/rows-2": 10}
 
 
 def test_texts_are_one_hot_and_everything_is_standardised_by_the_training_rows(csv):
@@ -96,10 +122,10 @@ def test_missing_values_are_refused_or_the_mean(tmp_path):
     rows = ["?,red,170,1000", "20,,180,1001", *lines()]
     path = write(tmp_path / "a.csv", HEADER + "\n".join(rows))
     refused = (
-        "missing must be mean where cells are empty, or such rows be removed: age has no value in 1 row, the first "
-        f"row 2 of {path}."
+        "missing must be mean where cells are empty or say NA, None, null, nan or ?, or such rows be removed: age has "
+        f"no value in 1 row, the first row 2 of {path}; where such a word is a category, write another."
     )
-    with pytest.raises(ValueError, match=f"^{refused}$".replace("(", r"\(")):
+    with pytest.raises(ValueError, match=f"^{re.escape(refused)}$"):
         set_up("fit", path=path)
     table = set_up("predict", path=path, missing="mean")
     assert table.predict.features[0, 0] == 0  # the mean, standardised

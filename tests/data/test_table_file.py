@@ -7,6 +7,7 @@ import pytest
 
 from bnn_lightning.data import Table
 from bnn_lightning.data.table_file import read_table
+from bnn_lightning.preprocessing.columns import numbers_of
 from bnn_lightning.preprocessing.tables import RowPreparation
 from tests.data.test_table import HEADER, lines, set_up, write
 
@@ -26,6 +27,9 @@ def csv(tmp_path):
         ('"Length, m";"Width, m";y\n1;2;3\n4;5;6', ("Length, m", "Width, m", "y"), 2),
         ('"a", "b"\n1, 2\n3, 4', ("a", "b"), 2),
         ('"a\nb",c\n1,2', ("a\nb", "c"), 1),
+        ("0,1,2\n.5,1,2\n.1,3,4", ("0", "1", "2"), 2),  # pandas of an array
+        (",0,1\n0,.5,2\n1,.7,4", ("Unnamed: 0", "0", "1"), 2),  # with its numbers of rows
+        ("0,1,3\n1,2,4", ("0", "1", "2"), 2),
         ("a,b,\n1,2,\n3,4,", ("a", "b"), 2),  # a separator at the ends
         ("text,y\none\u2028two,1\n", ("text", "y"), 1),
     ],
@@ -33,6 +37,28 @@ def csv(tmp_path):
 def test_headers_separators_and_quotes(tmp_path, text, names, rows):
     table = read_table(tmp_path / write(tmp_path / "a.csv", text))
     assert (tuple(table.columns), len(table)) == (names, rows)
+
+
+def test_a_first_row_that_may_be_names_or_numbers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^path must be a table whose first row is names or numbers, got 0 and 1 in "):
+        read_table(tmp_path / write(tmp_path / "a.csv", "0,1\n1,3\n2,5"))
+
+
+def test_numbers_of_a_parquet_file_are_float64(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "whole": pa.array([1, None, 3], pa.int16()),
+        "single": pa.array([0.5, 1.5, None], pa.float32()),
+        "truth": pa.array([True, None, False]),
+        "digits": pa.array(["1.5", "2", None]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(table.columns["whole"], [1, np.nan, 3])
+    np.testing.assert_array_equal(table.columns["single"], [0.5, 1.5, np.nan])
+    assert [column.dtype == np.float64 for column in table.columns.values()] == [True, True, False, False]
+    assert table.columns["truth"].tolist() == ["True", "", "False"]
+    np.testing.assert_array_equal(numbers_of(table, "digits", "target"), [1.5, 2, np.nan])
 
 
 def test_numbers_of_rows_that_pandas_writes_are_no_features(tmp_path):

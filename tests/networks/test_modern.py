@@ -67,6 +67,8 @@ def test_filter_response_norm_and_its_activation_are_their_formulas():
             torch.testing.assert_close(y[image, channel], expected)
             torch.testing.assert_close(z[image, channel], expected.clamp_min(activation.tau[channel].item()))
     assert norm(1e4 * x.half()).isfinite().all()  # squares in half precision would not be
+    rows = x[:, :, 0, 0]  # without height and width a channel's mean is over one value
+    torch.testing.assert_close(norm(rows), norm.weight * rows / (rows**2 + 1e-6).sqrt() + norm.bias)
 
 
 @pytest.mark.parametrize("norm", ["group", "frn"])
@@ -100,10 +102,16 @@ def test_settings_that_make_no_network_are_refused():
         (lambda: WideResNet(width=0), r"^width must be 1 or more, got 0\.$"),
         (lambda: ResNet20(norm="layer"), r"^norm must be batch, group or frn, got 'layer'\.$"),
         (lambda: ViTTiny(patch_size=5), r"^patch_size must divide the image_size of 32 pixels, got 5\.$"),
+        (lambda: ViTTiny(patch_size=0), r"^patch_size must divide the image_size of 32 pixels, got 0\.$"),
         (lambda: ViTTiny(depth=0), r"^depth must be 1 or more blocks, got 0\.$"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+@pytest.mark.parametrize(("image_size", "patch"), [(32, 4), (28, 2), (100, 10), (30, 3), (7, 1)])
+def test_patches_of_a_vit_are_about_an_eighth_and_divide_the_image(image_size, patch):
+    assert ViTTiny(image_size=image_size, depth=1).tokens.project.kernel_size == (patch, patch)
 
 
 def test_convolutions_begin_he_normal_by_their_outputs():

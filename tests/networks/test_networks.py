@@ -206,6 +206,7 @@ def test_dropout_and_batch_norm_stand_where_the_study_has_them():
     [
         (BaseCNN, {"dropout": "all"}, r"^dropout must be none, hidden or logits, got 'all'\.$"),
         (SKNet, {"scale": 0.01}, r"^scale must be a factor of the width such as 0\.5, at least 1/20, got 0\.01\.$"),
+        (MLP, {"hidden": 0}, r"^hidden must be 1 unit or more, got 0\.$"),
         (BatchNormMLP, {"batch_norm": True}, r"^batch_norm must be none, separate or shared, got True\.$"),
     ],
 )
@@ -224,6 +225,12 @@ def test_batchnormmlp_is_he_normal_and_shares_one_module_only_where_asked():
     assert bayesianize(shared, BBB()).bn1 is not shared.bn1  # a copy, which shares its own
     copy = bayesianize(shared, BBB())
     assert copy.bn1 is copy.bn2
+
+
+@pytest.mark.parametrize(("scale", "widths"), [(0.58, (11, 29)), (1.14, (22, 57)), (0.3, (6, 15)), (0.49, (9, 24))])
+def test_widths_of_sk_are_products_that_decimals_give(scale, widths):
+    net = SKNet(scale=scale)
+    assert (net.conv1.out_channels, net.conv3.out_channels) == widths
 
 
 def test_multiply_adds_are_those_counted_by_hand():
