@@ -174,31 +174,36 @@ class Record:
         return self.epochs_done >= (wanted or 1) and (bool(self.calibration) or not has_holdout)
 
 
-def _refuse_functions(config: Any, path: str | Path, key: str = "") -> None:
+def _refuse_functions(config: Any, path: str | Path, keys: tuple[str, ...] = ()) -> None:
     """Raises CheckpointError where the config in a stranger's file names a function, which somebody would call.
 
-    Class paths are of the kind that their part asks for, and name what is installed; but settings of some classes, such
-    as Lightning's LambdaCallback, are functions by any name. Those of ``torch.nn`` are activations, and harmless.
-    Looking a name up would run its module: what begins with a capital is taken for a class.
+    Classes are of the kind that their part asks for, and so is what a function for the network gives; but settings of
+    some classes are functions by any name, with arguments if they are given as a class path: Lightning's
+    LambdaCallback, a loss's distance. Those of ``torch.nn`` are activations, and harmless. Looking a name up would run
+    its module: where that has not run yet, what begins with a capital is taken for a class.
     """
     if isinstance(config, dict):
         for name, inner in config.items():
-            _refuse_functions(inner, path, name)
+            _refuse_functions(inner, path, (*keys, name))
     elif isinstance(config, list):
         for inner in config:
-            _refuse_functions(inner, path, key)
-    elif isinstance(config, str) and key not in _TEXTS and _DOTTED.fullmatch(config):
+            _refuse_functions(inner, path, keys)
+    elif isinstance(config, str) and keys != _NETWORK and _TEXTS.isdisjoint(keys[-1:]) and _DOTTED.fullmatch(config):
         module, _, name = config.rpartition(".")
-        is_class = name[0].isupper() or isinstance(getattr(sys.modules.get(module), name, None), type)
+        known = getattr(sys.modules.get(module), name, None)
+        is_class = name[0].isupper() if known is None else isinstance(known, type)
         is_harmless = is_class or name in _ENDINGS or config.startswith("torch.nn.")
         if not is_harmless and _is_installed(config.partition(".")[0]):
             raise CheckpointError(f"{path} names the function {config} in its config; checkpoints call none.")
 
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
-_TEXTS = (
-    *("class_path", "name", "init_from", "root", "path", "test_path", "labels", "cache", "target", "features", "ood"),
-    *("dirpath", "save_dir", "default_root_dir", "filename", "monitor"),
+_NETWORK = ("model", "network", "class_path")
+_TEXTS = frozenset(
+    (
+        *("name", "init_from", "root", "path", "test_path", "labels", "cache", "target", "features", "ood"),
+        *("dirpath", "save_dir", "default_root_dir", "filename", "monitor"),
+    )
 )
 _ENDINGS = ("csv", "tsv", "txt", "dat", "parquet", "pq", "json", "yaml", "yml", "ckpt", "pt", "pth", "npy", "npz", "gz")
 

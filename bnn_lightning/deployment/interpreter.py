@@ -152,8 +152,10 @@ def _operator(target: str) -> Callable[..., Any] | None:
         if base in _SKIPPED:
             return None
         if base.removesuffix("_") in _ATEN or base in _ATEN:
-            call: Callable[..., Any] = getattr(getattr(torch.ops.aten, base), name)
-            return call
+            packet = getattr(torch.ops.aten, base)
+            if name in packet.overloads():  # and no other attribute of it
+                call: Callable[..., Any] = getattr(packet, name)
+                return call
     raise UnknownOperatorError(target)
 
 

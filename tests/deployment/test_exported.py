@@ -136,6 +136,7 @@ def test_a_pt2_file_of_a_stranger_runs_no_code(pt2_file, tmp_path, capsys):
     for old, new, why in (
         (b"torch.ops.aten.exp.default", b"torch.ops.aten.from_file.default", "torch.ops.aten.from_file.default"),
         (b"torch.ops.aten.exp.default", b"torch.ops.bnn.exp.default", "torch.ops.bnn.exp.default"),
+        (b"torch.ops.aten.exp.default", b"torch.ops.aten.exp.__setattr__", "torch.ops.aten.exp.__setattr__"),
         (b"torch.ops.aten.exp.default", b"os.system", "os.system"),
     ):
         changed = tmp_path / "changed.pt2"

@@ -96,11 +96,23 @@ def test_all_plain_values_can_be_read_again():
         {"model": {"network": {"class_path": "mine.Net", "init_args": {"norm": "pty.spawn"}}}},
         {"data": {"class_path": "mine.Data", "init_args": {"transform": "logging.config.fileConfig"}}},
         {"trainer": {"profiler": "__main__.start"}},
+        # jsonargparse calls what a class path names for a setting that is a function, with arguments.
+        {
+            "model": {
+                "network": {
+                    "class_path": "torch.nn.TripletMarginWithDistanceLoss",
+                    "init_args": {"distance_function": {"class_path": "os.system", "init_args": {"command": "true"}}},
+                }
+            }
+        },
+        {"data": {"init_args": {"transforms": [{"class_path": "threading.Lock"}]}}},  # a function by its capital
     ],
 )
 def test_a_checkpoint_names_no_function_to_call(config, capsys):
     content = {"bnn_lightning": {"format_version": 2, "config": CONFIG | config}}
-    message = r"^a\.ckpt names the function (os|pty|logging\.config|__main__)\.\w+ in its config; checkpoints call"
+    message = (
+        r"^a\.ckpt names the function (os|pty|logging\.config|__main__|threading)\.\w+ in its config; checkpoints call"
+    )
     with pytest.raises(CheckpointError, match=message):
         write_checkpoint(content, Path("a.ckpt"))
     torch.save(content, "a.ckpt")  # what a stranger may do
