@@ -28,22 +28,29 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint that this program can use; the message says which file and why."""
 
 
+class UnreadableError(CheckpointError):
+    """The operating system does not let the file be read, perhaps only now; nothing is known about what it holds."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A whole checkpoint on the CPU, loaded with ``weights_only``, so that nothing in the file can run.
 
     Raises:
-        CheckpointError: when there is no such file, it cannot be read, or another program or version wrote it.
+        CheckpointError: when there is no such file, it is damaged, or another program or version wrote it.
+        UnreadableError: when it cannot be read.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged file can raise nearly anything
         if "Weights only load failed" in str(error) and _is_pickled(path):
             reason = "it holds Python objects; only files of tensors and plain values are read"
-        elif isinstance(error, PermissionError):
-            reason = "permission denied"
         else:
             reason = "it is damaged, or another kind of file"
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}.") from None

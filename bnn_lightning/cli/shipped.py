@@ -8,7 +8,7 @@ import yaml
 
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.programs import ProgramParser
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import expanded, relative_to_cwd
 from bnn_lightning.shipped import folder_of, names
 
 
@@ -30,14 +30,17 @@ def configs(words: list[str]) -> int:
         print("\nbnn configs NAME copies a config or study into this folder, where the copy is the one that counts.")
         return 0
     asked = [name.removesuffix(".yaml") for name in arguments.names]
-    folder = Path(arguments.to)
+    folder = expanded(arguments.to)
     for name in asked:
         if name not in files and name not in studies:
             raise UsageError(f"there is no config or study {name}; bnn configs shows what there is.")
         if (target := folder / f"{name}.yaml").exists():
             raise UsageError(f"{target} is there already; move it away, or copy to another folder by --to.")
-    for name in asked:
-        _copy(files.get(name) or studies[name], folder, is_study=name not in files)
+    try:
+        for name in asked:
+            _copy(files.get(name) or studies[name], folder, is_study=name not in files)
+    except OSError as error:
+        raise UsageError(f"--to must be a folder that can be written, got {folder}: {error.strerror}.") from error
     return 0
 
 

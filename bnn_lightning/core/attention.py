@@ -87,7 +87,13 @@ class RandomAttention(RandomLayer):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Outputs, and weights ``(batch, tokens, keys)`` or with heads as second axis; arguments are torch's."""
+        """Outputs, and weights ``(batch, tokens, keys)`` or with heads as second axis; arguments are torch's.
+
+        Raises:
+            ValueError: when ``is_causal`` comes without ``attn_mask``, of which it is only a hint.
+        """
+        if is_causal and attn_mask is None:
+            raise ValueError("attn_mask must be given where is_causal says that it is causal, got None.")
         is_batched = query.dim() == 3
         is_self = query is key and key is value
         axis = 0 if self.batch_first or not is_batched else 1

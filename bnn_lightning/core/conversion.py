@@ -253,6 +253,13 @@ def _replaced(value: Any, replacements: Mapping[Any, nn.Module]) -> Any:
     return value
 
 
+_CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+_CHANGE_CHANNELS = (nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten, nn.Fold, nn.Unfold)
+
+
 def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
     """For each linear layer behind a convolution and a Flatten in one ``nn.Sequential``, the convolution's channels."""
     channels_of: dict[nn.Module, int] = {}
@@ -264,8 +271,10 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
             continue
         channels = flattened = None
         for leaf in leaves:
-            if isinstance(leaf, nn.Conv1d | nn.Conv2d):
+            if isinstance(leaf, _CONVOLUTIONS):
                 channels = leaf.out_channels
+            elif isinstance(leaf, _CHANGE_CHANNELS):
+                channels = None
             elif isinstance(leaf, nn.Flatten):
                 flattened = channels
             elif isinstance(leaf, nn.Linear):

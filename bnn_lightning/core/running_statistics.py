@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.layers import RandomLayer
 from bnn_lightning.core.whole_network import evaluating
 
@@ -54,7 +55,8 @@ def forbid_shared_batch_norm(net: nn.Module) -> list[RemovableHandle]:
 
 @torch.no_grad()
 def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Sets the running statistics of batch norm to the means over ``batches`` of mean and variance of its inputs.
+    """Sets the running statistics of batch norm to the means over ``batches`` of mean and variance of its inputs, each
+    batch weighted by its size: the last may be a few images, whose statistics are mostly noise.
 
     Layers are as in eval mode, but those whose statistics are computed, which normalise by those of the batch, as in
     training. Batch norms that are in eval mode, such as frozen ones, keep theirs. In a run of several processes the
@@ -68,12 +70,13 @@ def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor,
     if not norms:
         return
     sums = {norm: torch.zeros(2, len(norm.running_mean), dtype=torch.float64) for norm in norms}
-    counts = dict.fromkeys(norms, 0.0)  # of calls: a norm that stands in two places has two a batch
+    counts = dict.fromkeys(norms, 0)  # of values in a channel, in all places where a norm stands
 
     def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        by_channel = inputs[0].transpose(0, 1).flatten(1).float()
-        sums[norm] += torch.stack([by_channel.mean(1), by_channel.var(1)]).cpu()
-        counts[norm] += 1
+        by_channel = inputs[0].transpose(0, 1).flatten(1).to(at_least_float32(inputs[0]))
+        count = by_channel.shape[1]
+        sums[norm] += count * torch.stack([by_channel.mean(1), by_channel.var(1)]).double().cpu()
+        counts[norm] += count
 
     handles = [norm.register_forward_pre_hook(add) for norm in norms]
     try:
@@ -86,12 +89,15 @@ def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor,
         for handle in handles:
             handle.remove()
     for norm, total in sums.items():
-        means = torch.cat([total.flatten(), total.new_tensor([counts[norm]])]).to(
-            norm.running_mean.device, norm.running_mean.dtype
-        )
         if torch.distributed.is_initialized():
+            # Of each process its means and its count, in a type that every device has.
+            count = torch.tensor(float(counts[norm]), device=norm.running_mean.device)
+            means = (total / counts[norm]).to(norm.running_mean) * count
             torch.distributed.all_reduce(means)
-        mean, variance = (means[:-1] / means[-1]).view(2, -1)
+            torch.distributed.all_reduce(count)
+            mean, variance = means / count
+        else:
+            mean, variance = total / counts[norm]
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 

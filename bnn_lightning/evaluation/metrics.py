@@ -1,5 +1,6 @@
 """Metrics that do not depend on the kind of label: means over examples, OOD detection, bootstrap errors."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -72,6 +73,8 @@ class ValidationMetrics(nn.Module):
 def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """AUROC, AUPR and FPR95 of a score that should be higher for out-of-distribution (OOD) inputs than for others.
 
+    nan where a score is nan: outputs that are not finite have no place in the order.
+
     OOD inputs are the positives. AUROC counts ties half; AUPR is the average precision; FPR95 is the false-positive
     rate at the threshold that detects 95 % of the OOD inputs. All are from 0 to 1.
 
@@ -79,6 +82,8 @@ def detection_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
         inside: scores of in-distribution inputs, ``(inputs,)``, of any size: only their order counts.
         outside: scores of OOD inputs, likewise.
     """
+    if torch.cat([inside, outside]).isnan().any():  # which sorting would put above all others
+        return dict.fromkeys(("auroc", "aupr", "fpr95"), math.nan)
     ranks = torch.cat(_as_ranks(inside, outside))
     is_outside = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).long()
     specificity, _ = binary_specificity_at_sensitivity(ranks, is_outside, 0.95)

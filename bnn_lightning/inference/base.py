@@ -24,11 +24,13 @@ class TrainingFacts:
         epochs: of the run.
         can_fuse: whether torch's fused optimisers can be used: the network is on a CPU or CUDA, and Lightning need not
             clip or unscale their gradients.
+        clips_gradients: whether Lightning clips gradients before each step.
     """
 
     num_train: int
     epochs: int
     can_fuse: bool
+    clips_gradients: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ class IVON(Inference):
         return net
 
     def make_optimizer(self, net: nn.Module, facts: TrainingFacts) -> Optimizer:
+        if facts.clips_gradients:
+            raise ValueError(
+                "trainer.gradient_clip_val must be null for IVON, which learns sigma from the gradients: with "
+                "clipped ones it comes out too wide. IVON's own clip bounds the step of mu."
+            )
         settings = {name: getattr(self, name) for name in self.fixed_in_a_run}
         return IVONOptimizer(net, facts.num_train, None, **settings)
 

@@ -87,10 +87,12 @@ class PosteriorBoard(Callback):
                         finite = some[some.isfinite()]
                         if len(finite):
                             board.add_histogram(f"{what}/{name}", finite, step)
-                board.add_figure("posterior and prior", figures.posterior_and_prior(named), step)
-                filters = figures.first_layer_filters(*named[0])
-                if filters is not None:
-                    board.add_figure("first layer", filters, step)
+                for title, figure in {
+                    "posterior and prior": figures.posterior_and_prior(named),
+                    "first layer": figures.first_layer_filters(*named[0]),
+                }.items():
+                    if figure is not None:
+                        board.add_figure(title, figure, step)
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -69,7 +69,7 @@ def _server(given: argparse.Namespace) -> Any:
         alpha=given.alpha,
         target_error=given.target_error,
         code=None if given.code is None else expanded_text(given.code),
-        threads=given.threads or max(1, len(os.sched_getaffinity(0)) // given.workers),
+        threads=given.threads or max(1, _cores() // given.workers),
     )
     for path in model.paths:
         if is_export(Path(path)):
@@ -102,12 +102,19 @@ def _server(given: argparse.Namespace) -> Any:
 
 
 def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if host == "::" else socket.AF_INET) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if host == "::" else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port))
-        except OSError as error:
-            raise UsageError(f"--port must be one that is free, got {port}: {error.strerror}.") from None
+    except OSError as error:
+        raise UsageError(f"--port must be one that is free, got {port} on {host}: {error.strerror}.") from None
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _interrupt(*_: Any) -> NoReturn:

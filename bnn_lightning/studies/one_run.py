@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bnn_lightning.checkpoints.record import CheckpointError, Record
+from bnn_lightning.checkpoints.record import CheckpointError, Record, UnreadableError
 from bnn_lightning.files import locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Task
@@ -37,8 +37,13 @@ def run_task(task: Task, logs: Path, say: Callable[[str], None]) -> rows.Row:
         _run(task.test_arguments(tested), log)
     except _FailedError as error:
         return rows.head(task) | {"failed": str(error), "command": task.command}
+    return _read(task, lambda: rows.from_runs(task, runs, tested))
+
+
+def _read(task: Task, row: Callable[[], rows.Row]) -> rows.Row:
+    """The row of a run that has ended, or one that says why its results cannot be read."""
     try:
-        return rows.from_runs(task, runs, tested)
+        return row()
     except Exception as error:  # edited files, or a network of the user's that raises anything
         reason = f"its results cannot be read: {type(error).__name__}: {error}"
         return rows.head(task) | {"failed": reason, "command": task.command}
@@ -84,7 +89,7 @@ def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:
         return rows.head(task) | {"failed": reason, "command": task.command}
     if folder is None:
         folder = next(path.parent for path in (Path(LOGS) / task.run_name).glob("*/simulation.json"))
-    return rows.from_simulation(task, folder)
+    return _read(task, lambda: rows.from_simulation(task, folder))
 
 
 def _last_run(task: Task) -> tuple[Run | None, str]:
@@ -95,6 +100,8 @@ def _last_run(task: Task) -> tuple[Run | None, str]:
         run = Run(Path(), task.run_name, version)
         try:
             record = Record.read(run.checkpoints / "last.ckpt")
+        except UnreadableError as error:  # perhaps only now: to begin anew would lose what is in it
+            raise _FailedError(str(error)) from error
         except CheckpointError:
             continue
         return run, "trained" if record.is_finished() else "begun"

@@ -48,7 +48,9 @@ def from_runs(task: Task, runs: Sequence[Run], checkpoint: Path) -> Row:
         checkpoint: that was tested, among those of the first run.
     """
     tests = sorted(runs[0].logs.glob(f"test_*_{checkpoint.stem}*.json"), key=lambda path: path.stat().st_mtime)
-    results = json.loads(tests[-1].read_text("utf-8"))
+    # Those of an ensemble lie beside those of its first network, and may have been written meanwhile.
+    all_results = [json.loads(path.read_text("utf-8")) for path in tests]
+    results = next(each for each in reversed(all_results) if Path(each["checkpoint"]).name == checkpoint.name)
     record = Record.read(runs[0].checkpoints / f"{task.checkpoint}.ckpt")
     trained = [list(csv.DictReader((run.logs / "metrics.csv").read_text("utf-8").splitlines())) for run in runs]
     epochs = trained[0]

@@ -26,7 +26,7 @@ def training_facts(trainer: Trainer, device: torch.device) -> TrainingFacts:
     # In mixed precision Lightning clips no gradients of fused steps, and unscales those of fp16 itself.
     clips = trainer.precision == "bf16-mixed" and trainer.gradient_clip_val
     can_fuse = trainer.precision != "16-mixed" and not clips and device.type in ("cpu", "cuda")
-    return TrainingFacts(_num_train(trainer), _epochs(trainer), can_fuse)
+    return TrainingFacts(_num_train(trainer), _epochs(trainer), can_fuse, bool(trainer.gradient_clip_val))
 
 
 def step_of(trainer: Trainer, num_train: int, batch_idx: int) -> Step:

@@ -137,7 +137,8 @@ def test_python_takes_bare_names(in_an_empty_folder):
     assert not BayesianModule.from_checkpoint("lenet_lrt_mnist").training
 
 
-def test_configs_shows_and_copies(in_an_empty_folder, capsys):
+def test_configs_shows_and_copies(in_an_empty_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert configs([]) == 0
     out = capsys.readouterr().out
     for path in (*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "studies").glob("*.yaml")):
@@ -149,7 +150,12 @@ def test_configs_shows_and_copies(in_an_empty_folder, capsys):
     assert study(["mine/twins.yaml", "--dry_run"]) == 0
     assert configs(["acquisition_mnist", "--to", "loops"]) == 0
     assert study(["loops/acquisition_mnist.yaml", "--dry_run"]) == 0
+    Path("a_file").touch()
     for words, sentence in (
+        (
+            ["uci", "--to", "a_file/here"],
+            r"--to must be a folder that can be written, got a_file/here: Not a directory\.",
+        ),
         (["twins", "--to", "mine"], r"mine/twins.yaml is there already; move it away, or copy to another folder"),
         (["uci", "nope"], r"there is no config or study nope; bnn configs shows what there is\."),
         (["--too=mine"], r"--too is not a flag \(did you mean --to\?\); bnn configs --help says what there is\."),
@@ -157,3 +163,5 @@ def test_configs_shows_and_copies(in_an_empty_folder, capsys):
         with pytest.raises(UsageError, match=f"^{sentence}"):
             configs(words)
     assert not Path("uci.yaml").exists()
+    assert configs(["uci", "--to=~/mine"]) == 0
+    assert Path("~/mine").expanduser().joinpath("uci.yaml").is_file()

@@ -150,12 +150,13 @@ def test_random_attention_at_its_means_is_torchs(settings, is_self):
     with sampling(layer, False):
         for call in calls:
             for ours, theirs in zip(layer(query, key, value, **call), net(query, key, value, **call), strict=True):
-                if theirs is None:
-                    assert ours is None
-                else:
+                assert (ours is None) == (theirs is None)
+                if theirs is not None:
                     torch.testing.assert_close(ours, theirs)
         one = [x[0] if settings.get("batch_first") else x[:, 0] for x in (query, key, value)]
         torch.testing.assert_close(layer(*one)[0], net(*one)[0])
+        with pytest.raises(ValueError, match=r"^attn_mask must be given where is_causal says"):
+            layer(query, key, value, is_causal=True)
 
 
 def test_projections_of_attention_have_the_moments_of_the_method():

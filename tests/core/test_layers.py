@@ -175,6 +175,12 @@ def test_channels_behind_a_flattening_are_found_in_a_chain():
     assert (net.fc1.op.in_features, net.fc1.op.in_channels, net.fc2.op.in_channels) == (400, 16, 120)
     nested = nn.Sequential(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()), nn.Sequential(nn.Linear(12, 2)))
     assert bayesianize(nested, LRT())[1][0].op.in_channels == 3
+    deep = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+    assert bayesianize(deep, LRT())[3].op.in_channels == 4
+    transposed = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 2, 3), nn.Flatten(), nn.Linear(32, 2))
+    assert bayesianize(transposed, LRT())[3].op.in_channels == 2
+    shuffled = nn.Sequential(nn.Conv2d(1, 8, 3), nn.PixelShuffle(2), nn.Flatten(), nn.Linear(32, 2))
+    assert bayesianize(shuffled, LRT())[3].op.in_channels == 32
     # Elsewhere it cannot be known, and each feature stands for itself.
     free = nn.ModuleDict({"conv": nn.Conv2d(1, 3, 3), "fc": nn.Linear(12, 2)})
     assert bayesianize(free, LRT())["fc"].op.in_channels == 12

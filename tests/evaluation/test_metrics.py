@@ -51,6 +51,9 @@ def test_images_from_elsewhere_are_the_positives():
     assert detection_metrics(low, high) == pytest.approx({"auroc": 1.0, "aupr": 1.0, "fpr95": 0.0})
     assert detection_metrics(high, low)["auroc"] == pytest.approx(0.0)
     assert detection_metrics(low, low)["auroc"] == pytest.approx(0.5)
+    # What is not a number is not found: it has no place in the order.
+    for inside, outside in ((low, high * torch.nan), (low * torch.nan, high)):
+        assert all(np.isnan(value) for value in detection_metrics(inside, outside).values())
 
 
 def test_bootstrap_errors_are_standard_errors():

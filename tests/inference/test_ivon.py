@@ -24,6 +24,7 @@ from bnn_lightning import (
     random_tensors,
     sampling,
 )
+from bnn_lightning.inference import TrainingFacts
 from tests.training.helpers import digits, fit
 
 
@@ -278,6 +279,13 @@ def test_refuses_what_it_cannot_learn():
     frozen = bayesianize(net, BBB()).requires_grad_(False)
     with pytest.raises(ValueError, match=r"^net must have random weights to train"):
         IVONOptimizer(frozen, 10, 10)
+
+
+def test_clipped_gradients_are_refused():
+    net = IVON().prepare(nn.Linear(4, 3), BBB(), "*")
+    IVON().make_optimizer(net, TrainingFacts(10, 1, can_fuse=False))
+    with pytest.raises(ValueError, match=r"^trainer\.gradient_clip_val must be null for IVON, which learns sigma from"):
+        IVON().make_optimizer(net, TrainingFacts(10, 1, can_fuse=False, clips_gradients=True))
 
 
 def test_mean_weights_have_no_curvature_to_learn_from():

@@ -187,6 +187,16 @@ def test_statistics_of_batch_norm_are_those_of_torchs_update(is_random):
         torch.testing.assert_close(getattr(net[1], name), getattr(plain[1], name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_statistics_of_batch_norm_weigh_a_batch_by_its_size(offset):
+    x = torch.randn(300, 3, dtype=torch.float64) + offset
+    norm = nn.BatchNorm1d(3).double()
+    recompute_running_statistics(nn.Sequential(norm).train(), [(part, part) for part in x.split(256)])
+    torch.testing.assert_close(norm.running_mean, x.mean(0))
+    variance = (256 * x[:256].var(0) + 44 * x[256:].var(0)) / 300
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-5, atol=0)
+
+
 def test_a_norm_in_two_places_has_the_statistics_of_both_calls():
     norm = nn.BatchNorm1d(3)
     net, x = nn.Sequential(norm, Shifted(), norm).train(), torch.randn(50, 3) * 2 + 1

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from torch import nn
 
 from bnn_lightning.core.conversion import bayesianize
-from bnn_lightning.core.methods import LRT
+from bnn_lightning.core.methods import BBB, LRT
 from bnn_lightning.core.priors import FanIn, LaplacePrior
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.files import UnwritableError
@@ -48,6 +48,15 @@ def test_a_posterior_is_drawn_with_its_prior_where_that_is_one_normal_density():
         if prior is None:
             x, y = (torch.as_tensor(values) for values in lines["prior"].get_data())
             torch.testing.assert_close(y, torch.distributions.Normal(0.1, 0.2).log_prob(x).exp())
+
+
+def test_a_posterior_of_recurrent_weights_is_drawn_and_one_of_biases_alone_is_not():
+    net = bayesianize(nn.Sequential(nn.LSTM(3, 2)), BBB())
+    titles = [axis.get_title() for axis in figures.posterior_and_prior(random_tensors(net)).axes]
+    assert [title.partition(":")[0] for title in titles if title] == ["0.weight_ih_l0", "0.weight_hh_l0"]
+    biases = [(name, part) for name, part in random_tensors(net) if "bias" in name]
+    assert len(biases) == 2
+    assert figures.posterior_and_prior(biases) is None
 
 
 UNKNOWN = "\U000f0001"  # a letter for private use, which no font has

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bnn_lightning.cli import UsageError
 from bnn_lightning.studies import one_run, rows, running, study
@@ -179,7 +180,7 @@ def wait_for_an_epoch(process, cell):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, capsys):
+def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, monkeypatch, capsys):
     cells = {"first": {"model.method": "BBB"}, "second": {"model.method": "LRT"}}
     path = write(cells=cells, set={"trainer.max_epochs": 30})
     assert study([str(path), "--results", "whole"]) == 0
@@ -206,8 +207,15 @@ def test_a_study_that_is_stopped_and_killed_ends_in_the_same_table(write, capsys
     ]
     assert table_of(Path("results/tiny.csv")) == whole
 
-    # A run that outlived its study is waited for, and its table is made of what it has done.
+    # What cannot be read now may be whole: nothing is begun anew in its place.
     (task, _) = Study.read(path).tasks()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: os.open("nowhere/file", os.O_RDONLY))
+        row = running.run_task(task, Path("logs"), print)
+    assert row["failed"].endswith("last.ckpt cannot be read: No such file or directory.")
+    assert len(list(Path("checkpoints", task.run_name).iterdir())) == 1
+
+    # A run that outlived its study is waited for, and its table is made of what it has done.
     run, state = one_run._last_run(task)
     assert state == "trained"
     released = []

@@ -47,7 +47,7 @@ class Fit(Verb):
             raise UsageError(f"--name must be the name of a folder, without /, got {config.name}.")
         if config.save_every_n_steps is not None and config.save_every_n_steps < 1:
             raise UsageError(f"--save_every_n_steps must be 1 or more, or null, got {config.save_every_n_steps}.")
-        if trainer.max_epochs is not None and trainer.max_epochs < 1:
+        if trainer.max_epochs is None or trainer.max_epochs < 1:
             raise UsageError(
                 f"--trainer.max_epochs must be 1 or more, for schedules need its length, got {trainer.max_epochs}."
             )

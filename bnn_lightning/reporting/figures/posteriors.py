@@ -11,13 +11,18 @@ from bnn_lightning.core.priors import Normal
 from bnn_lightning.reporting.figures.labels import as_drawn
 
 
-def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure:
+def posterior_and_prior(named: Iterable[tuple[str, Any]]) -> Figure | None:
     """Draws densities for each weight tensor: one posterior sample, the means, and the prior if it is normal.
+
+    Those of recurrent and attention layers are called ``weight_ih_l0``, ``in_proj_weight`` and so on. Returns None
+    where there are none.
 
     Args:
         named: names and posteriors, as :func:`bnn_lightning.core.whole_network.random_tensors` yields them.
     """
-    weights = [(name, posterior) for name, posterior in named if name.endswith("weight")]
+    weights = [(name, posterior) for name, posterior in named if "weight" in name.rpartition(".")[2]]
+    if not weights:
+        return None
     with torch.random.fork_rng([]):
         samples = [posterior.sample().detach().float().flatten().cpu() for _, posterior in weights]
     columns = min(3, len(weights))
