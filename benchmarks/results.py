@@ -45,8 +45,8 @@ published figure stands beside ours with the difference, whatever it says.
 
 - Mean ± standard deviation over seeds (initial weights and noise; the hold-out is the same). The sampling error of an
   accuracy of 99 % on 10,000 test images is 0.1 points, of 60 % it is 0.5.
-- **accuracy**: of 25 samples, weight draws where noise is on weights. "Mean weights": without noise. "1 sample": one
-  draw.
+- **accuracy**: of 25 samples unless a study says otherwise, weight draws where noise is on weights. "Mean weights":
+  without noise. "1 sample": one draw.
 - **elbo/N** is at KL weight 1 on the training images, whatever weight trained. "tempered": that weight was not 1 at the
   end. "posterior not converged": elbo/N is below -ln K, what the untrained prior would give.
 - Every figure is of the last epoch: no epoch is chosen by test images. Claims are those of the sources, and ours where
