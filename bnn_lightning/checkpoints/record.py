@@ -1,5 +1,6 @@
 """Checkpoints: the frozen Record of a file that was read, and how files are written: plain values only, never code."""
 
+import errno
 import importlib.util
 import io
 import re
@@ -46,9 +47,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except OSError as error:
-        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged file can raise nearly anything
+        # A file that was cut off has torch look before its beginning, which is an invalid argument.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
         if "Weights only load failed" in str(error) and _is_pickled(path):
             reason = "it holds Python objects; only files of tensors and plain values are read"
         else:
