@@ -45,9 +45,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no file {path}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file can raise nearly anything
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise UnreadableError(f"{path} cannot be read: there is not enough memory.") from error
         # A file that was cut off has torch look before its beginning, which is an invalid argument.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -89,15 +89,12 @@ def recompute_running_statistics(net: nn.Module, batches: Iterable[tuple[Tensor,
         for handle in handles:
             handle.remove()
     for norm, total in sums.items():
+        means = torch.cat([total.flatten(), total.new_tensor([counts[norm]])]).to(
+            norm.running_mean.device, at_least_float32(norm.running_mean)
+        )
         if torch.distributed.is_initialized():
-            # Of each process its means and its count, in a type that every device has.
-            count = torch.tensor(float(counts[norm]), device=norm.running_mean.device)
-            means = (total / counts[norm]).to(norm.running_mean) * count
             torch.distributed.all_reduce(means)
-            torch.distributed.all_reduce(count)
-            mean, variance = means / count
-        else:
-            mean, variance = total / counts[norm]
+        mean, variance = (means[:-1] / means[-1]).view(2, -1)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 

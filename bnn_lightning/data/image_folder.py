@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -175,11 +175,10 @@ class ImageFolder(ImageData):
         """The labels of pictures whatever their splits: -1 or nan where none is known that the checkpoint predicts."""
         by_table = None if self.labels is None else self._layout
         if self.target_names:
-            labels = torch.full((len(pictures), self.num_targets), torch.nan)
-            if isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names:
-                for index, picture in enumerate(pictures):
-                    labels[index] = torch.tensor(by_table.by_file.get(picture.path, torch.nan))
-            return labels
+            is_of_these = isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names
+            rows: Mapping[Path, Any] = by_table.by_file if is_of_these else {}  # type: ignore[union-attr]
+            unknown = (torch.nan,) * self.num_targets
+            return torch.tensor([rows.get(picture.path, unknown) for picture in pictures]).view(-1, self.num_targets)
         if by_table is None:
             return torch.tensor(labels_by_folder(pictures, self._trained_classes), dtype=torch.int64)
         names = by_table.by_file if isinstance(by_table, Layout) else {}

@@ -136,12 +136,13 @@ def numbers_of(raw: RawTable, name: str, setting: str) -> np.ndarray:
     if column.dtype != np.float64:
         _refuse_commas(column, name, setting, raw)
         is_text = np.array([bool(text) and number_in(text) is None for text in column])
-        if not is_text.any():  # numbers as texts, which a program or a Parquet file may have
-            return np.array([float(text) if text else np.nan for text in column])
-        raise ValueError(
-            f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
-            f"{column[is_text.argmax()]!r}."
-        )
+        if is_text.any():
+            raise ValueError(
+                f"{setting} must be a column of numbers, got {name}, where {raw.where(is_text)} has "
+                f"{column[is_text.argmax()]!r}."
+            )
+        # Numbers as texts, which a program or a Parquet file may have.
+        column = np.array([float(text) if text else np.nan for text in column])
     if np.isinf(column).any():
         raise ValueError(f"{setting} must be finite numbers, got an infinite {name} in {raw.where(np.isinf(column))}.")
     if (is_large := np.abs(column) > _LARGEST).any():

@@ -75,8 +75,8 @@ class Walk:
     @property
     def has_links(self) -> bool:
         """Whether a link led to any of the pictures, so that two of them may be one file."""
-        real_root = os.path.realpath(self.root)
-        return any(picture.real != os.path.join(real_root, *picture.below) for picture in self.pictures)
+        real_root = composed(os.path.realpath(self.root))
+        return any(composed(picture.real) != os.path.join(real_root, *picture.below) for picture in self.pictures)
 
 
 class _Folder(NamedTuple):

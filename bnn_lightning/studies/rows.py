@@ -49,8 +49,8 @@ def from_runs(task: Task, runs: Sequence[Run], checkpoint: Path) -> Row:
     """
     tests = sorted(runs[0].logs.glob(f"test_*_{checkpoint.stem}*.json"), key=lambda path: path.stat().st_mtime)
     # Those of an ensemble lie beside those of its first network, and may have been written meanwhile.
-    all_results = [json.loads(path.read_text("utf-8")) for path in tests]
-    results = next(each for each in reversed(all_results) if Path(each["checkpoint"]).name == checkpoint.name)
+    newest_first = (json.loads(path.read_text("utf-8")) for path in reversed(tests))
+    results = next(each for each in newest_first if Path(each["checkpoint"]).name == checkpoint.name)
     record = Record.read(runs[0].checkpoints / f"{task.checkpoint}.ckpt")
     trained = [list(csv.DictReader((run.logs / "metrics.csv").read_text("utf-8").splitlines())) for run in runs]
     epochs = trained[0]

@@ -8,6 +8,7 @@ import pytest
 from bnn_lightning.data import Table
 from bnn_lightning.data.table_file import read_table
 from bnn_lightning.preprocessing.columns import numbers_of
+from bnn_lightning.preprocessing.rows import column_of
 from bnn_lightning.preprocessing.tables import RowPreparation
 from tests.data.test_table import HEADER, lines, set_up, write
 
@@ -59,6 +60,16 @@ def test_numbers_of_a_parquet_file_are_float64(tmp_path):
     assert [column.dtype == np.float64 for column in table.columns.values()] == [True, True, False, False]
     assert table.columns["truth"].tolist() == ["True", "", "False"]
     np.testing.assert_array_equal(numbers_of(table, "digits", "target"), [1.5, 2, np.nan])
+    parquet.write_table(pa.table({"digits": pa.array(["1.5", "inf"])}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"^target must be finite numbers, got an infinite digits in row 2 of "):
+        numbers_of(read_table(tmp_path / "b.parquet"), "digits", "target")
+
+
+def test_values_of_python_that_stand_for_nothing():
+    np.testing.assert_array_equal(column_of([1.5, "", None, float("nan")]), [1.5, np.nan, np.nan, np.nan])
+    pandas = pytest.importorskip("pandas")
+    np.testing.assert_array_equal(column_of([2, pandas.NA, pandas.NaT]), [2, np.nan, np.nan])
+    assert column_of(["a", pandas.NA]).tolist() == ["a", ""]
 
 
 def test_numbers_of_rows_that_pandas_writes_are_no_features(tmp_path):
