@@ -107,6 +107,8 @@ def _write(session: Session, results: dict[str, Any]) -> tuple[list[Path], dict[
         samples = title_of("samples", results["sampling"], results["method"])
         drawn = _draw_figures(session, session.datamodule, name, samples)
         figures = {path.stem.removeprefix(f"{name}_"): path for path in drawn}
+    for logger in _tensorboards(session):
+        logger.finalize("success")  # what was added after Lightning's own test would be written at some later time
     return written + list(figures.values()), figures
 
 
