@@ -5,7 +5,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bnn_lightning.core.conversion import children_in_order, to_plain
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.kernels.compiling import compiling
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.core.kernels.memory import channels_last
@@ -78,14 +79,17 @@ class Sampler:
         self._several_at_once = self.draws == "weights" or independent
         self._compiles = any(layer.compiles for layer in bayesian_layers(net))
         self._moment_nets = [MomentNetwork(net) for net in self.nets] if self.draws == "moments" else []
-        self._split_nets = [
-            _split_at_first_noise(to_plain(net).eval() if self.draws == "weights" else net, net) for net in self.nets
-        ]
         self._is_fast_at_once = False  # whether several weight draws have gone through at once, and not in a slow loop
         self._drawn: dict[int, dict[str, Tensor]] = {}
         self._weight_bytes = max(1, sum(part.mean.nbytes for _, part in random_tensors(self.nets[0])))
         self.keeps_draws = self._weight_bytes * self.per_member * len(self.nets) <= kept_bytes
         self._dtype = next((value.dtype for value in net.parameters() if value.is_floating_point()), None)
+
+    @cached_property
+    def _split_nets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Of each network the part before its first noise, and the rest; made once it has its memory format."""
+        is_plain = self.draws == "weights"
+        return [_split_at_first_noise(to_plain(net).eval() if is_plain else net, net) for net in self.nets]
 
     @property
     def samples(self) -> int:
@@ -108,10 +112,13 @@ class Sampler:
             x: images ``(batch, channels, height, width)``, on the network's device.
             batch_idx: of the batch in its set; local draws of different batches have different seeds.
         """
-        x = channels_last(x.to(self._dtype) if x.is_floating_point() else x)
+        x = x.to(self._dtype) if x.is_floating_point() else x
         if self._moment_nets:
+            x = channels_last(x)
             members = [self._samples_by_moments(net, x.clone()) for net in self._moment_nets]
             return members[0] if len(members) == 1 else torch.cat(members)
+        for net in self.nets:
+            x = in_format_for(net, x)
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.whole_network import bayesian_layers
 from bnn_lightning.data import BatchLoader, ImageData, Images
 from bnn_lightning.data.loader import EpochSampler
@@ -71,7 +71,7 @@ class Learner:
             loader.sampler.set_epoch(epoch)
             for number, (x, y) in enumerate(loader):
                 terms = inference.loss(
-                    net, channels_last(x), y, likelihood, Step(epoch, number, steps, epochs, len(images))
+                    net, in_format_for(net, x), y, likelihood, Step(epoch, number, steps, epochs, len(images))
                 )
                 optimizer.zero_grad()
                 terms.loss.backward()
@@ -81,7 +81,7 @@ class Learner:
             if scheduler is not None and not by_steps:
                 scheduler["scheduler"].step()
             inference.after_epoch(net)
-        inference.after_fit(net, ((channels_last(x), y) for x, y in loader), likelihood)
+        inference.after_fit(net, ((in_format_for(net, x), y) for x, y in loader), likelihood)
         module.eval()
 
     def _loader(self, images: Images, batch_size: int, seed: int | None, augmentation: Any = None) -> BatchLoader:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     ConcatDataset,
     DistributedSampler,
@@ -17,7 +17,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.inference import Step, TrainingFacts
 
 
@@ -47,8 +47,8 @@ def _steps(trainer: Trainer) -> int:
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
-def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of training images and labels on the device of the network, from the start of the data."""
+def training_batches(trainer: Trainer, net: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of training images and labels on the device of ``net``, in its format, from the start of the data."""
     source: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader
     # Of several processes, Lightning has divided the loaders of torch; an EpochLoader divides itself.
@@ -56,7 +56,7 @@ def training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
         loader = source.train_dataloader()
     for batch in loader:
         x, y = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
-        yield channels_last(x), y
+        yield in_format_for(net, x), y
 
 
 def loss_weights(datamodule: Any, device: torch.device) -> Tensor | None:

@@ -16,8 +16,8 @@ from bnn_lightning.checkpoints.record import Record, check_format
 from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.compression.sparsity import masks, overall_sparsity
 from bnn_lightning.core.conversion import to_plain, with_versions
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.kernels.compiling import check_compiler
-from bnn_lightning.core.kernels.memory import channels_last
 from bnn_lightning.core.methods import Method
 from bnn_lightning.core.moments import MomentsError
 from bnn_lightning.core.objective import objective_values
@@ -143,7 +143,7 @@ class BayesianModule(LightningModule):
         """
         if self._trainer is None and not self.training:
             check_prepared(x, self._bounds)
-        return checked_outputs(self.network, channels_last(x))
+        return checked_outputs(self.network, in_format_for(self.network, x))
 
     # Training
 
@@ -200,7 +200,7 @@ class BayesianModule(LightningModule):
         self._sums = EpochSums(lr=self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = channels_last(batch[0]), batch[1]
+        x, y = in_format_for(self.network, batch[0]), batch[1]
         step = step_of(self.trainer, self.num_train, batch_idx)
         terms = self.inference.loss(self.network, x, y, self._trained_likelihood, step)
         if self.global_step == 0 and batch_idx == 0:  # of a run from Python; the command line has probed before
@@ -219,7 +219,8 @@ class BayesianModule(LightningModule):
             self.inference.after_epoch(self.network)
             if self.current_epoch + 1 == self.trainer.max_epochs:
                 with self.trainer.precision_plugin.forward_context():
-                    self.inference.after_fit(self.network, training_batches(self.trainer), self._trained_likelihood)
+                    batches = training_batches(self.trainer, self.network)
+                    self.inference.after_fit(self.network, batches, self._trained_likelihood)
             self._close_training_epoch()
 
     def _close_training_epoch(self) -> None:

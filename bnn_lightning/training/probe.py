@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnn_lightning.core.conversion import to_plain
-from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.posteriors.base import RandomWeightError
 from bnn_lightning.core.whole_network import bayesian_layers, sampling
 from bnn_lightning.likelihoods import Likelihood
@@ -210,7 +210,7 @@ def _check_images(x: Tensor) -> None:
 def _outputs(network: nn.Module, x: Tensor) -> Tensor:
     """The outputs of a training pass, with a sentence in place of whatever the network raises."""
     try:
-        outputs = network(channels_last(x.clone()))
+        outputs = network(in_format_for(network, x.clone()))
     except Exception as error:  # somebody else's network can raise anything
         if isinstance(error, ValueError) and Path(_frames(error)[-1][0]).is_relative_to(_OURS):
             raise  # a sentence of ours already

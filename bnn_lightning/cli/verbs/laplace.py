@@ -16,7 +16,7 @@ from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
-from bnn_lightning.core.kernels.memory import channels_last
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.data.source import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.inference import Laplace as LaplaceInference
@@ -130,7 +130,7 @@ def _form_posterior(session: Session, model: BayesianModule) -> dict[str, Any]:
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in data.train_dataloader():
-            yield channels_last(trainer.precision_plugin.convert_input(x.to(device))), y.to(device)
+            yield in_format_for(model.network, trainer.precision_plugin.convert_input(x.to(device))), y.to(device)
 
     likelihood = model.likelihood.for_training(loss_weights(data, device))
     with trainer.precision_plugin.forward_context():

@@ -106,11 +106,14 @@ _MOVING: tuple[Any, ...] = (
     *(torch.chunk, torch.split, torch.movedim, torch.unflatten),
 )
 for _function in _MOVING:
-    CALLS[_function] = CALLS[_function.__name__] = partial(_moved, _function)
+    CALLS[_function] = partial(_moved, _function)
+    # The method of the name takes sizes one by one, too: x.reshape(2, -1).
+    CALLS[_function.__name__] = partial(_moved, getattr(Tensor, _function.__name__, _function))
 for _function in (F.pixel_shuffle, F.pixel_unshuffle):
     CALLS[_function] = partial(_moved, _function)
-for _name in ("view", "expand", "contiguous", "repeat", "clone"):
+for _name in ("expand", "contiguous", "repeat", "clone"):
     CALLS[_name] = partial(_moved, getattr(Tensor, _name))
+CALLS["view"] = partial(_moved, Tensor.reshape)  # of moments in channels_last memory, too
 
 
 @moment_rule(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.ZeroPad2d)

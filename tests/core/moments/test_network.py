@@ -56,7 +56,7 @@ class Graph(nn.Module):
         first, second = y.chunk(2, 1)
         y = torch.cat([first, -second, x], 1)
         y = nn.functional.max_pool2d(y, 2).mean((2, 3))
-        z = torch.sigmoid(y).view(x.size(0), -1) / 2
+        z = torch.sigmoid(y).view(x.size(0), -1).reshape(x.size(0), 1, -1).permute(0, 2, 1).flatten(1) / 2
         return self.fc(torch.cat([z, z[:, :2]], dim=1))
 
 
