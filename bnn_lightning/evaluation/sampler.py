@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Self
 
@@ -22,6 +22,7 @@ from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import bayesian_layers, draw, evaluating, random_tensors, sampling
 from bnn_lightning.evaluation.draws import CHUNK, Draws, Ensemble, draws_of, samples_of
 from bnn_lightning.evaluation.logit_normals import correlated_samples, has_correlated_samples, samples_with
+from bnn_lightning.randomness import combined_seed, seeded
 from bnn_lightning.wording import first_line
 
 _MAX_BYTES_AT_ONCE = 2**28  # of weight draws that go through the network together
@@ -77,6 +78,7 @@ class Sampler:
         # Several local draws in one batch are independent samples only if the examples of a batch are independent.
         independent = all(layer.examples_are_independent for layer in bayesian_layers(net))
         self._several_at_once = self.draws == "weights" or independent
+        self._has_been_tried = False  # whether layers have examples on their first axis, which the first batch shows
         self._compiles = any(layer.compiles for layer in bayesian_layers(net))
         self._moment_nets = [MomentNetwork(net) for net in self.nets] if self.draws == "moments" else []
         self._is_fast_at_once = False  # whether several weight draws have gone through at once, and not in a slow loop
@@ -119,6 +121,9 @@ class Sampler:
             return members[0] if len(members) == 1 else torch.cat(members)
         for net in self.nets:
             x = in_format_for(net, x)
+        if self.draws == "local" and self._several_at_once and not self._has_been_tried:
+            self._several_at_once = all(_examples_come_first(net, x[:1]) for net in self.nets)
+            self._has_been_tried = True
         samples = range(self.per_member)
         at_once = max(1, self.chunk // max(1, len(x))) if self._several_at_once else 1
         if self.draws == "weights":
@@ -130,7 +135,7 @@ class Sampler:
                 features = shared(x.clone())  # a network may change its inputs in place
                 outputs += [self._weight_draws(member, chunk, features) for chunk in chunks]
                 continue
-            net, noise = self.nets[member], _seeded(x.device, self.seed, batch_idx, member)
+            net, noise = self.nets[member], self._seeded(x.device, batch_idx, member)
             with evaluating(net), sampling(net, self.draws == "local"), noise:
                 outputs += _local_draws(rest, shared(x.clone()), [len(chunk) for chunk in chunks])
         return torch.cat(outputs)
@@ -188,6 +193,10 @@ class Sampler:
         each = ({name: values[index] for name, values in drawn.items()} for index in range(len(samples)))
         return torch.stack([functional_call(net, weights, (x.clone(),)) for weights in each])
 
+    def _seeded(self, device: torch.device, number: int, member: int) -> AbstractContextManager[None]:
+        """Inside the ``with``, the generators start from the seed of a member's draw, or batch, of this number."""
+        return seeded(combined_seed(_SEED_OFFSET, self.seed, number, member), device)
+
     def _weights(self, member: int, samples: range, device: torch.device) -> dict[str, Tensor]:
         """The weights of a member's samples with these numbers, ``(len(samples), ...)`` by name.
 
@@ -197,7 +206,7 @@ class Sampler:
             return {name: values[samples.start : samples.stop] for name, values in self._drawn[member].items()}
         draws = []
         for sample in range(self.per_member) if self.keeps_draws else samples:
-            with _seeded(device, self.seed, sample, member):
+            with self._seeded(device, sample, member):
                 draws.append(draw(self.nets[member]))
         stacked = {name: torch.stack([drawn[name] for drawn in draws]) for name in draws[0]}
         if not self.keeps_draws:
@@ -257,6 +266,35 @@ def _local_draws(net: nn.Module, x: Tensor, counts: Sequence[int]) -> list[Tenso
     return outputs
 
 
+def _examples_come_first(net: nn.Module, example: Tensor) -> bool:
+    """Whether the first axis of what random layers get grows with the batch.
+
+    It does not where a network has tokens first, as by torch's ``batch_first=False``: there the copies of an example
+    would share the noise that a method draws for each row of the first axis.
+    """
+    rows: list[list[int]] = [[], []]
+    with evaluating(net), sampling(net, False), seeded(0, example.device):
+        for count, seen in zip((2, 3), rows, strict=True):
+            with _noting_rows(net, seen):
+                try:
+                    net(example.repeat(count, *(1,) * (example.dim() - 1)))
+                except Exception:  # of a network that takes no such batches: the pass that is meant says why
+                    return False
+    return all(3 * two == 2 * three for two, three in zip(*rows, strict=True))
+
+
+@contextmanager
+def _noting_rows(net: nn.Module, rows: list[int]) -> Iterator[None]:
+    """Inside the ``with``, each call of a random layer adds the size of its input's first axis to ``rows``."""
+    layers = [module for module in net.modules() if isinstance(module, RandomLayer)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0]))) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _on_a_copy(net: nn.Module, x: Tensor) -> Tensor:
     return net(x.clone())
 
@@ -270,20 +308,3 @@ def sample_logits(
     modes and torch's generators are as before. For several batches use :class:`Sampler`, which keeps the weight draws.
     """
     return Sampler(net, samples, draws, seed, chunk)(x)
-
-
-@contextmanager
-def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Inside the ``with``, torch's generators start from a seed made of ``numbers``; afterwards they are as before."""
-    seed = _SEED_OFFSET
-    for number in numbers:
-        seed = (seed * 1_000_003 + number) % (1 << 63)
-    # fork_rng() does not restore the generator of Apple's devices, which manual_seed() sets too.
-    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            if mps_state is not None:
-                torch.mps.set_rng_state(mps_state)

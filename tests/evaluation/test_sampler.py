@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_lightning import BBB, LRT, Ensemble, Flipout, MCDropout, Sampler, VariationalB, bayesianize, mutual_information
+from bnn_lightning import (
+    BBB,
+    LRT,
+    Ensemble,
+    Flipout,
+    MCDropout,
+    Rank1,
+    Sampler,
+    VariationalB,
+    bayesianize,
+    mutual_information,
+)
 from bnn_lightning.core.whole_network import random_tensors
 from bnn_lightning.evaluation.draws import draws_of
 from bnn_lightning.evaluation.sampler import sample_logits
@@ -135,11 +146,13 @@ def test_noise_of_local_draws_differs_between_batches():
 def test_repeated_images_are_samples_only_where_examples_are_independent():
     # The reference's fault: with one draw for the batch all copies of an image are the same sample.
     sampler = Sampler(network(BBB(rho_init=WIDE)), 3, "local", chunk=1000)
+    sampler(X)  # trials of an image or three precede the first batch
     calls = []
     sampler.nets[0][-1].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
     sampler(X)
     assert calls == [6, 6, 6]
     sampler = Sampler(network(LRT(rho_init=WIDE)), 5, "local", chunk=12)
+    sampler(X)
     calls = []
     sampler.nets[0][-1].register_forward_hook(lambda _, args, y: calls.append(len(args[0])))
     sampler(X)
@@ -314,6 +327,7 @@ class Whole(nn.Module):
 def test_what_all_samples_share_is_computed_once_and_changes_nothing(method, only, chunk, draws):
     net = bayesianize(network(), method, only)
     sampler = Sampler(net, 5, draws, chunk=chunk)
+    sampler(X)  # trials of an image or three precede the first batch
     calls = []
     shared, _ = sampler._split_nets[0]
     if only == "5":
@@ -322,3 +336,25 @@ def test_what_all_samples_share_is_computed_once_and_changes_nothing(method, onl
     assert len(calls) == len(shared) // 5 == (only == "5")
     # Mean and variance of one image do not depend on the others, but sums are taken in another order in a larger batch.
     torch.testing.assert_close(logits, Sampler(Whole(net), 5, draws, chunk=chunk)(X), rtol=1e-5, atol=1e-6)
+
+
+class TokensFirst(nn.Module):
+    """Rows of an image as tokens ``(tokens, batch, features)``: the layout of torch's ``batch_first=False``."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Linear(10, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        tokens = x.transpose(1, 2).flatten(2).transpose(0, 1)
+        return self.head(self.embedding(tokens).relu()).mean(0)
+
+
+@pytest.mark.parametrize("method", [MCDropout(0.3, mask="channel"), Rank1(scale_init=0.3)], ids=repr)
+@pytest.mark.parametrize("chunk", [1, 1000])
+def test_tokens_first_do_not_share_noise_between_draws(method, chunk):
+    # The noise is that of a row of the first axis, a token: copies of an image behind one another would share it.
+    torch.manual_seed(0)
+    logits = Sampler(bayesianize(TokensFirst(), method), 5, "local", chunk=chunk)(X)
+    assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 5
+    assert (mutual_information(logits) > 1e-4).all()
