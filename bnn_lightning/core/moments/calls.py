@@ -78,7 +78,7 @@ def _multiply(x: Any, y: Any) -> Moments:
     return Moments(x.mean * y.mean, x.variance * power + x.mean.square() * y.variance)
 
 
-@_rule_for(operator.truediv, torch.div, "div")
+@_rule_for(operator.truediv, operator.itruediv, torch.div, "div", "div_")
 def _divide(x: Any, y: Any) -> Moments:
     if isinstance(y, Moments):
         raise MomentsError("a network that divides by activations")
@@ -88,6 +88,10 @@ def _divide(x: Any, y: Any) -> Moments:
 def _shifted(x: Moments, shift: Any) -> Moments:
     mean = x.mean + shift
     return Moments(mean, x.variance.expand(mean.shape) if isinstance(shift, Tensor) else x.variance)
+
+
+AFFINE: tuple[Call, ...] = (_add, _subtract, _negative, _multiply, _divide)
+"""The rules of this module that, of one random argument, give an affine function of each element."""
 
 
 # Shapes

@@ -207,6 +207,12 @@ def last_stages(
     return nodes, stages
 
 
+def is_elementwise(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> bool:
+    """Whether a node computes each element of its result from one element of its input."""
+    stages = _stages_of(node, rules)
+    return bool(stages) and all(isinstance(stage, Elementwise) for stage in stages)
+
+
 def _stages_of(node: fx.Node, rules: dict[fx.Node, nn.Module]) -> list[Any]:
     """What a node does, as stages in their order; empty where it is none of them."""
     if node.op in ("call_function", "call_method"):
