@@ -82,7 +82,8 @@ class Trained:
         """That of a record.
 
         Raises:
-            CheckpointError: when it holds no config, or its config names a class that is not found.
+            CheckpointError: when it holds no config, its config names a class that is not found, or its weights do not
+            fit the network.
         """
         if record.config is None:
             raise CheckpointError(
@@ -94,7 +95,14 @@ class Trained:
             raise CheckpointError(_why_not_built(record, str(error))) from error
         network, _ = parts.build()
         state = record.network_state
-        network.load_state_dict(with_versions(state, record.state_dict, network.state_dict()))
+        try:
+            network.load_state_dict(with_versions(state, record.state_dict, network.state_dict()))
+        except RuntimeError as error:
+            mismatch = str(error).partition("\n")[2].strip().partition("\n")[0] or str(error)
+            raise CheckpointError(
+                f"{record.path} does not fit the network that its config names, whose code may have changed since: "
+                f"{mismatch}"
+            ) from error
         likelihood = parts.likelihood.for_data(record.data or {})
         return cls(network.eval(), likelihood, parts.sampling, calibrations_of(record, likelihood))
 

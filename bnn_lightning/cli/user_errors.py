@@ -54,7 +54,7 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
     if isinstance(error, RuntimeError) and message.startswith("Error(s) in loading state_dict"):
         return (
             "--ckpt_path does not fit the network or method of the command line; leave --model.* out. Without one, "
-            "the file is damaged, or of another release."
+            "the network's code has changed since, or the file is damaged or of another release."
         )
     if sentence := _about_a_package(message, config) or _about_a_metric(message):
         return sentence

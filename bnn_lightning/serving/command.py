@@ -91,7 +91,7 @@ def _server(given: argparse.Namespace) -> Any:
     print(f"{predictor!r}", flush=True)
     address = f"http://{'[::1]' if given.host == '::' else given.host}:{given.port}"
     return Server(
-        PredictorAPI(model, given.max_batch),
+        PredictorAPI(model, given.max_batch, given.timeout),
         kind,
         information(predictor, record, model, limits),
         limits,

@@ -49,7 +49,7 @@ class Server(LitServer):
         info: what ``/info`` says, plain values.
         limits: of a request.
         workers: processes.
-        timeout: seconds from a request to its answer.
+        timeout: seconds for a request to arrive, and from then to its answer.
         address: that is printed once it is served.
     """
 
@@ -95,7 +95,10 @@ class Server(LitServer):
     async def _predict(self, request: Request) -> Response:
         if len(self.response_buffer) >= _MOST_WAITING:
             raise RefusedError(503, f"{_MOST_WAITING:,} requests are waiting; come again.")
-        examples = await examples_of(request, self._kind, self._limits)
+        try:
+            examples = await asyncio.wait_for(examples_of(request, self._kind, self._limits), self.timeout)
+        except TimeoutError:
+            raise RefusedError(408, f"The request has not arrived within {self.timeout:g} seconds.") from None
         uid, waiting = uuid.uuid4().hex, ResponseBufferItem(asyncio.Event())
         self.response_buffer[uid] = waiting
         try:

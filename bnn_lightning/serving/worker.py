@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -92,13 +93,14 @@ class PredictorAPI(LitAPI):
     Args:
         model: what is loaded in each process.
         max_batch: requests that are predicted together.
+        seconds: for which whoever has asked waits; what is older is not predicted.
     """
 
     queue_process = 0
     """The number of the process that has the queue, set by the server."""
 
-    def __init__(self, model: Model, max_batch: int):
-        super().__init__(max_batch_size=max_batch, loop=_TakesWhatWaits())
+    def __init__(self, model: Model, max_batch: int, seconds: float):
+        super().__init__(max_batch_size=max_batch, loop=_TakesWhatWaits(seconds))
         self._model = model
 
     def setup(self, device: str) -> None:
@@ -159,10 +161,14 @@ class _TakesWhatWaits(BatchedLoop):
     LitServe's own asks its queue again and again, which takes a core while there is nothing to do, and sends two
     messages for each request. Here a batch has two: that it was taken, so that the server can answer for a worker that
     dies; and all its answers.
+
+    Args:
+        seconds: for which a request is waited for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
+        self._seconds = seconds
         self._answers: list[Message] = []
 
     def get_batch_requests(
@@ -173,8 +179,11 @@ class _TakesWhatWaits(BatchedLoop):
             self._send(transport, self._answers)
             self._answers = []
             while len(taken) < lit_api.max_batch_size:
-                consumer, uid, _, examples = request_queue.get_nowait() if taken else request_queue.get(timeout=_WAIT)
-                taken.append((consumer, uid, examples))
+                consumer, uid, since, examples = (
+                    request_queue.get_nowait() if taken else request_queue.get(timeout=_WAIT)
+                )
+                if time.monotonic() - since < self._seconds:  # the clock of the machine, not of a process
+                    taken.append((consumer, uid, examples))
         except Empty:
             pass
         except (EOFError, OSError):  # the queue's process has ended

@@ -304,6 +304,11 @@ def test_a_users_network_is_found_where_code_says_and_nowhere_else(tmp_path, mon
     assert len(Predictor.load(best, code=code)(np.zeros((28, 28), np.uint8))) == 1
     assert sys.path == path
 
+    (code / "owned_net.py").write_text((code / "owned_net.py").read_text().replace("784, num", "392, num"))
+    monkeypatch.delitem(sys.modules, "owned_net")
+    with pytest.raises(CheckpointError, match=r"does not fit the network that its config names, .*: size mismatch for"):
+        Predictor.load(best, code=code)
+
 
 def test_a_module_says_when_it_is_misused(digits):
     model = BayesianModule.from_checkpoint(LENET_CKPT)

@@ -7,12 +7,12 @@ import json
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from bnn_lightning import Predictor
@@ -256,44 +256,14 @@ def test_what_is_under_way_is_answered_before_the_server_ends():
     assert statuses == [200] * 12
 
 
-def test_local_draws_do_not_depend_on_what_else_waits(digits):
-    from bnn_lightning.serving.worker import answers
-
-    predictor = Predictor.load(LENET_CKPT, draws="local", samples=3)
-    requests = [[png(digit)] for digit in digits[:4]]
-    assert answers(predictor, requests) == [answers(predictor, [request])[0] for request in requests]
-
-
-def test_what_one_request_breaks_is_no_fault_of_the_others(digits, capfd):
-    from bnn_lightning.serving.worker import answers
-
-    predictor = Predictor.load(LENET_CKPT, samples=3)
-    requests = [[png(digit)] for digit in digits[:3]]
-
-    class Breaks(Predictor):
-        def __init__(self, error):
-            self.error = error
-
-        draws = predictor.draws
-
-        def __call__(self, examples):
-            if requests[1][0] in examples:
-                raise self.error
-            return predictor(examples)
-
-    refused = answers(Breaks(ValueError("no picture")), requests)
-    assert [answer.status for answer in refused] == [200, 422, 200]
-    failed = answers(Breaks(OverflowError("a fault of ours")), requests)
-    assert [answer.status for answer in failed] == [200, 500, 200]
-    assert "a fault of ours" in capfd.readouterr().err
-
-
-def test_json_has_no_infinite_numbers():
-    from bnn_lightning.serving.worker import as_json
-
-    assert as_json({"a": np.array([1.5, np.inf]), "b": (float("nan"), torch.tensor(2).numpy())}) == (
-        b'{"a":[1.5,null],"b":[null,2]}'
-    )
+def test_a_body_that_does_not_arrive_has_a_limit_of_time():
+    with (
+        Served("--ckpt_path", LENET_CKPT, "--timeout", "1", "--workers", "1") as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection,
+    ):
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+        connection.sendall(b"Content-Length: 100\r\n\r\nbegun")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -40,7 +40,7 @@ class Gaussian(WithPrior):
 
     @property
     def variance(self) -> Tensor:
-        return squared_softplus(self.rho)
+        return squared_softplus(self.rho.to(at_least_float32(self.rho)))  # half precision rounds variances to 0
 
     def sample(self) -> Tensor:
         return torch.addcmul(self.mu, self.sigma, standard_normal_like(self.mu))

@@ -94,3 +94,10 @@ def test_priors_are_buffers_and_means_and_rho_parameters():
     posterior = Gaussian(torch.zeros(3), torch.zeros(3), Normal())
     assert set(posterior.state_dict()) == {"mu", "rho", "prior_mu", "prior_sigma"}
     assert {name for name, _ in posterior.named_parameters()} == {"mu", "rho"}
+
+
+def test_variances_in_half_precision_are_not_rounded_to_zero():
+    # softplus(-9)^2 = 1.5e-8, a quarter of the smallest number of float16.
+    weight = Gaussian(torch.zeros(3), torch.full((3,), -9.0), Normal(0.0, 0.1)).half()
+    expected = torch.nn.functional.softplus(torch.tensor(-9.0, dtype=torch.float64)).square()
+    torch.testing.assert_close(weight.variance.double(), expected.expand(3), rtol=1e-5, atol=0)
