@@ -28,7 +28,12 @@ def found(name: str, kind: str) -> str:
         name: as the user gave it; anything but a bare name of a file of the package is given back as it is.
         kind: config, study or checkpoint.
     """
-    if not name or Path(name).name != name or Path(name).exists():
-        return name
-    file = folder_of(kind) / f"{name.removesuffix(_KINDS[kind][1])}{_KINDS[kind][1]}"
-    return str(file) if file.is_file() else name
+    ending = _KINDS[kind][1]
+    bare = name.removesuffix(ending)
+    return str(folder_of(kind) / f"{bare}{ending}") if bare in names(kind) and not Path(name).exists() else name
+
+
+def beside(checkpoint: Path, name: str) -> Path:
+    """The path for a file ``name`` beside a checkpoint; in the current folder, where the package's own are."""
+    is_shipped = checkpoint.resolve().parent == folder_of("checkpoint").resolve()
+    return Path(name) if is_shipped else checkpoint.with_name(name)

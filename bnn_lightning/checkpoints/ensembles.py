@@ -67,12 +67,12 @@ def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:
     summaries = [asdict(record.training) for record in records if record.training is not None]
     means = {
         name: sum(summary[name] for summary in summaries) / len(summaries)
-        for name, value in summaries[0].items()
+        for name, value in next(iter(summaries), {}).items()
         if isinstance(value, float)
     }
     own = {
         "config": config | {"model": config["model"] | {"members": len(records)}},
-        "training": summaries[0] | means,
+        "training": summaries[0] | means if summaries else None,  # of members saved before their first epoch's end
         "validation": {},
         "calibration": {},
     }

@@ -19,7 +19,7 @@ import pytest
 from bnn_lightning import BayesianModule, Predictor
 from bnn_lightning.cli import UsageError, main
 from bnn_lightning.cli.shipped import configs
-from bnn_lightning.shipped import found
+from bnn_lightning.shipped import beside, found
 from bnn_lightning.studies import study
 from tests.helpers import ROOT
 
@@ -165,3 +165,15 @@ def test_configs_shows_and_copies(in_an_empty_folder, tmp_path, monkeypatch, cap
     assert not Path("uci.yaml").exists()
     assert configs(["uci", "--to=~/mine"]) == 0
     assert Path("~/mine").expanduser().joinpath("uci.yaml").is_file()
+
+
+def test_what_is_made_of_a_shipped_checkpoint_goes_into_the_current_folder(tmp_path):
+    shipped = Path(found("lenet_lrt_mnist", "checkpoint"))
+    assert shipped.is_file()
+    assert beside(shipped, "lenet.onnx") == Path("lenet.onnx")
+    assert beside(tmp_path / "best.ckpt", "best.onnx") == tmp_path / "best.onnx"
+
+
+def test_words_that_no_file_could_be_called_are_no_shipped_names():
+    for name in ("", "x" * 300, "configs/lenet_lrt", "lenet_lrt_mnist.yaml"):
+        assert found(name, "checkpoint") == name

@@ -95,17 +95,11 @@ class Acquire(Verb):
         classes = session.data_description["class_names"]
         rows = ranked_rows(outputs, acquired, by, data.predict_names(), classes)
         chosen = acquired.images.tolist()
-        if to is not None:
-            files = [data.predict_files()[image] for image in chosen]
-            for row, place in zip(
-                rows, laid_out(files, [row["predicted"] for row in rows], Path(to), link), strict=False
-            ):
-                row["placed"] = place
         unread = [{"file": printable(file), "error": reason} for file, reason in data.unreadable.items()]
-        columns = [*dict.fromkeys(name for row in rows for name in row), "error"]
+        columns = [*dict.fromkeys(name for row in rows for name in row)]
         with free_name(session.run.logs, "acquired") as name:
             path = session.run.logs / f"{name}.csv"
-            write_rows(path, columns, [*rows, *unread])
+            write_rows(path, [*columns, "error"], [*rows, *unread])
         written = [path]
         if isinstance(data, ImageData):
             written += _sheets(data, chosen, rows[: len(chosen)], path, by)
@@ -113,6 +107,11 @@ class Acquire(Verb):
             f"{len(chosen):,} of {outputs.shape[1]:,} chosen by {by}: {', '.join(map(relative_to_cwd, written))}"
         )
         if to is not None:
+            files = [data.predict_files()[image] for image in chosen]
+            places = laid_out(files, [row["predicted"] for row in rows], Path(to), link)
+            for row, place in zip(rows, places, strict=False):
+                row["placed"] = place
+            write_rows(path, [*columns, "placed", "error"], [*rows, *unread])
             session.print(
                 f"{'Linked' if link else 'Copied'} into {to}, by predicted class; put right what is wrong there."
             )

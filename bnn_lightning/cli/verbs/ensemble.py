@@ -10,6 +10,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.shipped import beside
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
 
@@ -28,7 +29,7 @@ class Ensemble(Verb):
             output: the file to write; null is ensemble.ckpt beside the first checkpoint.
         """
         first = session.checkpoint
-        file = Path(output) if output else first.path.with_name("ensemble.ckpt")
+        file = Path(output) if output else beside(first.path, "ensemble.ckpt")
         if file.exists():
             raise UsageError(f"--output {relative_to_cwd(file)} is there already; name another file.")
         others = [read_given(path, "--members") for path in members]

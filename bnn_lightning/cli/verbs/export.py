@@ -20,6 +20,7 @@ from bnn_lightning.deployment.metadata import export_graph
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.reporting.results import write_table
 from bnn_lightning.reporting.tables import show_export, show_sparsity
+from bnn_lightning.shipped import beside
 from bnn_lightning.training.loading import load_record
 
 
@@ -57,7 +58,8 @@ class Export(Verb):
                 one pass; mean: mean weights; samples:T, such as samples:25: that many draws of the weights, all of them
                 in the file; ensemble: moments of several networks, or their mean weights. null is the smaller network
                 of the kept weights.
-            output: the file to write; null is beside the checkpoint, with the format's ending.
+            output: the file to write; null is beside the checkpoint, with the format's ending; in the
+                current folder for a checkpoint that comes with the package.
             removed: share of all weights to remove, those of lowest |mu| / sigma first; null goes by the threshold.
             threshold: weights with log alpha above it are removed; 3 is the published one.
         """
@@ -78,7 +80,7 @@ class Export(Verb):
         else:
             keep = masks_removing(network, removed)
             rule = f"{100 * (1 - removed):.4g} % of weights with the highest |mu| / sigma"
-        file = Path(output) if output else checkpoint.path.with_suffix(format.ending)
+        file = Path(output) if output else beside(checkpoint.path, f"{checkpoint.path.stem}{format.ending}")
         record = {"checkpoint": str(checkpoint.path), "data": checkpoint.data}
         rows, difference = export_dense(network, keep, test_images, file, record, format)
 
@@ -108,7 +110,7 @@ def _write_graph(session: Session, format: ExportFormat, what: str, output: str 
     checkpoint, model = session.checkpoint, session.model
     load_record(model, checkpoint)
     trained = Trained(model.network.eval(), model.likelihood, model.sampling, model.calibration)
-    file = Path(output) if output else checkpoint.path.with_suffix(format.ending)
+    file = Path(output) if output else beside(checkpoint.path, f"{checkpoint.path.stem}{format.ending}")
     said = export_graph(checkpoint, trained, what, file, format)
     shape = ", ".join(map(str, said["input"]["shape"]))
     session.print(f"Input: {said['input']['name']} ({shape}), {said['input']['dtype']}")

@@ -15,7 +15,7 @@ from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.acquire import check_samples
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData, Images
-from bnn_lightning.files import atomic_write, locked, relative_to_cwd
+from bnn_lightning.files import InUseError, atomic_write, locked, relative_to_cwd
 from bnn_lightning.simulation.learner import Learner, sampler_of
 from bnn_lightning.simulation.loop import FILE, TARGETS, Loop, LoopSettings, Retrain
 from bnn_lightning.simulation.pool import PoolSettings, make_pool
@@ -111,9 +111,12 @@ class Simulate(Verb):
             folder,
             session.print,
         )
-        with locked(folder / ".lock", wait=False):
-            atomic_write(folder / SETTINGS, json.dumps(asked, indent=1, sort_keys=True).encode())
-            loop.run()
+        try:
+            with locked(folder / ".lock", wait=False):
+                atomic_write(folder / SETTINGS, json.dumps(asked, indent=1, sort_keys=True).encode())
+                loop.run()
+        except InUseError as error:
+            raise UsageError(f"--go_on {go_on}: it is being simulated by another process.") from error
         session.print(f"Rounds: {relative_to_cwd(folder / FILE)}")
 
 
