@@ -97,11 +97,11 @@ def test_the_first_page_of_the_readme_runs_where_only_the_wheel_is_installed(tmp
     out = subprocess.run([python, "-W", "ignore", "-c", program, json.dumps(commands)], **run).stdout
     assert out.startswith(str(packages))
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
-        "3conv3fc_lrt",
         "lenet_deterministic_mnist",
         "lenet_flipout_mnist",
+        "lenet_ivon",
     ]
-    assert (folder / "lightning_logs" / "3conv3fc_lrt" / "version_0" / "report.html").is_file()
+    assert (folder / "lightning_logs" / "lenet_ivon" / "version_0" / "report.html").is_file()
     assert (folder / "lightning_logs" / "lenet_ivon_mnist" / "version_0" / "predictions.csv").is_file()
 
 
