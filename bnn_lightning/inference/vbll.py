@@ -95,9 +95,12 @@ class VBLL(Variational):
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         if type(likelihood) is not Categorical or likelihood.label_smoothing:
+            is_weighted = getattr(likelihood, "class_weights", None) is not None
+            changed = [*likelihood.departures, *(["class weights"] if is_weighted else [])]
+            got = f"Categorical with {' and '.join(changed)}" if changed else type(likelihood).__name__
             raise ValueError(
                 "likelihood must be Categorical for VBLL, whose bound is that of its nll, without class weights and "
-                f"label smoothing, got {type(likelihood).__name__.removeprefix('_')}."
+                f"label smoothing, got {got}."
             )
         with sampling(net, False):
             outputs, features = outputs_and_features(net, x)

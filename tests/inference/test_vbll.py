@@ -140,6 +140,9 @@ def test_what_cannot_be_is_refused_in_a_sentence():
     class Other(Categorical):
         pass
 
-    for likelihood, name in ((Other(), "Other"), (Categorical(label_smoothing=0.1), "WeightedSmoothed")):
+    for likelihood, name in (
+        (Other(), "Other"),
+        (Categorical(label_smoothing=0.1), "Categorical with label smoothing 0.1"),
+    ):
         with pytest.raises(ValueError, match=rf"^likelihood must be Categorical for VBLL, .*, got {name}\.$"):
             fit(BayesianModule(digits_network(), inference=VBLL(), likelihood=likelihood), digits())
