@@ -19,6 +19,7 @@ from bnn_lightning import (
     IVONOptimizer,
     LearntScale,
     MCDropout,
+    Normal,
     bayesianize,
     kl,
     random_tensors,
@@ -256,6 +257,10 @@ def copy_of(state):
     return torch.load(buffer, weights_only=True)
 
 
+class Own(Normal):
+    """A prior of somebody's own, whose density may be any."""
+
+
 def test_refuses_what_it_cannot_learn():
     net = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
     cases = {
@@ -263,6 +268,7 @@ def test_refuses_what_it_cannot_learn():
         "method must be BBB, Flipout or LRT with its own Gaussian posterior for IVON, got a Multiplicative for "
         "1.weight.": MCDropout(),
         "prior must be normal for IVON, got LearntScale; use Variational.": BBB(prior=LearntScale()),
+        "prior must be normal for IVON, got Own; use Variational.": BBB(prior=Own()),
     }
     for sentence, method in cases.items():
         with pytest.raises(ValueError, match=re.escape(sentence)):
