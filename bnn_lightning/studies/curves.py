@@ -55,12 +55,14 @@ def table(study: Study, lines: Sequence[Line]) -> list[list[str]]:
 
 
 def of_lines(lines: Sequence[Line]) -> list[Curve]:
-    """The curves of all cells that have runs, for the figure."""
+    """The curves of all cells that have runs, for the figure: named by the last axis, those of the others together."""
     curves = []
     for line in lines:
         if curve := curve_of(line):
             accuracies = [[100 * value for value in values] for values, _ in curve.values()]
-            curves.append(Curve(line.cell.name, list(curve), accuracies, [values for _, values in curve.values()]))
+            *row, name = line.cell.axes.values() or [line.cell.name]
+            nlls = [values for _, values in curve.values()]
+            curves.append(Curve(name, list(curve), accuracies, nlls, ", ".join(row)))
     return curves
 
 

@@ -83,6 +83,19 @@ def test_curves_give_the_labels_that_the_median_run_needs(write, monkeypatch):
         assert figure.size[0] > 1000
 
 
+def test_curves_of_several_pools_have_a_row_of_the_figure_each(write, monkeypatch):
+    monkeypatch.setattr(running, "run_task", lambda task, *_: row_of(task, [0.5, 0.9]))
+    path = write(grid={"pool": {"plain": {}, "twice": {"copies": 2}}, **GRID})
+    assert study([str(path)]) == 0
+    _, lines = report(Study.read(path), Path("results"))
+    assert [(curve.row, curve.name) for curve in curves.of_lines(lines)] == [
+        *(("plain", "BALD"), ("plain", "random"), ("twice", "BALD"), ("twice", "random"))
+    ]
+    assert study([str(path), "--report"]) == 0
+    with Image.open("results/tiny.png") as figure:
+        assert figure.size[1] > 800
+
+
 def test_runs_that_are_not_as_far_count_where_all_have_come_to(write, monkeypatch):
     lengths = {0: [0.5, 0.91, 0.96], 1: [0.5, 0.92]}
     monkeypatch.setattr(running, "run_task", lambda task, *_: row_of(task, lengths[task.seed]))
