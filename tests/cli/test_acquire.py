@@ -198,6 +198,14 @@ def test_a_simulation_that_is_stopped_ends_in_the_same_table(fake_mnist, capsys)
             assert without_time(stopped / "rounds.csv") == without_time(whole)
             assert main([*own, "--go_on", "stopped", "--steps", "4"]) == 2
             assert "--go_on stopped was begun with another steps" in printed(capsys)
+
+            def interrupted(_):
+                raise KeyboardInterrupt
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("bnn_lightning.simulation.loop.Loop.run", interrupted)
+                assert main([*own, "--go_on", "stopped"]) == 130
+            assert "bnn: stopped. Go on by the same command with --go_on stopped" in printed(capsys)
         else:
             assert [path.name for path in sorted(whole.parent.glob("weights_*"))] == ["weights_2.pt", "weights_3.pt"]
             stopped = Path(shutil.copytree(whole.parent, "later"))

@@ -1,6 +1,7 @@
 """Simulate a labelling loop on labelled images: buy labels by a rule, train on them, test, and again."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 
 from bnn_lightning.acquisition import Rule
-from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.acquire import check_samples
@@ -117,6 +118,9 @@ class Simulate(Verb):
                 loop.run()
         except InUseError as error:
             raise UsageError(f"--go_on {go_on}: it is being simulated by another process.") from error
+        except KeyboardInterrupt:
+            how = f"Go on by the same command with --go_on {relative_to_cwd(folder)}"
+            raise StoppedError(f"stopped. {how}", signal.SIGINT) from None
         session.print(f"Rounds: {relative_to_cwd(folder / FILE)}")
 
 
