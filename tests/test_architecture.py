@@ -45,7 +45,10 @@ DOORS = {
     "core.posteriors": ({"core.kernels", "core.ops", "core.priors"}, {"torch"}),
     "core.methods": ({"core.kernels", "core.ops", "core.priors", "core.posteriors", "core.settings"}, {"torch"}),
     "core": (
-        {"core.kernels", "core.ops", "core.settings", "core.priors", "core.posteriors", "core.methods", "wording"},
+        {
+            *("core.kernels", "core.ops", "core.settings", "core.priors", "core.posteriors", "core.methods"),
+            *("randomness", "wording"),
+        },
         {"torch"},
     ),
     "core.moments": ({"core", "wording"}, {"torch"}),
@@ -63,7 +66,7 @@ DOORS = {
     "layers": (set(), set()),
     "likelihoods": ({"core", "wording"}, {"torch", "torchmetrics", "scipy", "numpy", "pandas"}),
     "inference": ({"core", "likelihoods"}, {"torch"}),
-    "evaluation": ({"core", "likelihoods", "wording"}, {"torch", "torchmetrics"}),
+    "evaluation": ({"core", "likelihoods", "randomness", "wording"}, {"torch", "torchmetrics"}),
     "acquisition": ({"likelihoods"}, {"torch"}),
     "compression": ({"core", "wording"}, {"torch"}),
     "checkpoints": (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bnn_lightning.compression.sparsity import masks_removing, weight_log_alphas
 from bnn_lightning.core.conversion import to_plain
+from bnn_lightning.core.input_format import in_format_for
 
 PRUNING_SHARES = (0.0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
 
@@ -53,5 +54,5 @@ def logits_and_labels(net: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -
     """Logits ``(images, classes)`` of ``net`` in eval mode and labels ``(images,)``, for all batches of a loader."""
     net.eval()
     with torch.no_grad():
-        batches = [(net(images), labels) for images, labels in loader]
+        batches = [(net(in_format_for(net, images)), labels) for images, labels in loader]
     return torch.cat([logits for logits, _ in batches]), torch.cat([labels for _, labels in batches])

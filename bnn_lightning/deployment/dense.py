@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bnn_lightning.compression.pruning import logits_and_labels
 from bnn_lightning.compression.shrink import shrink
 from bnn_lightning.core.conversion import to_plain
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.pt2 import Pt2
 
@@ -51,6 +52,8 @@ def export_dense(
     masked = to_plain(net, keep)
     nets = {"mean weights": to_plain(net), "kept weights": masked, "dense": shrink(masked)}
     images, _ = next(iter(loader))
+    for network in nets.values():
+        images = in_format_for(network, images)
     _refuse_other_outputs(masked, nets["dense"], images)
     rows: dict[str, dict[str, Any]] = {}
     logits: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from bnn_lightning.checkpoints.parts import Trained
 from bnn_lightning.core.conversion import to_plain
+from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.moments import MomentNetwork, MomentsError
 from bnn_lightning.core.whole_network import methods_of
 from bnn_lightning.deployment.inputs import GraphInput
@@ -57,8 +58,9 @@ class PredictiveGraph(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """What :meth:`bnn_lightning.Likelihood.exported` gives, ``(batch, ...)`` by name, of a batch of inputs."""
+        # Each pass has a copy: a network may change its inputs in place.
         x = self.input.prepared(x)
-        outputs = torch.cat([network(x) for network in self.networks])
+        outputs = torch.cat([network(x.clone()) for network in self.networks])
         return self.likelihood.exported(outputs, self.calibration)
 
 
@@ -126,7 +128,9 @@ class DrawnSamples(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # One after another: torch.func.vmap's pooling and convolutions would fix the size of the batch.
-        return torch.stack([functional_call(self.net, self._weights(index), (x,)) for index in range(self.draws)])
+        return torch.stack(
+            [functional_call(self.net, self._weights(index), (x.clone(),)) for index in range(self.draws)]
+        )
 
     def _weights(self, index: int) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"draw_{index}_{number}") for number, name in enumerate(self.names)}
@@ -151,6 +155,8 @@ def predictive_graph(trained: Trained, data: Mapping[str, Any], what: str) -> Pr
     graph_input = GraphInput.of(data)
     nets = list(trained.network.members) if isinstance(trained.network, Ensemble) else [trained.network]
     _check(kind, what, trained.network, len(nets))
+    for net in nets:
+        in_format_for(net, torch.zeros(1, *graph_input.shape))  # whose weights become contiguous where they must be
     draws, networks = _networks(kind, count, what, trained, nets, graph_input.shape)
     samples = samples_of(draws, count, len(nets))
     return PredictiveGraph(

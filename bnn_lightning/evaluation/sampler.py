@@ -162,9 +162,12 @@ class Sampler:
         Weight draws go through a network in the place of its parameters, which two threads cannot do with one module.
         """
         other = copy.copy(self)
-        nets = [*self.nets, *(part for parts in self._split_nets for part in parts)]
+        split = vars(self).get("_split_nets", [])  # once there have been images
+        nets = [*self.nets, *(part for parts in split for part in parts)]
         shared = {id(tensor): tensor for net in nets for tensor in (*net.parameters(), *net.buffers())}
-        other.nets, other._split_nets = copy.deepcopy((self.nets, self._split_nets), shared)
+        other.nets, split = copy.deepcopy((self.nets, split), shared)
+        if split:
+            other._split_nets = split
         return other
 
     @torch.no_grad()
@@ -184,11 +187,9 @@ class Sampler:
                     outputs = vmap(lambda weights: functional_call(net, weights, (images,)))(drawn)
                 self._is_fast_at_once = True
                 return outputs
-            except (RuntimeError, UserWarning) as error:
-                if "vmap" not in str(error) and "batching rule" not in str(error):
-                    raise
-                # The network's control flow depends on values, or an operation has no batching rule: from now on one
-                # draw at a time.
+            except (RuntimeError, UserWarning):
+                # The network's control flow depends on values, an operation has no batching rule, or cannot be in
+                # place: from now on one draw at a time, which also fails where nothing of this is the reason.
                 self._several_at_once = False
         each = ({name: values[index] for name, values in drawn.items()} for index in range(len(samples)))
         return torch.stack([functional_call(net, weights, (x.clone(),)) for weights in each])
@@ -280,7 +281,7 @@ def _examples_come_first(net: nn.Module, example: Tensor) -> bool:
                     net(example.repeat(count, *(1,) * (example.dim() - 1)))
                 except Exception:  # of a network that takes no such batches: the pass that is meant says why
                     return False
-    return all(3 * two == 2 * three for two, three in zip(*rows, strict=True))
+    return len(rows[0]) == len(rows[1]) and all(3 * two == 2 * three for two, three in zip(*rows, strict=True))
 
 
 @contextmanager

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from bnn_lightning import BBB, LRT, Flipout, MCDropout, Sampler, bayesianize
+from bnn_lightning import BBB, LRT, BayesianModule, Categorical, Flipout, MCDropout, Sampler, bayesianize
 from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.core.kernels.memory import is_channels_last
 
@@ -64,6 +66,75 @@ def test_the_trial_changes_no_noise_and_keeps_the_mode():
         assert torch.equal(value, weights[name])
     net(in_format_for(net, x)).sum().backward()
     assert is_channels_last(in_format_for(pair(BBB())[1], x))
+
+
+class Merging(Viewing):
+    """Its view merges batch and channels, which one image alone would let pass."""
+
+    def forward(self, x):
+        x = self.conv2(self.conv1(x).relu())
+        shares = x.view(len(x) * 3, -1).softmax(1).view(len(x), -1)
+        return self.fc(shares)
+
+
+@pytest.mark.parametrize("method", [None, BBB(), LRT()], ids=["deterministic", "BBB", "LRT"])
+def test_views_of_several_images_work_too(method):
+    net = Merging() if method is None else bayesianize(Merging(), method)
+    assert Sampler(net.to(memory_format=torch.channels_last), 5)(torch.randn(6, 1, 8, 8)).shape[1:] == (6, 5)
+
+
+@pytest.mark.parametrize("method", [None, BBB(), LRT()], ids=["deterministic", "BBB", "LRT"])
+def test_a_network_that_was_validated_first_is_trained(method):
+    model = BayesianModule(Viewing(), method, likelihood=Categorical())
+    before = {name: value.detach().clone() for name, value in model.network.named_parameters()}
+    loader = DataLoader(TensorDataset(torch.randn(8, 1, 8, 8), torch.arange(8) % 5), batch_size=4)
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.validate(model, loader, verbose=False)
+    trainer.fit(model, loader, loader)
+    changed = [name for name, value in model.network.named_parameters() if not torch.equal(value, before[name])]
+    assert len(changed) == len(before)
+
+
+def test_what_a_first_pass_could_not_tell_the_next_one_does():
+    net, _ = pair(BBB())
+    for x in (torch.randn(4, 2, 8, 8), torch.randn(0, 1, 8, 8)):  # two channels, no images
+        assert is_channels_last(in_format_for(net, x))
+    assert not is_channels_last(in_format_for(net, torch.randn(4, 1, 8, 8)))
+    net.to(memory_format=torch.channels_last)  # somebody changes it since
+    x = torch.randn(6, 1, 8, 8)
+    assert Sampler(net, 3)(x).shape == (3, 6, 5)
+    assert Sampler(BayesianModule(net).network, 3)(x).shape == (3, 6, 5)
+
+
+def test_moments_behind_plain_convolutions():
+    x = torch.randn(6, 1, 8, 8)
+    views, flattens = (bayesianize(net, BBB(), "fc") for net in pair(None))
+    flattens.load_state_dict(views.state_dict())
+    expected = Sampler(flattens, 4, "moments")(x)
+    torch.testing.assert_close(Sampler(views, 4, "moments")(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_are_made_before_the_first_images():
+    net = bayesianize(pair(None)[0], BBB(), "fc")
+    x = torch.randn(6, 1, 8, 8)
+    sampler = Sampler(net, 3)
+    replica = sampler.replica()
+    assert torch.equal(replica(x), sampler(x))
+
+
+def test_the_trial_sets_nothing_in_the_network():
+    class SetsItself(nn.Module):
+        """As layers do that normalise by their first batch."""
+
+        seen = None
+
+        def forward(self, x):
+            self.seen = x.shape if self.seen is None else self.seen
+            return x
+
+    net = nn.Sequential(SetsItself(), pair(BBB())[0])
+    in_format_for(net, torch.randn(7, 1, 8, 8))
+    assert net[0].seen is None
 
 
 def test_other_errors_and_other_inputs_are_left_alone():

@@ -119,6 +119,12 @@ for _name in ("expand", "contiguous", "repeat", "clone"):
     CALLS[_name] = partial(_moved, getattr(Tensor, _name))
 CALLS["view"] = partial(_moved, Tensor.reshape)  # of moments in channels_last memory, too
 
+MOVING: set[Any] = {*_MOVING, *(_function.__name__ for _function in _MOVING), "view", "expand", "contiguous"}
+"""What gives a view of its input, or may do so."""
+
+ONE_TO_ONE = MOVING - {torch.chunk, torch.split, "chunk", "split", "expand"} | {"clone"}
+"""What gives each element of its input once, in another shape."""
+
 
 @moment_rule(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.ZeroPad2d)
 def _moving(layer: nn.Module) -> Rule:

@@ -1,18 +1,16 @@
 """MomentNetwork, a network as one function from inputs to mean and variance of its outputs, without a draw."""
 
 import copy
-import inspect
-import operator
 from collections.abc import Callable
-from functools import partialmethod
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from bnn_lightning.core.layers import RandomLayer, has_hooks
-from bnn_lightning.core.moments.calls import AFFINE, CALLS, QUERIES
+from bnn_lightning.core.moments.calls import AFFINE, CALLS, ONE_TO_ONE, QUERIES
 from bnn_lightning.core.moments.covariance import OutputCovariance, is_elementwise, last_stages
+from bnn_lightning.core.moments.in_place import Value, changes_its_input, follow_change
 from bnn_lightning.core.moments.norms import ChannelAffine
 from bnn_lightning.core.moments.rules import Moments, MomentsError, called, has_rule, rule_of
 from bnn_lightning.core.moments.weights import KnownWeights, RandomWeights, rule_of_plain_layer, rule_of_random_layer
@@ -50,6 +48,7 @@ class MomentNetwork(nn.Module):
         with torch.no_grad(), evaluating(net):
             propagation = _Propagation(net)
         self.propagate, self.end = propagation.module, propagation.end
+        self._changes_inputs = propagation.changes_memory
 
     @property
     def has_covariance(self) -> bool:
@@ -65,7 +64,7 @@ class MomentNetwork(nn.Module):
         if self.end is None:
             mean, variance = self(x)
             return mean, torch.diag_embed(variance)
-        mean, covariance = self.end(self.propagate(x))
+        mean, covariance = self.end(self.propagate(self._own(x)))
         return mean, covariance
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,10 +72,13 @@ class MomentNetwork(nn.Module):
         if self.end is not None:
             mean, covariance = self.covariance(x)
             return mean, covariance.diagonal(dim1=-2, dim2=-1)
-        outputs = self.propagate(x)
+        outputs = self.propagate(self._own(x))
         if not isinstance(outputs, Moments):
             return outputs, torch.zeros_like(outputs)
         return outputs.mean, outputs.variance
+
+    def _own(self, x: Tensor) -> Tensor:
+        return x.clone() if self._changes_inputs else x
 
 
 class _Whole(nn.Module):
@@ -90,26 +92,11 @@ class _Whole(nn.Module):
         return self.net(x)
 
 
-_AUGMENTED = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-
-
-class _Value(fx.Proxy):
-    """What stands for a tensor in a trace; unlike its base it notes ``x += y``, which changes a tensor, as such."""
-
-    def _by(self, change: Callable[[Any, Any], Any], other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", change, (self, other), {})
-
-    __iadd__ = partialmethod(_by, operator.iadd)
-    __isub__ = partialmethod(_by, operator.isub)
-    __imul__ = partialmethod(_by, operator.imul)
-    __itruediv__ = partialmethod(_by, operator.itruediv)
-
-
 class _Tracer(fx.Tracer):
     """Takes random layers and modules with a rule as they are, and goes into all others that are not torch's own."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Value(node, self)
+        return Value(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, RandomLayer) or _has_any_rule(m) or super().is_leaf_module(m, module_qualified_name)
@@ -142,10 +129,13 @@ class _Propagation:
         self.random: set[fx.Node] = set()
         self.rules: dict[fx.Node, nn.Module] = {}
         self.end: OutputCovariance | None = None
+        self.changes_memory = False
         for node in self.traced.nodes:
-            if self._is_reached(node) and self._changes_its_input(node):
-                # What uses the input later gets the result. Where nothing is random, torch changes it.
-                node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: node < user)
+            if changes_its_input(node, self.whole):
+                if self._is_reached(node):
+                    follow_change(node, self.whole)
+                else:
+                    self.changes_memory = True  # torch itself does it, where nothing is random
             self.copies[node] = getattr(self, f"_{node.op}")(node)
         self.module = fx.GraphModule(self.parts, self.graph)
 
@@ -198,7 +188,10 @@ class _Propagation:
 
     def _call_function(self, node: fx.Node) -> fx.Node:
         if not self._is_reached(node):
-            return self.graph.node_copy(node, self.copies.__getitem__)
+            copied = self.graph.node_copy(node, self.copies.__getitem__)
+            if copied.target == "view":  # of activations in channels_last memory, too
+                copied.target = "reshape"
+            return copied
         rule = CALLS.get(node.target)
         if rule is None:
             raise MomentsError(_without_rule(getattr(node.target, "__name__", str(node.target))))
@@ -210,21 +203,6 @@ class _Propagation:
 
     _call_method = _call_function
 
-    def _changes_its_input(self, node: fx.Node) -> bool:
-        """Whether ``node`` computes in place: ``x.relu_()``, ``x += 1`` and what is told ``inplace=True``."""
-        if node.op == "call_module":
-            return bool(getattr(self.whole.get_submodule(str(node.target)), "inplace", False))
-        if node.op not in ("call_function", "call_method") or not isinstance(next(iter(node.args), None), fx.Node):
-            return False
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if node.target in _AUGMENTED or (name[-1:] == "_" and name[-2:] != "__"):
-            return True
-        try:
-            given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
-        except (TypeError, ValueError):  # a tensor's method, or a function without a signature: they change nothing
-            return False
-        return bool(given.arguments.get("inplace", False))
-
     def _refuse_dependent_factors(self, product: fx.Node) -> None:
         factors = [self._origin(factor) for factor in product.args if isinstance(factor, fx.Node)]
         if len(factors) == 2 and factors[0] is factors[1]:
@@ -234,10 +212,11 @@ class _Propagation:
             )
 
     def _origin(self, node: fx.Node) -> fx.Node:
-        """The activations of which ``node`` is a function of each element by itself."""
+        """The activations of which ``node`` is a function of each element by itself, whatever shape they have."""
         while True:
             before = [each for each in node.all_input_nodes if each in self.random]
-            if len(before) != 1 or not (CALLS.get(node.target) in AFFINE or is_elementwise(node, self.rules)):
+            is_whole = node.target in ONE_TO_ONE or CALLS.get(node.target) in AFFINE
+            if len(before) != 1 or not (is_whole or is_elementwise(node, self.rules)):
                 return node
             node = before[0]
 

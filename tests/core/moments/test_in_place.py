@@ -59,8 +59,31 @@ def augmented(net, h):
     return h
 
 
+def size_changed(net, h):
+    size = h.shape[1]
+    total = size
+    total *= 10
+    return h / size * total
+
+
+def input_changed(net, h):
+    h += net.side(h)
+    return h
+
+
 @pytest.mark.parametrize(
-    "between", [module, method, function, function_by_position, used_before_and_after, added, augmented]
+    "between",
+    [
+        module,
+        method,
+        function,
+        function_by_position,
+        used_before_and_after,
+        added,
+        augmented,
+        size_changed,
+        input_changed,
+    ],
 )
 def test_what_uses_a_changed_activation_later_gets_the_change(between):
     torch.manual_seed(0)
@@ -69,6 +92,50 @@ def test_what_uses_a_changed_activation_later_gets_the_change(between):
     mean, variance = MomentNetwork(bayesianize(net, BBB(rho_init=(-40.0, 0.0))))(x)  # sigma is 4e-18
     torch.testing.assert_close(mean, net(x), rtol=1e-9, atol=1e-9)
     assert variance.max() < 1e-20
+
+
+def test_an_input_that_a_network_changes_in_place_is_left_alone():
+    class Centred(Net):
+        def forward(self, x):
+            x -= 0.5
+            return super().forward(x)
+
+    net = Centred(method)
+    x = torch.randn(5, 3)
+    before = x.clone()
+    mean, _ = MomentNetwork(bayesianize(net, BBB(rho_init=(-20.0, 0.0))))(x)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(mean, net(x.clone()), rtol=1e-5, atol=1e-5)
+
+
+def a_part(net, h):
+    first, _ = h.chunk(2, 1)
+    first.relu_()
+    return h
+
+
+def a_view(net, h):
+    pairs = h.view(-1, 2, 2)
+    pairs *= 2
+    return h
+
+
+def an_item(net, h):
+    h[:, :3].mul_(3)
+    return h
+
+
+def another_name(net, h):
+    shortcut = net.identity(h)
+    return F.relu(h, inplace=True) + shortcut
+
+
+@pytest.mark.parametrize("between", [a_part, a_view, an_item, another_name])
+def test_changes_that_another_name_sees_are_refused(between):
+    net = Net(between)
+    net.identity = nn.Identity()
+    with pytest.raises(MomentsError, match="changes activations in place and uses them by another name"):
+        MomentNetwork(bayesianize(net, BBB()))
 
 
 def test_a_changed_activation_has_the_moments_of_one_that_is_computed_anew():
@@ -88,8 +155,9 @@ def test_a_changed_activation_has_the_moments_of_one_that_is_computed_anew():
         lambda net, h: h * net.sigmoid(h),
         lambda net, h: h.mul_(torch.sigmoid(1.7 * h)),
         lambda net, h: 0.5 * h * (1 + torch.tanh(0.8 * h)),
+        lambda net, h: h.flatten(1) * torch.sigmoid(h.clone()).flatten(1),
     ],
-    ids=["square", "swish", "fast gelu", "gelu"],
+    ids=["square", "swish", "fast gelu", "gelu", "flattened"],
 )
 def test_products_with_functions_of_themselves_are_refused(between):
     # As independent factors E[h h] would be the square of the mean: too low by the variance.
