@@ -245,7 +245,7 @@ class CommandLine(LightningCLI):
         check_limit(config.trainer, self.verb.stage)
         check_profiler(config.trainer)
         if self.verb.trains:
-            check_callbacks(config.trainer)
+            check_callbacks(config.trainer, config.model)
         check_precision(config.trainer, config.model)
         if self.verb.one_device:
             if config.trainer.devices not in (1, "1", "auto"):

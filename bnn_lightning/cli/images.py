@@ -39,6 +39,7 @@ def load_images(
                 f"--data {data.name}: a run goes on with its classes, {listed(checkpoint.data['class_names'])}, got "
                 f"{listed(data.class_names)}; for others begin a new one, with --model.init_from."
             )
+        _refuse_another_split(data, verb, config.data, config_of(checkpoint)["data"])
         _refuse_other_examples(data, verb, config.data, checkpoint)
     elif checkpoint.data is not None:
         trained_on = checkpoint.data["name"]

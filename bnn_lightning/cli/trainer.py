@@ -10,10 +10,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
+    EarlyStopping,
     ModelPruning,
     ProgressBar,
     StochasticWeightAveraging,
     Timer,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
@@ -23,6 +25,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.inference import Inference
 from bnn_lightning.wording import hint, nearest
 
 _REFUSED = {
@@ -35,6 +38,11 @@ _REFUSED = {
     BackboneFinetuning: "frees a module called backbone, of which there is none; --model.init_from begins with a "
     "trained network",
     Timer: "could end a run within an epoch; --trainer.max_epochs sets its length",
+}
+_REFUSED_WITH_A_POSTERIOR_AT_THE_END = {
+    EarlyStopping: "could end a run before its posterior is formed, at the end of --trainer.max_epochs; give the "
+    "epochs, or train the deterministic twin with it and run bnn laplace on its checkpoint",
+    WeightAveraging: "puts its averages in the place of the posterior, which is formed at the end of a run",
 }
 _PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
@@ -60,16 +68,21 @@ def check_profiler(trainer: Namespace) -> None:
         )
 
 
-def check_callbacks(trainer: Namespace) -> None:
+def check_callbacks(trainer: Namespace, model: Namespace) -> None:
     """Refuses Lightning's callbacks after which a checkpoint would not hold what was trained and measured.
 
     And those that would watch a metric that nothing logs.
     """
     given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
+    inference: Any = class_of(model.inference)
+    forms_at_end = inference.after_fit is not Inference.after_fit
+    reasons = _REFUSED | (_REFUSED_WITH_A_POSTERIOR_AT_THE_END if forms_at_end else {})
     for callback in (each for each in given if isinstance(each, Namespace)):
-        for refused, reason in _REFUSED.items():
-            if issubclass(class_of(callback), refused):
-                raise UsageError(f"--trainer.callbacks {refused.__name__} {reason}.")
+        kind = class_of(callback)
+        for refused, reason in reasons.items():
+            if issubclass(kind, refused):
+                of = "" if refused in _REFUSED else f"is not for {inference.__name__}: it "
+                raise UsageError(f"--trainer.callbacks {kind.__name__} {of}{reason}.")
         monitor = (callback.get("init_args") or Namespace()).get("monitor")
         only_lightnings = all(each.class_path.startswith("lightning.") for each in given if isinstance(each, Namespace))
         if isinstance(monitor, str) and only_lightnings and "/" not in monitor and monitor != "lr":

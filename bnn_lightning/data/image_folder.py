@@ -215,6 +215,7 @@ class ImageFolder(ImageData):
         return super().describe() | {"fit": self.fit, "background": self.background}
 
     def number_classes_like(self, class_names: Sequence[str]) -> None:
+        self._check_root()
         if set(class_names) == set(self.class_names):
             self.class_names = tuple(class_names)
 
@@ -240,8 +241,15 @@ class ImageFolder(ImageData):
     def _walk(self) -> Walk:
         return walk(self.root)
 
+    def _check_root(self) -> None:
+        if not os.path.exists(self.root):
+            raise DataNotFoundError(
+                f"root must be a folder of pictures, got {printable(self.root)}, which is not there."
+            )
+
     @cached_property
     def divided_examples(self) -> str | None:
+        self._check_root()
         if self._takes_all or "train" not in self._layout.splits:
             return None
         pictures, labels = self._layout.labelled("train", self.class_names)

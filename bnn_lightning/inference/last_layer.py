@@ -63,7 +63,7 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     features, y = calls[0] if len(calls) == 1 else (x, x)
     noise = getattr(net, LEARNT_NOISE, None)
     own = outputs if noise is None else outputs[:, : -noise.constants.numel()]
-    same = y is own or (y.shape == own.shape and torch.allclose(y, own, rtol=0, atol=0, equal_nan=True))
+    same = y is own or (y.shape == own.shape and torch.allclose(y.to(own.dtype), own, rtol=0, atol=0, equal_nan=True))
     if len(calls) != 1 or features.dim() != 2 or not same:
         name = next(name for name, module in net.named_modules() if module is layer)
         raise ValueError(

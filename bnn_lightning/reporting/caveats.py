@@ -56,7 +56,8 @@ _EXPLANATIONS = (
     (
         "^not learning$",
         "After this training the network is hardly better than guessing.",
-        "Try another --model.inference.lr, or let the KL rise from 0: --model.inference.kl_weight LinearWarmup.",
+        "Try another --model.inference.lr. Where Adam trains a method with a KL, let it rise from 0: "
+        "--model.inference.kl_weight LinearWarmup.",
     ),
     (
         "^not calibrated$",

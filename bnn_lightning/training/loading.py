@@ -34,7 +34,9 @@ def start_from_weights(net: nn.Module, path: str, method: Method | None) -> str:
         ValueError: when the file cannot be read, or less than half of the network's tensors are in it.
     """
     weights, own = _weights_in(path), net.state_dict()
-    if weights.keys() == own.keys() and all(weights[name].shape == own[name].shape for name in own):
+    # The prior of a network that begins from weights has a mean for each of them; that of the file is taken.
+    priors = {name for name in own if name.rpartition(".")[2].startswith("prior_")}
+    if weights.keys() == own.keys() and all(weights[name].shape == own[name].shape for name in own.keys() - priors):
         net.load_state_dict(with_versions(weights, weights, own))
         return ""
     twin = to_plain(net).state_dict()

@@ -202,8 +202,8 @@ def _check_images(x: Tensor) -> None:
         raise ValueError(f"images must be finite, got nan or inf in {bad} of the {len(x)} images of the first batch.")
     if (largest := x.abs().max().item()) >= _LARGE:
         warnings.warn(
-            f"the images of the first batch reach {largest:.4g}, where networks expect about 1: are they divided by "
-            "255, or by their standard deviation?",
+            f"the {'images' if x.dim() == 4 else 'examples'} of the first batch reach {largest:.4g}, where networks "
+            f"expect about 1: are they divided by {'255, or by ' if x.dim() == 4 else ''}their standard deviation?",
             stacklevel=2,
         )
 

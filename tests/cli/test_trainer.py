@@ -84,6 +84,16 @@ def test_averaged_weights_are_those_that_were_validated(capsys):
         assert f"{nll:.4f}" in printed(capsys)
 
 
+@pytest.mark.parametrize("inference", ["Laplace", "SWAG"])
+@pytest.mark.parametrize("callback", ["EarlyStopping", "WeightAveraging", "EMAWeightAveraging"])
+def test_what_would_lose_a_posterior_that_is_formed_at_the_end_is_refused(inference, callback, capsys):
+    words = ["--model.method", "null", "--model.inference", inference, "--trainer.callbacks", callback]
+    words += ["--trainer.callbacks.monitor", "val/nll"] if callback == "EarlyStopping" else []
+    assert main([*FIT, *words]) == 2
+    assert f"--trainer.callbacks {callback} is not for {inference}: it " in printed(capsys)
+    assert not Path("checkpoints").exists()
+
+
 def test_a_progress_bar_of_ones_own_is_shown(capsys):
     assert main([*FIT, "--trainer.callbacks", "TQDMProgressBar"]) == 0
     assert "Epoch 1: 100%" in printed(capsys)

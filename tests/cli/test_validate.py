@@ -21,6 +21,14 @@ def test_a_hold_out_that_has_the_training_images_is_refused(run, capsys):
     assert sentence in printed(capsys)
 
 
+def test_a_run_goes_on_with_its_hold_out(run, capsys):
+    # On another one it would be validated and calibrated on images that it was trained on.
+    for flag, value in (("seed", "7"), ("val_split", "0.5"), ("train_subset", "300")):
+        words = ["--trainer.max_epochs", "9", f"--data.{flag}", value]
+        assert main(["fit", "--ckpt_path", str(run / "last.ckpt"), *words]) == 2
+        assert f"--data.{flag} must be the checkpoint's" in printed(capsys)
+
+
 def test_validate_refuses_another_split_and_a_run_without_one(run, capsys):
     assert main(["validate", "--ckpt_path", str(run / "last.ckpt"), "--data.seed", "5"]) == 2
     sentence = "--data.seed must be the checkpoint's, 0, got 5; on another split the hold-out has training images."

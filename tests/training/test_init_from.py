@@ -51,6 +51,16 @@ def test_init_from_can_take_the_means_alone_and_goes_into_any_method(tmp_path):
     assert model.network[2].weight.rho.mean().item() == pytest.approx(-5, abs=5 * 0.1 / 640**0.5)
 
 
+def test_init_from_takes_the_whole_posterior_of_the_same_network(tmp_path):
+    trained = BayesianModule(tiny().network, BBB(rho_init=(-3.0, 0.1)))
+    fit(trained, enable_checkpointing=True, default_root_dir=tmp_path).save_checkpoint(tmp_path / "own.ckpt")
+    model = untrained(tiny().network, BBB(), init_from=str(tmp_path / "own.ckpt"))
+    fit(model)
+    found = model.network.state_dict()
+    for name, value in trained.network.state_dict().items():  # with its prior, and no other that its means would give
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+
+
 def test_init_from_another_network_is_refused(tmp_path):
     _, path = saved_twin(tmp_path)
     model = BayesianModule(LeNet(), LRT(), init_from=path)
