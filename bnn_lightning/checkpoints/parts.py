@@ -82,8 +82,8 @@ class Trained:
         """That of a record.
 
         Raises:
-            CheckpointError: when it holds no config, its config names a class that is not found, or its weights do not
-            fit the network.
+            CheckpointError: when it holds no config, its config names a class that is not found, or its weights do
+                not fit the network.
         """
         if record.config is None:
             raise CheckpointError(
