@@ -76,13 +76,13 @@ def check_callbacks(trainer: Namespace, model: Namespace) -> None:
     given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
     inference: Any = class_of(model.inference)
     forms_at_end = inference.after_fit is not Inference.after_fit
-    reasons = _REFUSED | (_REFUSED_WITH_A_POSTERIOR_AT_THE_END if forms_at_end else {})
+    at_end = {} if not forms_at_end else _REFUSED_WITH_A_POSTERIOR_AT_THE_END
+    reasons = _REFUSED | {kind: f"is not for {inference.__name__}: it {reason}" for kind, reason in at_end.items()}
     for callback in (each for each in given if isinstance(each, Namespace)):
         kind = class_of(callback)
         for refused, reason in reasons.items():
             if issubclass(kind, refused):
-                of = "" if refused in _REFUSED else f"is not for {inference.__name__}: it "
-                raise UsageError(f"--trainer.callbacks {kind.__name__} {of}{reason}.")
+                raise UsageError(f"--trainer.callbacks {kind.__name__} {reason}.")
         monitor = (callback.get("init_args") or Namespace()).get("monitor")
         only_lightnings = all(each.class_path.startswith("lightning.") for each in given if isinstance(each, Namespace))
         if isinstance(monitor, str) and only_lightnings and "/" not in monitor and monitor != "lr":

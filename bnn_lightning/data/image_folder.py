@@ -16,7 +16,7 @@ from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.loader import EpochLoader, Images
 from bnn_lightning.data.picture_cache import cached_pixels
 from bnn_lightning.data.picture_labels import layout_by_table
-from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of
+from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of, not_there
 from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
@@ -243,9 +243,7 @@ class ImageFolder(ImageData):
 
     def _check_root(self) -> None:
         if not os.path.exists(self.root):
-            raise DataNotFoundError(
-                f"root must be a folder of pictures, got {printable(self.root)}, which is not there."
-            )
+            raise DataNotFoundError(not_there(self.root))
 
     @cached_property
     def divided_examples(self) -> str | None:

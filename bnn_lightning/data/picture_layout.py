@@ -198,10 +198,15 @@ def _without_pictures(walk: Walk, folders: Iterable[Path]) -> Iterator[Path]:
             yield walk.root.joinpath(*below)
 
 
+def not_there(root: Path) -> str:
+    """The sentence about a root that does not exist."""
+    return f"root must be a folder of pictures, got {printable(root)}, which is not there."
+
+
 def _without_classes(without_class: Mapping[Path, Sequence[Picture]], root: Path) -> str:
     """What to do with a root without class folders; "" where it has no pictures at all."""
     if not os.path.exists(root):
-        return f"root must be a folder of pictures, got {printable(root)}, which is not there."
+        return not_there(root)
     place = next((folder for folder, pictures in without_class.items() if pictures), None)
     if place is None:
         return ""

@@ -113,8 +113,7 @@ def probe(network: nn.Module, likelihood: Likelihood, first: FirstBatch, num_cla
     _check_images(x)
     with _left_as_it_was(network):
         known = dict(network.named_parameters())
-        x = in_format_for(network, x)
-        _check_mean_weights(network, x[:_IMAGES])
+        _check_mean_weights(network, in_format_for(network, x[:_IMAGES]))
         outputs = _step(network, x[:_IMAGES])
         if made := [name for name, _ in network.named_parameters() if name not in known]:
             raise ValueError(
