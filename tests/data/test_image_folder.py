@@ -241,12 +241,13 @@ def test_root_and_cache_may_name_the_home_folder_and_variables(tmp_path, monkeyp
     assert not (tmp_path / "~").exists()
 
 
-def test_settings_of_pictures_are_checked_and_taken_over_from_a_checkpoint():
+def test_settings_of_pictures_are_checked_and_taken_over_from_a_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"^fit must be one of crop, pad, stretch, got squeeze\.$"):
         ImageFolder("photos", fit="squeeze")
     with pytest.raises(ValueError, match=r"^background must be one of white, black, got red\.$"):
         ImageFolder("photos", background="red")
-    trained = ImageFolder("photos", image_size=8, channels=3, fit="pad", background="black")
+    folders(tmp_path, ["."], per_class=2)
+    trained = ImageFolder(str(tmp_path), image_size=8, channels=3, fit="pad", background="black")
     other = ImageFolder("photos")
     other.prepare_like(trained.describe(), labelled=False)
     assert (other.fit, other.background) == ("pad", "black")
