@@ -37,7 +37,7 @@ from bnn_lightning.cli.settings import check_limit, check_precision, refuse_null
 from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
-    check_profiler,
+    check_trainer,
     has_progress_bar,
     profiler_of,
     silence_the_libraries,
@@ -243,7 +243,7 @@ class CommandLine(LightningCLI):
         drop_resolved_defaults(config.model.network)
         self.verb.check(config)
         check_limit(config.trainer, self.verb.stage)
-        check_profiler(config.trainer)
+        check_trainer(config.trainer)
         if self.verb.trains:
             check_callbacks(config.trainer, config.model)
         check_precision(config.trainer, config.model)

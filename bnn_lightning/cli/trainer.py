@@ -51,8 +51,13 @@ _OWN = Path(bnn_lightning.__file__).parent
 _PYTHONS_FORMAT = warnings.formatwarning
 
 
-def check_profiler(trainer: Namespace) -> None:
-    """Refuses a profiler that is not known, and hooks on modules, with which a network cannot be copied."""
+def check_trainer(trainer: Namespace) -> None:
+    """Refuses a run without logs, a profiler that is not known, and one whose hooks do not let a network be copied."""
+    if trainer.barebones:
+        raise UsageError(
+            "--trainer.barebones must be false, for a run has a log and checkpoints, got true; to measure the speed of "
+            "a step, give --trainer.profiler simple."
+        )
     profiler = trainer.profiler
     if isinstance(profiler, str) and profiler not in _PROFILERS:
         meant = nearest(profiler, [*_PROFILERS, *names_of(Profiler)])

@@ -24,6 +24,18 @@ from bnn_lightning.wording import hint, nearest
 _LIGHTNING = Path(lightning.__file__).parent
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 
+_SENTENCES = {
+    r"^Target (-?\d+) is out of bounds": "labels must be numbers of the network's outputs, which begin at 0, got {} in "
+    "a training batch.",
+    # Lightning's issue 17991
+    r"can be passed to its parent's `batch_size=": "predict_dataloader must give its loader the batch_size by name, "
+    "DataLoader(data, batch_size=64), because Lightning makes it anew for predict, got it by position.",
+    r"^No supported gpu backend found": "--trainer.accelerator must be one that this machine and its torch have, got "
+    "gpu, of which there is none; leave it out, or give cpu.",
+    r"^`Trainer\(devices='?(.*?)'?\)` value is not a valid input": "--trainer.devices must be how many devices to use, "
+    "at least 1, or their numbers, got {}.",
+}
+
 
 @contextmanager
 def user_errors(config: Namespace) -> Iterator[None]:
@@ -56,7 +68,7 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
             "--ckpt_path does not fit the network or method of the command line; leave --model.* out. Without one, "
             "the network's code has changed since, or the file is damaged or of another release."
         )
-    if sentence := _about_a_package(message, config) or _about_a_metric(message):
+    if sentence := _about_a_package(message, config) or _about_a_metric(message) or _known(message):
         return sentence
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return f"{os.fsdecode(error.filename or 'a file')} cannot be written: {error.strerror}."
@@ -88,6 +100,14 @@ def _about_a_metric(message: str) -> str | None:
     known = [each for each in re.findall(r"[`']([\w/]+)[`']", message) if "/" in each and each != name]
     known = list(dict.fromkeys(known))
     return f"--trainer.callbacks.monitor must be one of {', '.join(known)}, got {name}{hint(nearest(name, known))}."
+
+
+def _known(message: str) -> str | None:
+    """The sentence of ours for one that torch or Lightning says without the flag or the cure."""
+    for pattern, sentence in _SENTENCES.items():
+        if found := re.search(pattern, message):
+            return sentence.format(*found.groups())
+    return None
 
 
 def _is_about_the_command(error: Exception) -> bool:

@@ -51,9 +51,12 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
             has their class, as in ``["*", "BatchNorm2d"]``.
 
     Raises:
-        ValueError: when a pattern of ``only`` matches no layer that can be random, when two layers share a weight, or
-            when the sizes of a lazy layer are not known yet.
+        ValueError: when ``method`` is none, when a pattern of ``only`` matches no layer that can be random, when two
+            layers share a weight, or when the sizes of a lazy layer are not known yet.
     """
+    if not isinstance(method, Method):
+        got = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
+        raise ValueError(f"method must be an object, such as LRT(), got {got}.")
     patterns = [only] if isinstance(only, str) else list(only)
     if lazy := lazy_layers(net):
         raise ValueError(

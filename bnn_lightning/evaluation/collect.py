@@ -61,6 +61,7 @@ class Collector:
         results = {f"summary/{key}": values for key, values in self.likelihood.summary(outputs).items()}
         results["labels"] = labels
         if set_idx == 0:
+            self.likelihood.check_labels(labels, outputs.shape[-1])
             is_drawn = self.sampler.draws != "moments"  # their samples are the same whenever they are made
             if is_drawn:
                 results["outputs"] = outputs.transpose(0, 1)

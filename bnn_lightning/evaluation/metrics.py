@@ -60,6 +60,7 @@ class ValidationMetrics(nn.Module):
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
         """Adds a batch of outputs ``(samples, batch, outputs)`` and labels ``(batch, ...)``."""
+        self.likelihood.check_labels(y, outputs.shape[-1])
         predictive = self.likelihood.predictive(outputs)
         self.score.update(self.likelihood.example_score(predictive, y))
         self.nll.update(-self.likelihood.log_prob(predictive, y))

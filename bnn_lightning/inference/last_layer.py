@@ -66,9 +66,11 @@ def outputs_and_features(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     same = y is own or (y.shape == own.shape and torch.allclose(y.to(own.dtype), own, rtol=0, atol=0, equal_nan=True))
     if len(calls) != 1 or features.dim() != 2 or not same:
         name = next(name for name, module in net.named_modules() if module is layer)
+        others = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+        cure = f"; others are {', '.join(others)}" if others else ""
         raise ValueError(
             f"layer must be the linear layer whose outputs are those of the network, got {name or 'the network'}, "
-            "whose are not."
+            f"whose are not{cure}."
         )
     return outputs, features
 

@@ -86,6 +86,17 @@ class Likelihood(ABC):
             ValueError: when the outputs or the labels are none of this likelihood's.
         """
 
+    def check_labels(self, y: Tensor, num_outputs: int) -> None:  # noqa: B027
+        """Checks a batch of labels that validation or test compares outputs with; :meth:`check` saw the first alone.
+
+        Args:
+            y: labels ``(batch, ...)``.
+            num_outputs: columns of the outputs.
+
+        Raises:
+            ValueError: when the labels are none of this likelihood's.
+        """
+
     def num_outputs(self, labels: int) -> int:
         """How many outputs a network must have, before :meth:`prepare`, for so many classes or target columns."""
         return labels

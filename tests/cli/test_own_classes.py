@@ -114,6 +114,52 @@ def test_our_network_trains_on_a_users_own_data():
     assert main(["fit", *words, "--data", f"{__name__}.OwnData"]) == 0
 
 
+class OddLater(LightningDataModule):
+    """Sets of two batches whose last label, which the first batch does not show, has no output; or no numbers."""
+
+    num_train = 40
+    num_classes = 10
+
+    def __init__(self, train: int = 9, val: int = 9, test: int = 9, nan: bool = False):
+        super().__init__()
+        self.last, self.nan = {"train": train, "val": val, "test": test}, nan
+
+    def batches(self, name):
+        images, labels = torch.randn(40, 1, 28, 28), torch.arange(40) % 10
+        labels[-1] = self.last[name]
+        images[-1] = torch.nan if self.nan else 0.0
+        return DataLoader([*zip(images, labels, strict=True)], 20)  # no labels at hand, and the batch size by position
+
+    def train_dataloader(self):
+        return self.batches("train")
+
+    def val_dataloader(self):
+        return self.batches("val")
+
+    def test_dataloader(self):
+        return self.batches("test")
+
+    predict_dataloader = test_dataloader
+
+
+def test_what_the_first_batch_does_not_show_is_told_in_a_sentence(capsys):
+    fit = ["fit", "--model.network", f"{__name__}.OwnNetwork", "--data", f"{__name__}.OddLater", "--name", "odd"]
+    fit += ["--trainer.max_epochs", "1"]
+    assert main([*fit, "--data.train", "11"]) == 2
+    said = "labels must be numbers of the network's outputs, which begin at 0, got 11 in a training batch."
+    assert said in printed(capsys)
+    assert main([*fit, "--data.val", "12"]) == 2
+    assert "labels must be from 0 to 9 for a network with 10 outputs, got 0 to 12." in printed(capsys)
+    assert main(fit) == 0
+    test = ["test", "--ckpt_path", "checkpoints/odd/version_2/best.ckpt"]
+    assert main([*test, "--data.test", "-1"]) == 2
+    assert "labels must be from 0 to 9 for a network with 10 outputs, got -1 to 9." in printed(capsys)
+    assert main([*test, "--data.nan", "true"]) == 0
+    assert "1 of 40 predictions are nan" in printed(capsys)
+    assert main(["predict", *test[1:]]) == 2
+    assert "predict_dataloader must give its loader the batch_size by name" in printed(capsys)
+
+
 class Count(Verb):
     """Counts parameters."""
 

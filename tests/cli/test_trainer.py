@@ -94,6 +94,21 @@ def test_what_would_lose_a_posterior_that_is_formed_at_the_end_is_refused(infere
     assert not Path("checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("devices", "0", "must be how many devices to use, at least 1, or their numbers, got 0."),
+        ("accelerator", "gpu", "must be one that this machine and its torch have, got gpu"),
+        ("barebones", "true", "must be false, for a run has a log and checkpoints, got true"),
+    ],
+)
+def test_a_trainer_that_cannot_run_is_refused_with_the_flag(flag, value, said, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main([*FIT, f"--trainer.{flag}", value]) == 2
+    assert f"bnn: error: --trainer.{flag} {said}" in printed(capsys)
+    assert not Path("checkpoints").exists()
+
+
 def test_a_progress_bar_of_ones_own_is_shown(capsys):
     assert main([*FIT, "--trainer.callbacks", "TQDMProgressBar"]) == 0
     assert "Epoch 1: 100%" in printed(capsys)

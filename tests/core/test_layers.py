@@ -207,6 +207,12 @@ def test_a_vector_over_inputs_is_the_same_on_the_input_and_on_the_weights(layer,
     torch.testing.assert_close(op(x, weight, None) * op.over_outputs(by_output), op(x, weight * rows, None))
 
 
+@pytest.mark.parametrize(("method", "got"), [(LRT, "the class LRT"), (None, "NoneType"), ("LRT", "str")])
+def test_a_method_is_an_object(method, got):
+    with pytest.raises(ValueError, match=rf"^method must be an object, such as LRT\(\), got {got}\.$"):
+        bayesianize(nn.Linear(2, 1), method)
+
+
 def test_sigma_over_prior_is_a_mean_over_all_weights():
     net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), LRT(prior_sigma=0.2), only="0")
     with torch.no_grad():

@@ -13,19 +13,13 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, num_classes: int | N
     if logits.dim() != 2:
         raise ValueError(f"network must return logits (batch, classes), got outputs of shape {tuple(logits.shape)}.")
     outputs = logits.shape[1]
-    _check_labels(labels, outputs)
+    _check_kind(labels, outputs)
     if num_classes and outputs != num_classes:
         raise ValueError(
             f"network must have {num_classes} outputs, one for each class of the data, got {outputs}; give its class "
             "an argument num_classes, which the data fill in."
         )
-    lowest, highest = (int(number) for number in labels.aminmax())
-    if lowest < 0 or highest >= outputs:
-        hint = "; class numbers begin at 0" if lowest > 0 and highest - lowest < outputs else ""
-        raise ValueError(
-            f"labels must be from 0 to {outputs - 1} for a network with {outputs} outputs, "
-            f"got {lowest} to {highest}{hint}."
-        )
+    check_labels(labels, outputs)
     values = logits.detach().double()
     sums_to_one = torch.allclose(
         values.sum(1), torch.ones(len(values), dtype=values.dtype, device=values.device), atol=1e-3
@@ -37,7 +31,23 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, num_classes: int | N
         )
 
 
-def _check_labels(labels: Tensor, outputs: int) -> None:
+def check_labels(labels: Tensor, outputs: int) -> None:
+    """Checks that ``labels`` are class numbers ``(batch,)`` that ``outputs`` columns of logits have a place for.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    _check_kind(labels, outputs)
+    lowest, highest = (int(number) for number in labels.aminmax())
+    if lowest < 0 or highest >= outputs:
+        hint = "; class numbers begin at 0" if lowest > 0 and highest - lowest < outputs else ""
+        raise ValueError(
+            f"labels must be from 0 to {outputs - 1} for a network with {outputs} outputs, "
+            f"got {lowest} to {highest}{hint}."
+        )
+
+
+def _check_kind(labels: Tensor, outputs: int) -> None:
     if labels.dim() == 2 and labels.shape[1] == outputs > 1:
         raise ValueError(
             f"labels must be class numbers (batch,), got one-hot or soft labels {tuple(labels.shape)}; "

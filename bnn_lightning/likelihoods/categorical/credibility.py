@@ -32,6 +32,8 @@ def temperature_caveats(calibration: Calibration) -> list[str]:
 def ece_caveats(confidence: Tensor) -> list[str]:
     """What to say beside the ECE of predictions with these confidences, ``(images,)``."""
     images = len(confidence)
+    if undefined := int(confidence.isnan().sum()):
+        return [f"{undefined:,} of {images:,} predictions are nan, and so are the metrics that average them"]
     if images >= ENOUGH_FOR_ECE:
         return []
     return [f"ECE of only {images:,} images: about {expected_calibration_error(confidence):.3f} even if calibrated"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from bnn_lightning.core.kernels.elementwise import at_least_float32
 from bnn_lightning.likelihoods.base import Likelihood, Predictive, Uninformed
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
-from bnn_lightning.likelihoods.categorical.checks import check_logits_and_labels
+from bnn_lightning.likelihoods.categorical.checks import check_labels, check_logits_and_labels
 from bnn_lightning.likelihoods.categorical.classes import (
     confusion_matrix,
     majority_caveats,
@@ -88,6 +88,9 @@ class Categorical(Likelihood):
 
     def check(self, outputs: Tensor, y: Tensor, num_classes: int | None) -> None:
         check_logits_and_labels(outputs, y, num_classes)
+
+    def check_labels(self, y: Tensor, num_outputs: int) -> None:
+        check_labels(y, num_outputs)
 
     def training_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs.argmax(-1) == y).float().mean()
