@@ -105,6 +105,7 @@ class Record:
         data: how the images were prepared, and what the classes are called; None for a user's own data module.
         training: the summary of the last complete epoch; None before there is one.
         validation: metrics of the last validation.
+        validated_at: optimiser steps that it came after; None where there was none, and in files of earlier releases.
         calibration: plain values of the calibration of each way of drawing samples.
     """
 
@@ -119,6 +120,7 @@ class Record:
     training: TrainingSummary | None
     validation: dict[str, float]
     calibration: dict[str, dict[str, Any]]
+    validated_at: int | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -147,7 +149,13 @@ class Record:
             training=None if training is None else TrainingSummary(**training),
             validation=record.get("validation") or {},
             calibration=record.get("calibration") or {},
+            validated_at=record.get("validated_at"),
         )
+
+    @property
+    def own_validation(self) -> dict[str, float]:
+        """The metrics of these weights; empty where the last validation was of weights before them."""
+        return self.validation if self.validated_at in (None, self.global_step) else {}
 
     @property
     def network_state(self) -> dict[str, Tensor]:

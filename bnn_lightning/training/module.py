@@ -104,6 +104,8 @@ class BayesianModule(LightningModule):
         """Of the last complete training epoch, or of the checkpoint that was loaded."""
         self.validation: dict[str, float] = {}
         """Metrics of the last validation, or of the one in the checkpoint that was loaded."""
+        self.validated_at: int | None = None
+        """Optimiser steps that it came after."""
         self.calibration: dict[str, Any] = {}
         """For each way of drawing samples; from the checkpoint that was loaded."""
         self.evaluation: Evaluation | None = None
@@ -260,7 +262,7 @@ class BayesianModule(LightningModule):
             values |= objective_values(self.objective, nll, divergence, self.num_train)
         values = {f"val/{name}": value for name, value in values.items()}
         if not self.trainer.sanity_checking:
-            self.validation = values
+            self.validation, self.validated_at = values, self.trainer.global_step
         self.log_dict(values)
 
     def on_test_epoch_start(self) -> None:
@@ -315,7 +317,7 @@ class BayesianModule(LightningModule):
         checkpoint = check_format(checkpoint)
         record = Record.from_contents(checkpoint)
         self._resume = Resume.from_contents(checkpoint)
-        self.validation = record.validation
+        self.validation, self.validated_at = record.validation, record.validated_at
         self.know_labels(record.data or {})
         self._bounds = bounds_of(record.data)
         if record.training is not None:

@@ -68,6 +68,6 @@ def put_record(module: Any, contents: dict[str, Any]) -> None:
     record = contents.setdefault(KEY, {})
     record["format_version"] = FORMAT_VERSION
     record["training"] = None if module.summary is None else asdict(module.summary)
-    record["validation"] = module.validation
+    record["validation"], record["validated_at"] = module.validation, module.validated_at
     describe = getattr(module.trainer.datamodule, "describe", None)
     record["data"] = describe() if describe else None

@@ -88,6 +88,25 @@ def test_best_is_chosen_after_the_warm_up_by_validation_nll():
     assert best.epochs_done == min(settled)[1]
 
 
+def shown(capsys):
+    """The rows of the table at the end of fit, by the name of the checkpoint."""
+    rows = re.findall(r"^(best|last) +(\d.*)$", printed(capsys), re.MULTILINE)
+    return {name: cells.split() for name, cells in rows}
+
+
+def test_weights_that_were_not_validated_are_not_shown_with_the_numbers_of_others(capsys):
+    words = ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--name", "some"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    rows = shown(capsys)
+    assert rows["best"][0] == "2"
+    assert float(rows["best"][1]) > 0
+    assert rows["last"][:3] == ["3", "-", "-"]
+    assert main(["fit", "--ckpt_path", "checkpoints/some/version_0/last.ckpt", "--trainer.max_epochs", "4"]) == 0
+    rows = shown(capsys)
+    assert rows["last"][0] == "4"
+    assert float(rows["last"][1]) > 0
+
+
 def test_without_hold_out_the_last_epoch_is_the_result(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--data.val_split", "0", "--trainer.max_epochs", "1"]) == 0
     assert [path.name for path in Path("checkpoints/lenet_lrt_mnist5k/version_0").iterdir()] == ["last.ckpt"]

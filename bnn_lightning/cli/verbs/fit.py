@@ -177,7 +177,7 @@ def _show_what_is_saved(session: Session) -> None:
     if not saved:
         return
     rows = {
-        name: (checkpoint.training, checkpoint.validation, (checkpoint.data or {}).get("notes", []))
+        name: (checkpoint.training, checkpoint.own_validation, (checkpoint.data or {}).get("notes", []))
         for name, checkpoint in saved.items()
         if checkpoint.training is not None
     }
