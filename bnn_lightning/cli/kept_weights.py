@@ -25,7 +25,10 @@ def load_for_removal(session: Session) -> Any:
     if model.objective == "likelihood" and all(
         isinstance(posterior, Point | Multiplicative) for _, posterior in random_tensors(model.network)
     ):
-        raise UsageError("--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own.")
+        raise UsageError(
+            "--ckpt_path is of a network whose weights have no signal-to-noise ratio of their own, by which some could "
+            "be removed; bnn export --what mean writes it whole."
+        )
     if any(isinstance(posterior, PathGaussian) for _, posterior in random_tensors(model.network)):
         raise UsageError(
             "--ckpt_path is of a network whose sigma says how far its weights have moved in training: those that stood "

@@ -158,7 +158,8 @@ def shorten_help(parser: LightningArgumentParser, verb: Verb, name: str) -> None
         _shorten(action)
         if action.dest in PARTS and _is_class(action.default):
             settings = ", ".join(signature(class_of(action.default)).parameters)
-            action.help = f"{action.help} Settings of {class_name(action.default)}: {settings}."
+            if settings:
+                action.help = f"{action.help} Settings of {class_name(action.default)}: {settings}."
         if part == "trainer" and argument in _TRAINER_ARGUMENTS:
             action.help = _TRAINER_ARGUMENTS[argument]
             action.option_strings = action.option_strings[:1]

@@ -1,6 +1,8 @@
 """The program that torch.export makes of a network, which formats write; and the names of its outputs."""
 
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
     try:
         # torch stores the example in files, with the whole memory of which it is a view: hence the clone.
         dynamic = ({0: torch.export.Dim("batch")},)
-        return torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=dynamic)
+        with redirect_stderr(io.StringIO()):  # where torch prints the whole graph up to what it cannot take
+            return torch.export.export(net.eval(), (example.clone(),), dynamic_shapes=dynamic)
     except Exception as error:  # whatever a network does with what stands for its inputs
         if "Constraints violated (batch)" in str(error):
             raise ValueError(
@@ -31,8 +34,10 @@ def exported_program(net: nn.Module, example: Tensor) -> ExportedProgram:
                 "number of the batch's size: x.shape[0] in the place of len(x), and nothing that compares it, keeps it "
                 "open."
             ) from error
-        reason = first_line(error)
-        raise ValueError(f"network must be one that torch.export takes, got an error: {reason}.") from error
+        cure = "; torch.where chooses by a value" if "data-dependent" in str(error) else ""
+        raise ValueError(
+            f"network must be one that torch.export takes, got an error: {first_line(error)}{cure}."
+        ) from error
 
 
 def output_names(net: nn.Module, example: Tensor) -> list[str]:
