@@ -72,9 +72,9 @@ class TrainingSummary:
 
     @property
     def is_not_learning(self) -> bool:
-        """Whether the score is below twice that of guessing after two epochs, or half way from guessing to 1."""
+        """Whether the score is below twice that of guessing after two epochs, or a tenth of the way from there to 1."""
         guessing = self.uninformed_score
-        return self.epoch >= 1 and not self.score >= min(2 * guessing, (1 + guessing) / 2)
+        return self.epoch >= 1 and not self.score >= min(2 * guessing, guessing + 0.1 * (1 - guessing))
 
     @property
     def has_collapsed(self) -> bool:

@@ -214,7 +214,7 @@ class ImageData(DataSource):
     def _converted(self, images: Images) -> Images:
         size = self.image_size or self.native_size
         if size is None:
-            raise ValueError(f"image_size must be given for {self.name}, whose images have no one size, such as 32.")
+            raise ValueError(f"image_size must be given for {self.name}, to which its images are resized, such as 32.")
         return images.converted(self.in_channels, size)
 
     def _check_class_settings(self) -> None:

@@ -309,7 +309,7 @@ class ImageFolder(ImageData):
 
     def _decoder(self) -> Decoder:
         if self.image_size is None:
-            raise ValueError("image_size must be given for ImageFolder, whose pictures have no one size, such as 32.")
+            raise ValueError("image_size must be given for ImageFolder, to which pictures are resized, such as 32.")
         return Decoder(self.in_channels, self.image_size, self.fit, self.background)
 
     def _loader(self, examples: Any, train: bool = False) -> EpochLoader:

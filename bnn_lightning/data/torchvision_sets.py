@@ -31,7 +31,7 @@ class _Downloadable(ImageData):
         try:
             fetch(self.root, type(self).__name__, is_there, download)
         except (OSError, RuntimeError) as error:  # torchvision raises either for failed downloads and wrong checksums
-            reason = first_line(error)
+            reason = first_line(error).rstrip(":")
             own = " Pictures of your own are --data ImageFolder." if self.root_is_given and self.root.is_dir() else ""
             raise DataNotFoundError(
                 f"{self.name} was not found: looked for {looked_for} in {folder}, and downloading failed ({reason}). "

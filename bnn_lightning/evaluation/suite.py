@@ -35,6 +35,15 @@ class Evaluation:
     corruptions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     confusion: Tensor | None = None
 
+    @property
+    def undetected(self) -> list[str]:
+        """The OOD sets that no score tells from the test images: each AUROC is within two errors of 0.5, or below."""
+        highest = {
+            name: max(of["auroc"].value - 2 * (of["auroc"].image_error or 0) for of in by_score.values())
+            for name, by_score in self.ood.items()
+        }
+        return [name for name, auroc in highest.items() if auroc <= 0.5]
+
     def flat(self) -> dict[str, float]:
         """All values without their errors, by the names under which they are logged, such as ``test/nll``."""
         values: dict[str, float] = {}

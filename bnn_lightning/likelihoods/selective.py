@@ -1,6 +1,7 @@
 """Selective prediction: the rule that accepts most predictions while few of the accepted ones are wrong."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,18 @@ def accept_rule(confidence: Tensor, correct: Tensor, target_risk: float) -> Acce
         if low >= high:
             break
     return best
+
+
+def cure_of_abstaining(rule_of: Callable[[float], AcceptRule]) -> str:
+    """What helps where nothing is accepted: the lowest target risk, in hundredths, that can be bound, and more images.
+
+    Args:
+        rule_of: gives the rule for a target risk, see :func:`accept_rule`.
+    """
+    risks = (hundredths / 100 for hundredths in range(1, 100))
+    least = next((risk for risk in risks if not math.isinf(rule_of(risk).threshold)), None)
+    more = "hold out more when training (val_split)"
+    return more if least is None else f"the least that they can is a target_risk of {least:g}; or {more}"
 
 
 def examples_needed(examples: int, target_risk: float) -> int:

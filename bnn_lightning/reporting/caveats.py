@@ -101,6 +101,12 @@ _EXPLANATIONS = (
         "Add pictures of them to the test set.",
     ),
     (
+        "not shown to be told from the test images$",
+        "No uncertainty is higher there than on the test images, so that it gives no warning of such images.",
+        "Try other methods, an ensemble, or features of a network that was trained on more; test on more of these "
+        "images.",
+    ),
+    (
         "^(balanced accuracy )?not shown to be ",
         "What the network gains over an answer that looks at no image is within the error of so many test images.",
         "Test on more images, or train longer; where classes differ much in size: --data.class_weights balanced.",

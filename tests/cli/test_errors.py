@@ -117,10 +117,11 @@ def test_mistakes_in_the_verb_or_its_files_get_one_sentence(words, sentence, cap
     assert len(text.splitlines()) == 1
 
 
-def test_a_folder_of_pictures_is_no_name_of_data(capsys):
-    Path("photos").mkdir()
-    assert main(["fit", "--config", LENET, "--data", "photos"]) == 2
-    sentence = "--data photos is a folder; pictures in folders go by --data ImageFolder --data.root photos."
+@pytest.mark.parametrize("folder", ["photos", "./photos", "my photos", "photos/new"])
+def test_a_folder_of_pictures_is_no_name_of_data(folder, capsys):
+    Path(folder).mkdir(parents=True)
+    assert main(["fit", "--config", LENET, "--data", folder]) == 2
+    sentence = f"--data {folder} is a folder; pictures in folders go by --data ImageFolder --data.root {folder}."
     assert printed(capsys) == f"bnn: error: {sentence}\n"
 
 

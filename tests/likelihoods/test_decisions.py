@@ -1,3 +1,6 @@
+import math
+import re
+
 import torch
 
 from bnn_lightning.likelihoods.categorical.calibration import Calibration, scaled
@@ -72,4 +75,9 @@ def test_a_risk_that_cannot_be_promised_has_all_abstain():
     assert {row["decision"] for row in rows} == {"abstain"}
     all_abstain = decision_rule(calibration, 0.001, 0.05)
     assert "All abstain: 50 calibration images cannot bound" in all_abstain
-    assert "without a mistake; try a larger target_risk, or hold out more" in all_abstain
+    told = re.search(
+        r"without a mistake; the least that they can is a target_risk of (0\.\d+); or hold out more", all_abstain
+    )
+    least = float(told[1])
+    assert math.isinf(calibration.accept_rule(least - 0.01).threshold)
+    assert not math.isinf(calibration.accept_rule(least).threshold)

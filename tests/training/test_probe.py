@@ -109,7 +109,12 @@ def test_the_cure_is_in_the_sentence():
     assert said(conv, IMAGES.expand(-1, 3, -1, -1)) is None
     assert said(bayesianize(conv, BBB())).endswith("; --data.channels 3 converts images that come with 1.")
     assert "x.permute(0, 3, 1, 2)" in said(conv, torch.rand(12, 6, 6, 3))
-    assert said(net(), torch.rand(12, 1, 7, 7)).endswith("made for another size than 7x7: set --data.image_size.")
+    assert said(net(), torch.rand(12, 1, 7, 7)).endswith(
+        "49 numbers reach this layer: give it as many inputs, or, where the network is made for another size than 7x7, "
+        "set --data.image_size."
+    )
+    too_large = nn.Sequential(nn.Conv2d(1, 2, 9), nn.Flatten(), nn.Linear(2, 3))
+    assert said(too_large).endswith("it is made for another size than 6x6: set --data.image_size.")
     assert said(net().half()).endswith(
         "its weights are float16, the images float32: leave .double(), .half() or dtype out."
     )

@@ -43,12 +43,13 @@ def summary(classes=10, **changes):
 @pytest.mark.parametrize(
     ("changes", "flagged"),
     [
-        ({"score": 0.19}, True),
+        ({"score": 0.18}, True),
         ({"score": 0.21}, False),
-        ({"score": 0.19, "epoch": 0}, False),  # the first epoch says nothing yet
+        ({"score": 0.18, "epoch": 0}, False),  # the first epoch says nothing yet
         ({"score": math.nan}, True),
-        ({"classes": 2, "score": 0.7}, True),  # twice guessing would be 1
-        ({"classes": 2, "score": 0.8}, False),
+        ({"classes": 2, "score": 0.54}, True),  # twice guessing would be 1
+        ({"classes": 2, "score": 0.56}, False),
+        ({"classes": 3, "score": 0.65}, False),
     ],
 )
 def test_an_epoch_that_guesses_is_marked_as_not_learning(changes, flagged):

@@ -113,7 +113,8 @@ class Acquire(Verb):
                 row["placed"] = place
             write_rows(path, [*columns, "placed", "error"], [*rows, *unread])
             session.print(
-                f"{'Linked' if link else 'Copied'} into {to}, by predicted class; put right what is wrong there."
+                f"{'Linked' if link else 'Copied'} into {to}, by predicted class; put right what is wrong there, and "
+                f"train with --data.labels {to}."
             )
         for remark in _remarks(count, acquired, outputs, by):
             session.print(remark)

@@ -77,6 +77,7 @@ def _results(session: Session) -> dict[str, Any]:
     class_names = session.data_description["class_names"]
     test, calibration = next(iter(model.tested.values())), model.calibration.get(model.draws)
     results["caveats"] += model.likelihood.caveats(test.summary, test.labels, calibration, class_names)
+    results["caveats"] += [f"{name} not shown to be told from the test images" for name in evaluation.undetected]
     if evaluation.confusion is not None:
         results |= class_results(evaluation.confusion, names_of_classes(class_names, len(evaluation.confusion)))
     if rows := model.likelihood.target_rows(test.summary, test.labels):

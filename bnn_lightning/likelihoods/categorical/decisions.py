@@ -4,7 +4,7 @@ import math
 
 from bnn_lightning.likelihoods.categorical.calibration import Calibration
 from bnn_lightning.likelihoods.categorical.credibility import temperature_caveats
-from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, examples_needed
+from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, cure_of_abstaining, examples_needed
 
 ENOUGH_ACCEPTED = 100
 """Accepted calibration images below which their coverage and error rate are called rough: at 100 images the standard
@@ -31,8 +31,7 @@ def _accept_sentence(calibration: Calibration, target_risk: float) -> str:
         needs = f", which takes {needed:,} without a mistake" if needed > images else ""
         return (
             f"All abstain: {images:,} calibration images cannot bound the error rate of any share of predictions by "
-            f"{100 * target_risk:g} %{needs}; try a larger target_risk, or hold out "
-            "more when training (val_split)."
+            f"{100 * target_risk:g} %{needs}; {cure_of_abstaining(calibration.accept_rule)}."
         )
     accepted = round(rule.coverage * images)
     few = f", of so few ({accepted}) that these shares are rough" if accepted < ENOUGH_ACCEPTED else ""

@@ -4,7 +4,7 @@ import math
 
 from bnn_lightning.likelihoods.regression.calibration import Calibration
 from bnn_lightning.likelihoods.regression.units import Units
-from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, examples_needed
+from bnn_lightning.likelihoods.selective import CONFIDENCE_LEVEL, cure_of_abstaining, examples_needed
 
 
 def decision_rule(
@@ -42,10 +42,10 @@ def _accept_sentence(units: Units, calibration: Calibration, target_risk: float,
     if math.isinf(rule.threshold):
         needed = examples_needed(examples, target_risk)
         needs = f", which takes {needed:,} without a mistake" if needed > examples else ""
+        cure = cure_of_abstaining(lambda risk: calibration.accept_rule(risk, target_error, target_stds))
         return (
             f"All abstain: {examples:,} calibration examples cannot bound the rate of errors above {target_error:g} in "
-            f"any share of predictions by {100 * target_risk:g} %{needs}; try a larger target_risk, "
-            "or hold out more when training (val_split)."
+            f"any share of predictions by {100 * target_risk:g} %{needs}; {cure}."
         )
     widest = f"{-rule.threshold * units.std[0]:.4g}"
     if len(units.std) > 1:
