@@ -38,10 +38,10 @@ def listed(names: Iterable[str], most: int = 3, between: str = ", ") -> str:
     return between.join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def with_counts(counts: Mapping[str, int]) -> str:
+def with_counts(counts: Mapping[str, int], most: int = 3) -> str:
     """Names with their numbers, the largest first, as :func:`listed`."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return listed(f"{name or 'no ending'} {count:,}" for name, count in ordered)
+    return listed((f"{name or 'no ending'} {count:,}" for name, count in ordered), most)
 
 
 def printable(path: os.PathLike[str] | str) -> str:

@@ -33,6 +33,10 @@ class Predictions(Generic[Single]):
         """The columns of the table that ``bnn predict`` writes: numbers of six digits, texts, None for no value."""
         raise NotImplementedError
 
+    def counts(self) -> dict[str, int]:
+        """How many examples were predicted as what; empty where predictions are no classes."""
+        return {}
+
     def kinds(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, type]:
         """Of each of the :meth:`columns` int, float or str, by its values; None is of any kind."""
         return {name: kind_of_column(values) for name, values in columns.items()}

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,13 @@ def pictures(places, seed=0):
 
 def test_a_row_has_the_probability_of_each_class_and_the_known_label(run, capsys):
     assert main(["predict", "--ckpt_path", str(run / "best.ckpt"), "--output", "rows.csv"]) == 0
-    assert "1,000 predictions written to rows.csv" in printed(capsys)
+    said = printed(capsys)
+    assert "1,000 predictions written to rows.csv" in said
     rows = table(Path("rows.csv"))
+    counts = sorted(Counter(row["name"] for row in rows).items(), key=lambda item: (-item[1], item[0]))
+    accepted = sum(row["decision"] == "accept" for row in rows)
+    shown = ", ".join(f"{name} {count}" for name, count in counts)
+    assert f"\nPredicted as: {shown}; accepted: {accepted}\n" in said
     for row in rows[::50]:
         probabilities = [float(row[f"probability/{digit}"]) for digit in range(10)]
         assert sum(probabilities) == pytest.approx(1, abs=10 * 5e-7)  # of ten that are rounded

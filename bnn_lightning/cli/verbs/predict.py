@@ -1,6 +1,7 @@
 """Write a checkpoint's predictions, their uncertainty and what to make of them to predictions.csv."""
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bnn_lightning.data import DataSource
 from bnn_lightning.files import UnwritableError, relative_to_cwd
 from bnn_lightning.likelihoods.predictions import Predictions
 from bnn_lightning.reporting.prediction_table import PredictionTable, check_output, table_text
-from bnn_lightning.wording import counted, printable
+from bnn_lightning.wording import counted, printable, with_counts
 
 
 class Predict(Verb):
@@ -86,6 +87,9 @@ class Predict(Verb):
             else f"{predicted} written to {relative_to_cwd(written)}"
         )
         calibration = model.calibration.get(model.draws)
+        if rows.classes:
+            accepted = "" if calibration is None else f"; accepted: {rows.accepted:,}"
+            session.print(f"Predicted as: {with_counts(rows.classes, most=10)}{accepted}")
         if rule := model.likelihood.decision_rule(calibration, target_risk, alpha, target_error):
             session.print(rule)
         if calibration is not None and (samples := samples_of_calibration(session)):
@@ -109,7 +113,8 @@ class _Rows(Callback):
 
     def __init__(self, session: Session, table: PredictionTable | None, rates: tuple[float, float, float | None]):
         self.session, self.table, self.rates = session, table, rates
-        self.count = 0
+        self.count, self.accepted = 0, 0
+        self.classes: Counter[str] = Counter()
         self._lost: UnwritableError | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,6 +146,9 @@ class _Rows(Callback):
         predictions = self.session.model.likelihood.predictions(
             {name: values.cpu() for name, values in outputs.items()}, self._classes, self._thresholds, names, labels
         )
+        self.classes.update(predictions.counts())
+        decided = getattr(predictions, "accepted", None)
+        self.accepted += 0 if decided is None else int(decided.sum())
         self._write(lambda table: table.add(predictions), lambda: _texts(predictions))
 
     def add_unreadable(self, reasons: dict[str, str]) -> None:

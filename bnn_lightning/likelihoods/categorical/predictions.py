@@ -1,5 +1,6 @@
 """ClassPredictions: probabilities of classes, their uncertainty, and what to make of them by thresholds."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -178,6 +179,10 @@ class ClassPredictions(Predictions[ClassPrediction]):
             prediction_set=None if self.in_set is None else self._set(index),
             file=None if self.files is None else self.files[index],
         )
+
+    def counts(self) -> dict[str, int]:
+        """Of the classes that were predicted, by their names."""
+        return dict(Counter(self.class_names[number] for number in self.predicted.tolist()))
 
     def columns(self) -> dict[str, list]:
         r"""Of the table of ``bnn predict``.
