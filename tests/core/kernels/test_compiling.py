@@ -97,11 +97,12 @@ def test_compiled_networks_have_the_same_distribution(method):
     assert ((eager.var(0) / compiled.var(0)).log().abs() < 2 * 5 * (4 / draws) ** 0.5).all()
 
 
-def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
+def test_what_cannot_be_compiled_is_said_in_a_sentence():
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/g++"))
     torch._dynamo.reset()
-    with pytest.raises(ValueError, match=r"^compile must be false on this machine, where inductor cannot compile: "):
+    sentence = r"^compile must be false on this machine, where inductor cannot compile: "
+    with config.patch({"cpp.cxx": (None, "/nowhere/g++")}), pytest.raises(ValueError, match=sentence):
         check_compiler(torch.device("cpu"))
     torch._dynamo.reset()
+    assert check_compiler(torch.device("cpu")) is None  # nothing of it is left for other tests
