@@ -37,7 +37,8 @@ def serve(words: list[str]) -> int:
     server = _server(given)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        for name in ("litserve", "python_multipart"):  # which warns of each bad form
+        # The server warns at its end that its threads have ended; the reader of forms, of each bad form.
+        for name in ("litserve", "litserve.server", "python_multipart"):
             logging.getLogger(name).setLevel(logging.ERROR)
         server.run(given.host, given.port, num_api_servers=1, log_level="warning", generate_client_file=False)
     except (RuntimeError, EOFError, ConnectionError) as error:

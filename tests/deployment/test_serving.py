@@ -254,6 +254,7 @@ def test_what_is_under_way_is_answered_before_the_server_ends():
             thread.join()
     assert other.process.returncode == 0
     assert statuses == [200] * 12
+    assert [line.split()[0] for line in other.lines[-2:]] == ["Serving", "Stopped."]
 
 
 def test_a_body_that_does_not_arrive_has_a_limit_of_time():
