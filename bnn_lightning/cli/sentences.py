@@ -130,8 +130,8 @@ def _about_names(message: str, key: str) -> str | None:
         r"Callable\[\[[^\]]*\], [\w.]*?(\w+)\] expects.* Got value: \W*(?:\w+\(class_path=')?([\w.]+)", message
     ):
         return f"{flag} must be the class path of a subclass of {match[1]}, got {match[2]}."
-    is_no_name = re.search(r"(?:Expected a dot import path string|Unexpected import path format): (.*)", message)
-    if (match := is_no_name) and match[1][:1] not in "[{":
+    match = re.search(r"(?:Expected a dot import path string|Unexpected import path format): (.*)", message)
+    if match and match[1][:1] not in "[{":
         if base is None:
             return f"{flag} must be a class path, got {match[1]}."
         if base is DataSource and Path(match[1]).is_dir():
