@@ -15,6 +15,7 @@ from bnn_lightning.wording import hint, nearest
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _FLAG_CUTOFF = 0.65  # flags of one group begin alike
 _FEW = 8  # settings that fit into a sentence
+_OTHERS_WORDS = dict.fromkeys(("--epochs", "--num_epochs", "--n_epochs"), "--trainer.max_epochs")
 _BOILERPLATE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value", "- Expected a path but")
 
 
@@ -198,6 +199,8 @@ def misspelt(words: Sequence[str], flags: Iterable[str], names: Iterable[str]) -
 
 def _hint(word: str, flags: Iterable[str]) -> str:
     flags = [flag for flag in flags if not word.startswith(f"{flag}.")]
+    if (own := _OTHERS_WORDS.get(word)) in flags:
+        return hint(own)
     by_last_part = {flag.rpartition(".")[2]: flag for flag in reversed(flags)}
     close = nearest(word, flags, _FLAG_CUTOFF) or by_last_part.get(nearest(word[2:], by_last_part, _FLAG_CUTOFF) or "")
     return hint(close if word.startswith("--") else None)

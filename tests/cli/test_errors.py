@@ -106,6 +106,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
             "--model.networkk is not a flag (did you mean --model.network?); bnn fit",
         ),
         ("test --ckpt last.ckpt", "--ckpt is not a flag; did you mean --ckpt_path?"),
+        ("fit --config lenet_lrt --epochs 3", "--epochs is not a flag (did you mean --trainer.max_epochs?)"),
         ("test", "--ckpt_path is missing: bnn test --ckpt_path checkpoints/NAME/version_0/best.ckpt."),
         ("test --ckpt_path nowhere.ckpt", "--ckpt_path: there is no file nowhere.ckpt."),
     ],
