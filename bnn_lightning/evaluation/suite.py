@@ -38,11 +38,15 @@ class Evaluation:
     @property
     def undetected(self) -> list[str]:
         """The OOD sets that no score tells from the test images: each AUROC is within two errors of 0.5, or below."""
-        highest = {
-            name: max(of["auroc"].value - 2 * (of["auroc"].image_error or 0) for of in by_score.values())
+
+        def is_detected(auroc: Estimate) -> bool:
+            return not auroc.value - 2 * (auroc.image_error or 0) <= 0.5  # nan is no sign of either
+
+        return [
+            name
             for name, by_score in self.ood.items()
-        }
-        return [name for name, auroc in highest.items() if auroc <= 0.5]
+            if by_score and not any(is_detected(metrics["auroc"]) for metrics in by_score.values())
+        ]
 
     def flat(self) -> dict[str, float]:
         """All values without their errors, by the names under which they are logged, such as ``test/nll``."""

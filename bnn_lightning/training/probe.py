@@ -304,15 +304,14 @@ def _cure(layer: Any, x: Tensor, reason: str) -> str:
         return f"--data.channels {channels} converts images that come with {x.shape[1]}"
     if "more than 1 value per channel" in reason:
         return "batch norm needs two images or more in each batch: set batch_size (--data.batch_size) so, or drop_last"
-    size = f"{x.shape[-2]}x{x.shape[-1]}"
+    other_size = f"made for another size than {x.shape[-2]}x{x.shape[-1]}" if x.dim() == 4 else ""
     if shapes := re.search(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and ", reason):
-        return (
-            f"{shapes[1]} numbers reach this layer: give it as many inputs, or, where the network is made for another "
-            f"size than {size}, set --data.image_size"
-        )
-    if any(text in reason for text in ("Kernel size can't", "too small", "doesn't match model", "image h")):
-        return f"it is made for another size than {size}: set --data.image_size"
-    return ""
+        or_size = f", or, where the network is {other_size}, set --data.image_size" if other_size else ""
+        return f"{shapes[1]} numbers reach this layer: give it as many inputs{or_size}"
+    too_small = ("Kernel size can't", "too small", "doesn't match model", "image h")
+    return (
+        f"it is {other_size}: set --data.image_size" if other_size and any(map(reason.__contains__, too_small)) else ""
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -124,6 +124,7 @@ def test_ood_compares_the_other_images_with_the_test_images():
         assert evaluation.ood["same"][score]["auroc"].value == pytest.approx(0.5)
     assert evaluation.ood["other"]["entropy"]["auroc"].value > 0.9
     assert evaluation.undetected == ["same"]
+    assert replace(evaluation, ood={"other": {}}).undetected == []  # a likelihood without scores of its own
 
 
 def test_one_minus_max_p_keeps_its_order_where_p_rounds_to_one():

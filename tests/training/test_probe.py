@@ -113,6 +113,8 @@ def test_the_cure_is_in_the_sentence():
         "49 numbers reach this layer: give it as many inputs, or, where the network is made for another size than 7x7, "
         "set --data.image_size."
     )
+    assert said(nn.Linear(3, 3), torch.rand(12, 5)).endswith("5 numbers reach this layer: give it as many inputs.")
+    assert said(nn.Linear(3, 3), torch.rand(12)) is not None
     too_large = nn.Sequential(nn.Conv2d(1, 2, 9), nn.Flatten(), nn.Linear(2, 3))
     assert said(too_large).endswith("it is made for another size than 6x6: set --data.image_size.")
     assert said(net().half()).endswith(
