@@ -57,6 +57,10 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
     if not isinstance(method, Method):
         got = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
         raise ValueError(f"method must be an object, such as LRT(), got {got}.")
+    if method.noise_on not in ("weights", "inputs", "outputs"):
+        raise ValueError(
+            f"noise_on of {type(method).__name__} must be weights, inputs or outputs, got {method.noise_on!r}."
+        )
     patterns = [only] if isinstance(only, str) else list(only)
     if lazy := lazy_layers(net):
         raise ValueError(

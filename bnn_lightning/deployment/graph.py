@@ -1,5 +1,6 @@
 """PredictiveGraph: a checkpoint's whole predictive as one plain module, from pixels to probabilities, for exports."""
 
+import contextlib
 import copy
 import re
 from collections.abc import Mapping, Sequence
@@ -181,9 +182,6 @@ def _check(kind: str, what: str, network: nn.Module, members: int) -> None:
         )
     if kind in ("moments", "samples") and not methods:
         raise ValueError(f"what must be mean for networks without random layers, got {what}.")
-    refusing = sorted(type(method).__name__ for method in methods if method.noise_on != "weights")
-    if kind == "samples" and refusing:
-        raise ValueError(f"what must be moments or mean for {refusing[0]}, whose noise is not on weights, got {what}.")
 
 
 def _networks(
@@ -191,14 +189,26 @@ def _networks(
 ) -> tuple[Draws, list[nn.Module]]:
     """The kind of samples, and the module of each network."""
     seed = trained.sampling.seed
+    refusing = sorted(type(method).__name__ for method in methods_of(trained.network) if method.noise_on != "weights")
+
+    def moments() -> list[MomentSamples]:
+        samples = samples_of("moments", count, len(nets)) // len(nets)
+        return [MomentSamples(net, samples, seed, shape) for net in nets]
+
+    if kind == "samples" and refusing:
+        other = "mean"
+        with contextlib.suppress(MomentsError):
+            moments()
+            other = "moments or mean"
+        raise ValueError(f"what must be {other} for {refusing[0]}, whose noise is not on weights, got {what}.")
     if kind == "samples":
         sampler = Sampler(trained.network, count, "weights", seed, kept_bytes=0)
         return "weights", [DrawnSamples(net, sampler.drawn(member)) for member, net in enumerate(nets)]
     if kind != "mean" and methods_of(trained.network):
         try:
-            samples = samples_of("moments", count, len(nets)) // len(nets)
-            return "moments", [MomentSamples(net, samples, seed, shape) for net in nets]
+            return "moments", list(moments())
         except MomentsError as error:
             if kind == "moments":
-                raise ValueError(f"what must be mean or samples:T for {error.why}, got {what}.") from error
+                other = "mean" if refusing else "mean or samples:T"
+                raise ValueError(f"what must be {other} for {error.why}, got {what}.") from error
     return "mean", [MeanSample(net) for net in nets]

@@ -155,9 +155,9 @@ class BatchBALDNet(Network):
     """The network of BatchBALD's experiments on MNIST, for 28x28 images; 184,586 parameters with one channel.
 
     Two 5x5 convolutions of 32 and 64 channels, and two linear layers (Kirsch et al. 2019, arXiv:1906.08158, section
-    4.1). Theirs has dropout of rate 1/2 after both convolutions and between the linear layers: MCDropout(p=0.5,
-    mask="channel") on conv2, fc1 and fc2, whose inputs these are; pooling and ReLU commute with masks that are not
-    negative.
+    4.1). Theirs has dropout of rate 1/2 after both convolutions, of whole channels, and between the linear layers:
+    MCDropout(p=0.5, mask="channel") on conv2, fc1 and fc2, whose inputs these are; pooling and ReLU commute with masks
+    that are not negative. fc1 is a convolution as large as its image, so that its masks too are of whole channels.
     """
 
     image_size = 28
@@ -171,8 +171,8 @@ class BatchBALDNet(Network):
             conv2=nn.Conv2d(32, 64, 5),  # 8
             pool2=nn.MaxPool2d(2),  # 4
             act2=None,
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(64 * 4 * 4, 128),
+            fc1=nn.Conv2d(64, 128, 4),  # 1
             act3=None,
+            flatten=nn.Flatten(),
             fc2=nn.Linear(128, num_classes),
         )

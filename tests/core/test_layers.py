@@ -213,6 +213,14 @@ def test_a_method_is_an_object(method, got):
         bayesianize(nn.Linear(2, 1), method)
 
 
+def test_where_a_method_s_noise_enters_is_one_of_three_words():
+    class Misspelt(LRT):
+        noise_on = "output"
+
+    with pytest.raises(ValueError, match=r"^noise_on of Misspelt must be weights, inputs or outputs, got 'output'\.$"):
+        bayesianize(nn.Linear(2, 1), Misspelt())
+
+
 def test_sigma_over_prior_is_a_mean_over_all_weights():
     net = bayesianize(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), LRT(prior_sigma=0.2), only="0")
     with torch.no_grad():

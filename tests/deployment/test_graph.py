@@ -192,6 +192,16 @@ def test_a_file_runs_without_torch_and_says_what_it_is(tmp_path):
             "samples:3",
             r"^what must be moments or mean for MCDropout, whose noise is not on weights, got samples:3\.$",
         ),
+        (
+            lambda: bayesianize(LeNet(), MCDropout(mask="channel")),
+            "samples:3",
+            r"^what must be mean for MCDropout, whose noise is not on weights, got samples:3\.$",
+        ),
+        (
+            lambda: bayesianize(LeNet(), MCDropout(mask="channel")),
+            "moments",
+            r"^what must be mean for a network whose conv1 \(Conv2d\) has noise that is shared",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_a_sentence(net, what, sentence):
