@@ -24,6 +24,7 @@ _NOT_VERBS = ("__init__", "base")  # files of cli/verbs that hold no verb
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 DEBUG = "--debug"
 _COMPLETION = "completion"  # needs to know of all the others
+_OTHERS_WORDS = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "label": "acquire"}
 
 
 def main(args: list[str] | None = None, programs: Mapping[str, str] = _NO_PROGRAMS) -> int:
@@ -150,7 +151,7 @@ def _class_path(name: str, programs: Mapping[str, str]) -> str:
     if name in class_paths:
         return class_paths[name]
     names = sorted([*class_paths, *programs, _COMPLETION])
-    meant = nearest(name, [*names, "--version", "--help"])
+    meant = _OTHERS_WORDS.get(name) or nearest(name, [*names, "--version", "--help"])
     it = f"did you mean {meant}? It" if meant else "it"
     raise UsageError(f"there is no verb {name}; {it} can be {', '.join(names)}, or the class path of your own.")
 

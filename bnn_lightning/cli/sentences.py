@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bnn_lightning.cli.names import base_of, class_called, names_of, settings_of, settings_of_any
+from bnn_lightning.cli.names import PARTS, base_of, class_called, names_of, settings_of, settings_of_any
 from bnn_lightning.cli.words import chosen_name, value_of
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import relative_to_cwd
@@ -110,8 +110,18 @@ def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> 
         return f"{flag}.{nested[1]} is a setting of a part that is not chosen; name it before, as {flag} NAME."
     if "Unable to load config" in message:
         part = re.sub(r"\.(\w+)$", lambda last: "" if flag.endswith(f"-{last[1]}.{last[1]}") else last[0], flag)
-        return f"{part} must be settings by their names, or the name of a YAML file with such."
+        return (
+            f"{part} must be settings by their names, or the name of a YAML file with such{_part_called(part, words)}."
+        )
     return None
+
+
+def _part_called(group: str, words: Sequence[str]) -> str:
+    """A hint at the flag that was meant where a class is given to the group of settings that it is one of."""
+    given = value_of(group, words) or ""
+    keys = (key for key in PARTS if key.rpartition(".")[0] == group.removeprefix("--"))
+    meant = ((key, nearest(given, names_of(PARTS[key]), cutoff=0.8)) for key in keys)
+    return hint(next((f"--{key} {name}" for key, name in meant if name), None))
 
 
 def _about_files(message: str, key: str, words: Sequence[str]) -> str | None:
