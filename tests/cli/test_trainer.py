@@ -131,3 +131,12 @@ def test_a_metric_that_nothing_logs_is_refused_before_training(monitor, capsys):
     meant = "val/loss" if monitor == "val_loss" else "val/nll"
     assert f"got {monitor}; did you mean {meant}?" in said
     assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+def test_what_follows_validation_is_refused_before_training_where_there_is_none(callback, capsys):
+    words = ["--trainer.callbacks", callback, "--trainer.callbacks.monitor", "val/nll", "--data.val_split", "0"]
+    assert main([*FIT, *words]) == 2
+    asked = f"--trainer.callbacks {callback} needs a hold-out to watch; set --data.val_split above 0, or choose one"
+    assert asked in printed(capsys)
+    assert not list(Path().rglob("*.ckpt"))

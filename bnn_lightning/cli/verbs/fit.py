@@ -96,12 +96,8 @@ class Fit(Verb):
             # The rate was found when the run began, and lies in the optimiser's state: a search would begin it anew.
             trainer: Any = session.trainer
             trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, LearningRateFinder)]
-        watched = data.selection if isinstance(data, DataSource) else None
-        if model.inference.watches_validation and watched is not None and len(watched) == 0:
-            raise UsageError(
-                "--model.inference.lr_schedule needs a hold-out to watch; set --data.val_split above 0, or choose one "
-                "that does not follow validation."
-            )
+        if isinstance(data, DataSource) and len(data.selection) == 0:
+            _refuse_what_watches(session)
         session.print(_headline(session))
         if checkpoint is not None:
             elsewhere = f", in {relative_to_cwd(session.run.checkpoints)}: this run has gone further already"
@@ -113,6 +109,18 @@ class Fit(Verb):
             session.trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True if path else None)
         if writes:
             _show_what_is_saved(session)
+
+
+def _refuse_what_watches(session: Session) -> None:
+    """Refuses what follows validation where there is none."""
+    cure = "needs a hold-out to watch; set --data.val_split above 0, or choose one that does not follow validation."
+    if session.model.inference.watches_validation:
+        raise UsageError(f"--model.inference.lr_schedule {cure}")
+    trainer: Any = session.trainer
+    for callback in trainer.callbacks:
+        is_lightnings = type(callback).__module__.startswith("lightning.")
+        if is_lightnings and str(getattr(callback, "monitor", None)).startswith("val/"):
+            raise UsageError(f"--trainer.callbacks {type(callback).__name__} {cure}")
 
 
 def _check_resume(session: Session, checkpoint: Record) -> None:
