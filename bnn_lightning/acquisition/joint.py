@@ -143,4 +143,7 @@ class _Pool:
                 slack += _STANDARD_ERRORS * share * spread / math.sqrt(len(differences))
             uppers[block] = torch.minimum(uppers[block], gains + slack)
             lowest = max(lowest, (gains - slack).max().item())
-        return uppers if labels.exact else torch.where(uppers >= lowest, uppers, -math.inf)
+        if labels.exact:
+            return uppers
+        # A gain of configurations that were drawn may be above the bound of an exact one; the best bound stays.
+        return torch.where(uppers >= uppers.max().clamp_max(lowest), uppers, -math.inf)

@@ -101,3 +101,10 @@ def test_samples_without_overlap_are_told_apart_at_once():
     logits = 200 * torch.eye(3).unsqueeze(1).expand(3, 5, 3)
     _, scores = batchbald(logits, 5)
     torch.testing.assert_close(scores, torch.full((5,), math.log(3), dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_best_is_found_where_gains_of_drawn_configurations_exceed_exact_bounds():
+    for seed in range(30):
+        pool = torch.randn(200, 8, 3, generator=torch.Generator().manual_seed(seed))
+        index, _ = batchbald(pool, 8, seed, configurations=100)
+        assert sorted(index.tolist()) == list(range(8))
