@@ -22,7 +22,7 @@ def names(kind: str) -> list[str]:
 
 
 def found(name: str, kind: str) -> str:
-    """The path of what comes with the package by the bare name ``name``; a file that is called so wins.
+    """The path of what comes with the package by the bare name ``name``; a file here wins, such as a copy of it.
 
     Args:
         name: as the user gave it; anything but a bare name of a file of the package is given back as it is.
@@ -30,7 +30,10 @@ def found(name: str, kind: str) -> str:
     """
     ending = _KINDS[kind][1]
     bare = name.removesuffix(ending)
-    return str(folder_of(kind) / f"{bare}{ending}") if bare in names(kind) and not Path(name).exists() else name
+    if bare not in names(kind) or Path(name).exists():
+        return name
+    copy = Path(f"{bare}{ending}")
+    return str(copy if copy.exists() else folder_of(kind) / copy)
 
 
 def beside(checkpoint: Path, name: str) -> Path:

@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
+_ELEMENTS = 2**24  # numbers of all configurations of one more image that are in memory at once
 _LEFT_OUT = 1e-7  # nats that all later labels together could say at the configurations that an image leaves out
 
 
 class Configurations:
     """Joint labels c of the images so far, with p(c) and p(t | c) for each sample t.
 
-    All configurations that matter while there are at most ``limit`` of them, else ``limit`` that were drawn from p(c),
-    the same number from each sample. What later labels can say at c is at most H(t | c); where that is next to nothing,
-    because one sample alone explains c, the configuration is left out.
+    All configurations that matter while there are at most ``limit`` of them and memory is enough, else ``limit`` that
+    were drawn from p(c), the same number from each sample. What later labels can say at c is at most H(t | c); where
+    that is next to nothing, because one sample alone explains c, the configuration is left out.
 
     Args:
         samples: their number.
@@ -56,6 +57,9 @@ class Configurations:
         return negative_entropy.neg_().sub_(given @ torch.special.entr(probs).sum(-1)).clamp_min_(0)
 
     def _add_exactly(self, probs: Tensor) -> None:
+        if len(self.weights) * probs.numel() > _ELEMENTS:
+            self._begin_drawing(len(probs))
+            return
         joint = (self.weights[:, None] * self.given)[:, None, :] * probs.T  # (configurations, classes, samples)
         weights = joint.sum(-1).flatten()
         given = joint.flatten(0, 1) / weights[:, None].clamp_min(torch.finfo(torch.float64).tiny)

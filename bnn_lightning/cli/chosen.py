@@ -73,7 +73,8 @@ def thumbnails(data: ImageData, images: Sequence[int]) -> list[Tensor]:
         return list(source.predict[torch.tensor(images, dtype=torch.int64)].pixels)
     decoder = Decoder(3, _THUMBNAIL, "pad", "white")
     pixels = np.empty((len(images), *decoder.shape), np.uint8)
-    files = [data.predict_files()[image] for image in images]
+    served = data.predict_files()
+    files = [served[image] for image in images]
     reading = read_into(pixels, files, decoder)
     lost = torch.full(decoder.shape, 255, dtype=torch.uint8)  # the file has gone since it was scored
     shown = dict(zip(reading.kept, torch.from_numpy(pixels), strict=False))

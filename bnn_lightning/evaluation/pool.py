@@ -4,11 +4,13 @@ import os
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bnn_lightning.evaluation.sampler import Sampler
+from bnn_lightning.files import require_space
 
 _MAX_BYTES = 2**28  # of outputs that are kept in memory
 
@@ -20,8 +22,11 @@ def pool_outputs(sampler: Sampler, batches: Iterable[Tensor], count: int) -> Ten
         sampler: draws the samples.
         batches: inputs ``(batch, ...)`` on the network's device.
         count: of all images.
+
+    Raises:
+        UnwritableError: when the disk has no room for so many.
     """
-    outputs = torch.zeros(0)
+    outputs = torch.zeros(0, 0, 0)
     done = 0
     for batch_idx, x in enumerate(batches):
         of_batch = sampler(x, batch_idx).float().cpu().transpose(0, 1)  # an image's outputs side by side
@@ -36,6 +41,7 @@ def _room_for(shape: tuple[int, ...]) -> Tensor:
     numbers = torch.Size(shape).numel()
     if 4 * numbers <= _MAX_BYTES:
         return torch.empty(shape)
+    require_space(Path(tempfile.gettempdir()), 4 * numbers)  # a mapped file that outgrows the disk ends the process
     descriptor, path = tempfile.mkstemp(prefix="bnn_pool_")
     os.close(descriptor)
     mapped = torch.from_file(path, shared=True, size=numbers)

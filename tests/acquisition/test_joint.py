@@ -108,3 +108,15 @@ def test_the_best_is_found_where_gains_of_drawn_configurations_exceed_exact_boun
         pool = torch.randn(200, 8, 3, generator=torch.Generator().manual_seed(seed))
         index, _ = batchbald(pool, 8, seed, configurations=100)
         assert sorted(index.tolist()) == list(range(8))
+
+
+def test_configurations_of_many_classes_are_drawn_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("bnn_lightning.acquisition.configurations._ELEMENTS", 20 * 50 * 50)
+    labels = Configurations(20, 10_000, torch.Generator().manual_seed(0))
+    probs = random_pool(20, 3, 50).softmax(-1)
+    for image in range(2):
+        assert labels.exact
+        labels.add(probs[:, image])
+    assert len(labels.weights) <= 50 * 50
+    labels.add(probs[:, 2])
+    assert not labels.exact

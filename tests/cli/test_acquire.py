@@ -5,6 +5,7 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def pool():
         for folder in ("one", "two"):
             Path("pool", folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(images.pixels[index, 0].rot90().numpy()).save(f"pool/{folder}/{index:02d}.png")
-    Path("pool/broken.png").write_bytes(b"nothing")
+    for broken in ("pool/broken.png", "damaged/broken.png"):
+        Path(broken).parent.mkdir(exist_ok=True)
+        Path(broken).write_bytes(b"nothing")
     return images.labels[:40].tolist()
 
 
@@ -112,6 +115,22 @@ def test_epig_asks_about_the_pictures_of_another_folder(pool):
     assert alone != float(table(LOGS / "acquired_1.csv")[0]["score"])
 
 
+def test_the_sheet_of_a_large_choice_has_the_first(pool, monkeypatch):
+    monkeypatch.setattr("bnn_lightning.cli.verbs.acquire._SHOWN", 3)
+    assert acquire("--count", "80", "--by", "entropy") == 0
+    page = (LOGS / "acquired.html").read_text("utf-8")
+    assert page.count("<img") == 3
+    assert "80 images to label" in page
+    assert "The first 3, the best first." in page
+
+
+def test_outputs_that_outgrow_the_disk_are_refused(pool, monkeypatch, capsys):
+    monkeypatch.setattr("bnn_lightning.evaluation.pool._MAX_BYTES", 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert acquire("--count", "6") == 2
+    assert "MB free, and 0.1 MB are needed." in printed(capsys)
+
+
 def test_labels_that_are_numbers_have_no_rule(capsys):
     Path("table.csv").write_text("a,b\n" + "\n".join(f"{n},{n * n % 7}" for n in range(60)))
     words = ["--model.network", "TabularMLP", "--model.likelihood", "Gaussian", "--trainer.max_epochs", "1"]
@@ -138,6 +157,11 @@ def test_labels_that_are_numbers_have_no_rule(capsys):
         ),
         (["--model.sampling.draws", "mean"], "for one network that draws nothing, got batchbald"),
         (["--data.root", "nowhere"], "ImageFolder found no pictures"),
+        (["--data.root", "damaged"], "--data must have images that can be read, got none among 1 file."),
+        (
+            ["--by", "epig", "--targets", "damaged"],
+            "--targets must have images that can be read, got none among 1 file.",
+        ),
         (["--by", "margin"], "--by must be one of"),
     ],
 )

@@ -111,6 +111,8 @@ def test_a_file_wins_over_a_bare_name(in_an_empty_folder):
     assert found("lenet_lrt_mnist", "checkpoint") == str(ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt")
     for name in ("twins", "", "nope", "configs/lenet_lrt", "/lenet_lrt", "../lenet_lrt", "best.ckpt"):
         assert found(name, "config") == name
+    Path("lenet_lrt.yaml").write_text("a copy")
+    assert found("lenet_lrt", "config") == found("lenet_lrt.yaml", "config") == "lenet_lrt.yaml"
     Path("lenet_lrt").write_text("mine")
     assert found("lenet_lrt", "config") == "lenet_lrt"
 

@@ -28,6 +28,7 @@ from bnn_lightning.training.loading import load_record
 from bnn_lightning.wording import counted, printable
 
 _TARGETS = 200  # images whose labels epig is about
+_SHOWN = 1000  # chosen images of which the page has a picture
 
 
 class Acquire(Verb):
@@ -83,12 +84,11 @@ class Acquire(Verb):
         model.to(session.trainer.strategy.root_device)
         sampler: Sampler = model.sampler(model.test_samples)  # it takes the weights as they are now
         check_samples(session, sampler, by)
-        outputs = self._outputs(session, sampler, data, "scoring the pool")
+        others = None if targets is None else self._outputs(session, sampler, _pictures(session, targets), "--targets")
+        outputs = self._outputs(session, sampler, data, "--data")
         of_targets = None
         if by == "epig":
-            others = (
-                outputs if targets is None else self._outputs(session, sampler, _pictures(session, targets), "targets")
-            )
+            others = outputs if others is None else others
             some = torch.randperm(others.shape[1], generator=torch.Generator().manual_seed(model.sampling.seed))
             of_targets = others[:, some[:_TARGETS]]
         acquired = chosen_by(outputs, count, by, of_targets, model.sampling.seed)
@@ -121,12 +121,10 @@ class Acquire(Verb):
         if unread:
             session.print(f"Could not be read: {len(unread):,}; the last rows say why.")
 
-    def _outputs(self, session: Session, sampler: Sampler, data: Any, what: str) -> Tensor:
-        """``(samples, images, classes)``."""
+    def _outputs(self, session: Session, sampler: Sampler, data: Any, flag: str) -> Tensor:
+        """``(samples, images, classes)`` of the images that ``flag`` names."""
         loader, trainer = data.predict_dataloader(), session.trainer
-        count = len(data.predict)
-        if count == 0:
-            raise UsageError(f"--data {data.name} has no image that can be read.")
+        what = {"--data": "scoring the pool"}.get(flag, "targets")
 
         def batches() -> Iterator[Tensor]:
             shows = session.shows_progress_bar
@@ -134,7 +132,14 @@ class Acquire(Verb):
                 yield trainer.precision_plugin.convert_input(x.to(trainer.strategy.root_device))
 
         with trainer.precision_plugin.forward_context():
-            return pool_outputs(sampler, batches(), count)
+            outputs = pool_outputs(sampler, batches(), len(data.predict))
+        if outputs.shape[1] == 0:
+            raise UsageError(
+                f"{flag} must have images that can be read, got none among {counted(len(data.unreadable), 'file')}."
+            )
+        if flag == "--targets" and data.unreadable:
+            session.print(f"Targets that cannot be read: {len(data.unreadable):,}.")
+        return outputs
 
 
 def check_samples(session: Session, sampler: Sampler, by: Rule) -> None:
@@ -165,11 +170,12 @@ def _pictures(session: Session, folder: str) -> ImageFolder:
 
 def _sheets(data: ImageData, chosen: list[int], rows: list[dict[str, Any]], path: Path, by: Rule) -> list[Path]:
     """Writes the sheets of what was chosen, beside the table."""
-    images = thumbnails(data, chosen)
     title = f"{counted(len(rows), 'image')} to label, by {by}"
+    best = "The best first" if len(rows) <= _SHOWN else f"The first {_SHOWN:,}, the best first"
+    images, rows = thumbnails(data, chosen[:_SHOWN]), rows[:_SHOWN]
     unit = {"random": "", "variation_ratio": ", {:.2f}"}.get(by, ", {:.3f} nats")
     notes = [f"{row['confidence']:.0%}{unit.format(row['score'])}" for row in rows]
-    about = f"The best first. Below each: the predicted class with its probability, and why it was chosen. {path.name}"
+    about = f"{best}. Below each: the predicted class with its probability, and why it was chosen. {path.name}"
     contact_sheet(path.with_suffix(".png"), images, [row["predicted"] for row in rows], notes, title)
     write_contact_sheet(path.with_suffix(".html"), images, rows, title, f"{about} has all numbers.")
     return [path.with_suffix(".png"), path.with_suffix(".html")]
