@@ -8,11 +8,13 @@ import optuna
 import pytest
 import torch
 from jsonargparse import DefaultHelpFormatter
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 from torch.nn.utils import prune
+from torch.utils.data import SequentialSampler
 
 from tests.helpers import ROOT
 
@@ -22,6 +24,7 @@ READ = [
     (nn.Conv2d(1, 1, 1), ["_reversed_padding_repeated_twice"]),
     (torch.zeros(1), ["_version"]),
     (LightningModule(), ["_trainer"]),
+    (DistributedSamplerWrapper(SequentialSampler([0]), num_replicas=1, rank=0).dataset, ["_sampler"]),
     (LightningCLI, ["_instantiate_trainer"]),
     (argparse.ArgumentParser(), ["_actions", "_action_groups"]),
     (argparse.ArgumentParser().add_argument_group(), ["_group_actions"]),

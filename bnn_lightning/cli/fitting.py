@@ -17,7 +17,8 @@ from bnn_lightning.core.selection import lazy_layers
 from bnn_lightning.data import ImageData
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.networks import Network
-from bnn_lightning.training.probe import first_batch, images_and_labels
+from bnn_lightning.training.batches import images_and_labels
+from bnn_lightning.training.probe import first_batch
 
 # Names that networks have for what the data say; in_chans is timm's.
 _ALIASES = {

@@ -114,8 +114,8 @@ def calibrations(
     Args:
         likelihood: of the labels.
         samplers: by the name of their draws (``weights``, ``local``, ``mean``, ``moments``).
-        batches: images and labels of the calibration half of the hold-out.
-        device: of the network.
+        batches: images and labels of the calibration half of the hold-out, on the network's device.
+        device: that one.
         context: returns the context manager of a forward pass, such as that of mixed precision.
 
     Returns:
@@ -125,7 +125,6 @@ def calibrations(
     predictives: dict[str, list[Predictive]] = {draws: [] for draws in samplers}
     labels = []
     for batch_idx, (x, batch_labels) in enumerate(batches):
-        x = x.to(device)
         for draws in list(predictives):
             try:
                 with context():

@@ -4,13 +4,11 @@ import os
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bnn_lightning.evaluation.sampler import Sampler
-from bnn_lightning.files import require_space
 
 _MAX_BYTES = 2**28  # of outputs that are kept in memory
 
@@ -24,7 +22,7 @@ def pool_outputs(sampler: Sampler, batches: Iterable[Tensor], count: int) -> Ten
         count: of all images.
 
     Raises:
-        UnwritableError: when the disk has no room for so many.
+        OSError: when the disk has no room for so many.
     """
     outputs = torch.zeros(0, 0, 0)
     done = 0
@@ -41,9 +39,16 @@ def _room_for(shape: tuple[int, ...]) -> Tensor:
     numbers = torch.Size(shape).numel()
     if 4 * numbers <= _MAX_BYTES:
         return torch.empty(shape)
-    require_space(Path(tempfile.gettempdir()), 4 * numbers)  # a mapped file that outgrows the disk ends the process
     descriptor, path = tempfile.mkstemp(prefix="bnn_pool_")
-    os.close(descriptor)
+    try:
+        if hasattr(os, "posix_fallocate"):  # a mapped file that outgrows the disk would end the process
+            os.posix_fallocate(descriptor, 0, 4 * numbers)
+    except OSError as error:
+        os.unlink(path)
+        reason = f"{error.strerror}; outputs take {4e-9 * numbers:.2g} GB, and TMPDIR names another folder"
+        raise OSError(error.errno, reason, path) from error
+    finally:
+        os.close(descriptor)
     mapped = torch.from_file(path, shared=True, size=numbers)
     with suppress(OSError):  # Windows does not part with a file that is mapped; it lies among those of the system's
         os.unlink(path)

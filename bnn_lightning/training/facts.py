@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -19,6 +20,7 @@ from torch.utils.data import (
 
 from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.inference import Step, TrainingFacts
+from bnn_lightning.training.batches import batches_on
 
 
 def training_facts(trainer: Trainer, device: torch.device) -> TrainingFacts:
@@ -47,6 +49,15 @@ def _steps(trainer: Trainer) -> int:
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
+def share_of_step(trainer: Trainer, batch_idx: int) -> float:
+    """What a batch's loss is multiplied by so that the gradients of a step are the mean of those of its batches.
+
+    Lightning divides them by accumulate_grad_batches, also where an epoch has fewer batches left for its last step.
+    """
+    window = trainer.accumulate_grad_batches
+    return window / min(window, trainer.num_training_batches - batch_idx // window * window)
+
+
 def training_batches(trainer: Trainer, net: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of training images and labels on the device of ``net``, in its format, from the start of the data."""
     source: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -54,8 +65,8 @@ def training_batches(trainer: Trainer, net: nn.Module) -> Iterator[tuple[Tensor,
     # Of several processes, Lightning has divided the loaders of torch; an EpochLoader divides itself.
     if source is not None and not hasattr(loader, "dataset"):
         loader = source.train_dataloader()
-    for batch in loader:
-        x, y = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
+    hooks = source or trainer.lightning_module
+    for x, y in batches_on(trainer.strategy.root_device, loader, hooks, trainer.precision_plugin):
         yield in_format_for(net, x), y
 
 
@@ -93,6 +104,8 @@ def distinct_examples(loader: Any) -> int:
     or another one in each epoch; Lightning's distributed one holds one process's share.
     """
     sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSamplerWrapper):  # one process's share of what another sampler draws
+        sampler = sampler.dataset._sampler  # type: ignore[attr-defined]
     count = _distinct(loader.dataset) if hasattr(loader, "dataset") else loader.length  # of an EpochLoader
     if isinstance(sampler, WeightedRandomSampler):
         return min(count, int((sampler.weights > 0).sum()))

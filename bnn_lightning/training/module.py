@@ -1,12 +1,12 @@
 """BayesianModule: the LightningModule that trains, tests and predicts with the parts that it is given."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -32,7 +32,15 @@ from bnn_lightning.inference import Inference, Variational
 from bnn_lightning.inference.base import checked_outputs
 from bnn_lightning.likelihoods import Categorical, Likelihood
 from bnn_lightning.networks import Network
-from bnn_lightning.training.facts import loss_weights, step_of, steps_of_run, training_batches, training_facts
+from bnn_lightning.training.batches import batches_on
+from bnn_lightning.training.facts import (
+    loss_weights,
+    share_of_step,
+    step_of,
+    steps_of_run,
+    training_batches,
+    training_facts,
+)
 from bnn_lightning.training.loading import from_record, start_from_weights
 from bnn_lightning.training.misuse import bounds_of, check_prepared, refuse_without_trainer
 from bnn_lightning.training.progress import EpochSums
@@ -210,7 +218,7 @@ class BayesianModule(LightningModule):
         if self._trained_likelihood is not self.likelihood:
             terms = replace(terms, nll=self.likelihood.nll(terms.outputs.detach(), y))  # for the logs
         self._sums.add(terms, y, self.likelihood)  # type: ignore[union-attr]
-        return terms.loss
+        return terms.loss * share_of_step(self.trainer, batch_idx)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         for hook in self._watched:
@@ -293,15 +301,17 @@ class BayesianModule(LightningModule):
         x = batch if isinstance(batch, Tensor) else batch[0]
         return self.likelihood.summary(self._sampler(x, batch_idx))
 
-    def calibrated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-        """The calibration of each way of drawing samples, from the calibration half of the hold-out."""
+    def calibrated(self, data: LightningDataModule) -> dict[str, Any]:
+        """The calibration of each way of drawing samples, from the calibration half of the hold-out of ``data``."""
         kinds: list[Draws] = ["mean", draws_of(self.network, "local"), draws_of(self.network)]
         samplers: Any = {kind: self.sampler(self.test_samples, kind) for kind in dict.fromkeys(kinds)}
         if self.is_bayesian:
             with suppress(MomentsError):  # a network without moments is not asked for them
                 samplers["moments"] = self.sampler(self.test_samples, "moments")
-        context = self.trainer.precision_plugin.forward_context
-        return calibrations(self.likelihood, samplers, batches, self.device, context)
+        precision = self.trainer.precision_plugin
+        loader: Any = getattr(data, "calibration_dataloader", list)()
+        batches = batches_on(self.device, loader, data, precision)
+        return calibrations(self.likelihood, samplers, batches, self.device, precision.forward_context)
 
     # Checkpoints
 

@@ -20,6 +20,7 @@ from bnn_lightning.core.posteriors.base import RandomWeightError
 from bnn_lightning.core.whole_network import bayesian_layers, sampling
 from bnn_lightning.likelihoods import Likelihood
 from bnn_lightning.randomness import random_states, set_random_states
+from bnn_lightning.training.batches import images_and_labels, transferred
 from bnn_lightning.wording import one_line
 
 _IMAGES = 8  # of the batch that go through the network: enough for batch norm, and quick for large networks
@@ -63,6 +64,7 @@ def first_batch(data: LightningDataModule, is_set_up: bool) -> FirstBatch | None
             data.setup("fit")
         loader: Any = data.train_dataloader()
         batch = next(iter(loader), None)
+        batch = batch if batch is None else transferred(batch, data, torch.device("cpu"))
     except Exception as error:  # somebody else's code can raise anything
         if "NoneType" in str(error):
             return None
@@ -171,22 +173,6 @@ def _check_mean_weights(network: nn.Module, x: Tensor) -> None:
 
 def _size_of(x: Tensor) -> float:
     return max(1.0, x.abs().max().item())
-
-
-def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """The first two parts of a batch.
-
-    Raises:
-        ValueError: when they are no tensors.
-    """
-    pair = batch[:2] if isinstance(batch, list | tuple) else ()
-    if len(pair) < 2 or not all(isinstance(part, Tensor) for part in pair):
-        found = f"({', '.join(type(part).__name__ for part in batch)})" if pair else type(batch).__name__
-        raise ValueError(
-            f"batch must be (images, labels), two tensors that train_dataloader gives, got {found}; take them out in "
-            "your data set's __getitem__ or in collate_fn."
-        )
-    return pair[0], pair[1]
 
 
 def _check_images(x: Tensor) -> None:

@@ -3,7 +3,6 @@
 import math
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +206,11 @@ class Calibrate(Callback):
         trained = {name: value.clone() for name, value in model.state_dict().items()}
         try:
             model.to(trainer.strategy.root_device)  # Lightning has taken it off again
-            self._calibrate(trainer, model, loader)
+            self._calibrate(trainer, model)
         finally:
             model.cpu().load_state_dict(trained)
 
-    def _calibrate(self, trainer: Trainer, model: Any, loader: Callable[[], Any]) -> None:
+    def _calibrate(self, trainer: Trainer, model: Any) -> None:
         records: dict[int, dict[str, Any]] = {}  # by step: best and last may be the same
         for file in (self.folder / "best.ckpt", self.folder / "last.ckpt"):
             if not file.is_file():
@@ -220,7 +219,7 @@ class Calibrate(Callback):
             step = checkpoint["global_step"]
             if step not in records:
                 model.load_state_dict(checkpoint["state_dict"])
-                fitted = model.calibrated(loader())
+                fitted = model.calibrated(trainer.datamodule)  # type: ignore[attr-defined]
                 records[step] = {draws: calibration.record() for draws, calibration in fitted.items()}
             checkpoint[KEY]["calibration"] = records[step]
             trainer.strategy.barrier()  # every process has read the file

@@ -1,11 +1,11 @@
 """``bnn acquire`` and ``bnn simulate``: a ranked table, what is copied, refusals, and loops that go on."""
 
 import csv
+import errno
 import os
 import shutil
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,9 +126,13 @@ def test_the_sheet_of_a_large_choice_has_the_first(pool, monkeypatch):
 
 def test_outputs_that_outgrow_the_disk_are_refused(pool, monkeypatch, capsys):
     monkeypatch.setattr("bnn_lightning.evaluation.pool._MAX_BYTES", 0)
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+
+    def full(descriptor, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
     assert acquire("--count", "6") == 2
-    assert "MB free, and 0.1 MB are needed." in printed(capsys)
+    assert " cannot be written: No space left on device; outputs take " in printed(capsys)
 
 
 def test_labels_that_are_numbers_have_no_rule(capsys):

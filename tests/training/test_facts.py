@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
@@ -38,6 +39,8 @@ class Few(Sampler):
         (DATA, SubsetRandomSampler([1, 5, 5, 9]), 3),
         (DATA, DistributedSampler(DATA, num_replicas=2, rank=0), 120),
         (DATA, Few(), 7),
+        (DATA, DistributedSamplerWrapper(Few(), num_replicas=2, rank=0), 7),
+        (DATA, DistributedSamplerWrapper(SubsetRandomSampler([1, 5, 5, 9]), num_replicas=2, rank=1), 3),
         (Subset(DATA, [3, 3, 4]), None, 2),
         (ConcatDataset([DATA] * 10), None, 120),
         (ConcatDataset([DATA, TensorDataset(torch.arange(5))]), None, 125),

@@ -1,7 +1,6 @@
 """Put trained networks together as one checkpoint, for test and predict."""
 
 from pathlib import Path
-from typing import Any
 
 from bnn_lightning.checkpoints.ensembles import joined_checkpoint, misfit
 from bnn_lightning.checkpoints.record import KEY, Record, write_checkpoint
@@ -38,8 +37,7 @@ class Ensemble(Verb):
         joined[KEY]["config"]["model"] |= {"sampling": session.config.model.sampling.as_dict()}
         model = from_record(BayesianModule, Record.from_contents(joined))
         model.trainer = session.trainer
-        calibrate_on: Any = getattr(session.datamodule, "calibration_dataloader", list)()
-        calibrations = model.calibrated(calibrate_on)
+        calibrations = model.calibrated(session.datamodule)
         joined[KEY]["calibration"] = {draws: calibration.record() for draws, calibration in calibrations.items()}
         write_checkpoint(joined, file)
         epochs = ", ".join(str(checkpoint.epochs_done) for checkpoint in (first, *others))

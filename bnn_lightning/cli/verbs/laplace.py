@@ -1,12 +1,10 @@
 """Give a checkpoint's last layer a posterior by Laplace's approximation, and write it as another checkpoint."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from bnn_lightning.checkpoints.record import KEY, without_training_state, write_checkpoint
 from bnn_lightning.cli.checkpoint import config_of
@@ -21,6 +19,7 @@ from bnn_lightning.data.source import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.inference import Laplace as LaplaceInference
 from bnn_lightning.inference.gradient_descent import GradientDescent
+from bnn_lightning.training.batches import batches_on
 from bnn_lightning.training.facts import loss_weights
 from bnn_lightning.training.loading import load_record, module_of
 from bnn_lightning.training.module import BayesianModule
@@ -128,15 +127,15 @@ def _form_posterior(session: Session, model: BayesianModule) -> dict[str, Any]:
     device = trainer.strategy.root_device
     model.to(device)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in data.train_dataloader():
-            yield in_format_for(model.network, trainer.precision_plugin.convert_input(x.to(device))), y.to(device)
-
+    loader: Any = data.train_dataloader()
+    batches = (
+        (in_format_for(model.network, x), y) for x, y in batches_on(device, loader, data, trainer.precision_plugin)
+    )
     likelihood = model.likelihood.for_training(loss_weights(data, device))
     with trainer.precision_plugin.forward_context():
-        model.inference.after_fit(model.network, batches(), likelihood)
+        model.inference.after_fit(model.network, batches, likelihood)
     model.trainer = trainer
-    return model.calibrated(getattr(data, "calibration_dataloader", list)())
+    return model.calibrated(data)
 
 
 def _validation_nll(session: Session, model: BayesianModule) -> float | None:
