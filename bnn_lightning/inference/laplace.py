@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_lightning.core.conversion import bayesianize
+from bnn_lightning.core.layers import BayesianLayer
 from bnn_lightning.core.methods import DrawnTogether, Method
 from bnn_lightning.core.ops.base import Op
 from bnn_lightning.core.posteriors import FactorPart, FixedWidth, Joint, KroneckerPart, Posterior
@@ -28,6 +29,7 @@ from bnn_lightning.likelihoods.base import Likelihood
 
 Structure = Literal["full", "kron", "diag"]
 _CURVATURES: dict[str, type[Curvature]] = {"full": Full, "kron": Kronecker, "diag": Diagonal}
+_FINDINGS = ("log_marginal_likelihood", "prior_precision")
 _LOG_PRECISIONS = (-30.0, 30.0)  # between which the best prior precision is looked for
 
 
@@ -74,7 +76,7 @@ class Laplace(GradientDescent):
         self._check_memory(name, layer.out_features, columns)
         net = bayesianize(net, _Laplace(self.structure, layer.out_features, columns), [name])
         head = random_layer(net)
-        for finding in ("prior_precision", "log_marginal_likelihood"):
+        for finding in _FINDINGS:
             head.register_buffer(finding, layer.weight.new_zeros(()))
         return net
 
@@ -92,6 +94,8 @@ class Laplace(GradientDescent):
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         with sampling(net, False):
             outputs, _ = outputs_and_features(net, x)
+        if step.step == 0:  # of a run that is made longer: what its first end has formed is not of these weights
+            _forget(random_layer(net))
         if step.epoch == step.step == 0:
             likelihood.output_hessian(outputs[:1].detach(), y[:1])  # one without is refused before it is needed
         nll = likelihood.nll(outputs.unsqueeze(0), y)
@@ -128,9 +132,17 @@ class Laplace(GradientDescent):
         layer = random_layer(net)
         if not layer.get_buffer("prior_precision"):  # a run that was stopped before its end
             return {}
-        names = ("log_marginal_likelihood", "prior_precision")
-        found = {name.replace("_", " "): layer.get_buffer(name).item() for name in names}
+        found = {name.replace("_", " "): layer.get_buffer(name).item() for name in _FINDINGS}
         return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+@torch.no_grad()
+def _forget(layer: BayesianLayer) -> None:
+    for part in layer.tensors().values():
+        for width in part.buffers():
+            width.zero_()
+    for finding in _FINDINGS:
+        layer.get_buffer(finding).zero_()
 
 
 def log_occam_factor(eigenvalues: Tensor, squared_norm: float, precision: float) -> float:

@@ -123,6 +123,8 @@ class SWAG(Inference):
         first = round(self.collect_after * steps)
         if done == 0:
             self._check_number(1 + (steps - 1 - first) // every, steps - first)
+        if step.step == 0 and _averages(net).first != first:  # the posterior of a shorter run is not of these weights
+            _restart(net)
         if done > first and (done - first) % every == 0:
             _collect(net, (done - first) // every, first)
         return mean_weight_terms(net, x, y, likelihood)

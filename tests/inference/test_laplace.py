@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bnn_lightning import BBB, BayesianModule, Categorical, GaussianLikelihood, Laplace, draw, random_tensors
+from bnn_lightning.inference import Step
 from bnn_lightning.inference.laplace import best_precision
 from bnn_lightning.inference.last_layer import outputs_and_features
 from bnn_lightning.likelihoods import Likelihood
@@ -219,6 +220,16 @@ def test_training_is_that_of_the_deterministic_network_and_the_posterior_is_that
     torch.testing.assert_close(tensors["5.bias"].variance.double(), variances[:, 12], rtol=1e-4, atol=1e-7)
     assert set(draw(model.network)) == {"5.weight", "5.bias"}
     assert model.objective == "likelihood"
+
+
+@pytest.mark.parametrize("structure", ["full", "kron", "diag"])
+def test_a_run_that_is_made_longer_has_no_posterior_before_its_end(structure):
+    x, y = examples()
+    net, inference = fitted([(x, y)], structure=structure), Laplace(structure=structure)
+    assert all((part.variance > 0).any() for _, part in random_tensors(net))
+    inference.loss(net, x, y, Categorical(), Step(1, 0, 1, 2, EXAMPLES))
+    assert all((part.variance == 0).all() for _, part in random_tensors(net))
+    assert inference.findings(net) == {}
 
 
 def test_what_cannot_be_is_refused_in_a_sentence():

@@ -151,6 +151,15 @@ def test_a_longer_run_begins_its_collection_anew():
     assert {int(part.collected) for _, part in random_tensors(net)} == {4}  # with the first four it would be five
 
 
+def test_a_longer_run_has_no_posterior_before_its_first_collection():
+    model = trained(epochs=2)
+    net = model.network
+    assert all((part.variance > 0).any() for _, part in random_tensors(net))
+    x, y = torch.randn(4, 1, 32, 32), torch.zeros(4, dtype=torch.int64)
+    model.inference.loss(net, x, y, model.likelihood, Step(2, 0, 8, 9, 400))
+    assert all((part.variance == 0).all() for _, part in random_tensors(net))
+
+
 def test_a_run_that_goes_on_after_its_end_keeps_nothing_of_its_first_collection():
     """Weights are the number of steps done, so that their mean says which ones were collected."""
     inference, likelihood = SWAG(collect_after=0.5, rank=3), Categorical()
