@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
     EarlyStopping,
+    LearningRateFinder,
     ModelPruning,
     ProgressBar,
     StochasticWeightAveraging,
@@ -25,7 +26,7 @@ from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.files import relative_to_cwd
-from bnn_lightning.inference import Inference
+from bnn_lightning.inference import IVON, Inference
 from bnn_lightning.wording import hint, nearest
 
 _REFUSED = {
@@ -43,6 +44,10 @@ _REFUSED_WITH_A_POSTERIOR_AT_THE_END = {
     EarlyStopping: "could end a run before its posterior is formed, at the end of --trainer.max_epochs; give the "
     "epochs, or train the deterministic twin with it and run bnn laplace on its checkpoint",
     WeightAveraging: "puts its averages in the place of the posterior, which is formed at the end of a run",
+}
+_REFUSED_WITH_IVON = {
+    LearningRateFinder: "is not for IVON: its rates rise over a share of the whole run, so that the search would take "
+    "another rate than the one it finds; --model.inference.lr is 0.1 unless a hold-out says otherwise",
 }
 _PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
@@ -82,7 +87,12 @@ def check_callbacks(trainer: Namespace, model: Namespace) -> None:
     inference: Any = class_of(model.inference)
     forms_at_end = inference.after_fit is not Inference.after_fit
     at_end = {} if not forms_at_end else _REFUSED_WITH_A_POSTERIOR_AT_THE_END
-    reasons = _REFUSED | {kind: f"is not for {inference.__name__}: it {reason}" for kind, reason in at_end.items()}
+    is_ivon = issubclass(inference, IVON)
+    reasons = (
+        _REFUSED
+        | (_REFUSED_WITH_IVON if is_ivon else {})
+        | {kind: f"is not for {inference.__name__}: it {reason}" for kind, reason in at_end.items()}
+    )
     for callback in (each for each in given if isinstance(each, Namespace)):
         kind = class_of(callback)
         for refused, reason in reasons.items():

@@ -78,6 +78,13 @@ class IVONOptimizer(Optimizer):
         widths_and_means = [parameter for part in self.posteriors for parameter in (part.mu, part.rho)]
         known = {id(parameter) for parameter in widths_and_means}
         others = [each for each in net.parameters() if each.requires_grad and id(each) not in known]
+        for name, part in random_tensors(net):
+            if part.mu.requires_grad != part.rho.requires_grad:
+                frozen = "rho" if part.mu.requires_grad else "mu"
+                raise ValueError(
+                    f"net must train mu and rho of a tensor together for IVON, got a frozen {frozen} of {name}; freeze "
+                    "both, or use Variational."
+                )
         if not widths_and_means:
             raise ValueError("net must have random weights to train, got one without, or all of them frozen.")
         groups: list[dict[str, Any]] = [{"params": widths_and_means, "lr": lr}]
@@ -93,11 +100,14 @@ class IVONOptimizer(Optimizer):
 
     def _initial_precision(self, part: Any, h0: float | None) -> Tensor:
         mu = part.mu.detach()
-        prior_sigma = part.prior.sigma.to(at_least_float32(mu)).expand_as(mu)
+        prior_sigma = part.prior.sigma.to(at_least_float32(mu))
         if h0 is not None:
-            return self.defaults["effective_size"] * h0 + prior_sigma.square().reciprocal()
-        he = math.sqrt(2 / mu[0].numel()) if mu.dim() > 1 else math.inf
-        return (SIGMA0_OF_PRIOR * prior_sigma).clamp_max(SIGMA0_OF_HE * he).square().reciprocal()
+            precision = self.defaults["effective_size"] * h0 + prior_sigma.square().reciprocal()
+        else:
+            he = math.sqrt(2 / mu[0].numel()) if mu.dim() > 1 else math.inf
+            precision = (SIGMA0_OF_PRIOR * prior_sigma).clamp_max(SIGMA0_OF_HE * he).square().reciprocal()
+        # In the memory format of the means: a step takes a seventh longer where they differ.
+        return torch.empty_like(mu, dtype=precision.dtype).copy_(precision)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

@@ -119,14 +119,19 @@ class SWAG(Inference):
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         # What the steps before this one have led to: the weights after the last one are collected by after_fit.
         done, steps = step.epoch * step.steps + step.step, step.epochs * step.steps
-        every = max(1, step.steps // self.collections_per_epoch)
         first = round(self.collect_after * steps)
+        number = (done - first) * self.collections_per_epoch // step.steps
         if done == 0:
-            self._check_number(1 + (steps - 1 - first) // every, steps - first)
+            if self.collections_per_epoch > step.steps:
+                raise ValueError(
+                    f"collections_per_epoch must be at most the steps of an epoch, {step.steps:,}, got "
+                    f"{self.collections_per_epoch:,}."
+                )
+            self._check_number(1 + (steps - 1 - first) * self.collections_per_epoch // step.steps, steps - first)
         if step.step == 0 and _averages(net).first != first:  # the posterior of a shorter run is not of these weights
             _restart(net)
-        if done > first and (done - first) % every == 0:
-            _collect(net, (done - first) // every, first)
+        if number > max(0, (done - 1 - first) * self.collections_per_epoch // step.steps):
+            _collect(net, number, first)
         return mean_weight_terms(net, x, y, likelihood)
 
     def _check_number(self, number: int, steps: int) -> None:

@@ -35,7 +35,7 @@ class Variational(GradientDescent):
         kl_weight: the weight of the KL: a number (1 is the ELBO) or a schedule.
         loss_form: per_datum is nll + KL/N, total is N times that. The default epsilon of Adam-like optimisers (1e-8) is
             meant for the total form, or for the nll where there is no KL; it is divided or multiplied by N where the
-            form is the other one, so that both forms take the same steps. An epsilon that you set is not changed.
+            form is the other one, so that both forms take the same steps. Another one is not changed.
             total cannot be used with 16-mixed.
         samples: noise samples in each training step.
     """

@@ -94,6 +94,12 @@ def test_what_would_lose_a_posterior_that_is_formed_at_the_end_is_refused(infere
     assert not Path("checkpoints").exists()
 
 
+def test_a_search_for_the_rate_of_ivon_is_refused(capsys):
+    words = ["--model.inference", "IVON", "--trainer.callbacks", "LearningRateFinder"]
+    assert main([*FIT, *words]) == 2
+    assert "--trainer.callbacks LearningRateFinder is not for IVON: its rates rise over a share" in printed(capsys)
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [

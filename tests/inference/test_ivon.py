@@ -172,6 +172,24 @@ def test_frozen_posteriors_stay():
     assert all(torch.equal(value, net[0].state_dict()[name]) for name, value in frozen.items())
 
 
+@pytest.mark.parametrize("frozen", ["mu", "rho"])
+def test_means_and_widths_are_trained_together(frozen):
+    net = bayesianize(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), BBB())
+    getattr(net[1].weight, frozen).requires_grad_(False)
+    with pytest.raises(
+        ValueError,
+        match=rf"^net must train mu and rho of a tensor together for IVON, got a frozen {frozen} of 1\.weight; freeze",
+    ):
+        IVONOptimizer(net, 100, 10)
+
+
+def test_state_is_laid_out_in_memory_like_the_means():
+    net = bayesianize(nn.Conv2d(3, 4, 2), BBB()).to(memory_format=torch.channels_last)
+    state = IVONOptimizer(net, 100, 10).state[net.weight.mu]
+    assert not net.weight.mu.is_contiguous()
+    assert state["precision"].stride() == state["momentum"].stride() == net.weight.mu.stride()
+
+
 def test_gradients_of_several_samples_add_up(in_float64):
     # The mean over samples and batches, as autograd adds it up, is one step.
     def stepped(parts):
