@@ -201,9 +201,12 @@ class ImageFolder(ImageData):
 
     def predict_files(self, start: int = 0, stop: int | None = None) -> list[Path]:
         """The file of each picture of ``predict`` that was served, from number ``start`` on and before ``stop``."""
+        return [picture.path for picture in self.predict_pictures(start, stop)]
+
+    def predict_pictures(self, start: int = 0, stop: int | None = None) -> Sequence[Picture]:
+        """The same with each one's place below the root."""
         streamed = isinstance(self.predict, PictureStream)
-        pictures = self.predict.served(start, stop) if streamed else self._predicted[start:stop]
-        return [picture.path for picture in pictures]
+        return self.predict.served(start, stop) if streamed else self._predicted[start:stop]
 
     def knows_labels_of(self, class_names: Sequence[str]) -> bool:
         if self.predicts_test_examples or self.target_names:

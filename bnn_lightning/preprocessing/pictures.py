@@ -1,11 +1,12 @@
 """One walk of a picture folder: its picture files, and everything that is passed over on the way."""
 
+import hashlib
 import os
 import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from PIL import features
@@ -31,6 +32,8 @@ _LEFTOVERS = frozenset(
 _SPLITS = {"train": "train training", "val": "val valid validation dev", "test": "test testing"}
 SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names.split()}
 """The split that a folder's name, in small letters, stands for."""
+
+_LONGEST_STEM = 50  # characters of up to four bytes; disks take names of 255 bytes
 
 
 class Picture(NamedTuple):
@@ -115,7 +118,7 @@ def walk(root: Path) -> Walk:
         inner = []
         for entry in ordered:
             kind = _kind(entry)
-            if _is_leftover(entry.name):
+            if is_leftover(entry.name):
                 found.hidden["folders" if kind == "folder" else "files"] += 1
             elif kind != "folder":
                 _note_file(found, folder, entry, kind)
@@ -144,6 +147,22 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def flat_name(below: tuple[str, ...]) -> str:
+    """A name for a picture outside of its folders that no other picture below the root has, and that never changes.
+
+    Directly below the root it is the file's own; else the file's with a digest of its whole place.
+    """
+    if len(below) == 1:
+        return below[0]
+    name, digest = PurePosixPath(below[-1]), hashlib.sha256(os.fsencode("/".join(below))).hexdigest()[:12]
+    return f"{name.stem[:_LONGEST_STEM]}-{digest}{name.suffix}"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or a folder is passed over, for it is hidden or another program has left it."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
 def folder_above(root: Path) -> Path:
     """The folder that ``root`` lies in, as short as ``root`` was written where that tells it."""
     return root.parent if root.parent.name else root.resolve().parent
@@ -159,10 +178,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "it is a link to a file that is not there" if entry.is_symlink() else "it is no regular file"
     except OSError as error:  # a link to itself, or into a folder that may not be entered
         return error.strerror or str(error)
-
-
-def _is_leftover(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
 def _note_file(found: Walk, folder: _Folder, entry: os.DirEntry[str], kind: str) -> None:

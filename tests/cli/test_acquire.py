@@ -13,7 +13,11 @@ from PIL import Image
 
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import first_error, main
+from bnn_lightning.cli.chosen import check_classes, laid_out
+from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.data import MNIST5k
+from bnn_lightning.files import UnwritableError
+from bnn_lightning.preprocessing.pictures import walk
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -86,6 +90,50 @@ def test_bald_buys_both_copies_and_links_are_made(pool):
         link.is_symlink() and os.path.samefile(link, Path("pool") / link.resolve().relative_to(Path("pool").resolve()))
         for link in links
     )
+
+
+def test_a_name_is_that_of_one_picture_in_every_round():
+    for folder in ("a", "b"):
+        Path("pool", folder).mkdir(parents=True)
+        Path("pool", folder, "x.png").write_text(folder)
+    Path("pool", "y.png").write_text("y")
+    pictures = walk(Path("pool")).pictures
+    alone = [laid_out([picture], ["cat"], Path(f"round_{number}"), True) for number, picture in enumerate(pictures)]
+    together = laid_out(pictures, ["cat"] * 3, Path("all"), False)
+    assert [[place] for place in together] == alone
+    assert len(set(together)) == 3
+    assert together[2] == "cat/y.png"
+    # What is there is neither replaced nor written through a link.
+    with pytest.raises(UnwritableError, match=r"^round_0/cat/x-.*\.png cannot be written: another file is called so"):
+        laid_out(pictures[:1], ["cat"], Path("round_0"), False)
+    assert Path("pool/a/x.png").read_text() == "a"
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (["cat", "n/a"], "--to needs classes that can be names of folders, got n/a; without --to, a table for "),
+        (["", "cat"], "--to needs classes that can be names of folders, got ; "),
+        (["a cat."], r"--to needs classes that can be names of folders, got a cat\.; "),
+        ([".cat"], r"--to needs classes that can be names of folders, got \.cat; "),
+        (["Cat", "dog", "cat"], "--to needs classes that differ by more than case, got Cat and cat; without --to, a "),
+    ],
+)
+def test_classes_that_folders_would_rename_or_merge(classes, sentence):
+    with pytest.raises(UsageError, match=f"^{sentence}"):
+        check_classes(classes)
+
+
+def test_such_classes_are_refused_before_anything_is_scored(pool, capsys):
+    checkpoint = torch.load(LRT, weights_only=True)
+    checkpoint["bnn_lightning"]["data"]["class_names"] = ["n/a", *"123456789"]
+    torch.save(checkpoint, "renamed.ckpt")
+    words = ["--data", "ImageFolder", "--data.root", "pool", "--count", "2"]
+    assert main(["acquire", "--ckpt_path", "renamed.ckpt", *words, "--to", "chosen"]) == 2
+    assert "--to needs classes that can be names of folders, got n/a; " in printed(capsys)
+    assert not Path("chosen").exists()
+    assert not list(Path().rglob("acquired*"))
+    assert main(["acquire", "--ckpt_path", "renamed.ckpt", *words]) == 0
 
 
 @pytest.mark.parametrize("by", ["epig", "entropy", "variation_ratio", "random"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from bnn_lightning.acquisition import INFORMATION_RULES, JOINT_RULES, Rule
 from bnn_lightning.acquisition import acquire as chosen_by
 from bnn_lightning.acquisition.reasons import ranked_rows
-from bnn_lightning.cli.chosen import check_folder, laid_out, thumbnails
+from bnn_lightning.cli.chosen import check_classes, check_folder, laid_out, thumbnails
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
@@ -80,6 +80,7 @@ class Acquire(Verb):
         data: Any = session.datamodule
         if to is not None:
             check_folder(Path(to), data.root)
+            check_classes(session.data_description["class_names"])
         load_record(model, session.checkpoint)
         model.to(session.trainer.strategy.root_device)
         sampler: Sampler = model.sampler(model.test_samples)  # it takes the weights as they are now
@@ -107,8 +108,10 @@ class Acquire(Verb):
             f"{len(chosen):,} of {outputs.shape[1]:,} chosen by {by}: {', '.join(map(relative_to_cwd, written))}"
         )
         if to is not None:
-            files = [data.predict_files()[image] for image in chosen]
-            places = laid_out(files, [row["predicted"] for row in rows], Path(to), link)
+            pool = data.predict_pictures()
+            places = laid_out(
+                [pool[image] for image in chosen], [row["predicted"] for row in rows[: len(chosen)]], Path(to), link
+            )
             for row, place in zip(rows, places, strict=False):
                 row["placed"] = place
             write_rows(path, [*columns, "placed", "error"], [*rows, *unread])
