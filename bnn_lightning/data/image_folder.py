@@ -15,7 +15,7 @@ from torch import Tensor
 from bnn_lightning.data.base import ImageData
 from bnn_lightning.data.loader import EpochLoader, Images
 from bnn_lightning.data.picture_cache import cached_pixels
-from bnn_lightning.data.picture_labels import layout_by_table
+from bnn_lightning.data.picture_labels import layout_by_labels
 from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of, not_there
 from bnn_lightning.data.picture_numbers import NumberLayout
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
@@ -41,13 +41,14 @@ class ImageFolder(ImageData):
     (9 before 10), or as the checkpoint has them.
 
     With ``labels``, a table says what a picture's class is, or its numbers; folders below root then mean nothing,
-    unless they are called train and test. Pictures without a label are left out.
+    unless they are called train and test. Pictures without a label are left out. Of several tables and folders each has
+    the classes of some pictures.
 
     Args:
         labels: a table with a header: ``file,class`` as many tools export it (docs/acquisition.md), or ``file,NAME``
             with a number for each picture, or several; or a folder with a folder for each class, which holds copies of
-            pictures or links to them. What is not there from here is looked for in root. null: the folders below root
-            are the classes.
+            pictures or links to them; or a list of such tables of classes and folders. What is not there from here is
+            looked for in root. null: the folders below root are the classes.
         fit: of pictures that are not square: crop takes the middle square, pad adds ``background`` on both sides, and
             stretch changes their shape.
         background: what is seen through transparent pixels, and beside padded pictures. In test and predict, this and
@@ -61,7 +62,7 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         *args: Any,
-        labels: str | None = None,
+        labels: str | list[str] | None = None,
         fit: Fit = "crop",
         background: Background = "white",
         cache: str | None = None,
@@ -71,7 +72,8 @@ class ImageFolder(ImageData):
         for name, value, known in (("fit", fit, Fit), ("background", background, Background)):
             if value not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}.")
-        self.labels, self.fit, self.background = labels, fit, background
+        self.labels = [labels] if isinstance(labels, str) else labels
+        self.fit, self.background = fit, background
         self.cache = None if cache is None else expanded(cache)
         self._predicted: list[Picture] = []
         self._trained_classes: tuple[str, ...] = ()  # of the checkpoint that predicts
@@ -159,7 +161,9 @@ class ImageFolder(ImageData):
         if self.leaves_out_labelled and self.labels is not None:
             pictures = [picture for picture in pictures if picture.path not in self._layout.by_file]
             if not pictures:
-                raise DataNotFoundError(f"every picture below {printable(self.root)} has its label in {self.labels}.")
+                raise DataNotFoundError(
+                    f"every picture below {printable(self.root)} has its label in {listed(self.labels)}."
+                )
         if not pictures and not not_files:
             where = (
                 f"below {printable(self.root)}"
@@ -261,7 +265,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _layout(self) -> Layout | NumberLayout:
-        return layout_of(self._walk) if self.labels is None else layout_by_table(self._walk, self.labels)
+        return layout_of(self._walk) if self.labels is None else layout_by_labels(self._walk, self.labels)
 
     def _split_by_seed(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the test pictures and of the others."""

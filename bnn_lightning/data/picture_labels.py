@@ -1,16 +1,17 @@
-"""Classes for the pictures of a folder, from a table of any labelling tool, or from copies sorted into folders."""
+"""Classes for the pictures of a folder, from tables of any labelling tool, and from copies sorted into folders."""
 
 import filecmp
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bnn_lightning.data.picture_layout import Layout
 from bnn_lightning.data.picture_numbers import NumberLayout, splits_of, table_of
-from bnn_lightning.data.picture_rows import Matched, column_called, file_column
+from bnn_lightning.data.picture_rows import Matched, column_called, file_column, on_pictures_without
 from bnn_lightning.data.table_file import Cells, read_cells
-from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, walk
+from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, composed, walk
 from bnn_lightning.preprocessing.rows import number_in
 from bnn_lightning.wording import listed, printable
 
@@ -18,58 +19,101 @@ _NO_CLASS = ("", "?", "nan")  # "none" and "null" may be classes, as they may be
 _CLASS_COLUMNS = ("class", "label", "choice", "category", "class_name", "classname", "label_name")
 
 
-def layout_by_table(walk: Walk, labels: str) -> Layout | NumberLayout:
-    """The classes, or the numbers, that the table or the folder ``labels`` has for the pictures of a folder.
+@dataclass(frozen=True)
+class _Labels:
+    """What one table or folder says.
+
+    Args:
+        path: of the table or the folder.
+        files: what it names, found or not.
+        classes: pictures that it names, each with its class, some of them several times.
+        remarks: a sentence about each oddity.
+    """
+
+    path: Path
+    files: Sequence[str]
+    classes: Sequence[tuple[Picture, str]]
+    remarks: Sequence[str]
+
+
+def layout_by_labels(walk: Walk, labels: Sequence[str]) -> Layout | NumberLayout:
+    """The classes that tables and folders have for the pictures of a folder, or the numbers that a table has.
 
     A folder has a folder for each class, with copies of pictures or links to them, such as ``bnn acquire --to`` makes.
     The labels are classes where a column is called class, label, choice or category, unless it has fractions in it;
     where a single column beside the files' has texts; and where several columns have a 0 or 1 in each cell, a column
-    for each class. Any other table is one of numbers.
+    for each class. Any other table is one of numbers, and must be the only one.
 
     Raises:
         DataNotFoundError: when there is no such table.
-        ValueError: when it is none of labels, contradicts itself, or names none of the pictures.
+        ValueError: when one is none of labels, they contradict themselves or each other, or name none of the pictures.
     """
-    path = table_of(walk, labels)
-    if path.is_dir():
-        return _layout(walk, path, *_sorted_by_hand(walk, path))
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return NumberLayout.read(walk, labels)
-    cells = read_cells(path, "labels")
-    first = PurePosixPath(cells.names[0]).suffix.lower()
-    if not cells.has_header or first in PICTURE_ENDINGS:
-        raise ValueError(
-            f"labels must be a table with the header file,class or file,NUMBER, got {path}, which has none."
-        )
-    classes = _classes(cells, path)
-    if classes is None:
-        return NumberLayout.read(walk, labels)
-    return _layout(walk, path, *classes)
+    if not labels:
+        raise ValueError("labels must be a table or a folder, or several, got an empty list; null takes none.")
+    found = []
+    for path in (table_of(walk, each) for each in labels):
+        of_path = _sorted_by_hand(walk, path) if path.is_dir() else _in_table(walk, path)
+        if of_path is not None:
+            found.append(of_path)
+        elif len(labels) == 1:
+            return NumberLayout.read(walk, labels[0])
+        else:
+            raise ValueError(
+                f"labels must be classes where there are several tables or folders, got numbers in {path}; if they are "
+                "classes, call their column class."
+            )
+    return _layout(walk, found)
 
 
-def _sorted_by_hand(pool: Walk, folder: Path) -> tuple[list[str], list[str]]:
-    """The place below the pool, and the class, of each picture that lies in a class folder of ``folder``.
+def _sorted_by_hand(pool: Walk, folder: Path) -> _Labels:
+    """The classes of the pictures whose copies lie in class folders of ``folder``.
 
     A copy is told by its bytes, whatever it is called; pictures of the pool that are alike all have its class.
     """
     if folder.resolve().is_relative_to(pool.root.resolve()):
         raise ValueError(f"labels must lie outside of root, whose pictures would be there twice, got {folder}.")
-    classes, loose = by_folder(walk(folder).pictures, 0)
+    copies = walk(folder)
+    classes, loose = by_folder(copies.pictures, 0)
     if loose or not classes:
         got = printable(loose[0].path.name) if loose else "none"
         raise ValueError(f"labels must be a folder with a folder of pictures for each class, got {got} in {folder}.")
     of_size: dict[int, list[Picture]] = defaultdict(list)
     for picture in pool.pictures:
         of_size[picture.path.stat().st_size].append(picture)
-    files, names = [], []
+    found, lost = [], [printable(link) for link in copies.not_files]
     for name, pictures in classes.items():
         for copy in pictures:
             candidates = of_size[copy.path.stat().st_size]
             alike = [picture for picture in candidates if filecmp.cmp(picture.path, copy.path, shallow=False)]
-            places = ["/".join(picture.below) for picture in alike] or [f"{folder}/{'/'.join(copy.below)}"]
-            files += places
-            names += [name] * len(places)
-    return files, names
+            found += [(picture, name) for picture in alike]
+            lost += [] if alike else [printable(copy.path)]
+    remarks = []
+    if lost:
+        remarks.append(
+            f"pictures of {folder} that are copies of none below {printable(pool.root)}, byte for byte, and are left "
+            f"out: {len(lost):,}, such as {lost[0]}."
+        )
+    return _Labels(folder, [printable(copy.path) for copy in copies.pictures], found, remarks)
+
+
+def _in_table(walk: Walk, path: Path) -> _Labels | None:
+    """The classes in a table; None where it is one of numbers."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return None
+    cells = read_cells(path, "labels")
+    first = PurePosixPath(cells.names[0]).suffix.lower()
+    if not cells.has_header or first in PICTURE_ENDINGS:
+        raise ValueError(
+            f"labels must be a table with the header file,class or file,NUMBER, got {path}, which has none."
+        )
+    of_rows = _classes(cells, path)
+    if of_rows is None:
+        return None
+    files, names = of_rows
+    matched = Matched.of(walk, path, files)
+    rows = zip(files, names, strict=True)
+    classes = [(matched.found[file], composed(name)) for file, name in rows if name and file in matched.found]
+    return _Labels(path, files, classes, matched.remarks(path))
 
 
 def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
@@ -107,29 +151,31 @@ def _finite_in(text: str) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _layout(walk: Walk, path: Path, files: Sequence[str], names: Sequence[str]) -> Layout:
-    matched = Matched.of(walk, path, files)
-    classes: dict[Picture, str] = {}
-    for file, name in zip(files, names, strict=True):
-        picture = matched.found.get(file)
-        if picture is None or not name:
-            continue
-        if classes.setdefault(picture, name) != name:
-            raise ValueError(
-                f"labels must have one class for each file, got {classes[picture]} and {name} for "
-                f"{'/'.join(picture.below)} in {path}."
-            )
+def _layout(walk: Walk, labels: Sequence[_Labels]) -> Layout:
+    classes: dict[Picture, tuple[str, Path]] = {}
+    for of_path in labels:
+        for picture, name in of_path.classes:
+            other, path = classes.setdefault(picture, (name, of_path.path))
+            if other != name:
+                got = other if path == of_path.path else f"{other} in {path}"
+                raise ValueError(
+                    f"labels must have one class for each file, got {got} and {name} in {of_path.path} for "
+                    f"{'/'.join(picture.below)}."
+                )
+    where = listed((str(of_path.path) for of_path in labels), between=" and ")
     if not classes:
         raise ValueError(
-            f"labels must name pictures below {printable(walk.root)} with their class, got {listed(files)} in {path}, "
-            f"and {listed('/'.join(picture.below) for picture in walk.pictures) or 'no pictures'} there."
+            f"labels must name pictures below {printable(walk.root)} with their class, got "
+            f"{listed(file for of_path in labels for file in of_path.files)} in {where}, and "
+            f"{listed('/'.join(picture.below) for picture in walk.pictures) or 'no pictures'} there."
         )
-    remarks = matched.remarks(walk, path, classes, "class")
+    remarks = on_pictures_without("class", where, walk, classes)
+    remarks += [remark for of_path in labels for remark in of_path.remarks]
     splits: dict[str, dict[str, list[Picture]]] = {}
     for split, pictures in splits_of(list(classes)).items():
         for picture in pictures:
-            splits.setdefault(split, {}).setdefault(classes[picture], []).append(picture)
+            splits.setdefault(split, {}).setdefault(classes[picture][0], []).append(picture)
     only = next(iter(splits["train"])) if len(splits["train"]) == 1 else ""
-    misplaced = f"labels must have two classes or more to train on, got {only} alone in {path}." if only else ""
+    misplaced = f"labels must have two classes or more to train on, got {only} alone in {where}." if only else ""
     folders = {split: walk.root if len(splits) == 1 else walk.root / split for split in splits}
     return Layout(walk.root, splits, folders, tuple(remarks), misplaced=misplaced)

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from bnn_lightning.data.picture_rows import Matched, file_column
+from bnn_lightning.data.picture_rows import Matched, file_column, on_pictures_without
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.table_file import read_table
 from bnn_lightning.files import expanded
@@ -90,7 +90,7 @@ class NumberLayout:
                 f"labels must name pictures below {printable(walk.root)}, which has {pictures or 'none'}, got "
                 f"{listed(files)} in {path}."
             )
-        remarks = matched.remarks(walk, path, rows, "row")
+        remarks = on_pictures_without("row", str(path), walk, rows) + matched.remarks(path)
         if texts := [name for name in others if name not in targets]:
             remarks.append(f"columns of {path} that hold no numbers and are left out: {listed(texts)}.")
         numbered = [picture for picture in walk.pictures if picture in rows]

@@ -65,18 +65,12 @@ class Matched:
                 by_name.append(file)
         return cls(found, unknown, by_name)
 
-    def remarks(self, walk: Walk, path: Path, labelled: Collection[Picture], label: str) -> list[str]:
-        """A sentence about pictures without a ``label``, about rows without a picture, and about names alone."""
+    def remarks(self, path: Path) -> list[str]:
+        """A sentence about rows of the table ``path`` without a picture, and one about names alone."""
         remarks = []
-        if without := [picture for picture in walk.pictures if picture not in labelled]:
-            such_as = printable("/".join(without[0].below))
-            remarks.append(
-                f"pictures that have no {label} in {path} and are left out: {len(without):,}, such as {such_as}."
-            )
         if self.unknown:
-            what, such_as = "pictures" if path.is_dir() else "rows", self.unknown[0]
             remarks.append(
-                f"{what} of {path} that name no picture that is there: {len(self.unknown):,}, such as {such_as}."
+                f"rows of {path} that name no picture that is there: {len(self.unknown):,}, such as {self.unknown[0]}."
             )
         if self.by_name:
             such_as = f"{self.by_name[0]} for {'/'.join(self.found[self.by_name[0]].below)}"
@@ -84,6 +78,15 @@ class Matched:
                 f"rows of {path} that are matched by the file's name alone: {len(self.by_name):,}, such as {such_as}."
             )
         return remarks
+
+
+def on_pictures_without(label: str, where: str, walk: Walk, labelled: Collection[Picture]) -> list[str]:
+    """A sentence about pictures that are not ``labelled``, if there are any."""
+    without = ["/".join(picture.below) for picture in walk.pictures if picture not in labelled]
+    if not without:
+        return []
+    such_as = printable(without[0])
+    return [f"pictures that have no {label} in {where} and are left out: {len(without):,}, such as {such_as}."]
 
 
 class _Names:

@@ -3,6 +3,8 @@
 import csv
 import errno
 import os
+import re
+import shlex
 import shutil
 from functools import cache
 from pathlib import Path
@@ -251,10 +253,41 @@ def test_a_loop_on_ones_own_folder(pool, capsys):
     predicted = {row["file"]: row for row in table(Path("lightning_logs/first/version_0/predictions.csv"))}
     for row in ranked[:20]:
         assert float(row["entropy"]) == pytest.approx(float(predicted[row["file"]]["entropy"]), abs=1e-4)
-    labels(25)
+    # What was chosen is sorted by hand, and joins the labels that there were.
+    capsys.readouterr()
+    assert main([*words, "--to", "round 1"]) == 0
+    assert """train with --data.labels '["labels.csv", "round 1"]'.""" in printed(capsys)
+    for row in table(Path("lightning_logs/first/version_0/acquired_2.csv"))[:5]:
+        place = Path("round 1") / row["placed"]
+        right = Path("round 1", str(pool[int(Path(row["file"]).stem)]))
+        right.mkdir(exist_ok=True)
+        place.rename(right / place.name)
+    fit[fit.index("labels.csv")] = '["labels.csv", "round 1"]'
     assert main([*fit, "--name", "second", "--model.init_from", first]) == 0
+    second = "checkpoints/second/version_0/last.ckpt"
+    assert main(["acquire", "--ckpt_path", second, "--count", "1", "--by", "random"]) == 0
+    left = [row["file"] for row in table(Path("lightning_logs/second/version_0/acquired.csv")) if row["rank"]]
+    assert sorted(left) == sorted(set(files) - {row["file"] for row in ranked[:5]})
+    assert main(["test", "--ckpt_path", second]) == 0
     names = [Record.read(f"checkpoints/{name}/version_0/last.ckpt").data["class_names"] for name in ("first", "second")]
     assert names[0] == names[1] == sorted({str(label) for label in pool[:20]})
+
+
+def test_the_commands_of_the_page_are_a_loop(pool):
+    """As they stand in the documents, but for the epochs, with forty labels to begin with."""
+    page = (ROOT / "docs" / "acquisition.md").read_text()
+    block = re.search(r"```bash\n(bnn fit .*?)```", page, re.DOTALL)[1].replace("\\\n", " ")
+    Path("pool").rename("pictures")
+    for index in range(40):  # other digits: what is chosen is sorted by the network's guess, also where it is wrong
+        Image.fromarray(digits().pixels[40 + index, 0].numpy()).save(f"pictures/two/{index:02d}.png")
+    Path("labels.csv").write_text(
+        "\n".join(["file,class", *(f"one/{index:02d}.png,{label}" for index, label in enumerate(pool))])
+    )
+    for line in block.splitlines():
+        if words := shlex.split(line, comments=True)[1:]:
+            assert main([{"300": "3"}.get(word, word) for word in words]) == 0
+    assert [len(list(Path(f"round_{number}").rglob("*.png"))) for number in (1, 2)] == [20, 20]
+    assert len({path.name for path in Path().glob("round_*/*/*.png")}) == 40
 
 
 def test_a_simulation_that_is_stopped_ends_in_the_same_table(fake_mnist, capsys):

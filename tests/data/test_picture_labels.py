@@ -105,7 +105,64 @@ def test_copies_sorted_into_folders_are_labels(root):
     classes, said = labelled(root, "", sorted_into="sorted")
     assert classes == CLASSES
     assert "pictures that have no class in sorted and are left out: 1, such as other/a.png." in said
-    assert "pictures of sorted that name no picture that is there: 1, such as sorted/dog/new.png." in said
+    assert f"copies of none below {root}, byte for byte, and are left out: 1, such as sorted/dog/new.png." in said
+
+
+def sort_into(folder, places):
+    """Writes a copy of each picture, or the bytes that are given, to a place below the folder."""
+    for place, content in places.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+
+
+def test_a_copy_is_told_by_its_bytes_alone(root):
+    # A foreign picture of a name that is there, and a name that is no path where it is read as text.
+    Image.new("L", (8, 8), 99).save(root / "in\\c.png")
+    foreign = (root / "b.png").read_bytes() + b" "
+    sort_into(
+        root.parent / "sorted", {"cat/a.png": root / "a.png", "dog/1.png": root / "in\\c.png", "dog/b.png": foreign}
+    )
+    (root.parent / "sorted" / "dog" / "gone.png").symlink_to(root / "gone.png")
+    classes, said = labelled(root, "", sorted_into="sorted")
+    assert classes == {"a.png": "cat", "in\\c.png": "dog"}
+    assert "byte for byte, and are left out: 2, such as sorted/dog/gone.png." in said
+
+
+def test_tables_and_folders_add_up(root):
+    sort_into(root.parent / "round 1", {"dog/x.png": root / "b.png", "cat/y.png": root / "in" / "c.png"})
+    sort_into(root.parent / "round 2", {"cafe\u0301/z.png": root / "in" / "d 2.png", "cat/new.png": b"new"})
+    both = ["labels.csv", "round 1", "round 2"]
+    classes, said = labelled(root, "file,class\na.png,cafe\u0301\nb.png,dog\ngone.png,cat\n", sorted_into=both)
+    assert classes == {"a.png": "caf\u00e9", "b.png": "dog", "in/c.png": "cat", "in/d 2.png": "caf\u00e9"}
+    where = f"{root / 'labels.csv'} and round 1 and round 2"
+    assert f"pictures that have no class in {where} and are left out: 1, such as other/a.png." in said
+    assert "that name no picture that is there: 1, such as gone.png." in said
+    assert "byte for byte, and are left out: 1, such as round 2/cat/new.png." in said
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "sentence"),
+    [
+        (
+            "file,class\na.png,dog\n",
+            ["labels.csv", "sorted"],
+            r"labels must have one class for each file, got dog in .*labels\.csv and cat in sorted for a\.png\.",
+        ),
+        (
+            "file,angle\na.png,1\n",
+            ["sorted", "labels.csv"],
+            "labels must be classes where there are several tables or folders, got numbers in .*labels.csv; if they "
+            "are classes, call their column class.",
+        ),
+        ("", [], "labels must be a table or a folder, or several, got an empty list; null takes none."),
+        ("", ["sorted", "nowhere"], "labels must be a table, got .*nowhere, which is not there."),
+    ],
+)
+def test_labels_that_do_not_add_up(root, text, labels, sentence):
+    sort_into(root.parent / "sorted", {"cat/a.png": root / "a.png", "dog/b.png": root / "b.png"})
+    (root / "labels.csv").write_text(text)
+    with pytest.raises((ValueError, DataNotFoundError), match=f"^{sentence}$"):
+        _ = ImageFolder(root=str(root), labels=labels).class_names
 
 
 @pytest.mark.parametrize(
@@ -161,7 +218,10 @@ def test_folders_of_splits_count(root):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (PLAIN + "a.png,dog\n", r"^labels must have one class for each file, got cat and dog for a\.png in "),
+        (
+            PLAIN + "a.png,dog\n",
+            r"^labels must have one class for each file, got cat and dog in .*labels\.csv for a\.png\.$",
+        ),
         (
             "file,class\nelse/a.png,cat\n",
             "^labels must tell pictures apart, got else/a.png in .*, which may be a.png and other",

@@ -1,5 +1,7 @@
 """Choose which images to label next: a ranked table, and a sheet of what was chosen and why."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,7 @@ class Acquire(Verb):
             write_rows(path, [*columns, "placed", "error"], [*rows, *unread])
             session.print(
                 f"{'Linked' if link else 'Copied'} into {to}, by predicted class; put right what is wrong there, and "
-                f"train with --data.labels {to}."
+                f"train with {_labels_with(to, data.labels)}."
             )
         for remark in _remarks(count, acquired, outputs, by):
             session.print(remark)
@@ -161,6 +163,13 @@ def check_samples(session: Session, sampler: Sampler, by: Rule) -> None:
             f"--by must be entropy, variation_ratio or random for one network that draws nothing, got {by}; "
             "bnn ensemble joins several."
         )
+
+
+def _labels_with(to: str, labels: list[str] | None) -> str:
+    """The flag that adds the folder ``to`` to the labels that there are."""
+    if not labels:
+        return f"--data.labels {shlex.quote(to)}, or add them to the folders of classes that were trained on"
+    return f"--data.labels {shlex.quote(json.dumps([*labels, to], ensure_ascii=False))}"
 
 
 def _pictures(session: Session, folder: str) -> ImageFolder:
