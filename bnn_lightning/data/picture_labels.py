@@ -16,6 +16,7 @@ from bnn_lightning.preprocessing.rows import number_in
 from bnn_lightning.wording import listed, printable
 
 _NO_CLASS = ("", "?", "nan")  # "none" and "null" may be classes, as they may be folders
+_OF_ROBOFLOW = "_classes.csv"  # a column for each class, which may be called anything, or be the only one
 _CLASS_COLUMNS = ("class", "label", "choice", "category", "class_name", "classname", "label_name")
 
 
@@ -119,9 +120,16 @@ def _in_table(walk: Walk, path: Path) -> _Labels | None:
 def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
     """The file and the class of each row, "" where it has none yet; None where the table is one of numbers."""
     files = file_column(cells.names, cells.index)
-    column = column_called(cells.names, _CLASS_COLUMNS)
     others = [place for place, name in enumerate(cells.names) if place != files and name not in cells.index]
-    if column is None and len(others) == 1:
+    column = column_called(cells.names, _CLASS_COLUMNS)
+    marks = [[number_in(row[place]) for place in others] for row in cells.rows]
+    is_one_hot = all(mark in (0.0, 1.0) for row in marks for mark in row)
+    if path.name != _OF_ROBOFLOW:
+        # Beside a column of classes 0 and 1 there may be one of folds.
+        is_one_hot &= len(others) > 1 and (column is None or all(row.count(1.0) == 1 for row in marks))
+    if is_one_hot:
+        column = None
+    elif column is None and len(others) == 1:
         column = others[0]
         if any(_finite_in(row[column]) is not None for row in cells.rows):
             return None
@@ -132,7 +140,7 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
         if several := next((text for text in texts if text.startswith(("{", "["))), None):
             raise ValueError(f"labels must have one class for each file, got {several} in {path}.")
         names = ["" if text.lower() in _NO_CLASS else text for text in texts]
-    elif len(others) > 1 and all(number_in(row[place]) in (0.0, 1.0) for row in cells.rows for place in others):
+    elif is_one_hot:
         names = []
         for number, row in zip(cells.lines, cells.rows, strict=True):
             marked = [cells.names[place] for place in others if number_in(row[place]) == 1]

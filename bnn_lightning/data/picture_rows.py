@@ -1,18 +1,22 @@
 """Which picture of a folder a row of a table is about, by the name of its file."""
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bnn_lightning.preprocessing.pictures import Picture, Walk, composed
+from bnn_lightning.preprocessing.pictures import Picture, Walk, composed, flat_name
 from bnn_lightning.wording import printable
 
-_FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_path", "path", "img", "picture", "name")
-# Label Studio puts eight digits of a uuid before the name of a file that was uploaded.
+_FILE_COLUMNS = ("filename", "file", "file_name", "image", "image_path", "path", "img", "picture", "name")
+# Label Studio puts eight digits of a uuid before the name of a file that was uploaded, and Django cleans the name.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
+# Roboflow calls a.png a_png.rf.HASH.jpg, with a dash for what is no letter, digit or underscore.
+_OF_ROBOFLOW = re.compile(r"\.rf\.[^.]+\.\w+$")
 
 
 def column_called(names: Sequence[str], known: Sequence[str]) -> int | None:
@@ -94,19 +98,28 @@ class _Names:
 
     def __init__(self, pictures: Sequence[Picture]):
         self._below = {picture.below: picture for picture in pictures}
-        self._named: dict[str, list[Picture]] = {}
-        self._stems: dict[str, list[Picture]] = {}
+        self._named: dict[str, list[Picture]] = defaultdict(list)
+        self._laid_out: dict[str, list[Picture]] = defaultdict(list)
+        self._uploaded: dict[str, list[Picture]] = defaultdict(list)
+        self._of_roboflow: dict[str, list[Picture]] = defaultdict(list)
+        self._stems: dict[str, list[Picture]] = defaultdict(list)
         for picture in pictures:
-            self._named.setdefault(picture.below[-1], []).append(picture)
+            name, laid_out = picture.below[-1], flat_name(picture.below)
+            self._named[name].append(picture)
+            self._laid_out[laid_out].append(picture)
+            for each in {name, laid_out}:
+                for cleaned in {_cleaned(each), _cleaned(unicodedata.normalize("NFD", each))}:
+                    self._uploaded[cleaned].append(picture)
+                self._of_roboflow[_by_roboflow(each)].append(picture)
             # Tables of ids name pictures without their endings.
-            self._stems.setdefault(PurePosixPath(picture.below[-1]).stem, []).append(picture)
+            self._stems[PurePosixPath(name).stem].append(picture)
 
     def best(self, parts: tuple[str, ...]) -> tuple[list[Picture], int]:
         """The pictures that agree best with folders and a name, and in how many of these they agree, from the end."""
         if parts in self._below:
             return [self._below[parts]], len(parts)
         name = parts[-1] if parts else ""
-        candidates = self._named.get(name) or self._named.get(_UPLOADED.sub("", name), [])
+        candidates = self._named.get(name) or self._laid_out.get(name) or self._renamed(name)
         if not candidates and name in self._stems:
             candidates = self._stems[name]
             if len(names := {picture.below[-1] for picture in candidates}) == 1:
@@ -114,6 +127,24 @@ class _Names:
         agreeing = [_agreeing(picture, parts) for picture in candidates]
         most = max(agreeing, default=0)
         return [picture for picture, count in zip(candidates, agreeing, strict=True) if count == most], most
+
+    def _renamed(self, name: str) -> list[Picture]:
+        """The pictures that a labelling tool may have given this name."""
+        uploaded, of_roboflow = _UPLOADED.sub("", name), _OF_ROBOFLOW.sub("", name)
+        if uploaded != name:
+            return self._uploaded.get(uploaded) or self._named.get(uploaded, [])
+        return self._of_roboflow.get(of_roboflow, []) if of_roboflow != name else []
+
+
+def _cleaned(name: str) -> str:
+    """What Django makes of the name of a file that is uploaded."""
+    return composed(re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_")))
+
+
+def _by_roboflow(name: str) -> str:
+    """What Roboflow makes of the name of a file, before its hash."""
+    path = PurePosixPath(name)
+    return re.sub(r"[^A-Za-z0-9_]+", "-", path.stem) + f"_{path.suffix[1:]}"
 
 
 def _path_in(file: str) -> str:

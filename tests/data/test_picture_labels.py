@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bnn_lightning.data import DataNotFoundError, ImageFolder
+from bnn_lightning.preprocessing.pictures import flat_name
 
 NAMES = ("a.png", "b.png", "in/c.png", "in/d 2.png", "other/a.png")
 CLASSES = {"a.png": "cat", "b.png": "dog", "in/c.png": "cat", "in/d 2.png": "dog"}
@@ -66,6 +67,70 @@ ROBOFLOW = "filename, cat, dog\na.png,1,0\nb.png,0,1\nc.png,1,0\nin/d 2.png,0,1\
 )
 def test_tables_of_several_tools_are_read(root, text):
     assert labelled(root, text)[0] == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "classes"),
+    [
+        (
+            ["my cat (1).png", "caf\u00e9.png", "b.png"],
+            "image,choice\n/data/upload/1/0a1b2c3e-my_cat_1.png,cat\n/data/upload/1/0a1b2c3f-cafe.png,dog\n",
+            {"my cat (1).png": "cat", "caf\u00e9.png": "dog"},  # a disk's separate accent is dropped
+        ),
+        (
+            ["001.png", "sub/001.jpg", "IMG 2 (1).JPG"],
+            "filename,cat,dog\n001_png.rf.0a1b.jpg,1,0\nIMG-2-1-_JPG.rf.2c3d.jpg,0,1\n001_png.rf.9f9f.jpg,1,0\n",
+            {"001.png": "cat", "IMG 2 (1).JPG": "dog"},
+        ),
+        (
+            ["one/x.png", "two/x.png", "x.png"],  # as they are called in the folders of bnn acquire --to
+            f"file,class\n{flat_name(('one', 'x.png'))},cat\n/data/upload/1/01234567-{flat_name(('two', 'x.png'))},dog",
+            {"one/x.png": "cat", "two/x.png": "dog"},
+        ),
+    ],
+)
+def test_names_that_tools_have_changed(root, names, text, classes):
+    shutil.rmtree(root)
+    sort_into(root, dict.fromkeys(names, b""))
+    assert labelled(root, text)[0] == classes
+
+
+@pytest.mark.parametrize(
+    ("names", "file"),
+    [
+        (["my cat.png", "my_cat.png"], "/data/upload/1/0a1b2c3e-my_cat.png"),
+        (["a b.png", "a-b.png"], "a-b_png.rf.0a1b.jpg"),
+    ],
+)
+def test_changed_names_that_two_pictures_may_have_are_refused(root, names, file):
+    sort_into(root, dict.fromkeys(names, b""))
+    with pytest.raises(
+        ValueError, match=f"^labels must tell pictures apart, got {file} in .* which may be {names[0]} and"
+    ):
+        labelled(root, f"file,class\n{file},cat\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "classes"),
+    [
+        (
+            "_classes.csv",
+            "filename, class, file\na.png,1,0\nb.png,0,1\nin/c.png,0,0\n",
+            {"a.png": "class", "b.png": "file"},
+        ),
+        ("labels.csv", "filename,label,other\na.png,1,0\nb.png,0,1\n", {"a.png": "label", "b.png": "other"}),
+        ("labels.csv", "filename,label,fold\na.png,1,0\nb.png,0,0\n", {"a.png": "1", "b.png": "0"}),
+    ],
+)
+def test_a_column_for_each_class_may_be_called_as_columns_of_classes_are(root, labels, text, classes):
+    assert labelled(root, text, labels)[0] == classes
+
+
+def test_a_single_class_of_roboflow_is_no_number(root):
+    with pytest.raises(
+        ValueError, match=r"^labels must have two classes or more to train on, got cat alone in .*\.csv\.$"
+    ):
+        labelled(root, "filename,cat\na.png,1\nb.png,0\n", "_classes.csv")
 
 
 def test_accents_are_matched_however_they_are_written(root):
