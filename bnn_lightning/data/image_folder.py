@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from bnn_lightning.data.picture_cache import cached_pixels
 from bnn_lightning.data.picture_labels import layout_by_labels
 from bnn_lightning.data.picture_layout import Layout, labels_by_folder, layout_of, not_there
 from bnn_lightning.data.picture_numbers import NumberLayout
+from bnn_lightning.data.picture_pool import pool_of
 from bnn_lightning.data.picture_remarks import on_readings, on_walk
 from bnn_lightning.data.picture_statement import Found
 from bnn_lightning.data.picture_stream import PictureStream, StreamLoader
@@ -158,12 +159,10 @@ class ImageFolder(ImageData):
         """All of them, whatever their folders."""
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
-        if self.leaves_out_labelled and self.labels is not None:
-            pictures = [picture for picture in pictures if picture.path not in self._layout.by_file]
-            if not pictures:
-                raise DataNotFoundError(
-                    f"every picture below {printable(self.root)} has its label in {listed(self.labels)}."
-                )
+        if self.leaves_out_labelled:
+            labelled: Collection[Path] = () if self.labels is None else self._layout.by_file
+            pictures, remarks = pool_of(self._walk, self.labels or (), labelled)
+            self._say(remarks)
         if not pictures and not not_files:
             where = (
                 f"below {printable(self.root)}"
