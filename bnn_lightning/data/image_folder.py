@@ -42,7 +42,7 @@ class ImageFolder(ImageData):
     (9 before 10), or as the checkpoint has them.
 
     With ``labels``, a table says what a picture's class is, or its numbers; folders below root then mean nothing,
-    unless they are called train and test. Pictures without a label are left out. Of several tables and folders each has
+    unless there are train and test. Pictures without a label are left out. Of several tables and folders each has
     the classes of some pictures.
 
     Args:

@@ -123,10 +123,14 @@ def table_of(walk: Walk, labels: str) -> Path:
 
 
 def splits_of(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
-    """Pictures by the split that their folder below the root is called; all are of training where not all have one."""
-    splits: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        splits.setdefault(SPLIT_OF.get(picture.below[0].lower(), ""), []).append(picture)
-    if "" in splits or not {"train", "test"} <= splits.keys():
+    """Pictures by the split that their folder below the root is called, where there are training and test.
+
+    What lies elsewhere is of training: a picture that was bought for it must not undo the test set.
+    """
+    named = [SPLIT_OF.get(picture.below[0].lower()) if len(picture.below) > 1 else None for picture in pictures]
+    if not {"train", "test"} <= set(named):
         return {"train": list(pictures)}
+    splits: dict[str, list[Picture]] = {}
+    for picture, split in zip(pictures, named, strict=True):
+        splits.setdefault(split or "train", []).append(picture)
     return splits

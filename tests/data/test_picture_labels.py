@@ -165,6 +165,20 @@ def test_folders_of_splits_count(root):
     assert "2 classes" in str(data.found)
 
 
+def test_labels_of_pictures_beside_training_and_test_leave_the_test_set_as_it_is(root):
+    for split in ("train", "test", "unlabelled"):
+        (root / split).mkdir()
+        for name in "xy":
+            Image.new("L", (8, 8)).save(root / split / f"{split}_{name}.png")
+    rows = [f"{split}/{split}_{name}.png,{name}" for split in ("train", "test") for name in "xy"]
+    (root / "labels.csv").write_text("\n".join(["file,class", *rows, "unlabelled/unlabelled_x.png,x"]))
+    data = ImageFolder(root=str(root), labels="labels.csv", image_size=8, val_split=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.setup()
+    assert (len(data.train), len(data.test), data.splits_test_by_seed) == (3, 2, False)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
