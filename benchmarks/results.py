@@ -51,7 +51,7 @@ published figure stands beside ours with the difference, whatever it says.
   end. "posterior not converged": elbo/N is below -ln K, what the untrained prior would give.
 - Every figure is of the last epoch: no epoch is chosen by test images. Claims are those of the sources, and ours where
   a study has no source; "confirmed" and "contradicted" mean that the 95 % interval of the difference, paired by seed,
-  leaves out 0.
+  leaves out 0; of one pair of accuracies ("one pair") that interval is the sampling error of the test images alone.
 - CPU, float32. ms a step and seconds were measured while other runs shared the machine.
 """
 

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UnwritableError: when the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # Several machines may share the folder, and have processes of the same number.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bnn_lightning.studies.base import Cell, Study
 from bnn_lightning.studies.columns import heading, lower_is_better
-from bnn_lightning.studies.lines import Line
+from bnn_lightning.studies.lines import Line, standard_deviation
 
 Run = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def chosen_table(study: Study, lines: Sequence[Line]) -> list[list[str]]:
     table = [[*head, "chosen", *(f"{title}, {source}" for source in published)]]
     wins, known = Counter[str](), Counter[str]()
     for rest, of_rest in by_rest.items():
-        runs = _chosen_runs(of_rest, choice["axis"], choice["by"])
+        runs = _chosen_runs(of_rest, choice["axis"], choice["by"], study.score)
         cells = [_with_standard_error(runs, column) for column in columns]
         counts = Counter(name for name, _ in runs)
         figures = [figures_of.get(", ".join(rest)) for figures_of in published.values()]
@@ -67,14 +67,20 @@ def _rest(study: Study, cell: Cell) -> tuple[str, ...]:
     return tuple(cell.axes[axis] for axis in study.axes if axis in cell.axes and axis != study.chosen["axis"])
 
 
-def _chosen_runs(lines: Sequence[Line], axis: str, by: str) -> list[tuple[str, Run]]:
-    """The name and the run of each seed that all ``lines`` have."""
-    runs = [{run["seed"]: run for run in line.runs if run.get(by) not in (None, "")} for line in lines]
+def _chosen_runs(lines: Sequence[Line], axis: str, by: str, score: str) -> list[tuple[str, Run]]:
+    """The name and the run of each seed of which all ``lines`` have a ``score``."""
+    runs = [{run["seed"]: run for run in line.runs if run.get(score) not in (None, "")} for line in lines]
     seeds = set.intersection(*(set(of_line) for of_line in runs))
     sign = 1 if lower_is_better(by) else -1
+
+    def badness(run: Run) -> float:
+        value = run.get(by)
+        number = math.nan if value in (None, "") else sign * float(value)
+        return math.inf if math.isnan(number) else number  # one that diverged
+
     chosen = []
     for seed in sorted(seeds, key=int):
-        place = min(range(len(lines)), key=lambda place: sign * float(runs[place][seed][by]))
+        place = min(range(len(lines)), key=lambda place: badness(runs[place][seed]))
         chosen.append((lines[place].cell.axes[axis], runs[place][seed]))
     return chosen
 
@@ -85,5 +91,5 @@ def _with_standard_error(runs: Iterable[tuple[str, Run]], column: str) -> str:
     values = [scale * float(run[column]) for _, run in runs if run.get(column) not in (None, "")]
     if not values:
         return ""
-    error = f" ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
+    error = f" ± {standard_deviation(values) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{error}"

@@ -9,7 +9,8 @@ from scipy.special import stdtrit
 
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.columns import FIXED, heading
-from bnn_lightning.studies.lines import Line
+from bnn_lightning.studies.lines import Line, standard_deviation
+from bnn_lightning.wording import counted
 
 _TEST_ACCURACIES = {"accuracy", "one_accuracy", "mean_accuracy", "kept_accuracy"}
 
@@ -21,8 +22,10 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
     """
     column = claim.get("column", study.score)
     title, scale, digits = heading(column)
-    higher, than = (_selected(claim[side], lines, column) for side in ("higher", "than"))
-    row_pairs = [(higher[key], than[key]) for key in higher if key in than]
+    higher, than = (_selected(claim[side], lines) for side in ("higher", "than"))
+    all_pairs = [(higher[key], than[key]) for key in higher if key in than]
+    row_pairs = [pair for pair in all_pairs if all(row.get(column) not in (None, "") for row in pair)]
+    lost = len(all_pairs) - len(row_pairs)  # of runs that diverged, or that do not have this
     if not row_pairs:
         return f"{claim['says']} {'No two runs of a seed to compare' if higher and than else 'Not run yet'}."
     pairs = [(scale * float(first[column]), scale * float(second[column])) for first, second in row_pairs]
@@ -38,10 +41,13 @@ def verdict(study: Study, claim: Mapping[str, Any], lines: Sequence[Line]) -> st
         result = "Confirmed" if inside else "Contradicted" if outside else "Not settled"
     else:
         result = "Confirmed" if mean - half > 0 else "Contradicted" if mean + half < 0 else "Not settled"
-    return f"{claim['says']} **{result}**: {difference} ({_pair_count(len(pairs))})."
+    if lost:
+        result = "Not settled"
+    without = f"; {counted(lost, 'pair')} without a value" if lost else ""
+    return f"{claim['says']} **{result}**: {difference} ({_pair_count(len(pairs))}{without})."
 
 
-def _selected(selection: Any, lines: Sequence[Line], column: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
+def _selected(selection: Any, lines: Sequence[Line]) -> dict[tuple[str, ...], Mapping[str, Any]]:
     """The rows of the cells that one side of a claim selects, by their values on the other axes and their seed."""
     selected = {}
     for line in lines:
@@ -50,25 +56,25 @@ def _selected(selection: Any, lines: Sequence[Line], column: str) -> dict[tuple[
         compared_axes = line.cell.axes if isinstance(selection, str) else selection
         other_values = [value for axis, value in line.cell.axes.items() if axis not in compared_axes]
         for row in line.runs:
-            if row.get(column) not in (None, ""):
-                selected[(*other_values, str(row["seed"]))] = row
+            selected[(*other_values, str(row["seed"]))] = row
     return selected
 
 
 def _half_width(pairs: Sequence[tuple[float, float]], column: str, images: int) -> float:
     """Half of the 95 % interval of the mean difference.
 
-    Several pairs: by Student's t. A single pair of test accuracies, in percent: by the sampling error of the images. A
-    single pair of anything else: infinite. Columns that are the same in every run: 0.
+    Several pairs: by Student's t. A single pair of test accuracies, in percent, or several whose differences are equal,
+    because there are few images: by the sampling error of the images. A single pair of anything else: infinite. Columns
+    that are the same in every run: 0.
     """
     if column in FIXED:
         return 0.0
-    if len(pairs) > 1:
-        differences = [first - second for first, second in pairs]
-        return float(stdtrit(len(pairs) - 1, 0.975)) * statistics.stdev(differences) / math.sqrt(len(pairs))
+    deviation = standard_deviation([first - second for first, second in pairs])
+    if len(pairs) > 1 and deviation != 0:
+        return float(stdtrit(len(pairs) - 1, 0.975)) * deviation / math.sqrt(len(pairs))
     if column in _TEST_ACCURACIES:
         return 1.96 * math.sqrt(sum(value * (100 - value) for value in pairs[0]) / images)
-    return math.inf
+    return math.inf if len(pairs) == 1 else 0.0
 
 
 def _label(selection: Any) -> str:

@@ -1,5 +1,6 @@
 """The lines of a study's report, one for each cell."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,9 +72,12 @@ def cell_text(line: Line, column: str) -> str:
         _, function = STATISTICS[column.partition("_")[0]]
         return " to ".join(f"{value:,.{digits}f}" for value in function(values))
     deviation = f" ± {standard_deviation(values):.{digits}f}" if standard_deviation(values) > 0 else ""
-    return f"{statistics.mean(values):,.{digits}f}{deviation}"
+    of = f" ({len(values)} of {len(line.runs)})" if len(values) < len(line.runs) else ""  # others may have diverged
+    return f"{statistics.mean(values):,.{digits}f}{deviation}{of}"
 
 
 def standard_deviation(values: Sequence[float]) -> float:
-    """The standard deviation of a sample; 0 for a single value."""
+    """The standard deviation of a sample; 0 for a single value, and nan where one is not finite."""
+    if not all(map(math.isfinite, values)):
+        return math.nan
     return statistics.stdev(values) if len(values) > 1 else 0.0

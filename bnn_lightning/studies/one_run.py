@@ -60,20 +60,22 @@ def _run(words: Sequence[str], log: Path) -> None:
 
 def _trained(task: Task, log: Path, say: Callable[[str], None]) -> Run:
     """The run of a task, trained to its end."""
-    run, state = _last_run(task)
-    if run is not None:
-        with locked(run.logs / ".lock", wait=True):  # waits for a process that still runs although its study was killed
-            run, state = _last_run(task)
-    if state != "trained":
-        words = task.fit_arguments
+    # Another process may want the same network, for an ensemble: it waits, and finds it trained.
+    with locked(log.with_name(f".{task.run_name}.lock"), wait=True):
+        run, state = _last_run(task)
         if run is not None:
-            words = ["fit", "--ckpt_path", relative_to_cwd(run.checkpoints / "last.ckpt")]
-            say(f"going on with {task.cell.name}, seed {task.seed}")
-        _run(words, log)
-        run, _ = _last_run(task)
-    if run is None:
-        raise _FailedError("nothing was saved")
-    return run
+            with locked(run.logs / ".lock", wait=True):  # waits for a process that still runs, whose study was killed
+                run, state = _last_run(task)
+        if state != "trained":
+            words = task.fit_arguments
+            if run is not None:
+                words = ["fit", "--ckpt_path", relative_to_cwd(run.checkpoints / "last.ckpt")]
+                say(f"going on with {task.cell.name}, seed {task.seed}")
+            _run(words, log)
+            run, _ = _last_run(task)
+        if run is None:
+            raise _FailedError("nothing was saved")
+        return run
 
 
 def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:

@@ -92,6 +92,30 @@ def test_a_deterministic_network_is_compared_by_its_weights(write):
     assert "+30.00" in verdict(study, claims[0], lines)
 
 
+@pytest.mark.parametrize("missing", ["", "nan", "inf"])
+def test_runs_that_diverged_are_not_passed_over(write, tmp_path, missing):
+    claims = [{"says": "b beats a.", "higher": "b", "than": "a", "column": "nll"}]
+    study = Study.read(write(cells=REPORTED["cells"], seeds=[0, 1, 2], claims=claims, columns=["nll"]))
+    finished = [row_of(study, "a", seed, accuracy=0.9, nll=nll) for seed, nll in enumerate((0.31, 0.31, missing))]
+    finished += [row_of(study, "b", seed, accuracy=0.9, nll=nll) for seed, nll in enumerate((0.5, 0.51, 0.52))]
+    rows.write(tmp_path / "results" / "tiny.csv", study, finished)
+    text = write_report(study, tmp_path / "results")
+    shown = {"": "| 0.3100 (2 of 3) |", "nan": "| nan |", "inf": "| inf |"}
+    assert shown[missing] in text
+    assert "**Not settled**" in text
+    assert ("(95 %, 2 pairs; 1 pair without a value)" in text) == (missing == "")
+
+
+def test_equal_differences_on_few_images_are_within_their_sampling_error(write):
+    study = Study.read(write(cells=REPORTED["cells"], seeds=[0, 1]))
+    finished = [row_of(study, "a", seed, accuracy=value) for seed, value in enumerate((0.91, 0.93))]
+    finished += [row_of(study, "b", seed, accuracy=value) for seed, value in enumerate((0.9, 0.92))]
+    finished = [row | {"test_images": "100"} for row in finished]
+    said = verdict(study, {"says": "", "higher": "a", "than": "b"}, report_lines(study, finished))
+    half = 100 * stats.norm.ppf(0.975) * ((0.91 * 0.09 + 0.9 * 0.1) / 100) ** 0.5
+    assert f"**Not settled**: a - b, accuracy, %: +1.00 ± {half:.2f} (95 %, 2 pairs)" in said
+
+
 def test_a_line_in_a_name_stays_within_its_cell():
     assert _markdown([["a|b", "c"], ["d\ne", "f"]]) == "| a\\|b | c |\n| --- | --- |\n| d e | f |"
 
@@ -242,6 +266,16 @@ def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):
         "| C |  |  |  | not run yet |  |",
         "|  |  |  |  |  | better in 1 of 2 |",
     ]
+
+
+def test_a_run_that_diverged_is_not_chosen(write, tmp_path):
+    chosen = {"axis": "method", "by": "val_nll"}
+    grid = {"table": {"A": {}}, "method": {"BBB": {}, "LRT": {}}}
+    study = Study.read(write(grid=grid, seeds=[0], score="nll", chosen=chosen))
+    finished = [row_of(study, "A, BBB", 0, val_nll="nan", nll=9.0), row_of(study, "A, LRT", 0, val_nll=0.5, nll=0.4)]
+    rows.write(tmp_path / "results" / "tiny.csv", study, finished)
+    text, _ = report(study, tmp_path / "results")
+    assert "| A | 1 | 0.4000 | LRT 1 |" in text
 
 
 @pytest.mark.parametrize(

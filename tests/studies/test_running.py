@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,6 +52,39 @@ def test_what_is_run_again_counts_as_left(write, monkeypatch, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "[1/2] one, seed 0: 50.00 %; 0 s; 1 left, about 1 min 0 s"
     assert out[1] == "[2/2] two, seed 0: 50.00 %; 0 s"
+
+
+def test_a_network_that_two_cells_want_at_once_is_trained_once(write, tmp_path, monkeypatch):
+    cells = {"one": {}, "two together": {"members": 2}}
+    tasks = Study.read(write(cells=cells)).tasks()
+    alone = next(task for task in tasks if not task.members)
+    joined = next(task for task in tasks if task.members)
+    shared = next(task for task in joined.members if task.run_name == alone.run_name)
+    trained = []
+
+    def fit(words, log):
+        trained.append(words)
+        time.sleep(0.3)
+        folder = Path("checkpoints") / alone.run_name / "version_0"
+        folder.mkdir(parents=True)
+        (folder / "last.ckpt").write_text("trained")
+        return ""
+
+    monkeypatch.setattr(one_run, "run_bnn", fit)
+    monkeypatch.setattr(one_run.Record, "read", lambda path: SimpleNamespace(is_finished=lambda: True))
+    runs = []
+
+    def train(task):
+        runs.append(one_run._trained(task, tmp_path / "both.log", print))
+
+    threads = [threading.Thread(target=train, args=[task]) for task in (alone, shared)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(trained) == 1
+    assert len(runs) == 2
+    assert runs[0] == runs[1]
 
 
 def table_of(path):
