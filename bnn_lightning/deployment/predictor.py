@@ -1,7 +1,7 @@
 """Predictor: a checkpoint as a function of images or rows, for programs that have no Trainer."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -201,7 +201,10 @@ class Predictor:
         Raises:
             ValueError: when they are none that can be prepared; the message says what came, and the cure.
         """
-        batches = self.preparation.batches(inputs, self.batch_size, layout)
+        return self.of_prepared(self.preparation.batches(inputs, self.batch_size, layout))
+
+    def of_prepared(self, batches: Iterable[Batch]) -> Predictions:
+        """Predictions for batches of one or more examples that :attr:`preparation` has prepared, in their order."""
         summaries, files = [], []
         for number, batch in enumerate(batches):
             summaries.append(self._summary(batch, number))

@@ -18,9 +18,11 @@ from litserve import LitAPI
 from litserve.loops.simple_loops import BatchedLoop
 from litserve.transport.base import MessageTransport
 from litserve.utils import LitAPIStatus, LoopResponseType
+from torch import Tensor
 
 from bnn_lightning.deployment import Predictor
 from bnn_lightning.evaluation.draws import Draws
+from bnn_lightning.preprocessing.images import Batch
 
 _WAIT = 0.1
 """Seconds that a worker waits for a request before it looks whether the server is still there. What is taken from the
@@ -112,25 +114,47 @@ class PredictorAPI(LitAPI):
 
 
 def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]:
-    """The answer to each request, which all go through the network as one batch.
+    """The answer to each request: each is prepared by itself, and all go through the network as one batch.
 
-    Where something in it cannot be predicted, it is halved until that is alone with its request. Local draws are those
-    of a batch, so that each request is one: the same request has the same answer, whatever else is waiting.
+    So the same request has the same answer, whatever else is waiting. Local draws are those of a batch: there each
+    request is one. Those of more examples than the predictor takes at once are halved, which bounds what is in memory.
     """
-    if predictor.draws == "local" and len(requests) > 1:
-        return [answers(predictor, [request])[0] for request in requests]
-    try:
-        predictions = predictor([example for request in requests for example in request])
-    except Exception as error:  # whatever one example does to the network
-        if len(requests) == 1:
-            if isinstance(error, ValueError):
-                return [Answer(422, as_json({"error": str(error)}))]
-            traceback.print_exc()  # a fault of this program, which is none of the others that wait
-            return [Answer(500, as_json({"error": FAILED}))]
-        half = len(requests) // 2
+    half = len(requests) // 2
+    if half and (predictor.draws == "local" or sum(map(len, requests)) > predictor.batch_size):
         return answers(predictor, requests[:half]) + answers(predictor, requests[half:])
-    each = iter(predictions)
-    return [Answer(200, as_json({"predictions": [_fields(next(each)) for _ in request]})) for request in requests]
+    prepared = [_prepared(predictor, request) for request in requests]
+    predicted = iter(_predicted(predictor, [x for x in prepared if isinstance(x, Tensor)]))
+    return [next(predicted) if isinstance(x, Tensor) else x for x in prepared]
+
+
+def _prepared(predictor: Predictor, request: list[Any]) -> Tensor | Answer:
+    """The examples of a request as the network takes them, or why there are none."""
+    try:
+        return torch.cat([batch.x for batch in predictor.preparation.batches(request, predictor.batch_size)])
+    except Exception as error:  # whatever a stranger sends
+        return _failure(error)
+
+
+def _predicted(predictor: Predictor, prepared: Sequence[Tensor]) -> list[Answer]:
+    """The answer to each of some requests; they are halved until one that breaks the network is alone."""
+    if not prepared:
+        return []
+    parts = torch.cat(list(prepared)).split(predictor.batch_size)
+    try:
+        each = iter(predictor.of_prepared(Batch(part, None) for part in parts))
+    except Exception as error:  # whatever one example does to the network
+        if len(prepared) == 1:
+            return [_failure(error)]
+        half = len(prepared) // 2
+        return _predicted(predictor, prepared[:half]) + _predicted(predictor, prepared[half:])
+    return [Answer(200, as_json({"predictions": [_fields(next(each)) for _ in x]})) for x in prepared]
+
+
+def _failure(error: Exception) -> Answer:
+    if isinstance(error, ValueError):
+        return Answer(422, as_json({"error": str(error)}))
+    traceback.print_exception(error)  # a fault of this program, which is none of the others that wait
+    return Answer(500, as_json({"error": FAILED}))
 
 
 def as_json(content: Any) -> bytes:

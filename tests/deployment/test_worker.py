@@ -1,6 +1,7 @@
 """What a process of bnn serve makes of the requests that wait: batches, answers, and those that nobody waits for."""
 
 import io
+import json
 import queue
 import time
 from types import SimpleNamespace
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from bnn_lightning import Predictor
+from bnn_lightning import Predictor, Sampler
 from bnn_lightning.data import MNIST5k
+from bnn_lightning.likelihoods import GaussianLikelihood
+from bnn_lightning.preprocessing.columns import Columns
+from bnn_lightning.preprocessing.tables import RowPreparation
 from tests.deployment.conftest import LENET_CKPT
 
 worker = pytest.importorskip("bnn_lightning.serving.worker", reason="bnn serve needs litserve", exc_type=ImportError)
@@ -35,23 +40,53 @@ def test_local_draws_do_not_depend_on_what_else_waits(requests):
 def test_what_one_request_breaks_is_no_fault_of_the_others(requests, capfd):
     predictor = Predictor.load(LENET_CKPT, samples=3)
     requests = requests[:3]
+    (second,) = predictor.preparation.batches(requests[1], 1)
 
-    class Breaks(Predictor):
+    class Breaks:
         def __init__(self, error):
             self.error = error
 
-        draws = predictor.draws
+        draws, batch_size, preparation = predictor.draws, predictor.batch_size, predictor.preparation
 
-        def __call__(self, examples):
-            if requests[1][0] in examples:
+        def of_prepared(self, batches):
+            batches = list(batches)
+            if any((batch.x == second.x).flatten(1).all(1).any() for batch in batches):
                 raise self.error
-            return predictor(examples)
+            return predictor.of_prepared(batches)
 
-    refused = worker.answers(Breaks(ValueError("no picture")), requests)
+    refused = worker.answers(Breaks(ValueError("an output is not finite")), requests)
     assert [answer.status for answer in refused] == [200, 422, 200]
     failed = worker.answers(Breaks(OverflowError("a fault of ours")), requests)
     assert [answer.status for answer in failed] == [200, 500, 200]
     assert "a fault of ours" in capfd.readouterr().err
+    unreadable = worker.answers(predictor, [requests[0], [b"no picture"], [None], requests[2]])
+    assert [answer.status for answer in unreadable] == [200, 422, 422, 200]
+
+
+def test_rows_do_not_depend_on_what_else_waits():
+    columns = Columns({"a": None, "b": None, "c": ["maybe", "true"]})
+    preparation = RowPreparation(columns, "mean", (0.0,) * 4, (1.0,) * 4)
+    predictor = Predictor(Sampler(nn.Linear(4, 2), 1, "mean"), GaussianLikelihood(), preparation)
+    whole = {"a": 1, "b": 2, "c": "maybe"}
+    requests = [
+        [{"a": 1, "c": "maybe"}],
+        [whole],
+        [{"a": 1, "b": 2, "c": True}],
+        [whole | {"b": "a text"}],
+        [whole] * 2,
+    ]
+    alone = [worker.answers(predictor, [request])[0] for request in requests]
+    assert [answer.status for answer in alone] == [422, 200, 422, 422, 200]
+    for together in (requests, requests[::-1]):
+        found = worker.answers(predictor, together)
+        assert found == (alone if together is requests else alone[::-1])
+
+
+def test_more_examples_than_go_through_the_network_at_once(requests):
+    predictor = Predictor.load(LENET_CKPT, draws="mean", batch_size=2)
+    found = worker.answers(predictor, [requests[0], requests[1] * 3, requests[2]])
+    assert [answer.status for answer in found] == [200] * 3
+    assert [len(json.loads(answer.body)["predictions"]) for answer in found] == [1, 3, 1]
 
 
 def test_what_nobody_waits_for_any_more_is_not_predicted():
