@@ -1,7 +1,8 @@
 """Moment rules of the functions and tensor methods that networks call in their forward: sums, shapes, activations."""
 
+import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,18 @@ WITH_SLOPES: dict[Any, Callable[..., WithSlope]] = {}
 _QUERIED = ("size", "dim", "numel", "ndimension")
 QUERIES: set[Any] = {getattr, *_QUERIED}
 """Functions and methods that say something about a tensor's shape: their results are not random."""
+
+
+def check_arguments(rule: Call, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuses a call of the function ``name`` with arguments that its rule does not have.
+
+    Raises:
+        MomentsError: when there are such.
+    """
+    try:
+        inspect.signature(rule).bind(*args, **kwargs)
+    except TypeError as error:
+        raise MomentsError(f"a network that calls {name} as its rule of moments cannot be called ({error})") from None
 
 
 def _rule_for(*targets: Any) -> Callable[[Call], Call]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bnn_lightning.core.layers import RandomLayer, has_hooks
-from bnn_lightning.core.moments.calls import AFFINE, CALLS, ONE_TO_ONE, QUERIES
+from bnn_lightning.core.moments.calls import AFFINE, CALLS, ONE_TO_ONE, QUERIES, check_arguments
 from bnn_lightning.core.moments.covariance import OutputCovariance, is_elementwise, last_stages
 from bnn_lightning.core.moments.in_place import Value, changes_its_input, follow_change
 from bnn_lightning.core.moments.norms import ChannelAffine
@@ -192,9 +192,10 @@ class _Propagation:
             if copied.target == "view":  # of activations in channels_last memory, too
                 copied.target = "reshape"
             return copied
-        rule = CALLS.get(node.target)
+        rule, name = CALLS.get(node.target), getattr(node.target, "__name__", str(node.target))
         if rule is None:
-            raise MomentsError(_without_rule(getattr(node.target, "__name__", str(node.target))))
+            raise MomentsError(_without_rule(name))
+        check_arguments(rule, name, node.args, node.kwargs)
         if rule is CALLS["mul"]:
             self._refuse_dependent_factors(node)
         if node.target not in QUERIES or node.args[0] not in self.random:

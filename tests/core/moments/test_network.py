@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from bnn_lightning import (
@@ -202,6 +203,33 @@ def hooked():
 def test_what_has_no_moments_is_refused_in_a_sentence(net, method, message):
     with pytest.raises(MomentsError, match=rf"^draws must be weights, local or mean for {message}.*, got moments\.$"):
         MomentNetwork(bayesianize(net, method))
+
+
+class Calls(nn.Module):
+    """A network that calls a function between two layers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.function, self.last = nn.Conv2d(1, 2, 3), function, nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda h: F.avg_pool2d(h, 2, ceil_mode=True), "avg_pool2d"),
+        (lambda h: F.avg_pool2d(h, 2, None, 1, False, False), "avg_pool2d"),
+        (lambda h: F.avg_pool2d(h, 2, divisor_override=3), "avg_pool2d"),
+        (lambda h: torch.div(h, 2, rounding_mode="floor"), "div"),
+        (lambda h: h.div(2, rounding_mode="floor"), "div"),
+        (lambda h: h.mean((2, 3), True, dtype=torch.float64), "mean"),
+    ],
+)
+def test_arguments_that_a_rule_does_not_know_are_refused_when_the_network_is_built(function, name):
+    with pytest.raises(MomentsError, match=rf"calls {name} as its rule of moments cannot be called \(.*\), got mom"):
+        MomentNetwork(bayesianize(Calls(function), BBB()))
 
 
 def test_sizes_that_pooling_does_not_divide_are_refused():
