@@ -16,6 +16,9 @@ from bnn_lightning.compression.channels import (
     is_channelwise,
     varies_at_edges,
 )
+from bnn_lightning.core.moments.calls import QUERIES
+from bnn_lightning.core.moments.in_place import AUGMENTED, Value, changes_its_input, follow_change
+from bnn_lightning.core.moments.rules import MomentsError
 from bnn_lightning.wording import first_line
 
 
@@ -57,7 +60,8 @@ def shrink(net: nn.Module) -> nn.Module:
         an ``nn.Sequential`` where the network is a chain of modules, else a graph.
 
     Raises:
-        ValueError: when ``net`` cannot be traced, or all channels of it must stay; the sentence names why.
+        ValueError: when ``net`` cannot be traced, changes in place what it uses by another name, or all channels of it
+            must stay; the sentence names why.
     """
     traced = _traced(net)
     _fold_norms(traced)
@@ -83,7 +87,10 @@ def stays(net: nn.Module) -> list[str]:
 
 
 class _Tracer(fx.Tracer):
-    """Takes modules that treat each channel by itself as they are."""
+    """Takes modules that treat each channel by itself as they are, and notes what is changed in place."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Value(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_channelwise(m) or super().is_leaf_module(m, module_qualified_name)
@@ -94,12 +101,31 @@ def _traced(net: nn.Module) -> fx.GraphModule:
     if type(net).__module__.startswith("torch.nn") and not isinstance(net, nn.Sequential):
         net = nn.Sequential(OrderedDict(layer=net))
     try:
-        return fx.GraphModule(net, _Tracer().trace(net))
+        graph = _Tracer().trace(net)
     except Exception as error:  # whatever a network does with what stands for its inputs
         reason = first_line(error)
         raise ValueError(
             f"network must be one that torch.fx can trace to be made smaller, got an error: {reason}."
-        ) from (error)
+        ) from error
+    try:
+        _follow_changes(graph, net)
+    except MomentsError as error:
+        raise ValueError(
+            "network must change no activation in place that it uses later by another name, or a view, got one that "
+            "does; inplace=False there, or relu(x) for relu_(x), changes nothing."
+        ) from error
+    return fx.GraphModule(net, graph)
+
+
+def _follow_changes(graph: fx.Graph, net: nn.Module) -> None:
+    """Lets whatever uses a tensor behind a change in place use the result, so that nodes are what they were made."""
+    numbers: set[fx.Node] = set()  # sizes and what is computed of them, which nothing changes
+    for node in graph.nodes:
+        if node.target in QUERIES or (node.all_input_nodes and numbers.issuperset(node.all_input_nodes)):
+            numbers.add(node)
+        elif changes_its_input(node, net):
+            follow_change(node, net)
+        node.target = AUGMENTED.get(node.target, node.target)
 
 
 def _check(channels: Channels) -> None:

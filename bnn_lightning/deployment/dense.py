@@ -80,7 +80,11 @@ def _refuse_other_outputs(net: nn.Module, smaller: nn.Module, x: Tensor) -> None
     with torch.inference_mode():
         outputs = net(x)
         difference = (smaller(x) - outputs).abs().max().item()
-    if difference > 1e-4 * outputs.abs().max().item():
+    if not outputs.isfinite().all():
+        raise ValueError(
+            "network must have finite outputs to be made smaller, got nan or infinite ones; train it anew."
+        )
+    if not difference <= 1e-4 * outputs.abs().max().item():  # nor where it is nan
         raise ValueError(
             "network must have the same outputs when it is smaller, got logits that differ by "
             f"{difference:.2g}; a batch norm of tokens, as many as there are features, is taken for one of features."

@@ -36,6 +36,16 @@ def test_a_smaller_network_with_other_outputs_is_not_written(tmp_path):
     assert not (tmp_path / "net.pt2").exists()
 
 
+def test_a_network_whose_outputs_are_nan_is_not_written(tmp_path):
+    net = bayesianize(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), LRT()).eval()
+    net[2].bias.mu.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"^network must have finite outputs to be made smaller, got nan"):
+        export_dense(
+            net, masks_removing(net, 0.5), [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))], tmp_path / "a", {}
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pruning_sweep_tells_what_each_share_costs():
     net = bayesianize(LeNet300100(), LRT())
     x = torch.randn(50, 1, 28, 28)

@@ -236,6 +236,64 @@ def test_what_is_not_known_keeps_its_channels_and_is_named():
     assert small.first.out_features == small.twice.in_features == 6
 
 
+class InPlace(nn.Module):
+    """Two layers that read one activation, the second after something may have changed it."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.one, self.two = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 3, 1), nn.Conv2d(6, 3, 1)
+        self.relu, self.same, self.between = nn.ReLU(inplace=True), nn.Identity(), between
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.between(self, y)
+        return self.one(z) + self.two(y)
+
+
+def added(net, y):
+    z = y
+    z += y.relu()
+    return z
+
+
+class Scaled(InPlace):
+    """Its size is a number: what ``*=`` makes of it is another one."""
+
+    def forward(self, x):
+        size = x.shape[2]
+        double = size
+        double *= 2
+        return super().forward(x * (double / size))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda net, y: net.relu(y),
+        lambda net, y: y.relu_(),
+        lambda net, y: F.relu(y, True),
+        lambda net, y: F.leaky_relu(y, inplace=True),
+        added,
+    ],
+)
+@pytest.mark.parametrize("kind", [InPlace, Scaled])
+def test_what_uses_a_changed_activation_later_gets_the_change(kind, between):
+    torch.manual_seed(0)
+    net = thinned(kind(between), kept=1.0)
+    with torch.no_grad():
+        net.first.bias[:4] = torch.tensor([-1.0, 1.0, -2.0, 2.0])
+    x = torch.randn(3, 1, 5, 5, dtype=torch.float64)
+    before = x.clone()
+    torch.testing.assert_close(shrink(net)(x), net(x), rtol=1e-9, atol=1e-9)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("between", [lambda net, y: net.relu(net.same(y)), lambda net, y: y.flatten(1).relu_()[:, :6]])
+def test_changes_that_another_name_sees_are_refused(between):
+    with pytest.raises(ValueError, match=r"^network must change no activation in place that it uses later by another"):
+        shrink(InPlace(between))
+
+
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(8, track_running_stats=False), nn.Flatten(2), nn.Flatten(0)], ids=str)
 def test_layers_of_known_kinds_with_other_meanings_are_refused(layer):
     with pytest.raises(

@@ -34,8 +34,14 @@ def _itruediv(x: Any, y: Any) -> Any:
 
 
 # Functions of our own: fx writes operator.imul as a statement, which of a number would change the variable for all.
-_AUGMENTED = {_iadd: "add", _isub: "sub", _imul: "mul", _itruediv: "div"}
-CALLS.update({function: CALLS[name] for function, name in _AUGMENTED.items()})
+AUGMENTED: dict[Any, Callable[[Any, Any], Any]] = {
+    _iadd: operator.add,
+    _isub: operator.sub,
+    _imul: operator.mul,
+    _itruediv: operator.truediv,
+}
+"""By function that a trace has for ``x += y`` and such, what gives the same without a change of x."""
+CALLS.update({function: CALLS[same] for function, same in AUGMENTED.items()})
 
 _SAME_MEMORY: tuple[Any, ...] = (*MOVING, operator.getitem, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _SAME_MEMORY_MODULES = (
@@ -64,7 +70,7 @@ def changes_its_input(node: fx.Node, whole: nn.Module) -> bool:
     if node.op not in ("call_function", "call_method") or not isinstance(next(iter(node.args), None), fx.Node):
         return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.target in _AUGMENTED or (name[-1:] == "_" and name[-2:] != "__"):
+    if node.target in AUGMENTED or (name[-1:] == "_" and name[-2:] != "__"):
         return True
     try:
         given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
