@@ -135,6 +135,20 @@ _lock, _readers = threading.Lock(), 0
 _caught: "warnings.catch_warnings[None]" = warnings.catch_warnings()
 
 
+def pixels_in(file: Path | BinaryIO) -> int:
+    """How many pixels the picture of a file has by its header, from which nothing is decoded; 0 where there is none.
+
+    Where there are more than Pillow takes, one more than those.
+    """
+    try:
+        with open_picture(file) as picture:
+            return picture.width * picture.height
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return (Image.MAX_IMAGE_PIXELS or 0) + 1
+    except Exception:  # a damaged picture can raise nearly anything; whoever decodes it says what
+        return 0
+
+
 @contextmanager
 def _pillow_is_quiet() -> Iterator[None]:
     """Inside the ``with``, Pillow's remarks on odd metadata are not shown, and too many pixels are an error.

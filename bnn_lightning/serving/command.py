@@ -75,7 +75,7 @@ def _server(given: argparse.Namespace) -> Any:
     for path in model.paths:
         if is_export(Path(path)):
             raise UsageError(f"--ckpt_path must be a checkpoint, got the exported {path}; Predictor.load takes it.")
-    limits = Limits(given.max_bytes, given.max_examples)
+    limits = Limits(given.max_bytes, given.max_examples, given.max_pixels)
     try:
         predictor = model.load()
         record = record_of(model.paths[0] if len(model.paths) == 1 else model.paths)
@@ -92,7 +92,7 @@ def _server(given: argparse.Namespace) -> Any:
     print(f"{predictor!r}", flush=True)
     address = f"http://{'[::1]' if given.host == '::' else given.host}:{given.port}"
     return Server(
-        PredictorAPI(model, given.max_batch, given.timeout),
+        PredictorAPI(model, given.max_batch, limits.max_pixels, given.timeout),
         kind,
         information(predictor, record, model, limits),
         limits,
@@ -174,5 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_batch", type=_whole(1), default=32, metavar="N", help="requests predicted together (%(default)s)")
     add("--max_bytes", type=_whole(1), default=10_000_000, metavar="N", help="of a request (%(default)s)")
     add("--max_examples", type=_whole(1), default=64, metavar="N", help="images or rows of a request (%(default)s)")
+    add("--max_pixels", type=_whole(1), default=25_000_000, metavar="N", help="of a request's images (%(default)s)")
     add("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds for an answer (%(default)s)")
     return parser

@@ -50,6 +50,7 @@ def information(predictor: Predictor, record: Record, model: Model, limits: Limi
         "notes": list((record.data or {}).get("notes", ())),
         "max_bytes": limits.max_bytes,
         "max_examples": limits.max_examples,
+        "max_pixels": limits.max_pixels,
     }
 
 

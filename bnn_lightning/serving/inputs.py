@@ -41,10 +41,12 @@ class Limits:
     Args:
         max_bytes: of its body.
         max_examples: images or rows in it.
+        max_pixels: of all its images, which workers look at: a small file may have many.
     """
 
     max_bytes: int
     max_examples: int
+    max_pixels: int
 
 
 async def examples_of(request: Request, kind: Kind, limits: Limits) -> list[Any]:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
+from io import BytesIO
 from queue import Empty, Queue
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from bnn_lightning.deployment import Predictor
 from bnn_lightning.evaluation.draws import Draws
+from bnn_lightning.preprocessing.decoding import pixels_in
 from bnn_lightning.preprocessing.images import Batch
 
 _WAIT = 0.1
@@ -95,25 +97,26 @@ class PredictorAPI(LitAPI):
     Args:
         model: what is loaded in each process.
         max_batch: requests that are predicted together.
+        max_pixels: of all images in a request.
         seconds: for which whoever has asked waits; what is older is not predicted.
     """
 
     queue_process = 0
     """The number of the process that has the queue, set by the server."""
 
-    def __init__(self, model: Model, max_batch: int, seconds: float):
+    def __init__(self, model: Model, max_batch: int, max_pixels: int, seconds: float):
         super().__init__(max_batch_size=max_batch, loop=_TakesWhatWaits(seconds))
-        self._model = model
+        self._model, self._max_pixels = model, max_pixels
 
     def setup(self, device: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
         self._predictor = self._model.load()
 
     def predict(self, requests: Sequence[list[Any]]) -> list[Answer]:  # type: ignore[override]
-        return answers(self._predictor, requests)
+        return answers(self._predictor, requests, self._max_pixels)
 
 
-def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]:
+def answers(predictor: Predictor, requests: Sequence[list[Any]], max_pixels: int) -> list[Answer]:
     """The answer to each request: each is prepared by itself, and all go through the network as one batch.
 
     So the same request has the same answer, whatever else is waiting. Local draws are those of a batch: there each
@@ -121,15 +124,18 @@ def answers(predictor: Predictor, requests: Sequence[list[Any]]) -> list[Answer]
     """
     half = len(requests) // 2
     if half and (predictor.draws == "local" or sum(map(len, requests)) > predictor.batch_size):
-        return answers(predictor, requests[:half]) + answers(predictor, requests[half:])
-    prepared = [_prepared(predictor, request) for request in requests]
+        return answers(predictor, requests[:half], max_pixels) + answers(predictor, requests[half:], max_pixels)
+    prepared = [_prepared(predictor, request, max_pixels) for request in requests]
     predicted = iter(_predicted(predictor, [x for x in prepared if isinstance(x, Tensor)]))
     return [next(predicted) if isinstance(x, Tensor) else x for x in prepared]
 
 
-def _prepared(predictor: Predictor, request: list[Any]) -> Tensor | Answer:
+def _prepared(predictor: Predictor, request: list[Any], max_pixels: int) -> Tensor | Answer:
     """The examples of a request as the network takes them, or why there are none."""
     try:
+        if sum(pixels_in(BytesIO(example)) for example in request if isinstance(example, bytes)) > max_pixels:
+            sentence = f"The images of a request may have {max_pixels:,} pixels, and those of this one have more; send smaller ones, or fewer."
+            return Answer(413, as_json({"error": sentence}))
         return torch.cat([batch.x for batch in predictor.preparation.batches(request, predictor.batch_size)])
     except Exception as error:  # whatever a stranger sends
         return _failure(error)

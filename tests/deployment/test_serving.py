@@ -116,7 +116,7 @@ def test_health_and_info(served, predictor):
     rules = {rule["target_risk"]: rule for rule in info["calibration"]["accept"]}
     assert rules[0.01]["threshold"] == predictor.calibration.accept_rule(0.01).threshold
     assert rules[0.001]["threshold"] is None
-    assert info["max_bytes"] == 300_000
+    assert (info["max_bytes"], info["max_pixels"]) == (300_000, 25_000_000)
 
 
 GOOD = png(np.zeros((28, 28), np.uint8))
@@ -133,7 +133,9 @@ MALFORMED = {
     "a pickle": (pickle.dumps(Bomb()), PNG, 422),
     "a program of PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage", "image/eps", 422),
     "drawing by XML": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image/svg+xml", 422),
-    "too many pixels": (png(np.zeros((9500, 9500), bool)), PNG, 422),
+    "more pixels than Pillow takes": (png(np.zeros((9500, 9500), bool)), PNG, 413),
+    "too many pixels": (png(np.zeros((5001, 5000), bool)), PNG, 413),
+    "too many pixels together": (json.dumps({"images": [text(png(np.zeros((3000, 3000), bool)))] * 3}), JSON, 413),
     "too many bytes": (bytes(300_001), PNG, 413),
     "compressed": (gzip.compress(GOOD), PNG, 415),
     "no JSON": (b"{", JSON, 400),

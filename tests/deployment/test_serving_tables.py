@@ -24,7 +24,7 @@ def request_of(body):
 def rows_of(content):
     from bnn_lightning.serving.inputs import Limits, examples_of
 
-    return asyncio.run(examples_of(request_of(json.dumps(content).encode()), "rows", Limits(10_000, 3)))
+    return asyncio.run(examples_of(request_of(json.dumps(content).encode()), "rows", Limits(10_000, 3, 1000)))
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_rows_of_a_table(networks):
     predictor = Predictor.load(networks / "table" / "version_0")
     assert rows_of({"rows": rows}) == rows
     wrong = [{"colour": "green", "age": 3, "size": 4.5}]
-    first, second, third = answers(predictor, [rows, wrong, rows[:1]])
+    first, second, third = answers(predictor, [rows, wrong, rows[:1]], 1000)
     assert [first.status, second.status, third.status] == [200, 422, 200]
     said = predictor(rows)
     for got, one in zip(json.loads(first.body)["predictions"], said, strict=True):
@@ -52,14 +52,14 @@ def test_the_form_of_a_table_has_its_columns_and_the_answer_what_the_page_shows(
 
     path = networks / "table" / "version_0" / "best.ckpt"
     predictor = Predictor.load(path)
-    info = information(predictor, Record.read(path), Model((str(path),)), Limits(10_000, 3))
+    info = information(predictor, Record.read(path), Model((str(path),)), Limits(10_000, 3, 1000))
     assert (info["labels"], info["classes"], info["input"]["kind"]) == ("numbers", [], "rows")
     assert info["input"]["columns"] == {"colour": ["blue", "red"], "age": None, "size": None}
     assert info["input"]["missing"] in ("refuse", "mean")
     assert info["alpha"] == 0.05
     # As the form makes a row of its fields: a text for each list, a number for each other.
     row = {name: 3 if levels is None else levels[-1] for name, levels in info["input"]["columns"].items()}
-    (answer,) = answers(predictor, [[row]])
+    (answer,) = answers(predictor, [[row]], 1000)
     (said,) = json.loads(answer.body)["predictions"]
     assert said["target_names"] == ["price"]
     shown = ("mean", "aleatoric_std", "epistemic_std", "low", "high", "conformal_low", "conformal_high")

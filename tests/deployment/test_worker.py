@@ -22,6 +22,10 @@ from tests.deployment.conftest import LENET_CKPT
 worker = pytest.importorskip("bnn_lightning.serving.worker", reason="bnn serve needs litserve", exc_type=ImportError)
 
 
+def answers(predictor, requests, max_pixels=25_000_000):
+    return worker.answers(predictor, requests, max_pixels)
+
+
 @pytest.fixture(scope="module")
 def requests():
     """Four requests with a digit each, as PNG."""
@@ -34,7 +38,7 @@ def requests():
 
 def test_local_draws_do_not_depend_on_what_else_waits(requests):
     predictor = Predictor.load(LENET_CKPT, draws="local", samples=3)
-    assert worker.answers(predictor, requests) == [worker.answers(predictor, [request])[0] for request in requests]
+    assert answers(predictor, requests) == [answers(predictor, [request])[0] for request in requests]
 
 
 def test_what_one_request_breaks_is_no_fault_of_the_others(requests, capfd):
@@ -54,12 +58,12 @@ def test_what_one_request_breaks_is_no_fault_of_the_others(requests, capfd):
                 raise self.error
             return predictor.of_prepared(batches)
 
-    refused = worker.answers(Breaks(ValueError("an output is not finite")), requests)
+    refused = answers(Breaks(ValueError("an output is not finite")), requests)
     assert [answer.status for answer in refused] == [200, 422, 200]
-    failed = worker.answers(Breaks(OverflowError("a fault of ours")), requests)
+    failed = answers(Breaks(OverflowError("a fault of ours")), requests)
     assert [answer.status for answer in failed] == [200, 500, 200]
     assert "a fault of ours" in capfd.readouterr().err
-    unreadable = worker.answers(predictor, [requests[0], [b"no picture"], [None], requests[2]])
+    unreadable = answers(predictor, [requests[0], [b"no picture"], [None], requests[2]])
     assert [answer.status for answer in unreadable] == [200, 422, 422, 200]
 
 
@@ -75,25 +79,47 @@ def test_rows_do_not_depend_on_what_else_waits():
         [whole | {"b": "a text"}],
         [whole] * 2,
     ]
-    alone = [worker.answers(predictor, [request])[0] for request in requests]
+    alone = [answers(predictor, [request])[0] for request in requests]
     assert [answer.status for answer in alone] == [422, 200, 422, 422, 200]
     for together in (requests, requests[::-1]):
-        found = worker.answers(predictor, together)
+        found = answers(predictor, together)
         assert found == (alone if together is requests else alone[::-1])
 
 
 def test_more_examples_than_go_through_the_network_at_once(requests):
     predictor = Predictor.load(LENET_CKPT, draws="mean", batch_size=2)
-    found = worker.answers(predictor, [requests[0], requests[1] * 3, requests[2]])
+    found = answers(predictor, [requests[0], requests[1] * 3, requests[2]])
     assert [answer.status for answer in found] == [200] * 3
     assert [len(json.loads(answer.body)["predictions"]) for answer in found] == [1, 3, 1]
+
+
+def test_small_files_of_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
+    def picture(side):
+        file = io.BytesIO()
+        Image.new("1", (side, side)).save(file, "TIFF", compression="group4")
+        return file.getvalue()
+
+    one, many, bomb = picture(200), picture(300), picture(9500)
+    predictor, decoded = Predictor.load(LENET_CKPT, draws="mean"), []
+    monkeypatch.setattr(
+        Image.Image, "load", lambda self, load=Image.Image.load: decoded.append(self.size) or load(self)
+    )
+    allowed, refused, together, most = answers(predictor, [[one], [many], [one, one], [bomb]], 60_000)
+    assert [allowed.status, refused.status, together.status, most.status] == [200, 413, 413, 413]
+    assert max(decoded) == (200, 200)
+    sentence = (
+        "The images of a request may have 60,000 pixels, and those of this one have more; send smaller ones, or fewer."
+    )
+    assert json.loads(together.body) == {"error": sentence}
+    (answer,) = answers(predictor, [[bomb]], 100_000_000)  # Pillow's own limit
+    assert answer.status == 422
 
 
 def test_what_nobody_waits_for_any_more_is_not_predicted():
     sent, waiting = [], queue.Queue()
     for uid, age in (("old", 31), ("new", 1), ("older", 300)):
         waiting.put((0, uid, time.monotonic() - age, [uid]))
-    api = worker.PredictorAPI(worker.Model(("no.ckpt",)), max_batch=8, seconds=30)
+    api = worker.PredictorAPI(worker.Model(("no.ckpt",)), max_batch=8, max_pixels=1000, seconds=30)
     transport = SimpleNamespace(send=lambda messages, consumer_id: sent.extend(messages))
     taken, _ = api.loop.get_batch_requests(api, waiting, transport)
     assert [uid for _, uid, _ in taken] == ["new"]
