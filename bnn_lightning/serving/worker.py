@@ -134,8 +134,8 @@ def _prepared(predictor: Predictor, request: list[Any], max_pixels: int) -> Tens
     """The examples of a request as the network takes them, or why there are none."""
     try:
         if sum(pixels_in(BytesIO(example)) for example in request if isinstance(example, bytes)) > max_pixels:
-            sentence = f"The images of a request may have {max_pixels:,} pixels, and those of this one have more; send smaller ones, or fewer."
-            return Answer(413, as_json({"error": sentence}))
+            said = f"The images of a request may have {max_pixels:,} pixels, and those of this one have more"
+            return Answer(413, as_json({"error": f"{said}; send smaller ones, or fewer."}))
         return torch.cat([batch.x for batch in predictor.preparation.batches(request, predictor.batch_size)])
     except Exception as error:  # whatever a stranger sends
         return _failure(error)
