@@ -16,6 +16,7 @@ import results
 from bnn_lightning import sample_logits
 from bnn_lightning.__main__ import PROGRAMS
 from bnn_lightning.cli.entry import first_error, verbs
+from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.chosen import chosen_table
 from bnn_lightning.studies.report import report
@@ -121,6 +122,13 @@ def test_tables_are_those_of_the_measured_rows(benchmark, rows, documents, capsy
 def test_results_are_those_of_the_rows_and_of_all_studies():
     assert (ROOT / "docs" / "results.md").read_text() == results.document()
     assert sorted(results.STUDIES) == sorted(path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", results.STUDIES)
+def test_rows_are_of_the_settings_that_their_study_has_now(name):
+    study, file = Study.read(str(ROOT / "configs" / "studies" / f"{name}.yaml")), ROOT / "results" / f"{name}.csv"
+    known = {task.key for task in study.tasks()}
+    assert [row for row in (rows.read(file) if file.exists() else []) if rows.key_of(study, row) not in known] == []
 
 
 def test_the_table_of_regression_is_that_of_its_study():
