@@ -204,7 +204,7 @@ class Predictor:
         return self.of_prepared(self.preparation.batches(inputs, self.batch_size, layout))
 
     def of_prepared(self, batches: Iterable[Batch]) -> Predictions:
-        """Predictions for batches of one or more examples that :attr:`preparation` has prepared, in their order."""
+        """Predictions for batches of one or more examples that ``preparation`` has prepared, in their order."""
         summaries, files = [], []
         for number, batch in enumerate(batches):
             summaries.append(self._summary(batch, number))
