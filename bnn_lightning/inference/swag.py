@@ -40,7 +40,8 @@ class SWAG(Inference):
         weight_decay: of all parameters, as in the paper: it is the prior.
         collect_after: the fraction of the run's steps after which weights are collected.
         rank: K, how many of the last weights give the covariance its directions.
-        collections_per_epoch: how often weights are collected. In a short run several are needed for K.
+        collections_per_epoch: how often weights are collected, at most after every step. In a short run several are
+            needed for K.
         scale: by which the covariance is multiplied; 1 is the published posterior, 0 the mean alone.
         max_gigabytes: of memory that what is collected may take.
     """
@@ -120,17 +121,13 @@ class SWAG(Inference):
         # What the steps before this one have led to: the weights after the last one are collected by after_fit.
         done, steps = step.epoch * step.steps + step.step, step.epochs * step.steps
         first = round(self.collect_after * steps)
-        number = (done - first) * self.collections_per_epoch // step.steps
+        in_epoch = min(self.collections_per_epoch, step.steps)
+        number = (done - first) * in_epoch // step.steps
         if done == 0:
-            if self.collections_per_epoch > step.steps:
-                raise ValueError(
-                    f"collections_per_epoch must be at most the steps of an epoch, {step.steps:,}, got "
-                    f"{self.collections_per_epoch:,}."
-                )
-            self._check_number(1 + (steps - 1 - first) * self.collections_per_epoch // step.steps, steps - first)
+            self._check_number(1 + (steps - 1 - first) * in_epoch // step.steps, steps - first)
         if step.step == 0 and _averages(net).first != first:  # the posterior of a shorter run is not of these weights
             _restart(net)
-        if number > max(0, (done - 1 - first) * self.collections_per_epoch // step.steps):
+        if number > max(0, (done - 1 - first) * in_epoch // step.steps):
             _collect(net, number, first)
         return mean_weight_terms(net, x, y, likelihood)
 
