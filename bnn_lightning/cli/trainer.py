@@ -46,8 +46,8 @@ _REFUSED_WITH_A_POSTERIOR_AT_THE_END = {
     WeightAveraging: "puts its averages in the place of the posterior, which is formed at the end of a run",
 }
 _REFUSED_WITH_IVON = {
-    LearningRateFinder: "is not for IVON: its rates rise over a share of the whole run, so that the search would take "
-    "another rate than the one it finds; --model.inference.lr is 0.1 unless a hold-out says otherwise",
+    LearningRateFinder: "tries each rate in a step of the warm-up, which takes a share of it, so that what it finds is "
+    "too high; --model.inference.lr is 0.1 unless a hold-out says otherwise",
 }
 _PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
@@ -86,13 +86,9 @@ def check_callbacks(trainer: Namespace, model: Namespace) -> None:
     given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
     inference: Any = class_of(model.inference)
     forms_at_end = inference.after_fit is not Inference.after_fit
-    at_end = {} if not forms_at_end else _REFUSED_WITH_A_POSTERIOR_AT_THE_END
-    is_ivon = issubclass(inference, IVON)
-    reasons = (
-        _REFUSED
-        | (_REFUSED_WITH_IVON if is_ivon else {})
-        | {kind: f"is not for {inference.__name__}: it {reason}" for kind, reason in at_end.items()}
-    )
+    unfit = _REFUSED_WITH_A_POSTERIOR_AT_THE_END if forms_at_end else {}
+    unfit = unfit | (_REFUSED_WITH_IVON if issubclass(inference, IVON) else {})
+    reasons = _REFUSED | {kind: f"is not for {inference.__name__}: it {reason}" for kind, reason in unfit.items()}
     for callback in (each for each in given if isinstance(each, Namespace)):
         kind = class_of(callback)
         for refused, reason in reasons.items():

@@ -97,7 +97,10 @@ def test_what_would_lose_a_posterior_that_is_formed_at_the_end_is_refused(infere
 def test_a_search_for_the_rate_of_ivon_is_refused(capsys):
     words = ["--model.inference", "IVON", "--trainer.callbacks", "LearningRateFinder"]
     assert main([*FIT, *words]) == 2
-    assert "--trainer.callbacks LearningRateFinder is not for IVON: its rates rise over a share" in printed(capsys)
+    assert (
+        "--trainer.callbacks LearningRateFinder is not for IVON: it tries each rate in a step of the warm-up"
+        in printed(capsys)
+    )
 
 
 @pytest.mark.parametrize(

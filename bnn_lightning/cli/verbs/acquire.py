@@ -129,7 +129,7 @@ class Acquire(Verb):
     def _outputs(self, session: Session, sampler: Sampler, data: Any, flag: str) -> Tensor:
         """``(samples, images, classes)`` of the images that ``flag`` names."""
         loader, trainer = data.predict_dataloader(), session.trainer
-        what = {"--data": "scoring the pool"}.get(flag, "targets")
+        what = "scoring the pool" if flag == "--data" else "targets"
 
         def batches() -> Iterator[Tensor]:
             shows = session.shows_progress_bar
