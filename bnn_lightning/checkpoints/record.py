@@ -68,6 +68,15 @@ def _is_pickled(path: Path) -> bool:
         return first == b"\x80" or zipfile.is_zipfile(file)
 
 
+def _file_in(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(folder.rglob("best.ckpt")) or sorted(folder.rglob("*.ckpt"))
+    cure = f"name one, such as {others[0]}" if others else "name the folder of a run, or a file"
+    raise CheckpointError(f"there is no best.ckpt or last.ckpt in {folder}; {cure}.")
+
+
 def check_format(checkpoint: Any, path: str | Path = "the checkpoint") -> dict[str, Any]:
     """``checkpoint`` in today's format.
 
@@ -123,13 +132,19 @@ class Record:
     validated_at: int | None = None
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """The record of a file, or of a checkpoint that comes with the package, by its bare name.
+    def read(cls, path: str | Path, to_go_on: bool = False) -> Self:
+        """The record of a file, of a run's folder, or of a checkpoint that comes with the package, by its bare name.
+
+        Args:
+            path: of a folder, best.ckpt is read, else last.ckpt.
+            to_go_on: whether training goes on: of a folder, last.ckpt is read, else best.ckpt.
 
         Raises:
             CheckpointError: when there is no such file, it cannot be read, or another program or version wrote it.
         """
         path = Path(found(str(path), "checkpoint"))
+        if path.is_dir():
+            path = _file_in(path, ("last.ckpt", "best.ckpt") if to_go_on else ("best.ckpt", "last.ckpt"))
         return cls.from_contents(read_checkpoint(path), path)
 
     @classmethod

@@ -9,14 +9,14 @@ from bnn_lightning.shipped import names
 from bnn_lightning.wording import nearest
 
 
-def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:
-    """The checkpoint of ``bnn fit`` that ``flag`` names.
+def read_given(path: str | Path, flag: str = "--ckpt_path", to_go_on: bool = False) -> Record:
+    """The checkpoint of ``bnn fit`` that ``flag`` names, by its file or its run's folder.
 
     Raises:
         UsageError: when the file cannot be read, or holds no config.
     """
     try:
-        record = Record.read(path)
+        record = Record.read(path, to_go_on)
     except CheckpointError as error:
         raise UsageError(f"{flag}: {error}{_what_was_meant(Path(path))}") from error
     if record.config is None:
@@ -25,10 +25,7 @@ def read_given(path: str | Path, flag: str = "--ckpt_path") -> Record:
 
 
 def _what_was_meant(path: Path) -> str:
-    """A sentence about a folder, or about a name that resembles that of a checkpoint of the package; may be empty."""
-    if path.is_dir():
-        files = sorted(path.rglob("best.ckpt")) or sorted(path.rglob("*.ckpt"))
-        return f" It is a folder; name a file in it, such as {files[0]}." if files else " It is a folder."
+    """A sentence about a name that resembles that of another checkpoint; may be empty."""
     if path.exists():
         return ""
     if path.name == str(path) and (meant := nearest(path.stem, names("checkpoint"), cutoff=0.7)):

@@ -150,7 +150,7 @@ class CommandLine(LightningCLI):
             "--ckpt_path",
             type=str if needed else str | None,
             required=needed,
-            help="A checkpoint of bnn fit; its own config, with the flags given here on top, is all that is needed.",
+            help="A checkpoint, or a run's folder of them; its config, with the flags given here on top, is used.",
         )
         self._verb_arguments = parser.add_method_arguments(type(self.verb), "run", as_group=False, skip={"session"})
         settings = signature(type(self.verb).run, eval_str=True).parameters.values()
@@ -185,7 +185,7 @@ class CommandLine(LightningCLI):
         for note in dict.fromkeys(notes):
             _note(note)
         if path is not None:
-            self.checkpoint = read_given(path)
+            self.checkpoint = read_given(path, to_go_on=self.verb.trains)
             words = ["--config", yaml.safe_dump(config_under_flags(self.checkpoint, self.verb.trains)), *words]
         elif self.verb.needs_checkpoint and not asks_for_help(words):
             raise UsageError(

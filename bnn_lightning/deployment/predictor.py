@@ -264,8 +264,8 @@ def _moved(network: nn.Module, device: str | torch.device, dtype: torch.dtype | 
 def record_of(path: str | Path | Sequence[str | Path]) -> Record:
     """The record of a checkpoint, of a run's folder, or of several checkpoints joined."""
     if isinstance(path, str | Path):
-        return Record.read(_file_of(Path(path).expanduser()))
-    records = [Record.read(_file_of(Path(each).expanduser())) for each in path]
+        return Record.read(Path(path).expanduser())
+    records = [Record.read(Path(each).expanduser()) for each in path]
     if not records:
         raise ValueError("path must be a checkpoint, or several, got none.")
     for record in records:
@@ -274,15 +274,6 @@ def record_of(path: str | Path | Sequence[str | Path]) -> Record:
     if found := misfit(records, str(records[0].path)):
         raise CheckpointError(f"{found[0].path} {found[1]}.")
     return records[0] if len(records) == 1 else Record.from_contents(joined_checkpoint(records), records[0].path)
-
-
-def _file_of(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in ("best.ckpt", "last.ckpt"):
-        if (path / name).is_file():
-            return path / name
-    raise CheckpointError(f"there is no best.ckpt or last.ckpt in {path}; name the folder of a run, or a file.")
 
 
 def _preparation_of(data: Mapping[str, Any]) -> Preparation:

@@ -103,7 +103,10 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
             "test --ckpt_path lenet_lrt",
             "there is no file lenet_lrt. Did you mean lenet_lrt_mnist, which comes with the",
         ),
-        ("test --ckpt_path .", "--ckpt_path: there is no file .. It is a folder."),
+        (
+            "test --ckpt_path .",
+            "--ckpt_path: there is no best.ckpt or last.ckpt in .; name the folder of a run, or a file.",
+        ),
         (
             "fit --model.networkk LeNet --data MNIST5k",
             "--model.networkk is not a flag (did you mean --model.network?); bnn fit",

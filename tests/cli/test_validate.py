@@ -1,7 +1,9 @@
 """``bnn validate``: the hold-out of the checkpoint's own split, and no other."""
 
 import re
+import shutil
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
@@ -13,6 +15,18 @@ def test_validate_reports_the_hold_out(run, capsys):
     out = printed(capsys)
     assert "MNIST5k, 60 images:" in out
     assert re.search(r"\n +5 local draws\naccuracy +\d+\.\d\d %\n", out)
+
+
+def test_a_runs_folder_is_its_best_epoch_and_training_goes_on_from_its_last(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(run / "last.ckpt", folder)
+    assert main(["validate", "--ckpt_path", str(folder)]) == 0
+    assert Record.read(folder).path == folder / "last.ckpt"
+    shutil.copy(run / "last.ckpt", folder / "best.ckpt")
+    assert Record.read(folder).path == folder / "best.ckpt"
+    assert main(["fit", "--ckpt_path", str(folder)]) == 2
+    assert f"--ckpt_path {folder / 'last.ckpt'} has finished its 2 epochs" in printed(capsys)
 
 
 def test_a_hold_out_that_has_the_training_images_is_refused(run, capsys):
