@@ -7,7 +7,7 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,9 +149,16 @@ class Record:
 
     @classmethod
     def from_contents(cls, contents: dict[str, Any], path: Path = Path("the checkpoint")) -> Self:
-        """The record of what a checkpoint file holds, in today's format."""
+        """The record of what a checkpoint file holds, in today's format.
+
+        Raises:
+            CheckpointError: when its summary has a value that is not known here.
+        """
         record = contents[KEY]
         training = record.get("training")
+        if unknown := sorted(set(training or ()) - {value.name for value in fields(TrainingSummary)}):
+            release = (record.get("versions") or {}).get("bnn_lightning", "another release")
+            raise CheckpointError(f"{path} holds {', '.join(unknown)}, not known here; use what wrote it, {release}.")
         return cls(
             path=path,
             contents=contents,

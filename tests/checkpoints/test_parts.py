@@ -2,6 +2,7 @@
 
 from dataclasses import MISSING, fields
 from inspect import signature
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,13 @@ def test_what_is_trained_is_what_the_module_has():
     assert trained.calibration.keys() == module.calibration.keys()
     for draws, calibration in trained.calibration.items():
         assert torch.equal(calibration.label_prob, module.calibration[draws].label_prob)
+
+
+def test_a_summary_of_a_later_release_gets_a_sentence():
+    record = Record.read(LENET_CKPT)
+    later = record.contents[KEY]["training"] | {"perplexity": 1.0}
+    with pytest.raises(CheckpointError, match=rf"^a\.ckpt holds perplexity, .* {record.versions['bnn_lightning']}\.$"):
+        Record.from_contents(record.contents | {KEY: record.contents[KEY] | {"training": later}}, Path("a.ckpt"))
 
 
 def test_a_checkpoint_that_was_saved_from_python_says_so():
