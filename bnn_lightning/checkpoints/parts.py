@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from torch import nn
+from torch import Tensor, nn
 
 from bnn_lightning.checkpoints.own_modules import place_of
 from bnn_lightning.checkpoints.record import CheckpointError, Record
@@ -85,26 +85,43 @@ class Trained:
             CheckpointError: when it holds no config, its config names a class that is not found, or its weights do
                 not fit the network.
         """
-        if record.config is None:
-            raise CheckpointError(
-                f"{record.path} was saved from Python and holds no config, so that nothing says what it is made of."
-            )
-        try:
-            parts = parsed_parts(Parts, record.config)
-        except ArgumentError as error:
-            raise CheckpointError(_why_not_built(record, str(error))) from error
+        parts = built(Parts, record)
         network, _ = parts.build()
-        state = record.network_state
-        try:
-            network.load_state_dict(with_versions(state, record.state_dict, network.state_dict()))
-        except RuntimeError as error:
-            mismatch = str(error).partition("\n")[2].strip().partition("\n")[0] or str(error)
-            raise CheckpointError(
-                f"{record.path} does not fit the network that its config names, whose code may have changed since: "
-                f"{mismatch}"
-            ) from error
+        load_weights(network, record.network_state, record)
         likelihood = parts.likelihood.for_data(record.data or {})
         return cls(network.eval(), likelihood, parts.sampling, calibrations_of(record, likelihood))
+
+
+def built(cls: type[Built], record: Record) -> Built:
+    """``cls`` built with the settings of a record, untrained.
+
+    Raises:
+        CheckpointError: when it holds no config, or its config names a class that is not found.
+    """
+    if record.config is None:
+        raise CheckpointError(
+            f"{record.path} was saved from Python and holds no config, so that nothing says what it is made of."
+        )
+    try:
+        return parsed_parts(cls, record.config)
+    except ArgumentError as error:
+        raise CheckpointError(_why_not_built(record, str(error))) from error
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], record: Record) -> None:
+    """Loads ``weights``, of a record, into a module.
+
+    Raises:
+        CheckpointError: when they do not fit.
+    """
+    try:
+        module.load_state_dict(with_versions(weights, record.state_dict, module.state_dict()))
+    except RuntimeError as error:
+        mismatch = str(error).partition("\n")[2].strip().partition("\n")[0] or str(error)
+        raise CheckpointError(
+            f"{record.path} does not fit the network that its config names, whose code may have changed since: "
+            f"{mismatch}"
+        ) from error
 
 
 def calibrations_of(record: Record, likelihood: Likelihood) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_lightning.compression.sparsity import masks_removing, weight_log_alphas
+from bnn_lightning.compression.sparsity import flat, masks_removing, weight_log_alphas
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.core.input_format import in_format_for
 
@@ -30,9 +30,9 @@ def pruning_sweep(net: nn.Module, loader: Any, shares: Iterable[float]) -> list[
         lowest |mu| / sigma of a kept weight), ``accuracy`` and ``nll`` (in nats per example).
 
     Raises:
-        ValueError: when a share is not from 0 to 1.
+        ValueError: when a share is not from 0 to 1, or ``net`` has no random weight.
     """
-    sorted_log_alphas = torch.cat([values.flatten() for values in weight_log_alphas(net).values()]).sort().values
+    sorted_log_alphas = flat(weight_log_alphas(net)).sort().values
     rows = []
     for share in shares:
         keep = masks_removing(net, share)

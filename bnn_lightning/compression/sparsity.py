@@ -51,6 +51,17 @@ def weight_log_alphas(net: nn.Module) -> dict[str, Tensor]:
         }
 
 
+def flat(log_alphas: Mapping[str, Tensor]) -> Tensor:
+    """All values that :func:`weight_log_alphas` gives, ``(weights,)``.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    if not log_alphas:
+        raise ValueError("net must have random weights, got none of two axes or more: vectors are never removed.")
+    return torch.cat([values.flatten() for values in log_alphas.values()])
+
+
 def masks(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> dict[str, Tensor]:
     """Boolean masks over the weights by name, true where a weight is kept: log alpha is below ``threshold``."""
     return {name: log_alphas < threshold for name, log_alphas in weight_log_alphas(net).items()}
@@ -66,12 +77,12 @@ def masks_removing(net: nn.Module, removed: float) -> dict[str, Tensor]:
         removed: the share, from 0 to 1.
 
     Raises:
-        ValueError: when ``removed`` is not from 0 to 1.
+        ValueError: when ``removed`` is not from 0 to 1, or ``net`` has no random weight.
     """
     if not 0 <= removed <= 1:
         raise ValueError(f"removed must be a share of the weights from 0 to 1, got {removed}.")
     log_alphas = weight_log_alphas(net)
-    all_log_alphas = torch.cat([values.flatten() for values in log_alphas.values()])
+    all_log_alphas = flat(log_alphas)
     kept = torch.zeros(len(all_log_alphas), dtype=torch.bool, device=all_log_alphas.device)
     # By rank and not by a quantile, so that the share is exact also where many weights have the same log alpha.
     kept[all_log_alphas.argsort(stable=True)[: len(all_log_alphas) - round(removed * len(all_log_alphas))]] = True
@@ -93,9 +104,9 @@ def sparsity_by_layer(net: nn.Module, keep: Mapping[str, Tensor]) -> list[LayerS
 
 
 def overall_sparsity(net: nn.Module, threshold: float = LOG_ALPHA_THRESHOLD) -> float:
-    """The fraction of all random weights whose log alpha is not below ``threshold``, from 0 to 1."""
-    kept = torch.cat([mask.flatten() for mask in masks(net, threshold).values()])
-    return 1 - kept.float().mean().item()
+    """The fraction of all random weights whose log alpha is not below ``threshold``, from 0 to 1; 0 of none."""
+    kept = [mask.flatten() for mask in masks(net, threshold).values()]
+    return 1 - torch.cat(kept).float().mean().item() if kept else 0.0
 
 
 def compression_ratios(net: nn.Module, keep: Mapping[str, Tensor]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """Conversion between plain and Bayesian networks: bayesianize, to_plain, and loading the weights of a plain network."""
 
 import copy
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from bnn_lightning.core.attention import RandomAttention, is_attention
 from bnn_lightning.core.drawn_layers import DrawnLayer
-from bnn_lightning.core.layers import BayesianLayer, RandomLayer
+from bnn_lightning.core.layers import BayesianLayer, RandomLayer, copy_hooks, hooks_of, without_hooks
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of, layer_kinds
 from bnn_lightning.core.selection import (
@@ -31,10 +32,11 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
 
     Layers of these kinds can become random: Linear and convolutions, transposed ones included (:class:`BayesianLayer`,
     also for kinds registered by :func:`~bnn_lightning.layer_kind`); MultiheadAttention; Embedding, Bilinear, RNN, LSTM
-    and GRU, of whose weights one draw serves a forward pass; and classes derived from these that do not change what
-    they compute. Their values, trained or not, become the posterior means, unless the method draws the means itself. A
-    layer that is used in two places stays one layer, and tensors that are not trained (``requires_grad`` false) give
-    posteriors that are not. ``net`` is not changed. A warning names other layers with weights: these do not change.
+    and GRU, of whose weights one draw serves a forward pass; and classes derived from these that neither change what
+    they compute nor hold other tensors or modules. Their values, trained or not, become the posterior means, unless the
+    method draws the means itself. A layer that is used in two places stays one layer, and tensors that are not trained
+    (``requires_grad`` false) give posteriors that are not. ``net`` is not changed. A warning names other layers with
+    weights: these do not change.
 
     Weights with parametrisations, such as weight norm and spectral norm, and pruned ones become random as they are:
     their values are the means, and the parametrisation ends there, because it would hold for the mean and for no draw.
@@ -47,8 +49,9 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
         net: any network; ``bayesianize(resnet18(), LRT())`` works.
         method: for example ``LRT(prior_sigma=0.1)``.
         only: one pattern for layer names or several, with wildcards: ``"fc*"``, ``["conv1", "fc3"]``. A pattern after
-            ``!`` leaves layers out: ``["*", "!head"]``. The scales and shifts of norm layers are random where ``only``
-            has their class, as in ``["*", "BatchNorm2d"]``.
+            ``!`` leaves layers out: ``["*", "!head"]``. A class stands for all layers of it. The scales and shifts of
+            norm layers are random where ``only`` has their class, as in ``["*", "BatchNorm2d"]``; a normal prior of
+            scales is around 1.
 
     Raises:
         ValueError: when ``method`` is none, when a pattern of ``only`` matches no layer that can be random, when two
@@ -66,18 +69,19 @@ def bayesianize(net: nn.Module, method: Method, only: str | Iterable[str] = "*")
         raise ValueError(
             f"net must know the sizes of its layers, got the lazy {lazy[0]}; run a batch through it first."
         )
-    holder = nn.ModuleDict({"net": _copy(net)})  # a parent also for `net`, which may itself be such a layer
-    names, norms = candidates(holder["net"])
+    _refuse_functions_with_modules(net)
+    names, norms = candidates(net)
     chosen = chosen_layers(names, norms, patterns)
-    refuse_tied_weights(holder, chosen, names)
-    warn_of_asked_classes(holder["net"], {type(layer).__name__ for layer in chosen})
+    refuse_tied_weights(net, chosen, names)
+    warn_of_asked_classes(net, {type(layer).__name__ for layer in chosen})
     if "*" in patterns:
-        warn_of_others(holder["net"], {part for layer in (*names, *norms) for part in layer.modules()})
-    channels = _flattened_channels(holder)
-    return _with_replaced_modules(holder, {layer: _random(layer, method, channels.get(layer)) for layer in chosen})
+        warn_of_others(net, {part for layer in (*names, *norms) for part in layer.modules()})
+    channels = _flattened_channels(net)
+    return _copy_with(net, {layer: _random(layer, method, channels.get(layer)) for layer in chosen})
 
 
 def _random(layer: nn.Module, method: Method, channels: int | None) -> RandomLayer:
+    layer = _copy_with(without_hooks(layer, but=_COMPUTE_WEIGHTS), {})
     _end_parametrisations(layer)
     if kind_of(layer, layer_kinds()) is not None:
         return BayesianLayer(layer, method, channels)
@@ -92,9 +96,8 @@ def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Mod
         keep: boolean masks by the names of :func:`~bnn_lightning.random_tensors`, each of its tensor's shape; weights
             where the mask is false are 0 in the result. Tensors without a mask do not change.
     """
-    holder = nn.ModuleDict({"net": copy.deepcopy(net)})
     plain_layers: dict[nn.Module, nn.Module] = {}
-    for name, layer in holder["net"].named_modules():
+    for name, layer in net.named_modules():
         if isinstance(layer, RandomLayer):
             values: dict[str, Tensor] = {}
             for tensor_name, posterior in layer.tensors().items():
@@ -104,9 +107,8 @@ def to_plain(net: nn.Module, keep: Mapping[str, Tensor] | None = None) -> nn.Mod
             plain = layer.plain(values).train(layer.training)
             for tensor_name, posterior in layer.tensors().items():
                 plain.get_parameter(tensor_name).requires_grad_(_is_trained(posterior))
-            layer.hand_hooks_to(plain)
             plain_layers[layer] = plain
-    return _with_replaced_modules(holder, plain_layers)
+    return _copy_with(net, plain_layers)
 
 
 def with_versions(tensors: Mapping[str, Tensor], *sources: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
@@ -138,6 +140,7 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
     """
     twin = to_plain(net)
     expected, given = twin.state_dict(), unwrapped_names(state_dict, twin.state_dict())
+    refuse_computed(given, expected)
     for name in sorted(expected.keys() | given.keys()):
         shapes = [list(tensors[name].shape) if name in tensors else "nothing" for tensors in (expected, given)]
         if shapes[0] != shapes[1]:
@@ -192,8 +195,8 @@ def children_in_order(chain: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in chain._modules.items() if child is not None]
 
 
-def _copy(net: nn.Module) -> nn.Module:
-    """A copy of ``net``, also where hooks have computed weights, which torch does not copy."""
+def _refuse_functions_with_modules(net: nn.Module) -> None:
+    """Raises ValueError where a function that ``net`` holds has a module in it, which a copy would go on calling."""
     for name, module in net.named_modules():
         for attribute, value in vars(module).items():
             cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
@@ -202,12 +205,56 @@ def _copy(net: nn.Module) -> nn.Module:
                     f"net must hold functions that a copy can take along, got {attribute} of {name or 'the network'}, "
                     "which holds a module and would go on calling it; make it a method."
                 )
-    computed = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    memo = {id(value): value.detach().clone() for value in computed if not value.is_leaf}
+
+
+def _copy_with(net: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """A copy of ``net`` with the values of ``replacements`` in the places of their keys, whose hooks they are given.
+
+    The replacements stand in the memo of the copy, as if they were what has been copied already: so they are found
+    wherever ``net`` holds a layer, such as in a list or another object that its forward pass reads.
+    """
+    held = (value for module in net.modules() for value in vars(module).values())
+    values = (part for value in held for part in (value if isinstance(value, list) else [value]))
+    # Weights that hooks have computed, which torch does not copy.
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone() for value in values if isinstance(value, Tensor) and not value.is_leaf
+    }
+    memo |= {id(layer): other for layer, other in replacements.items()}
     try:
-        return copy.deepcopy(net, memo)
+        copied = copy.deepcopy(net, memo)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"net must be a network that can be copied, got one that cannot: {error}.") from error
+    for layer, other in replacements.items():
+        # Copied last, and by the same memo: a hook may be a method of the network.
+        copy_hooks(copy.deepcopy(hooks_of(layer, without=_COMPUTE_WEIGHTS), memo), other)
+    return copied
+
+
+# Hooks that compute a weight before each forward pass; where the layer becomes random, that ends.
+_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+
+
+# Names of the tensors that weights are computed from: of parametrisations, and of the hooks that were before them.
+_ORIGINAL = re.compile(r"(.*\.|)(?:parametrizations\.(\w+)\.original\d?|(\w+)_(?:g|v|orig))")
+
+
+def refuse_computed(given: Collection[str], expected: Collection[str]) -> None:
+    """Raises ValueError where ``given`` has, for a weight that is ``expected``, the tensors it was computed from."""
+    for name in given:
+        found = _ORIGINAL.fullmatch(name)
+        weight = found[1] + (found[2] or found[3]) if found else name
+        if weight in expected and weight not in given:
+            raise ValueError(
+                f"{weight} must be among the weights of the twin, got {name}, from which it is computed; save the "
+                "network after torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
+            )
+
+
+def computed_weights(net: nn.Module) -> dict[str, Tensor]:
+    """The state_dict of ``net``, where parametrisations end: it has the weights that they compute as its own."""
+    for layer in list(net.modules()):
+        _end_parametrisations(layer)
+    return net.state_dict()
 
 
 def _end_parametrisations(layer: nn.Module) -> None:
@@ -232,39 +279,26 @@ def _end_parametrisations(layer: nn.Module) -> None:
     layer.train(was_training)
 
 
-def _with_replaced_modules(holder: nn.ModuleDict, replacements: Mapping[Any, nn.Module]) -> nn.Module:
-    """``holder["net"]`` with each module that is a key of ``replacements`` replaced by its value, in place."""
-    for parent in list(holder.modules()):
-        for name, child in list(parent._modules.items()):  # named_children() would skip a repeated module
-            if child is not None and child in replacements:
-                parent._modules[name] = replacements[child]
-        for name, value in list(vars(parent).items()):  # such as a plain list of layers that forward goes through
-            if name not in _TORCHS_OWN:
-                parent.__dict__[name] = _replaced(value, replacements)
-    return holder["net"]
-
-
-_TORCHS_OWN = frozenset(vars(nn.Module()))
-
-
-def _replaced(value: Any, replacements: Mapping[Any, nn.Module]) -> Any:
-    """``value`` with modules replaced wherever it holds them; lists and dictionaries stay the same objects."""
-    if isinstance(value, nn.Module):
-        return replacements.get(value, value)
-    if isinstance(value, list):
-        value[:] = [_replaced(part, replacements) for part in value]
-    elif isinstance(value, dict):
-        value.update({key: _replaced(part, replacements) for key, part in value.items()})
-    elif type(value) is tuple:
-        return tuple(_replaced(part, replacements) for part in value)
-    return value
-
-
 _CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
-_CHANGE_CHANNELS = (nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten, nn.Fold, nn.Unfold)
+# Modules of torch whose layers leave the number of channels as it is, but for these two.
+_KEEP_CHANNELS = frozenset(
+    f"torch.nn.modules.{name}"
+    for name in (
+        *("activation", "batchnorm", "channelshuffle", "dropout", "instancenorm", "normalization"),
+        *("padding", "pooling", "upsampling"),
+    )
+)
+_CHANGE_CHANNELS = (nn.GLU, nn.MultiheadAttention)
+
+
+def _keeps_channels(layer: nn.Module) -> bool:
+    """Whether a layer between convolution and Flatten is known to give as many channels as it gets."""
+    modules = {kind.__module__ for kind in type(layer).__mro__}
+    keeps = isinstance(layer, nn.Identity) or bool(modules & _KEEP_CHANNELS)
+    return keeps and not isinstance(layer, _CHANGE_CHANNELS)
 
 
 def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
@@ -280,12 +314,12 @@ def _flattened_channels(net: nn.Module) -> dict[nn.Module, int]:
         for leaf in leaves:
             if isinstance(leaf, _CONVOLUTIONS):
                 channels = leaf.out_channels
-            elif isinstance(leaf, _CHANGE_CHANNELS):
-                channels = None
             elif isinstance(leaf, nn.Flatten):
                 flattened = channels
             elif isinstance(leaf, nn.Linear):
                 if flattened and leaf.in_features % flattened == 0:
                     channels_of[leaf] = flattened
+                channels = flattened = None
+            elif not _keeps_channels(leaf):
                 channels = flattened = None
     return channels_of

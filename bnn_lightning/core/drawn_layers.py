@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
-from bnn_lightning.core.layers import RandomLayer
+from bnn_lightning.core.layers import RandomLayer, without_hooks
 from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of
 from bnn_lightning.core.posteriors import Posterior, sample_together
@@ -42,7 +43,7 @@ NORMS: tuple[type, ...] = (
     nn.InstanceNorm3d,
     nn.RMSNorm,
 )
-"""Layers whose scales and shifts can be random; a weight of theirs counts as a bias, for it has no inputs."""
+"""Layers whose scales and shifts can be random; a weight of theirs has no inputs."""
 
 
 def can_be_drawn(layer: nn.Module) -> bool:
@@ -53,7 +54,8 @@ def can_be_drawn(layer: nn.Module) -> bool:
         # One changes its weights in place, one has gradients that a sum with KL's cannot take, and padding is no word:
         # its row is a constant.
         return False
-    return kind_of(layer, (*_AXES, *NORMS)) is not None and any(True for _ in layer.parameters(recurse=False))
+    has_tensors = any(True for _ in layer.parameters(recurse=False)) or parametrize.is_parametrized(layer)
+    return kind_of(layer, (*_AXES, *NORMS)) is not None and has_tensors
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class WeightShape:
         shape: of the weight.
         inputs: its axis of inputs.
         outputs: its axis of outputs.
+        fan_in: the number of weights that are added up in one output; None for all that belong to it.
     """
 
     shape: tuple[int, ...]
     inputs: int
     outputs: int
+    fan_in: int | None = None
 
     @property
     def in_features(self) -> int:
@@ -114,9 +118,11 @@ class DrawnLayer(RandomLayer):
         return False
 
     def posterior_of(self, name: str, value: Tensor) -> Posterior:
-        if self._axes is None or "bias" in name:
+        if "bias" in name:
             return self.method.bias(value)
-        op: Any = WeightShape(tuple(value.shape), *self._axes)
+        if self._axes is None:
+            return self.method.scale(value)
+        op: Any = WeightShape(tuple(value.shape), *self._axes, fan_in=1 if self._axes == _AXES[nn.Embedding] else None)
         return self.method.weight(value, op)
 
     def plain(self, values: Mapping[str, Tensor]) -> nn.Module:
@@ -138,10 +144,7 @@ def _without_values(layer: nn.Module) -> nn.Module:
     """A copy of ``layer`` whose parameters and buffers take no memory."""
     tensors = [*layer.parameters(), *layer.buffers()]
     memo: dict[int, Any] = {id(tensor): _empty_like(tensor) for tensor in tensors}
-    hookless = copy.copy(layer)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks"):  # the random layer has them
-        setattr(hookless, hooks, type(getattr(layer, hooks))())
-    return copy.deepcopy(hookless, memo)
+    return copy.deepcopy(without_hooks(layer), memo)  # the random layer has its hooks
 
 
 def _empty_like(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """RandomLayer, a layer whose tensors are random; BayesianLayer, that of linear layers and convolutions."""
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ class RandomLayer(nn.Module, ABC):
 
     Each posterior has the name of the tensor that it replaces, so that parameters are named ``weight.mu``,
     ``weight.rho``, ``bias.mu`` and so on. A tensor that is not trained (``requires_grad`` false) gives a posterior that
-    is not. Forward hooks of the plain layer go over.
+    is not. Hooks of the plain layer go over.
 
     ``sampling`` says whether a forward pass draws noise (True, the default) or uses the mean weights (False). It is
     independent of ``train()`` and ``eval()``, which set the mode of batch norm and dropout. To set it for a whole
@@ -39,7 +40,7 @@ class RandomLayer(nn.Module, ABC):
         for name, value in vars(layer).items():  # networks read the sizes of their layers, such as in_features
             if name[0] != "_" and not hasattr(self, name):
                 self.__dict__[name] = value
-        _copy_hooks(layer, self)
+        copy_hooks(hooks_of(layer), self)
 
     @abstractmethod
     def posterior_of(self, name: str, value: Tensor) -> Posterior:
@@ -60,10 +61,6 @@ class RandomLayer(nn.Module, ABC):
             owner, value = name.rpartition(".")[0], _tensor(layer, name)
             posterior = None if value is None else self.posterior_of(name, value).requires_grad_(value.requires_grad)
             setattr(self.get_submodule(owner), name.rpartition(".")[2], posterior)
-
-    def hand_hooks_to(self, layer: nn.Module) -> None:
-        """Gives ``layer`` the forward hooks of this one."""
-        _copy_hooks(self, layer)
 
     def tensors(self) -> dict[str, Posterior]:
         """The posteriors by the names of the tensors that they replace."""
@@ -141,7 +138,33 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _copy_hooks(source: nn.Module, target: nn.Module) -> None:
-    for kind in ("_forward_hooks", "_forward_pre_hooks"):
-        for hooks in (kind, f"{kind}_with_kwargs"):
-            getattr(target, hooks).update(getattr(source, hooks))
+# What torch keeps of a module's hooks, by the numbers of their handles.
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+)
+
+
+def hooks_of(module: nn.Module, without: tuple[type, ...] = ()) -> dict[str, Any]:
+    """The hooks of a module by the attributes that hold them, ``without`` those that are objects of these classes."""
+    numbered = {name: getattr(module, name).items() for name in _HOOKS}
+    hooks = {
+        name: {key: hook for key, hook in held if not isinstance(hook, without)} for name, held in numbered.items()
+    }
+    return hooks | {"_is_full_backward_hook": module._is_full_backward_hook}
+
+
+def copy_hooks(hooks: Mapping[str, Any], target: nn.Module) -> None:
+    """Gives ``target`` the hooks that :func:`hooks_of` has found."""
+    for name, held in hooks.items():
+        setattr(target, name, OrderedDict(held) if name in _HOOKS else held)
+
+
+def without_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> nn.Module:
+    """A module that holds what ``module`` does, but of its hooks only those that are objects of the classes ``but``."""
+    other = module.__new__(type(module))
+    vars(other).update(vars(module))
+    for name in _HOOKS:
+        held = getattr(module, name).items()
+        setattr(other, name, OrderedDict((key, hook) for key, hook in held if isinstance(hook, but)))
+    return other

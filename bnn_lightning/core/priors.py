@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.quadrature import mean_log1p_square
-from bnn_lightning.core.ops.base import Op
+from bnn_lightning.core.ops.base import Op, fan_in
 from bnn_lightning.core.settings import check_positive
 
 
@@ -37,7 +37,14 @@ class Prior(ABC):
         Args:
             init: the tensor's values before training.
             op: the layer's arithmetic; None for a bias. ``init.numel() // op.out_features`` is the fan-in of a weight,
-                the number of weights that are added up in one output.
+                the number of weights that are added up in one output; of an Embedding one is.
+        """
+        return self
+
+    def shifted(self, center: float) -> "Prior":
+        """The prior with its mean moved by ``center``; the same, where it has none that can be set.
+
+        The scales of norm layers, which multiply, have a prior around 1: around 0 it would ask for no signal at all.
         """
         return self
 
@@ -79,6 +86,9 @@ class Normal(Prior):
         if not isinstance(self.mu, Tensor) and not math.isfinite(self.mu):
             raise ValueError(f"mu must be a finite number such as 0, got {self.mu}.")
 
+    def shifted(self, center: float) -> "Normal":
+        return replace(self, mu=self.mu + center)
+
     def log_prob(self, w: Tensor) -> Tensor:
         sigma = torch.as_tensor(self.sigma, dtype=w.dtype, device=w.device)
         return -0.5 * ((w - self.mu) / sigma).square() - sigma.log() - 0.5 * math.log(2 * math.pi)
@@ -93,8 +103,8 @@ class FanIn(Prior):
     """N(0, scale^2 / fan-in) for the weights of each layer, N(0, scale^2) for biases.
 
     Under this prior the outputs of a layer are about as large in wide layers as in narrow ones (Neal 1996, "Bayesian
-    learning for neural networks", section 2.1). Each tensor has a :class:`Normal` prior. The weights of an Embedding,
-    one of which is added up in an output, count as those of a linear layer for words in one-hot code.
+    learning for neural networks", section 2.1). Each tensor has a :class:`Normal` prior. The fan-in of an Embedding is
+    1: of all words one gives the output.
 
     Args:
         scale: standard deviation where one weight is added up.
@@ -109,8 +119,7 @@ class FanIn(Prior):
         check_positive("scale", self.scale, "standard deviation such as 1")
 
     def for_tensor(self, init: Tensor, op: Op | None = None) -> Normal:
-        fan_in = 1 if op is None else init.numel() // op.out_features
-        return Normal(0.0, self.scale / math.sqrt(fan_in))
+        return Normal(0.0, self.scale / math.sqrt(1 if op is None else fan_in(init, op)))
 
     def log_prob(self, w: Tensor) -> Tensor:
         """Log p(w) of biases; that of weights is known to the prior that :meth:`Prior.for_tensor` gives."""
@@ -232,6 +241,9 @@ class LearntScale(Prior):
     needs_only_moments = True
 
     prior_mu: float = 0.0
+
+    def shifted(self, center: float) -> "LearntScale":
+        return replace(self, prior_mu=self.prior_mu + center)
 
     def log_prob(self, w: Tensor) -> Tensor:
         """Log p(w) at the s that maximises it, s^2 = mean((w - prior_mu)^2)."""

@@ -11,6 +11,13 @@ from bnn_lightning.core.drawn_layers import NORMS, can_be_drawn
 from bnn_lightning.core.ops import kind_of, layer_kinds
 from bnn_lightning.wording import listed
 
+# How the names begin of what torch's layers hold, plain, parametrised or pruned. A layer of a derived class that holds
+# more, such as a temperature, would lose it where it becomes random.
+_NAMES = (
+    *("weight", "bias", "parametrizations", "running_", "num_batches_tracked"),
+    *("in_proj_", "q_proj_", "k_proj_", "v_proj_", "out_proj"),
+)
+
 
 def candidates(net: nn.Module) -> tuple[dict[nn.Module, str], dict[nn.Module, str]]:
     """The layers that can be random with their names, and the norm layers that can; no layer inside of another."""
@@ -18,15 +25,23 @@ def candidates(net: nn.Module) -> tuple[dict[nn.Module, str], dict[nn.Module, st
     norms: dict[nn.Module, str] = {}
     inside: set[nn.Module] = set()
     for name, module in net.named_modules():
-        if module not in inside and can_be_random(module):
+        is_random = module not in inside and can_be_random(module)
+        if is_random:
             (norms if isinstance(module, NORMS) else names)[module] = name
+        if is_random or isinstance(module, nn.MultiheadAttention):  # reads the weights of its parts
             inside |= set(module.modules())
     return names, norms
 
 
 def can_be_random(layer: nn.Module) -> bool:
-    """Whether ``layer`` is of a kind that can be random."""
-    return kind_of(layer, layer_kinds()) is not None or is_attention(layer) or can_be_drawn(layer)
+    """Whether ``layer`` is of a kind that can be random, and would be that alone as a random layer."""
+    kind = kind_of(layer, layer_kinds())
+    is_registered = kind is not None and not kind.__module__.startswith("torch.nn.")
+    is_whole = is_registered or all(
+        name.startswith(_NAMES) for name in (*layer._parameters, *layer._buffers, *layer._modules)
+    )
+    is_real = not any(parameter.is_complex() for parameter in layer.parameters())
+    return (kind is not None or is_attention(layer) or can_be_drawn(layer)) and is_whole and is_real
 
 
 def chosen_layers(names: dict[nn.Module, str], norms: dict[nn.Module, str], patterns: list[str]) -> list[nn.Module]:
@@ -38,8 +53,9 @@ def chosen_layers(names: dict[nn.Module, str], norms: dict[nn.Module, str], patt
     chosen = dict.fromkeys(names) if patterns and patterns[0].startswith("!") else {}
     for pattern in patterns:
         wanted = pattern.removeprefix("!")
-        matching = [layer for layer, name in names.items() if fnmatchcase(name, wanted)]
-        matching += [layer for layer in (*names, *norms) if type(layer).__name__ == wanted]
+        named = names if wanted == pattern else names | norms
+        matching = [layer for layer, name in named.items() if fnmatchcase(name, wanted)]
+        matching += [layer for layer in (*names, *norms) if wanted in _class_names(layer)]
         if not matching:
             raise ValueError(
                 f"only must name layers that can be random, {', '.join(names.values()) or 'of which there are none'}, "
@@ -52,9 +68,15 @@ def chosen_layers(names: dict[nn.Module, str], norms: dict[nn.Module, str], patt
     return [layer for layer in (*names, *norms) if layer in chosen]
 
 
+def _class_names(layer: nn.Module) -> set[str]:
+    """Of its own class and of those that it derives from, as a layer with weight norm does from Linear."""
+    return {kind.__name__ for kind in type(layer).__mro__} - {kind.__name__ for kind in nn.Module.__mro__}
+
+
 def random_layer_names(net: nn.Module) -> list[str]:
-    """Names of the layers of ``net`` that can be random, without norm layers."""
-    return list(candidates(net)[0].values())
+    """Names of the layers of ``net`` that can be random, norm layers last."""
+    names, norms = candidates(net)
+    return [*names.values(), *norms.values()]
 
 
 def lazy_layers(net: nn.Module) -> list[str]:

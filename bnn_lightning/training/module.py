@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from bnn_lightning.checkpoints.own_modules import importable
 from bnn_lightning.checkpoints.parts import Parts, calibrations_of
 from bnn_lightning.checkpoints.record import Record, check_format
 from bnn_lightning.checkpoints.summary import TrainingSummary
@@ -134,13 +135,18 @@ class BayesianModule(LightningModule):
         self._resume = Resume()
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> Self:
+    def from_checkpoint(cls, path: str | Path, code: str | Path | None = None) -> Self:
         """The trained module in a checkpoint of ``bnn fit``, on the CPU, in eval mode; nothing else is needed.
 
+        Args:
+            path: the file, or a run's folder, of which best.ckpt is read, else last.ckpt.
+            code: a folder of your own modules, as for :meth:`bnn_lightning.Predictor.load`.
+
         Raises:
-            CheckpointError: when the file is no such checkpoint.
+            CheckpointError: when the file is no such checkpoint, or cannot be used.
         """
-        return from_record(cls, Record.read(path))
+        with importable(code):
+            return from_record(cls, Record.read(path))
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(batch, outputs)`` of one forward pass over images ``(batch, channels, height, width)``.

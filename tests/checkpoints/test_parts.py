@@ -50,6 +50,23 @@ def test_a_checkpoint_that_was_saved_from_python_says_so():
         Trained.of(record)
 
 
+def test_the_module_of_a_checkpoint_says_what_is_missing_and_takes_the_folder_of_its_code(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own_lenet.py").write_text("import bnn_lightning\nclass Own(bnn_lightning.LeNet): pass\n")
+    contents = torch.load(LENET_CKPT, weights_only=True)
+    contents[KEY]["config"]["model"]["network"]["class_path"] = "own_lenet.Own"
+    contents[KEY]["code"] = {"own_lenet.Own": str(tmp_path / "code" / "own_lenet.py")}
+    torch.save(contents, tmp_path / "own.ckpt")
+    with pytest.raises(CheckpointError, match=r"^code must be a folder with the module own_lenet, whose own_"):
+        BayesianModule.from_checkpoint(tmp_path / "own.ckpt")
+    module = BayesianModule.from_checkpoint(tmp_path / "own.ckpt", code=tmp_path / "code")
+    assert type(module.network).__name__ == "Own"
+    del contents["state_dict"]["network.fc3.bias.mu"]
+    torch.save(contents, tmp_path / "own.ckpt")
+    with pytest.raises(CheckpointError, match=r"own\.ckpt does not fit the network that its config names"):
+        BayesianModule.from_checkpoint(tmp_path / "own.ckpt", code=tmp_path / "code")
+
+
 @pytest.mark.parametrize(
     ("class_path", "file", "folder"),
     [

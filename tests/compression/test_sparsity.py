@@ -106,3 +106,10 @@ def test_biases_are_left_out():
     assert not keep["0.weight"].any()
     torch.testing.assert_close(to_plain(net, keep)[1].weight, net[1].weight.mean)
     assert compression_ratios(net, keep) == (math.inf, pytest.approx(48 / 12))
+
+
+def test_a_network_whose_norms_alone_are_random_has_nothing_to_remove():
+    net = bayesianize(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), BBB(), only="LayerNorm")
+    assert overall_sparsity(net) == 0
+    with pytest.raises(ValueError, match=r"^net must have random weights, got none"):
+        masks_removing(net, 0.5)

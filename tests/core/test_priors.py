@@ -120,6 +120,7 @@ def test_fan_in_is_what_one_output_adds_up():
         "conv": (nn.Conv2d(4, 6, 5, groups=2), 2 * 25),
         "transposed": (nn.ConvTranspose2d(4, 6, 3, groups=2), 2 * 9),
         "lstm": (nn.LSTM(7, 2), 7),
+        "bilinear": (nn.Bilinear(3, 4, 5), 3 * 4),
     }
     for layer, fan_in in layers.values():
         net = bayesianize(layer, BBB(prior=FanIn(0.5)))
@@ -135,6 +136,30 @@ def test_fan_in_is_what_one_output_adds_up():
     )
     torch.testing.assert_close(kl(net), expected, rtol=1e-5, atol=0)
     assert sigma_over_prior(net) == pytest.approx((60 * 0.2 * 20**0.5 + 3 * 0.2) / 63, rel=1e-5)
+
+
+def test_one_word_of_an_embedding_gives_its_output():
+    net = bayesianize(nn.Embedding(2000, 50), BBB(prior=FanIn(0.5), mu_init="he"))
+    assert net.weight.prior.sigma.item() == 0.5
+    assert net.weight.mu.std().item() == pytest.approx(2**0.5, rel=5 / (2 * 100_000) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("prior", "mean"), [(None, 1.5), (FanIn(0.3), 1.0), (LearntScale(0.5), 1.5), (LaplacePrior(), None)], ids=repr
+)
+def test_the_prior_of_the_scales_of_norm_layers_is_around_one(prior, mean):
+    chain = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6))
+    net = bayesianize(chain, BBB(prior_mu=0.5, prior_sigma=0.2, prior=prior), only=["*", "LayerNorm"])
+    scales, shifts = net[1].weight, net[1].bias
+    if mean is None:
+        assert scales.prior == prior
+    elif isinstance(prior, LearntScale):
+        assert (scales.prior.prior_mu, shifts.prior.prior_mu) == (mean, mean - 1)
+    else:
+        assert (scales.prior.mu.item(), shifts.prior.mu.item()) == pytest.approx((mean, mean - 1))
+        q = Normal(scales.mu, scales.sigma)
+        expected = kl_divergence(q, Normal(mean, scales.prior.sigma)).sum()
+        torch.testing.assert_close(scales.kl(), expected, rtol=1e-5, atol=0)
 
 
 def test_the_outputs_of_wide_layers_are_as_large_as_those_of_narrow_ones_under_fan_in():

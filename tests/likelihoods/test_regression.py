@@ -60,6 +60,10 @@ def test_the_guess_is_a_normal_distribution():
     assert likelihood.training_score(outputs, y).item() == pytest.approx(guess.score, abs=0.02)
 
 
+def layers():
+    return nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)
+
+
 class Own(nn.Module):
     """A network that is no chain."""
 
@@ -71,7 +75,16 @@ class Own(nn.Module):
         return self.fc2(self.fc1(x).relu())
 
 
-@pytest.mark.parametrize("make", [Own, lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))])
+class InOrder(nn.Sequential):
+    """Has a forward pass of its own, which calls all parts that it is given."""
+
+    def forward(self, x):
+        for part in self:
+            x = part(x)
+        return x
+
+
+@pytest.mark.parametrize("make", [Own, lambda: nn.Sequential(*layers()), lambda: InOrder(*layers())])
 def test_learnt_noise_is_a_parameter_of_the_network_like_others(make):
     net = make()
     names = set(net.state_dict())

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bnn_lightning import BBB, LRT, BayesianModule, LeNet, Sparse, Variational, bayesian_layers, sampling
+from bnn_lightning.cli import main
+from tests.helpers import SMALL
 from tests.training.helpers import fit, tiny
 
 
@@ -68,6 +71,13 @@ def test_init_from_another_network_is_refused(tmp_path):
         fit(model)
 
 
+class Normed(nn.Sequential):
+    """A network whose weights are computed from others."""
+
+    def __init__(self):
+        super().__init__(nn.MaxPool2d(4), nn.Flatten(), weight_norm(nn.Linear(64, 10)))
+
+
 class Head(nn.Sequential):
     """Two layers and a head, as torchvision's networks have one."""
 
@@ -107,6 +117,32 @@ def test_a_network_that_began_with_a_new_head_loads_again(tmp_path):
     with sampling(model, False), sampling(other, False):
         x = torch.randn(3, 1, 32, 32)
         torch.testing.assert_close(other.eval()(x), model.eval()(x))
+
+
+def test_a_layer_of_which_the_file_has_a_part_has_the_prior_of_the_method(tmp_path):
+    path = str(tmp_path / "weights.pt")
+    state = Head().state_dict()
+    torch.save(state | {"fc.weight": torch.zeros(10, 8)}, path)  # of a narrower body, with as many classes
+    model = untrained(Head(), LRT(), init_from=path)
+    with pytest.warns(UserWarning, match=r"these begin anew: fc\.weight \[10, 8\] there"):
+        fit(model)
+    assert model.network.fc.weight.prior_mu.shape == ()  # and not centred on values that were drawn
+    assert torch.equal(model.network.fc.bias.mu, state["fc.bias"])
+    assert torch.equal(model.network.body.weight.prior_mu, state["body.weight"])
+
+
+def test_weights_that_a_twin_computes_are_taken_as_computed_or_refused(tmp_path, monkeypatch):
+    words = ["fit", "--model.network", f"{__name__}.Normed", "--data", "MNIST5k", *SMALL, "--data.image_size", "32"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--trainer.max_epochs", "1", "--model.method", "null", "--name", "twin"]) == 0
+    twin = "checkpoints/twin/version_0/last.ckpt"
+    trained = BayesianModule.from_checkpoint(twin).network
+    model = untrained(Normed(), LRT(), init_from=twin)
+    fit(model)
+    assert torch.equal(model.network[2].weight.mu, trained[2].weight)
+    torch.save(trained.state_dict(), "weights.pt")
+    with pytest.raises(ValueError, match=r"^2\.weight must be among .* 2\.parametrizations\.weight\.original0"):
+        fit(untrained(Normed(), LRT(), init_from="weights.pt"))
 
 
 def test_files_that_are_no_weights_of_the_network_are_refused(tmp_path):

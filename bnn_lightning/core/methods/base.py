@@ -69,6 +69,10 @@ class Method(ABC):
     def bias(self, init: Tensor) -> Posterior:
         """The posterior that replaces a plain layer's bias, whose value is ``init``, ``(out,)``."""
 
+    def scale(self, init: Tensor) -> Posterior:
+        """The posterior that replaces the scales of a norm layer, ``(channels,)``: by default like a bias."""
+        return self.bias(init)
+
     @abstractmethod
     def forward(self, op: Op, x: Tensor, weight: Posterior, bias: Posterior | None) -> Tensor:
         """One sample of the outputs of ``op`` with random weights.

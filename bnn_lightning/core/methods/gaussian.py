@@ -11,7 +11,7 @@ from torch import Tensor
 from bnn_lightning.core.kernels.local_noise import with_noise
 from bnn_lightning.core.kernels.softplus import inverse_softplus
 from bnn_lightning.core.methods.base import Method
-from bnn_lightning.core.ops.base import Op
+from bnn_lightning.core.ops.base import Op, fan_in
 from bnn_lightning.core.posteriors import Gaussian, Posterior
 from bnn_lightning.core.posteriors.moments import moments
 from bnn_lightning.core.priors import Normal, Prior
@@ -96,9 +96,10 @@ class GaussianMethod(Method):
         return Normal(self.prior_mu, self.prior_sigma) if self.prior is None else self.prior
 
     def weight(self, init: Tensor, op: Op | None = None) -> Posterior:
-        init = init.detach()
+        return self._formed(init.detach(), op, self._prior.for_tensor(init, op))
+
+    def _formed(self, init: Tensor, op: Op | None, prior: Any) -> Posterior:
         mu = self._initial_mean(init, op)
-        prior: Any = self._prior.for_tensor(init, op)
         if self.moped_delta:
             rho = inverse_softplus((self.moped_delta * mu.abs()).clamp_min(_MIN_MOPED_SIGMA))
             prior = replace(prior, mu=mu.clone())
@@ -113,10 +114,13 @@ class GaussianMethod(Method):
             return torch.empty_like(init).normal_(*self.mu_init)
         if self.mu_init is None or op is None:
             return init.clone()
-        return torch.empty_like(init).normal_(0, math.sqrt(2 * op.out_features / init.numel()))
+        return torch.empty_like(init).normal_(0, math.sqrt(2 / fan_in(init, op)))
 
     def bias(self, init: Tensor) -> Posterior:
         return self.weight(init)
+
+    def scale(self, init: Tensor) -> Posterior:
+        return self._formed(init.detach(), None, self._prior.for_tensor(init).shifted(1.0))
 
     def check_posterior(self, posterior: Posterior) -> None:
         """Checks that the method's noise is right for a family of posteriors.

@@ -106,6 +106,11 @@ def kind_of(layer: nn.Module, kinds: Iterable[type]) -> type | None:
     return None
 
 
+def fan_in(init: Tensor, op: Op) -> int:
+    """The number of weights that are added up in one output of ``op``, whose weight is ``init``."""
+    return getattr(op, "fan_in", None) or init.numel() // op.out_features
+
+
 def op_of(layer: nn.Module, channels: int | None = None) -> Op:
     """The op of a plain layer.
 

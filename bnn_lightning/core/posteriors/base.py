@@ -14,12 +14,12 @@ LOG_ALPHA_THRESHOLD = 3.0
 a dropout rate of 0.95 (Molchanov et al. 2017, section 4.3)."""
 
 
-class RandomWeightError(TypeError):
-    """A network gives the weight of a random layer to a function, instead of calling the layer.
+class RandomWeightError(TypeError, AttributeError):
+    """A network computes with the weight of a random layer, instead of calling the layer.
 
     Args:
         posterior: of the weight.
-        function: of torch, which it was given to.
+        function: of torch, which it was given to, or the name of one of a tensor's methods.
     """
 
     def __init__(self, posterior: nn.Module, function: Any):
@@ -55,6 +55,14 @@ class Posterior(nn.Module, ABC):
         raise RandomWeightError(
             next(part for part in (*args, *(kwargs or {}).values()) if isinstance(part, cls)), function
         )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if hasattr(Tensor, name):  # such as weight.t()
+                raise RandomWeightError(self, name) from None
+            raise
 
     @property
     def width_parameters(self) -> tuple[str, ...]:

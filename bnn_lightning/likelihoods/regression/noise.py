@@ -20,16 +20,23 @@ class LearntNoise(nn.Module):
 
     Args:
         constants: their initial values, ``(constants,)``.
+        by_hook: whether a hook of the network appends them: then this module leaves outputs as they are, since a
+            network with a forward pass of its own may call all of its parts, or none.
     """
 
     width_parameters = ("constants",)
     """Like those of posteriors they have no weight decay, and the learning rate that ``rho_lr_factor`` asks for."""
 
-    def __init__(self, constants: Tensor):
+    def __init__(self, constants: Tensor, by_hook: bool = False):
         super().__init__()
         self.constants = nn.Parameter(constants)
+        self.by_hook = by_hook
 
     def forward(self, outputs: Tensor) -> Tensor:
+        return outputs if self.by_hook else self.appended(outputs)
+
+    def appended(self, outputs: Tensor) -> Tensor:
+        """Outputs with the constants behind them."""
         # Not len(outputs), which would fix the size of the batch in an exported graph. Of outputs in half precision
         # float32 is made, in which steps of the constants are not rounded away.
         return torch.cat([outputs, self.constants.expand(outputs.shape[0], -1)], -1)
@@ -65,11 +72,14 @@ def with_learnt_noise(net: nn.Module, constants: Tensor) -> nn.Module:
     if kind_of(net, layer_kinds()) is not None:  # a random layer takes the place of one as a whole
         net = nn.Sequential(net)
     device = next((parameter.device for parameter in net.parameters()), None)
-    net.add_module(LEARNT_NOISE, LearntNoise(constants.to(device)))
-    if type(net).forward is not nn.Sequential.forward:  # a chain runs its last part by itself
+    by_hook = type(net).forward is not nn.Sequential.forward  # a chain runs its last part by itself
+    net.add_module(LEARNT_NOISE, LearntNoise(constants.to(device), by_hook))
+    if by_hook:
         net.register_forward_hook(_append_noise)
     return net
 
 
 def _append_noise(net: nn.Module, _: object, outputs: Tensor) -> Tensor:
-    return net.get_submodule(LEARNT_NOISE)(outputs)
+    noise = net.get_submodule(LEARNT_NOISE)
+    assert isinstance(noise, LearntNoise)
+    return noise.appended(outputs)
