@@ -1,5 +1,6 @@
 """The checkpoints that a command line names, and which of their settings go under its flags."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,11 @@ def config_under_flags(record: Record, trains: bool) -> dict[str, Any]:
     # Where it trained, how long, and what was saved when, says nothing about where it is tested.
     parts = {part: config[part] for part in ("seed_everything", "name", "model", "data")}
     return parts | {"trainer": {"precision": config["trainer"]["precision"]}}
+
+
+def whose_setting(checkpoint: Record, name: str, words: Sequence[str]) -> str | None:
+    """A sentence about a setting that nobody has typed, but the checkpoint has; None where it was typed."""
+    if any(word.startswith(f"--{name}") for word in words):
+        return None
+    release = checkpoint.versions.get("bnn_lightning", "another release")
+    return f"--ckpt_path {checkpoint.path} has the setting {name}, which is not known here; it is of {release}."

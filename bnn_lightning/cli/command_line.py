@@ -1,10 +1,7 @@
 """LightningCLI for one verb: parses its words, with a checkpoint's config under them, and builds what they ask for."""
 
-import os
 import re
-import secrets
 import sys
-from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,9 +20,10 @@ from torchvision import __version__ as torchvision_version
 import bnn_lightning
 from bnn_lightning.checkpoints.parts import drop_resolved_defaults
 from bnn_lightning.checkpoints.record import Record
-from bnn_lightning.cli.checkpoint import config_under_flags, read_given
+from bnn_lightning.cli.checkpoint import config_under_flags, read_given, whose_setting
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
+from bnn_lightning.cli.fixed_settings import refuse_changes
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
 from bnn_lightning.cli.own_code import modules_from, own_classes, where_it_was
@@ -33,7 +31,7 @@ from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
 from bnn_lightning.cli.run_name import run_name
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
-from bnn_lightning.cli.settings import check_limit, check_precision, refuse_nulls
+from bnn_lightning.cli.settings import check_limit, check_precision, refuse_nulls, seed_of
 from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
@@ -96,14 +94,6 @@ def parser_of(class_path: str, name: str) -> LightningArgumentParser:
     except _ParserReady as ready:
         return ready.parser
     raise AssertionError("the parser is raised before anything is parsed")
-
-
-def _whose_setting(checkpoint: Record, name: str, words: Sequence[str]) -> str | None:
-    """A sentence about a setting that nobody has typed, but the checkpoint has; None where it was typed."""
-    if any(word.startswith(f"--{name}") for word in words):
-        return None
-    release = checkpoint.versions.get("bnn_lightning", "another release")
-    return f"--ckpt_path {checkpoint.path} has the setting {name}, which is not known here; it is of {release}."
 
 
 class CommandLine(LightningCLI):
@@ -203,14 +193,10 @@ class CommandLine(LightningCLI):
             if self.checkpoint is not None and (missing := re.search(r" names ([\w.]+), which cannot", sentence)):
                 sentence += where_it_was(self.checkpoint.code, missing[1])
             if self.checkpoint is not None and (unknown := re.match(r"--([\w.]+) is not a setting", sentence)):
-                sentence = _whose_setting(self.checkpoint, unknown[1], words) or sentence
+                sentence = whose_setting(self.checkpoint, unknown[1], words) or sentence
             raise UsageError(sentence) from error
         expand_paths(self.config)
-        seed = self.config.seed_everything
-        if seed is True:
-            self.config.seed_everything = _drawn_seed()
-        elif isinstance(seed, int) and not 0 <= seed < 2**32:
-            raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
+        self.config.seed_everything = seed_of(self.config.seed_everything)
 
     def _run_name(self, config: Namespace) -> str | None:
         """The name of the run's folders: of one that goes on its own; a config that is only printed may have none."""
@@ -252,6 +238,8 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--trainer.devices must be 1 for {self.name}, got {config.trainer.devices}.")
             config.trainer.devices = 1
         config.name = self._run_name(config)
+        if self.checkpoint is not None and (self.verb.trains or self.verb.needs_checkpoint):
+            refuse_changes(self.checkpoint, self._record()["config"]["model"], self.verb.trains)
 
     def instantiate_classes(self) -> None:
         with user_errors(self.config):
@@ -339,12 +327,3 @@ class _DryParse(CommandLine):
 @rank_zero_only
 def _note(line: str) -> None:
     print(f"bnn: {line}", file=sys.stderr)
-
-
-def _drawn_seed() -> int:
-    """A seed that nobody chose; the one that the first process has drawn, in the others that Lightning starts."""
-    if "LOCAL_RANK" not in os.environ:
-        return secrets.randbelow(2**32)
-    if "PL_GLOBAL_SEED" not in os.environ:
-        raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
-    return int(os.environ["PL_GLOBAL_SEED"])

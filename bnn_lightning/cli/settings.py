@@ -1,5 +1,7 @@
 """What a parsed config must be before anything is built from it."""
 
+import os
+import secrets
 from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
@@ -73,3 +75,19 @@ def check_precision(trainer: Namespace, model: Namespace) -> None:
             f"--trainer.precision {precision} is too coarse for the posterior of {class_name(model.inference)}; "
             "bf16-mixed keeps it in float32."
         )
+
+
+def seed_of(seed: bool | int | None) -> bool | int | None:
+    """The seed that a run has: one that is drawn where true asks for any.
+
+    Processes that Lightning starts take that of the first.
+    """
+    if seed is not True:
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything must be from 0 to {2**32 - 1}, got {seed}.")
+        return seed
+    if "LOCAL_RANK" not in os.environ:
+        return secrets.randbelow(2**32)
+    if "PL_GLOBAL_SEED" not in os.environ:
+        raise UsageError("--seed_everything must be a number where torchrun starts several processes, got true.")
+    return int(os.environ["PL_GLOBAL_SEED"])

@@ -65,8 +65,8 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
     message = str(error)
     if isinstance(error, RuntimeError) and message.startswith("Error(s) in loading state_dict"):
         return (
-            "--ckpt_path does not fit the network or method of the command line; leave --model.* out. Without one, "
-            "the network's code has changed since, or the file is damaged or of another release."
+            "--ckpt_path does not fit the network that its config names: the network's code has changed since, or the "
+            "file is damaged or of another release."
         )
     if sentence := _about_a_package(message, config) or _about_a_metric(message) or _known(message):
         return sentence

@@ -47,6 +47,9 @@ class Likelihood(ABC):
     """The class of the result of :meth:`calibrate`. Its method ``record()`` returns plain values and tensors, which are
     the arguments to create it again from a checkpoint."""
 
+    free_after_training: ClassVar[tuple[str, ...]] = ()
+    """Names of settings that only say what is reported: a checkpoint can be used with others."""
+
     is_density: ClassVar[bool] = True
     """Whether exp(-nll) of an example is the probability of its label, as a marginal likelihood is made of; not so of
     training losses that are weighted or smoothed."""

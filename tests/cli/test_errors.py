@@ -198,7 +198,7 @@ def test_an_unknown_message_becomes_one_sentence():
         ("fit --config {run}/last.ckpt", "--config must be a YAML file, got one that is not text."),
         (
             "test --ckpt_path {run}/last.ckpt --model.network AlexNet",
-            "does not fit the network or method of the command",
+            "--model.network is LeNet in the trained network of",
         ),
         ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
         ("fit --config {config} --trainer.accelerator foo", "--trainer: "),

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import LearningRateFinder
 
 from bnn_lightning.checkpoints.record import Record
-from bnn_lightning.cli.checkpoint import config_of, read_given
+from bnn_lightning.cli.checkpoint import read_given
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.results import findings_text
@@ -128,11 +128,6 @@ def _check_resume(session: Session, checkpoint: Record) -> None:
         raise UsageError(
             f"--ckpt_path {checkpoint.path} holds no training state: it can be tested, but not gone on with."
         )
-    then, now = (config["model"]["inference"] for config in (config_of(checkpoint), session.record["config"]))
-    fixed = session.model.inference.fixed_in_a_run
-    settings = {name: value for name, value in then.get("init_args", {}).items() if name in fixed}
-    for change in _changes("--model.inference", then | {"init_args": settings}, now):
-        raise UsageError(change)
     epochs = session.trainer.max_epochs
     done = checkpoint.epochs_done
     if epochs is not None and epochs < done:
@@ -141,16 +136,6 @@ def _check_resume(session: Session, checkpoint: Record) -> None:
         raise UsageError(
             f"--ckpt_path {checkpoint.path} has finished its {epochs} epochs; go on with a larger --trainer.max_epochs."
         )
-
-
-def _changes(flag: str, then: Any, now: Any) -> Iterator[str]:
-    """A sentence for each setting of ``then`` that is another one now; older checkpoints do not hold all of them."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for name, value in then.items():
-            inner = flag if name in ("class_path", "init_args") else f"{flag}.{name}"
-            yield from _changes(inner, value, now.get(name))
-    elif then != now:
-        yield f"{flag} is {then} to the end of a run that goes on, got {now}."
 
 
 @contextmanager

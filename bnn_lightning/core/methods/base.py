@@ -19,6 +19,9 @@ class Method(ABC):
     removes_weights: ClassVar[bool] = False
     """Whether the KL drives the log alpha of unused weights past 3, so that they can be removed."""
 
+    free_after_training: ClassVar[tuple[str, ...]] = ()
+    """Names of settings that only say how a trained network is sampled: a checkpoint can be used with others."""
+
     @property
     def objective(self) -> Literal["elbo", "regularised", "likelihood"]:
         """What nll + KL/N is; a class attribute of most methods.

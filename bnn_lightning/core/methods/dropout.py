@@ -88,6 +88,8 @@ class _FixedDropoutOnInputs(FixedDropout, ABC):
             the same for all images. Convolutions drop channels then under either ``mask``.
     """
 
+    free_after_training = ("shared",)
+
     mask: Literal["element", "channel"] = "element"
     shared: bool = False
 
