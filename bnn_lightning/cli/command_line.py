@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -126,7 +128,7 @@ class CommandLine(LightningCLI):
     def run(self) -> None:
         """Has the verb do its work."""
         arguments = {name: self.config_init[name] for name in self._verb_arguments}
-        with user_errors(self.config):
+        with self._refusals():
             if self.verb.needs_images(self.config):
                 for lines in what_was_found(self.datamodule):
                     self.session.print(lines)
@@ -242,8 +244,19 @@ class CommandLine(LightningCLI):
             refuse_changes(self.checkpoint, self._record()["config"]["model"], self.verb.trains)
 
     def instantiate_classes(self) -> None:
-        with user_errors(self.config):
+        with self._refusals():
             super().instantiate_classes()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Errors about what was asked for, as sentences; what is refused leaves no folders and no number behind."""
+        try:
+            with user_errors(self.config):
+                yield
+        except UsageError:
+            if hasattr(self, "session"):
+                self.session.run.discard()
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Images come before the run's folders: what is wrong with them shows while nothing has been written.

@@ -1,7 +1,8 @@
 """The folders of a run: ``lightning_logs/NAME/version_N`` and its twin ``checkpoints/NAME/version_N``."""
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import shutil
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -10,15 +11,17 @@ from bnn_lightning.files import UnwritableError, locked
 
 LOGS = "lightning_logs"
 CHECKPOINTS = "checkpoints"
+_MADE_AT_THE_START = (".lock", "events.out.", "hparams.yaml")  # before there is anything to keep
 
 
 @dataclass(frozen=True)
 class Run:
-    """The two folders of one run; ``root`` is where both trees stand."""
+    """The two folders of one run; ``root`` is where both trees stand, ``is_new`` whether they were made for it now."""
 
     root: Path
     name: str
     version: int
+    is_new: bool = field(default=False, compare=False)
 
     @property
     def logs(self) -> Path:
@@ -35,7 +38,7 @@ class Run:
         Raises:
             UnwritableError: when no folder can be made there.
         """
-        runs = (cls(root, name, version) for version in count())
+        runs = (cls(root, name, version, is_new=True) for version in count())
         return next(run for run in runs if not run.checkpoints.exists() and run._make_logs())
 
     def _make_logs(self) -> bool:
@@ -49,6 +52,17 @@ class Run:
         except OSError as error:
             raise UnwritableError(f"{self.logs} cannot be made: {error.strerror}.") from error
         return True
+
+    def discard(self) -> None:
+        """Removes folders that were made for this run, where nothing has been saved or measured since."""
+        files = [file for folder in (self.logs, self.checkpoints) for file in folder.rglob("*") if file.is_file()]
+        if not self.is_new or not all(file.name.startswith(_MADE_AT_THE_START) for file in files):
+            return
+        for folder in (self.logs, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in folder.parents[:2]:
+                with suppress(OSError):  # it has other runs, or never was
+                    parent.rmdir()
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps every other process from training into the same folders."""

@@ -72,6 +72,7 @@ MISTAKES = [
     ("--trainer.callbacks [BatchSizeFinder]", "--trainer.callbacks BatchSizeFinder trains with a batch size that the checkpoint does not know, so that the run could not be gone on with; give --data.batch_size."),
     ("--code nowhere", "--code must be a folder, got nowhere."),
     ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
+    ("--trainer.devices 0", "--trainer.devices must be how many devices to use, at least 1, or their numbers, got 0."),
 ]  # fmt: skip
 
 

@@ -77,6 +77,22 @@ for _ in range(20):
     assert Run.reserve(Path(), "run").version == 80
 
 
+def test_folders_are_discarded_where_nothing_is_in_them_and_they_were_made_for_this_run():
+    first, second = (Run.reserve(Path(), "run") for _ in range(2))
+    (first.logs / "metrics.csv").write_text("epoch\n")
+    for name in (".lock", "events.out.tfevents.1", "hparams.yaml"):
+        (second.logs / name).touch()
+    Run(Path(), "run", 1).discard()  # somebody else's
+    first.discard()
+    assert first.logs.is_dir()
+    assert second.logs.is_dir()
+    second.discard()
+    assert sorted(path.name for path in Path("lightning_logs/run").iterdir()) == ["version_0"]
+    (first.logs / "metrics.csv").unlink()
+    first.discard()
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_same_config_started_twice_at_once_has_two_folders():
     words = ["fit", "--config", LENET, *SMALL, "--trainer.max_epochs", "1"]
