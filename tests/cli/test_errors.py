@@ -153,6 +153,8 @@ CONFIGS = [
         "model: {network: LeNet, metod: LRT}\ndata: MNIST5k",
         "--model.metod is not a setting (did you mean --model.method?)",
     ),
+    ("foo: 1\ndata: MNIST5k", "bnn: error: --foo is not a setting; bnn fit --help lists them."),
+    ("nmae: a\ndata: MNIST5k", "bnn: error: --nmae is not a setting (did you mean --name?); bnn fit --help lists them."),
     ("modle: {network: LeNet}\ndata: MNIST5k", "--modle.network is not a setting (did you mean --model.network?)"),
     (
         "model: {network: {class_path: LeNet, init_args: {activaton: relu}}}\ndata: MNIST5k",
