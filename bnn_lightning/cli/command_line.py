@@ -42,7 +42,7 @@ from bnn_lightning.cli.trainer import (
     profiler_of,
     silence_the_libraries,
 )
-from bnn_lightning.cli.user_errors import errors_of_own_code, user_errors
+from bnn_lightning.cli.user_errors import errors_of_own_code, known_sentence, user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
 from bnn_lightning.cli.words import (
     asks_for_help,
@@ -288,7 +288,7 @@ class CommandLine(LightningCLI):
         try:
             session.trainer = self._instantiate_trainer(settings.as_dict() | own | kwargs, callbacks)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"--trainer: {one_line(error)}.") from error
+            raise UsageError(known_sentence(str(error)) or f"--trainer: {one_line(error)}.") from error
         return session.trainer
 
     def _logger(self, session: Session) -> Board | bool:

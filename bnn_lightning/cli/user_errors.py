@@ -34,6 +34,16 @@ _SENTENCES = {
     "gpu, of which there is none; leave it out, or give cpu.",
     r"^`Trainer\(devices='?(.*?)'?\)` value is not a valid input": "--trainer.devices must be how many devices to use, "
     "at least 1, or their numbers, got {}.",
+    r"invalid accelerator name: `accelerator='(.*?)'`. Available names are: ([\w, ]+)": "--trainer.accelerator must be "
+    "one of {1}, got {0}.",
+    r"invalid strategy name: `strategy='(.*?)'`": "--trainer.strategy must be auto or the name of one of Lightning's "
+    "strategies, such as ddp or fsdp, got {}.",
+    r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)": (
+        "--trainer.val_check_interval must be a share of an epoch such as 0.5, or at most the {1} batches that an "
+        "epoch has, got {0}."
+    ),
+    r"invalid value (\S+) for val_check_interval": "--trainer.val_check_interval must be a share of an epoch from 0 to "
+    "1, or a number of batches, got {}.",
 }
 
 
@@ -68,7 +78,7 @@ def _sentence_about(error: Exception, config: Namespace) -> str | None:
             "--ckpt_path does not fit the network that its config names: the network's code has changed since, or the "
             "file is damaged or of another release."
         )
-    if sentence := _about_a_package(message, config) or _about_a_metric(message) or _known(message):
+    if sentence := _about_a_package(message, config) or _about_a_metric(message) or known_sentence(message):
         return sentence
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return f"{os.fsdecode(error.filename or 'a file')} cannot be written: {error.strerror}."
@@ -102,7 +112,7 @@ def _about_a_metric(message: str) -> str | None:
     return f"--trainer.callbacks.monitor must be one of {', '.join(known)}, got {name}{hint(nearest(name, known))}."
 
 
-def _known(message: str) -> str | None:
+def known_sentence(message: str) -> str | None:
     """The sentence of ours for one that torch or Lightning says without the flag or the cure."""
     for pattern, sentence in _SENTENCES.items():
         if found := re.search(pattern, message):

@@ -73,6 +73,8 @@ MISTAKES = [
     ("--code nowhere", "--code must be a folder, got nowhere."),
     ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
     ("--trainer.devices 0", "--trainer.devices must be how many devices to use, at least 1, or their numbers, got 0."),
+    ("--trainer.strategy foo", "--trainer.strategy must be auto or the name of one of Lightning's strategies, such as ddp or fsdp, got foo."),
+    ("--trainer.val_check_interval 1.5", "--trainer.val_check_interval must be a share of an epoch from 0 to 1, or a number of batches, got 1.5."),
 ]  # fmt: skip
 
 
@@ -154,7 +156,10 @@ CONFIGS = [
         "--model.metod is not a setting (did you mean --model.method?)",
     ),
     ("foo: 1\ndata: MNIST5k", "bnn: error: --foo is not a setting; bnn fit --help lists them."),
-    ("nmae: a\ndata: MNIST5k", "bnn: error: --nmae is not a setting (did you mean --name?); bnn fit --help lists them."),
+    (
+        "nmae: a\ndata: MNIST5k",
+        "bnn: error: --nmae is not a setting (did you mean --name?); bnn fit --help lists them.",
+    ),
     ("modle: {network: LeNet}\ndata: MNIST5k", "--modle.network is not a setting (did you mean --model.network?)"),
     (
         "model: {network: {class_path: LeNet, init_args: {activaton: relu}}}\ndata: MNIST5k",
@@ -204,7 +209,7 @@ def test_an_unknown_message_becomes_one_sentence():
             "--model.network is LeNet in the trained network of",
         ),
         ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
-        ("fit --config {config} --trainer.accelerator foo", "--trainer: "),
+        ("fit --config {config} --trainer.accelerator foo", "--trainer.accelerator must be one of auto, "),
         ("fit --config {config} --trainer.precision foo", "--trainer.precision must be one of "),
         ("fit --config {config} --trainer.max_steps 1", "--trainer.max_epochs sets a run's length"),
         (

@@ -57,6 +57,16 @@ def test_a_metric_that_is_not_logged_is_one_sentence(callback, capsys):
     assert last.endswith("got val/nl (did you mean val/nll?).")
 
 
+def test_validating_more_rarely_than_an_epoch_lasts_is_one_sentence_and_leaves_no_folders(capsys):
+    assert main([*FIT, "--data.batch_size", "100", "--trainer.val_check_interval", "100"]) == 2
+    sentence = (
+        "--trainer.val_check_interval must be a share of an epoch such as 0.5, or at most the 5 batches that an epoch "
+        "has, got 100."
+    )
+    assert printed(capsys).splitlines()[1:] == [f"bnn: error: {sentence}"]
+    assert list(Path().iterdir()) == []
+
+
 def test_lines_of_callbacks_are_heard_and_those_of_hardware_are_not(heard):
     words = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/nll"]
     assert main([*FIT, *words, "--trainer.callbacks.verbose", "true"]) == 0
