@@ -220,6 +220,9 @@ def test_what_is_for_classes_alone_says_so(capsys):
     capsys.readouterr()
     assert main(["prune", "--ckpt_path", LAST]) == 2
     assert "is of a network under Gaussian; what removing weights costs is known for classes." in printed(capsys)
+    assert main(["export", "--ckpt_path", LAST]) == 2
+    without_what = "--what is missing: smaller networks are measured on classes, which Gaussian lacks; --what "
+    assert f"{without_what}moments, mean or samples:25 exports the predictive." in printed(capsys)
     assert main(["predict", "--ckpt_path", LAST, "--target_error", "-1"]) == 2
     assert "--target_error must be above 0, in the units of the target, got -1.0." in printed(capsys)
     assert main(["test", "--ckpt_path", LAST, "--data.seed", "3"]) == 2

@@ -18,6 +18,7 @@ from bnn_lightning.deployment import ExportFormat, Onnx, Pt2
 from bnn_lightning.deployment.dense import export_dense
 from bnn_lightning.deployment.metadata import export_graph
 from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.reporting.results import write_table
 from bnn_lightning.reporting.tables import show_export, show_sparsity
 from bnn_lightning.shipped import beside
@@ -67,7 +68,13 @@ class Export(Verb):
         if what is not None:
             _write_graph(session, format, what, output)
             return
-        checkpoint, network = session.checkpoint, session.model.network
+        checkpoint, network, likelihood = session.checkpoint, session.model.network, session.model.likelihood
+        if not isinstance(likelihood, Categorical):
+            ways = "moments, mean or samples:25" if session.model.is_bayesian else "mean"
+            raise UsageError(
+                f"--what is missing: smaller networks are measured on classes, which {type(likelihood).__name__} "
+                f"lacks; --what {ways} exports the predictive."
+            )
         test_images = load_for_removal(session)
         if removed is None and not session.model.removes_weights:
             raise UsageError(
