@@ -208,6 +208,10 @@ def test_an_unknown_message_becomes_one_sentence():
             "test --ckpt_path {run}/last.ckpt --model.network AlexNet",
             "--model.network is LeNet in the trained network of",
         ),
+        (
+            "test --ckpt_path {run}/last.ckpt --remark hello",
+            "--remark is a paragraph of the report, which is written with",
+        ),
         ("predict --ckpt_path {run}/last.ckpt --trainer.devices 2", "--trainer.devices must be 1 for predict, got 2."),
         ("fit --config {config} --trainer.accelerator foo", "--trainer.accelerator must be one of auto, "),
         ("fit --config {config} --trainer.precision foo", "--trainer.precision must be one of "),

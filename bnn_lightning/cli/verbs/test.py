@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.kept_weights import kept_below, sparsity_results
 from bnn_lightning.cli.results import evaluation_results, samples_of_calibration, shown_once_written
@@ -33,6 +35,10 @@ class Test(Verb):
 
     stage = "test"
     draws_curves = True
+
+    def check(self, config: Namespace) -> None:
+        if config.remark is not None and not config.report:
+            raise UsageError("--remark is a paragraph of the report, which is written with --report.")
 
     def run(self, session: Session, report: bool = False, remark: str | None = None) -> None:
         """Measures a checkpoint on test images.
