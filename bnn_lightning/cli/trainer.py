@@ -57,11 +57,15 @@ _PYTHONS_FORMAT = warnings.formatwarning
 
 
 def check_trainer(trainer: Namespace) -> None:
-    """Refuses a run without logs, a profiler that is not known, and one whose hooks do not let a network be copied."""
+    """Refuses a run without logs, negative bounds, unknown profilers, and hooks that do not let a network be copied."""
     if trainer.barebones:
         raise UsageError(
             "--trainer.barebones must be false, for a run has a log and checkpoints, got true; to measure the speed of "
             "a step, give --trainer.profiler simple."
+        )
+    if trainer.gradient_clip_val is not None and trainer.gradient_clip_val < 0:
+        raise UsageError(
+            f"--trainer.gradient_clip_val must be above 0, or null for no clipping, got {trainer.gradient_clip_val}."
         )
     profiler = trainer.profiler
     if isinstance(profiler, str) and profiler not in _PROFILERS:

@@ -73,6 +73,7 @@ MISTAKES = [
     ("--code nowhere", "--code must be a folder, got nowhere."),
     ("--save_every_n_steps 0", "--save_every_n_steps must be 1 or more, or null, got 0."),
     ("--trainer.devices 0", "--trainer.devices must be how many devices to use, at least 1, or their numbers, got 0."),
+    ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val must be above 0, or null for no clipping, got -1."),
     ("--trainer.strategy foo", "--trainer.strategy must be auto or the name of one of Lightning's strategies, such as ddp or fsdp, got foo."),
     ("--trainer.val_check_interval 1.5", "--trainer.val_check_interval must be a share of an epoch from 0 to 1, or a number of batches, got 1.5."),
 ]  # fmt: skip
