@@ -151,9 +151,17 @@ def test_half_precision_trains_where_no_noise_is_learnt(method):
     assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
 
 
-def test_fast_dev_run_leaves_nothing_behind():
+def test_fast_dev_run_leaves_nothing_behind_and_says_so(capsys):
     assert main(["fit", "--config", LENET, *SMALL, "--trainer.fast_dev_run", "true"]) == 0
+    assert printed(capsys).endswith("\nIt runs. Nothing was written, for --trainer.fast_dev_run only tries.\n")
     assert list(Path().iterdir()) == []
+
+
+def test_a_run_without_checkpoints_says_so(capsys):
+    words = ["--trainer.enable_checkpointing", "false", "--trainer.max_epochs", "1", "--name", "a"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    none = "Checkpoints: none, for --trainer.enable_checkpointing is false\n"
+    assert printed(capsys).endswith(f"\n{none}Curves:      tensorboard --logdir lightning_logs\n")
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ class Fit(Verb):
             session.trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True if path else None)
         if writes:
             _show_what_is_saved(session)
+        elif session.config.trainer.fast_dev_run:
+            session.print("It runs. Nothing was written, for --trainer.fast_dev_run only tries.")
 
 
 def _refuse_what_watches(session: Session) -> None:
@@ -165,6 +167,10 @@ def _one_sentence(session: Session) -> Iterator[None]:
 
 
 def _show_what_is_saved(session: Session) -> None:
+    if session.config.trainer.enable_checkpointing is False:
+        session.print("Checkpoints: none, for --trainer.enable_checkpointing is false")
+        _show_where_curves_are(session)
+        return
     files = [session.run.checkpoints / f"{name}.ckpt" for name in ("best", "last")]
     saved = {file.stem: read_given(file) for file in files if file.is_file()}
     if not saved:
@@ -180,9 +186,13 @@ def _show_what_is_saved(session: Session) -> None:
         session.print(findings_text(findings))
     paths = [relative_to_cwd(checkpoint.path) for checkpoint in saved.values()]
     session.print(f"Checkpoints: {', '.join(paths)}")
+    _show_where_curves_are(session)
+    session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
+
+
+def _show_where_curves_are(session: Session) -> None:
     for curves in where_curves_are(session.trainer, session.run.logs):
         session.print(f"Curves:      {curves}")
-    session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
 
 
 def _held_out(data: LightningDataModule) -> str:
