@@ -23,7 +23,7 @@ def class_results(confusion: Tensor, names: Sequence[str]) -> dict[str, Any]:
         confusion: ``(classes, classes)``, labels by rows.
         names: of the classes.
     """
-    low, high = wilson_intervals(confusion)
+    low, high = wilson_intervals(confusion.diagonal(), confusion.sum(1))
     columns = {
         "accuracy": recalls(confusion),
         "accuracy_low": low,

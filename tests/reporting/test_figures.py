@@ -39,6 +39,21 @@ def test_a_figure_is_the_old_one_until_the_new_one_is_whole(monkeypatch):
     assert (path.read_bytes(), [file.name for file in path.parent.iterdir()]) == (old, ["curve.png"])
 
 
+def test_no_bin_of_a_reliability_diagram_is_certain_and_no_legend_lies_over_its_line(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("bnn_lightning.reporting.figures.uncertainty.save", lambda figure, path: drawn.append(figure))
+    probs = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [0.75, 0.25]])  # all right, all wrong, one image
+    figures.reliability(Path("unused.png"), {"a": probs.log(), "b": probs.log()}, torch.tensor([0, 0, 1, 0]))
+    for axis in drawn[0].axes[:2]:
+        assert axis.get_legend() is None
+        bars = axis.collections[0].get_segments()
+        ends = [(lower, upper) for (_, lower), (_, upper) in bars]
+        # Wilson's: z^2 / (n + z^2) from the end.
+        expected = [(0, 0.7935), (0.2065, 1), (0.3424, 1)]
+        for (lower, upper), (low, high) in zip(ends, expected, strict=True):
+            assert (lower, upper) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
 def test_a_posterior_is_drawn_with_its_prior_where_that_is_one_normal_density():
     for prior, is_drawn in ((None, True), (FanIn(), True), (LaplacePrior(), False)):
         net = bayesianize(nn.Sequential(nn.Linear(3, 2)), LRT(prior_mu=0.1, prior_sigma=0.2, prior=prior))

@@ -58,9 +58,9 @@ def macro_f1(confusion: Tensor) -> Tensor:
     return f1_scores(confusion).nanmean()
 
 
-def wilson_intervals(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper ends of the 95 % interval of each class's accuracy (Wilson 1927): ``(classes,)`` each."""
-    images, share = confusion.sum(1), recalls(confusion)
+def wilson_intervals(correct: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of the 95 % interval of each accuracy ``correct / images`` (Wilson 1927), in their shape."""
+    share = correct.double() / images
     centre = share + _Z**2 / (2 * images)
     margin = _Z * (share * (1 - share) / images + (_Z / (2 * images)) ** 2).sqrt()
     scale = 1 + _Z**2 / images

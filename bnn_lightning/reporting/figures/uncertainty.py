@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from bnn_lightning.likelihoods.categorical.classes import wilson_intervals
 from bnn_lightning.likelihoods.categorical.predictive import (
     Transform,
     mutual_information,
@@ -120,19 +121,24 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
         bins = torch.bucketize(confidence, edges[1:-1])
         count = bins.bincount(minlength=BINS)
         filled = count > 0
-        accuracy = bins.bincount(correct, BINS)[filled] / count[filled]
+        right = bins.bincount(correct, BINS)[filled]
+        accuracy = right / count[filled]
         mean_confidence = bins.bincount(confidence, BINS)[filled] / count[filled]
         top.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
-        error = (accuracy * (1 - accuracy) / count[filled]).sqrt()
-        top.errorbar(mean_confidence, accuracy, error, marker="o", color=_EPISTEMIC, capsize=2, label="measured")
+        low, high = wilson_intervals(right, count[filled])
+        # Where all or none are right an end is the accuracy itself, but for rounding.
+        bars = torch.stack([accuracy - low, high - accuracy]).clamp_min(0)
+        label = "measured, with 95 % intervals"
+        top.errorbar(mean_confidence, accuracy, bars, marker="o", color=_EPISTEMIC, capsize=2, label=label)
         top.set(title=as_drawn(name), ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
-        top.legend(frameon=False, loc="upper left")
         bottom.bar(edges[:-1] + 0.5 / BINS, count, 0.9 / BINS, color=_PROBABILITY)
         if count.max() > _MANY:
             bottom.set_yscale("log")
         else:
             bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         bottom.set(xlabel="confidence", ylabel="images")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9, frameon=False)
     save(figure, path)
 
 
