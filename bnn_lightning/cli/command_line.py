@@ -214,6 +214,8 @@ class CommandLine(LightningCLI):
         if config.keep_memory:
             keep_freed_memory()
         for group in sorted(self.parser.groups or ()):  # trainer, model, and what is in it
+            if config[group] is None:
+                raise UsageError(f"--{group} must not be null; leave it out for its defaults.")
             if not isinstance(config[group], Namespace):
                 raise UsageError(f"--{group} must be settings by their names, got {config[group]}.")
         refuse_nulls(config.model, BayesianModule, "model")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnn_lightning.cli.names import PARTS, base_of, class_called, names_of, settings_of, settings_of_any
-from bnn_lightning.cli.words import chosen_name, value_of
+from bnn_lightning.cli.words import chosen_name, empty_config, value_of
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.shipped import names as shipped_names
@@ -89,7 +89,9 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
         which = f"{relative_to_cwd(file)}{hint(meant)}"
         return f"--config: there is no file {which}; bnn configs lists what comes with the package."
     if match := re.search(r"^Unexpected config: (.*)", message):
-        return f"--config must be settings by their names, got {match[1]}."
+        empty = empty_config(words)
+        got = match[1] if empty is None else f"{relative_to_cwd(Path(empty))}, which is empty"
+        return f"--config must be settings by their names, got {got}."
     return None
 
 

@@ -135,6 +135,17 @@ def configs_of(words: Sequence[str]) -> list[dict[str, Any]]:
     return [config for config in configs if isinstance(config, dict)]
 
 
+def empty_config(words: Sequence[str]) -> str | None:
+    """The config file among the words that holds nothing, or nothing but comments, if there is one."""
+    for file in _config_files(words):
+        try:
+            if Path(file).is_file() and yaml.safe_load(Path(file).read_text("utf-8")) is None:
+                return file
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+    return None
+
+
 def setting_in(config: Any, key: str, default: Any) -> Any:
     """What one config says for the setting ``key``, such as model.method; ``default`` where it says nothing."""
     for word in key.split("."):

@@ -170,6 +170,12 @@ CONFIGS = [
     ("model: {network: LeNet}\ndata: {class_path: MNIST5k, init_args: {ood: NotMNIST}}", "such as [NotMNIST], got Not"),
     ("model: {network: LeNet,\ndata: MNIST5k", "--config must be a YAML file, got one that is none: while parsing"),
     ("- a", "--config must be settings by their names, got - a."),
+    ("", "--config must be settings by their names, got config.yaml, which is empty."),
+    ("# later\n", "--config must be settings by their names, got config.yaml, which is empty."),
+    (
+        "model: {network: LeNet}\ndata: MNIST5k\ntrainer: null",
+        "--trainer must not be null; leave it out for its defaults.",
+    ),
     (
         "model: {network: LeNet}\ndata: MNIST5k\ncode: here",
         "--code here stands in a config; it goes on the command line.",
