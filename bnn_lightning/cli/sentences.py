@@ -75,7 +75,8 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
         if key and word.startswith("--"):
             return f"--{key}.{word[2:]} is not a setting; bnn {verb} --{key}.help NAME lists those of NAME."
         if not word.startswith("-"):
-            return f"{match[1]} belongs to no flag; flags begin with --, and bnn {verb} --help lists them."
+            taken = hint((file_flag := _flag_of_file(word)) and f"{file_flag} {word}")
+            return f"{match[1]} belongs to no flag{taken}; flags begin with --, and bnn {verb} --help lists them."
         return f"{word} is not a flag{_hint(word, flags)}; bnn {verb} --help lists them."
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'|^Option '([\w.]+)'", message):
         flag = "--" + (match[3] or f"{match[1]}.{match[2]}").replace("init_args.", "")
@@ -93,6 +94,14 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
         got = match[1] if empty is None else f"{relative_to_cwd(Path(empty))}, which is empty"
         return f"--config must be settings by their names, got {got}."
     return None
+
+
+def _flag_of_file(word: str) -> str | None:
+    """The flag that takes a config or a checkpoint of this name, if it is one's."""
+    kinds = {"--config": ("config", (".yaml", ".yml")), "--ckpt_path": ("checkpoint", (".ckpt",))}
+    return next(
+        (flag for flag, (kind, endings) in kinds.items() if word.endswith(endings) or word in shipped_names(kind)), None
+    )
 
 
 def _about_settings(message: str, key: str, verb: str, words: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ import pytest
 
 from bnn_lightning import BayesianModule, Predictor
 from bnn_lightning.cli import UsageError, main
+from bnn_lightning.cli.entry import first_error
 from bnn_lightning.cli.shipped import configs
 from bnn_lightning.shipped import beside, found
 from bnn_lightning.studies import study
@@ -131,6 +132,21 @@ def test_fit_and_test_take_bare_names(in_an_empty_folder, capsys):
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {"predictions.csv", "predictions_1.csv"}
     assert study(["twins", "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("fit lenet_lrt", "--config lenet_lrt"),
+        ("fit own/a.yaml", "--config own/a.yaml"),
+        ("fit last.ckpt", "--ckpt_path last.ckpt"),
+        ("predict lenet_lrt_mnist --ckpt_path lenet_ivon_mnist", "--ckpt_path lenet_lrt_mnist"),
+    ],
+)
+def test_a_name_without_its_flag_is_told_which(words, meant):
+    name, verb = meant.rpartition(" ")[2], words.partition(" ")[0]
+    sentence = f"{name} belongs to no flag (did you mean {meant}?); flags begin with --, and bnn {verb} --help lists"
+    assert first_error(words.split()) == f"{sentence} them."
 
 
 def test_python_takes_bare_names(in_an_empty_folder):
