@@ -60,9 +60,10 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
             return f"{missing} is missing{f', which {owner[1]} needs' if owner else ''}."
         if said := misspelt(words, flags, names):
             return said
+        missing += " is missing" if len(names) == 1 else " are missing"
         if "data" in names or "model.network" in names:
-            return f"{missing} missing; start from a config, such as bnn fit --config 3conv3fc_lrt."
-        return f"{missing} missing; bnn {verb} --help says what it is."
+            return f"{missing}; start from a config, such as bnn fit --config 3conv3fc_lrt."
+        return f"{missing}; bnn {verb} --help says what it is."
     if match := re.search(r"^argument (--[\w.]+): expected one argument", message):
         bare = [
             word

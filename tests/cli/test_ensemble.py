@@ -55,6 +55,8 @@ def test_an_ensemble_of_checkpoints_is_tested_and_predicts_like_one(run, capsys)
     words = ["ensemble", "--ckpt_path", joined.replace("ensemble", "best"), "--members"]
     assert main([*words, "[checkpoints/other/version_0/best.ckpt]", "--output", "new.ckpt"]) == 2
     assert "differs from --ckpt_path in --model.method.prior_sigma (0.1 and 0.3); only the seed may." in printed(capsys)
+    assert main(words[:-1]) == 2
+    assert printed(capsys) == "bnn: error: --members is missing; bnn ensemble --help says what it is.\n"
     assert main([*words, "[nowhere.ckpt]", "--output", "new.ckpt"]) == 2
     assert "there is no file nowhere.ckpt." in printed(capsys)
     assert main(["fit", "--ckpt_path", joined, "--trainer.max_epochs", "3"]) == 2

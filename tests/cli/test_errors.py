@@ -97,7 +97,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(words, sentence, cap
         ("--config a.yaml", "there is no verb --config; it can be acquire, completion, ensemble"),
         ("mypackage.Count", "mypackage.Count cannot be imported: No module named 'mypackage'."),
         ("pathlib.Path", "pathlib.Path is no verb: a subclass of bnn_lightning.cli.Verb with a method run."),
-        ("fit", "--model.network and --data missing; start from a config, such as bnn fit --config"),
+        ("fit", "--model.network and --data are missing; start from a config, such as bnn fit --config"),
         ("fit --config nowhere.yaml", "--config: there is no file nowhere.yaml; bnn configs lists what comes with"),
         (
             "fit --config lenet_irt.yml",
