@@ -160,7 +160,7 @@ class ImageFolder(ImageData):
         self._takes_all = self.train is None and self.test is None
         pictures, not_files = self._walk.pictures, self._walk.not_files
         if self.leaves_out_labelled:
-            labelled: Collection[Path] = () if self.labels is None else self._layout.by_file
+            labelled: Collection[str] = () if self.labels is None else self._layout.by_file
             pictures, remarks = pool_of(self._walk, self.labels or (), labelled)
             self._say(remarks)
         if not pictures and not not_files:
@@ -179,14 +179,14 @@ class ImageFolder(ImageData):
         by_table = None if self.labels is None else self._layout
         if self.target_names:
             is_of_these = isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names
-            rows: Mapping[Path, Any] = by_table.by_file if is_of_these else {}  # type: ignore[union-attr]
+            rows: Mapping[str, Any] = by_table.by_file if is_of_these else {}  # type: ignore[union-attr]
             unknown = (torch.nan,) * self.num_targets
-            return torch.tensor([rows.get(picture.path, unknown) for picture in pictures]).view(-1, self.num_targets)
+            return torch.tensor([rows.get(picture.real, unknown) for picture in pictures]).view(-1, self.num_targets)
         if by_table is None:
             return torch.tensor(labels_by_folder(pictures, self._trained_classes), dtype=torch.int64)
         names = by_table.by_file if isinstance(by_table, Layout) else {}
         numbers = {name: number for number, name in enumerate(self._trained_classes)}
-        known = [numbers.get(names.get(picture.path, ""), -1) for picture in pictures]
+        known = [numbers.get(names.get(picture.real, ""), -1) for picture in pictures]
         return torch.tensor(known, dtype=torch.int64)
 
     def _note_reading(self, pictures: Sequence[Picture], reading: Reading, is_all: bool = True) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from bnn_lightning.data.picture_layout import Layout
 from bnn_lightning.data.picture_numbers import NumberLayout, splits_of, table_of
+from bnn_lightning.data.picture_remarks import on_links
 from bnn_lightning.data.picture_rows import Matched, column_called, file_column, on_pictures_without
 from bnn_lightning.data.table_file import Cells, read_cells
 from bnn_lightning.preprocessing.pictures import PICTURE_ENDINGS, Picture, Walk, by_folder, composed, walk
@@ -160,16 +161,20 @@ def _finite_in(text: str) -> float | None:
 
 
 def _layout(walk: Walk, labels: Sequence[_Labels]) -> Layout:
-    classes: dict[Picture, tuple[str, Path]] = {}
+    classes: dict[
+        str, tuple[str, Path, Picture]
+    ] = {}  # by Picture.real: a file has one class, wherever links lead to it
     for of_path in labels:
         for picture, name in of_path.classes:
-            other, path = classes.setdefault(picture, (name, of_path.path))
+            other, path, first = classes.setdefault(picture.real, (name, of_path.path, picture))
             if other != name:
                 got = other if path == of_path.path else f"{other} in {path}"
+                is_link = "" if picture == first else f", which is {'/'.join(first.below)}"
                 raise ValueError(
                     f"labels must have one class for each file, got {got} and {name} in {of_path.path} for "
-                    f"{'/'.join(picture.below)}."
+                    f"{'/'.join(picture.below)}{is_link}."
                 )
+    named = list(dict.fromkeys(picture for of_path in labels for picture, _ in of_path.classes))
     where = listed((str(of_path.path) for of_path in labels), between=" and ")
     if not classes:
         raise ValueError(
@@ -179,10 +184,11 @@ def _layout(walk: Walk, labels: Sequence[_Labels]) -> Layout:
         )
     remarks = on_pictures_without("class", where, walk, classes)
     remarks += [remark for of_path in labels for remark in of_path.remarks]
+    remarks += on_links(named)
     splits: dict[str, dict[str, list[Picture]]] = {}
-    for split, pictures in splits_of(list(classes)).items():
+    for split, pictures in splits_of(named).items():
         for picture in pictures:
-            splits.setdefault(split, {}).setdefault(classes[picture][0], []).append(picture)
+            splits.setdefault(split, {}).setdefault(classes[picture.real][0], []).append(picture)
     only = next(iter(splits["train"])) if len(splits["train"]) == 1 else ""
     misplaced = f"labels must have two classes or more to train on, got {only} alone in {where}." if only else ""
     folders = {split: walk.root if len(splits) == 1 else walk.root / split for split in splits}

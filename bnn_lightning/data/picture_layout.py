@@ -44,10 +44,10 @@ class Layout:
         return "test" not in self.splits and self.folders.get("train", self.root) == self.root
 
     @cached_property
-    def by_file(self) -> dict[Path, str]:
-        """The class of each file that has one."""
+    def by_file(self) -> dict[str, str]:
+        """The class of each file that has one, by its ``Picture.real``."""
         return {
-            picture.path: name
+            picture.real: name
             for classes in self.splits.values()
             for name, pictures in classes.items()
             for picture in pictures

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from bnn_lightning.data.picture_remarks import on_links
 from bnn_lightning.data.picture_rows import Matched, file_column, on_pictures_without
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.data.table_file import read_table
@@ -24,14 +25,14 @@ class NumberLayout:
     Args:
         root: the picture folder.
         target_names: of the numbers.
-        by_file: the numbers of each file that has some, in the order of the pictures.
+        by_file: the numbers of each file that has some, by its ``Picture.real``.
         splits: of ``train``, ``val`` and ``test`` those that there are, with their pictures as one nameless class.
         remarks: a sentence about each oddity that the user may not have meant.
     """
 
     root: Path
     target_names: tuple[str, ...]
-    by_file: Mapping[Path, tuple[float, ...]]
+    by_file: Mapping[str, tuple[float, ...]]
     splits: Mapping[str, Mapping[str, Sequence[Picture]]]
     remarks: tuple[str, ...]
 
@@ -77,9 +78,9 @@ class NumberLayout:
             raise ValueError(f"labels must have a row for each file, got {twice} twice in {path}.")
         matched = Matched.of(walk, path, files)
         numbers = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))
-        rows: dict[Picture, tuple[float, ...]] = {}
+        rows: dict[str, tuple[float, ...]] = {}
         for each, picture in matched.found.items():
-            if rows.setdefault(picture, numbers[each]) != numbers[each]:
+            if rows.setdefault(picture.real, numbers[each]) != numbers[each]:
                 raise ValueError(
                     f"labels must have a row for each file, got two with other numbers for {'/'.join(picture.below)} "
                     f"in {path}, of which one is called {each}."
@@ -93,11 +94,10 @@ class NumberLayout:
         remarks = on_pictures_without("row", str(path), walk, rows) + matched.remarks(path)
         if texts := [name for name in others if name not in targets]:
             remarks.append(f"columns of {path} that hold no numbers and are left out: {listed(texts)}.")
-        numbered = [picture for picture in walk.pictures if picture in rows]
-        by_file = {picture.path: rows[picture] for picture in numbered}
-        splits = splits_of(numbered)
-        nameless = {split: {"": of_split} for split, of_split in splits.items()}
-        return cls(walk.root, tuple(targets), by_file, nameless, tuple(remarks))
+        named = set(matched.found.values())
+        numbered = [picture for picture in walk.pictures if picture in named]
+        nameless = {split: {"": of_split} for split, of_split in splits_of(numbered).items()}
+        return cls(walk.root, tuple(targets), rows, nameless, (*remarks, *on_links(numbered)))
 
     @property
     def splits_test_by_seed(self) -> bool:
@@ -113,7 +113,7 @@ class NumberLayout:
         pictures = list(self.splits.get(split, {}).get("", ()))
         if not pictures:
             raise DataNotFoundError(f"ImageFolder found no {split} pictures with numbers below {printable(self.root)}.")
-        return pictures, [self.by_file[picture.path] for picture in pictures]
+        return pictures, [self.by_file[picture.real] for picture in pictures]
 
 
 def table_of(walk: Walk, labels: str) -> Path:
@@ -125,12 +125,25 @@ def table_of(walk: Walk, labels: str) -> Path:
 def splits_of(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
     """Pictures by the split that their folder below the root is called, where there are training and test.
 
-    What lies elsewhere is of training: a picture that was bought for it must not undo the test set.
+    What lies elsewhere is of training: a picture that was bought for it must not undo the test set. A file that links
+    put into several places is taken once: a link must not put a test picture into training either.
+
+    Raises:
+        ValueError: when every training picture is one to test or validate on.
     """
     named = [SPLIT_OF.get(picture.below[0].lower()) if len(picture.below) > 1 else None for picture in pictures]
-    if not {"train", "test"} <= set(named):
-        return {"train": list(pictures)}
+    is_divided = {"train", "test"} <= set(named)
+    part_of = {picture: (is_divided and split) or "train" for picture, split in zip(pictures, named, strict=True)}
+    once: dict[str, Picture] = {}
+    for picture in sorted(pictures, key=lambda picture: ("test", "val", "train").index(part_of[picture])):
+        once.setdefault(picture.real, picture)
     splits: dict[str, list[Picture]] = {}
-    for picture, split in zip(pictures, named, strict=True):
-        splits.setdefault(split or "train", []).append(picture)
+    for picture in pictures:
+        if once[picture.real] == picture:
+            splits.setdefault(part_of[picture], []).append(picture)
+    if "train" not in splits:
+        raise ValueError(
+            "labels must name training pictures that are not those to test or validate on, got links to the same "
+            f"files, such as {printable(pictures[0].real)}."
+        )
     return splits

@@ -1,25 +1,24 @@
 """Which pictures of a folder may be chosen to be labelled."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.preprocessing.pictures import SPLIT_OF, Picture, Walk
 from bnn_lightning.wording import listed, printable
 
 
-def pool_of(walk: Walk, labels: Sequence[str], labelled: Collection[Path]) -> tuple[list[Picture], list[str]]:
+def pool_of(walk: Walk, labels: Sequence[str], labelled: Collection[str]) -> tuple[list[Picture], list[str]]:
     """The pictures without a label that are in no part to validate or test on, and a remark on those parts.
 
     Args:
         walk: what lies below the root.
         labels: the tables and folders of labels.
-        labelled: the files that have a label there.
+        labelled: the files that have a label there, as ``Picture.real`` has them.
 
     Raises:
         DataNotFoundError: when there are pictures, and none of them is one.
     """
-    unlabelled = [picture for picture in walk.pictures if picture.path not in labelled]
+    unlabelled = [picture for picture in walk.pictures if picture.real not in labelled]
     held_out = _held_out(walk.pictures)
     pool = [picture for picture in unlabelled if picture not in held_out]
     if walk.pictures and not pool:

@@ -131,6 +131,18 @@ def on_shared_files(splits: _SplitsOfClasses) -> tuple[list[str], frozenset[str]
     ], repeated
 
 
+def on_links(named: Sequence[Picture]) -> list[str]:
+    """On files that a table of labels names in several places."""
+    first: dict[str, Picture] = {}
+    repeated = [picture for picture in named if first.setdefault(picture.real, picture) != picture]
+    if not repeated:
+        return []
+    such_as = f"{printable(repeated[0].path)}, which is {printable(first[repeated[0].real].path)}"
+    return [
+        f"labelled pictures that are links to another one, and are taken once: {len(repeated):,}, such as {such_as}."
+    ]
+
+
 def _splits_beside(root: Path) -> list[str]:
     """Folders beside ``root`` that are called like other splits, if it is called like one."""
     place = root.resolve()

@@ -84,9 +84,9 @@ class Matched:
         return remarks
 
 
-def on_pictures_without(label: str, where: str, walk: Walk, labelled: Collection[Picture]) -> list[str]:
-    """A sentence about pictures that are not ``labelled``, if there are any."""
-    without = ["/".join(picture.below) for picture in walk.pictures if picture not in labelled]
+def on_pictures_without(label: str, where: str, walk: Walk, labelled: Collection[str]) -> list[str]:
+    """A sentence about pictures whose real files are not ``labelled``, if there are any."""
+    without = ["/".join(picture.below) for picture in walk.pictures if picture.real not in labelled]
     if not without:
         return []
     such_as = printable(without[0])
