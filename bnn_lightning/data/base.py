@@ -12,7 +12,13 @@ from bnn_lightning.data.corruptions import KINDS, NUM_IMAGES, SEVERITIES, corrup
 from bnn_lightning.data.loader import BatchLoader, EpochLoader, Images
 from bnn_lightning.data.normalisation import check_mean_and_std, per_channel
 from bnn_lightning.data.source import DataSource, after_setup
-from bnn_lightning.data.splits import balanced_class_weights, start_and_stop, stratified_split, warn_of_small_classes
+from bnn_lightning.data.splits import (
+    balanced_class_weights,
+    start_and_stop,
+    stratified_split,
+    subset_index,
+    warn_of_small_classes,
+)
 from bnn_lightning.files import expanded
 
 
@@ -26,7 +32,8 @@ class ImageData(DataSource):
         batch_size: images in a training batch.
         eval_batch_size: images in a batch of validation, test and prediction.
         val_split: share of the training images that is held out, 0 for none.
-        train_subset: use only these training images, in file order: the first n, or [start, stop].
+        train_subset: use only these training images, in file order: the first n, or [start, stop]. Where the files have
+            one class after the other, as folders of classes do, in an order that is drawn by ``seed`` and mixes them.
         image_size: resize to this many pixels a side; null means what the network wants, else the images' own size.
         channels: convert to 1 (grey) or 3 (RGB) channels; null converts nothing.
         normalize: give each channel mean 0 and standard deviation 1 over the training images; false leaves values in
@@ -49,7 +56,7 @@ class ImageData(DataSource):
             well uncertainty separates them from the test images.
         resident: whether training images are kept on the device.
         corruptions: whether test also measures 2,000 test images under five corruptions of five severities.
-        seed: of the hold-out and of the order of training batches.
+        seed: of the hold-out, of the order of training batches, and of a subset of images that lie class by class.
 
     Raises:
         ValueError: when an argument is out of range; the message names it.
@@ -193,10 +200,10 @@ class ImageData(DataSource):
     def _setup_train(self) -> None:
         images = self.load_train()
         if self.train_subset is not None:
-            subset = slice(*self.train_subset)
-            if subset.stop > len(images):
-                raise ValueError(f"train_subset must lie within the {len(images)} training images, got {subset.stop}.")
-            images = images[subset]
+            start, stop = self.train_subset
+            if stop > len(images):
+                raise ValueError(f"train_subset must lie within the {len(images)} training images, got {stop}.")
+            images = images[subset_index(images.labels, start, stop, self.seed)]
         self._check_class_settings()
         train, selection, calibration = self.divided(images, self.load_holdout())
         self.train, self.selection = self._converted(train), self._converted(selection)
@@ -205,7 +212,8 @@ class ImageData(DataSource):
             self.measure_targets(train.labels)
         else:
             parts = {"train": self.train, "selection": self.selection, "calibration": self.calibration}
-            warn_of_small_classes({name: part.labels for name, part in parts.items()}, self.class_names)
+            within = "" if self.train_subset is None else f" within train_subset {list(self.train_subset)}"
+            warn_of_small_classes({name: part.labels for name, part in parts.items()}, self.class_names, within)
         check_transforms(self.augmentation.transforms, self.train[:1].pixels[0])
 
     def _inputs(self, examples: Images) -> Tensor:

@@ -47,7 +47,32 @@ def start_and_stop(subset: int | list[int] | None) -> tuple[int, int] | None:
     return start, stop
 
 
-def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
+def subset_index(labels: Tensor, start: int, stop: int, seed: int) -> Tensor | slice:
+    """Which images a range of them is: in file order, unless the file has one class after the other.
+
+    There a range would be of few classes. It is one of an order that is drawn by ``seed`` and mixes the classes: the
+    first image of each, then every class in proportion to its size.
+
+    Args:
+        labels: of all images: classes ``(n,)``, or numbers ``(n, targets)``.
+        start, stop: the range.
+        seed: of the order.
+
+    Returns:
+        A slice, or indices in rising order.
+    """
+    if labels.is_floating_point() or not 0 < int(labels.diff().count_nonzero()) < len(labels.unique()):
+        return slice(start, stop)
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.bincount()
+    sizes = counts[labels[by_class]]
+    numbers = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[by_class]]  # within the class, from 0
+    mixed = by_class[(numbers.double() / sizes).argsort(stable=True)]
+    return mixed[start:stop].sort().values
+
+
+def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str], within: str = "") -> None:
     """Warns where a class is not in all parts of the images, and names it with its counts.
 
     One that is in none of them may have a single image, which is in the test set.
@@ -55,6 +80,7 @@ def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> 
     Args:
         parts: labels ``(images,)`` of each part by its name; a part without any image lacks no class.
         names: of the classes.
+        within: what the images were taken by, where they are not all.
     """
     counts = {part: labels.bincount(minlength=len(names)).tolist() for part, labels in parts.items() if len(labels)}
     small = []
@@ -65,7 +91,7 @@ def warn_of_small_classes(parts: Mapping[str, Tensor], names: Sequence[str]) -> 
     if small:
         named = listed(small, most=10, between="; ")
         warnings.warn(
-            f"{len(small)} of {len(names)} classes are too small to be in every part of the hold-out: {named}.",
+            f"{len(small)} of {len(names)} classes are too small{within} to be in every part of the hold-out: {named}.",
             stacklevel=2,
         )
 
