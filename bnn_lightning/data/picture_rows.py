@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,10 @@ class Matched:
         found, unknown, by_name = {}, [], []
         for file in dict.fromkeys(files):
             # A path below /data/ may be that of an upload to Label Studio, or of a file on this machine.
-            readings = [_parts(file), _parts(_path_in(file))]
+            readings = list(dict.fromkeys([_parts(file), _parts(_path_in(file))]))
             best, agreeing = max(map(names.best, readings), key=lambda found: (bool(found[0]), found[1]))
             if len(best) > 1:
-                others = " and ".join("/".join(picture.below) for picture in best[:2])
+                others = " and ".join("/".join(below) for below in sorted(picture.below for picture in best)[:2])
                 raise ValueError(f"labels must tell pictures apart, got {file} in {path}, which may be {others}.")
             if not best:
                 unknown.append(file)
@@ -102,7 +103,8 @@ class _Names:
         self._laid_out: dict[str, list[Picture]] = defaultdict(list)
         self._uploaded: dict[str, list[Picture]] = defaultdict(list)
         self._of_roboflow: dict[str, list[Picture]] = defaultdict(list)
-        self._stems: dict[str, list[Picture]] = defaultdict(list)
+        self._names_of_stem: dict[str, set[str]] = defaultdict(set)
+        self._from_end: dict[str, list[tuple[tuple[str, ...], Picture]]] = {}
         for picture in pictures:
             name, laid_out = picture.below[-1], flat_name(picture.below)
             self._named[name].append(picture)
@@ -112,21 +114,41 @@ class _Names:
                     self._uploaded[cleaned].append(picture)
                 self._of_roboflow[_by_roboflow(each)].append(picture)
             # Tables of ids name pictures without their endings.
-            self._stems[PurePosixPath(name).stem].append(picture)
+            self._names_of_stem[PurePosixPath(name).stem].add(name)
 
     def best(self, parts: tuple[str, ...]) -> tuple[list[Picture], int]:
         """The pictures that agree best with folders and a name, and in how many of these they agree, from the end."""
         if parts in self._below:
             return [self._below[parts]], len(parts)
         name = parts[-1] if parts else ""
-        candidates = self._named.get(name) or self._laid_out.get(name) or self._renamed(name)
-        if not candidates and name in self._stems:
-            candidates = self._stems[name]
-            if len(names := {picture.below[-1] for picture in candidates}) == 1:
-                return self.best((*parts[:-1], *names))
-        agreeing = [_agreeing(picture, parts) for picture in candidates]
-        most = max(agreeing, default=0)
-        return [picture for picture, count in zip(candidates, agreeing, strict=True) if count == most], most
+        if name in self._named:
+            return self._agreeing(parts)
+        if candidates := self._laid_out.get(name) or self._renamed(name):
+            return candidates, 0
+        names = self._names_of_stem.get(name, set())
+        if len(names) == 1:
+            return self.best((*parts[:-1], *names))
+        return [picture for each in names for picture in self._named[each]], 0
+
+    def _agreeing(self, parts: tuple[str, ...]) -> tuple[list[Picture], int]:
+        """Of the pictures of the name in ``parts`` those whose whole paths agree best, and in how many names.
+
+        The paths of a name are sorted from their ends once: folders may hold thousands of files of the same name, and
+        the table a row for each.
+        """
+        name, given = parts[-1], parts[::-1]
+        if name not in self._from_end:
+            paths = ((_from_end(picture), picture) for picture in self._named[name])
+            self._from_end[name] = sorted(paths, key=lambda path: path[0])
+        paths_of_name = self._from_end[name]
+        for count in range(len(given), 1, -1):
+            start, stop = (
+                bisect(paths_of_name, given[:count], key=lambda path: path[0][:count])
+                for bisect in (bisect_left, bisect_right)
+            )
+            if start < stop:
+                return [picture for _, picture in paths_of_name[start:stop]], count
+        return self._named[name], 1
 
     def _renamed(self, name: str) -> list[Picture]:
         """The pictures that a labelling tool may have given this name."""
@@ -159,12 +181,6 @@ def _parts(file: str) -> tuple[str, ...]:
     return tuple(part for part in composed(file).replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def _agreeing(picture: Picture, parts: Sequence[str]) -> int:
-    """In how many names, from the end, a picture's whole path agrees with one that was given."""
-    own = (*map(composed, Path(picture.path).absolute().parts[:-1]), picture.below[-1])
-    count = 0
-    for ours, given in zip(reversed(own), reversed(parts), strict=False):
-        if ours != given:
-            break
-        count += 1
-    return count
+def _from_end(picture: Picture) -> tuple[str, ...]:
+    """A picture's name and the folders of its whole path, from the end."""
+    return (picture.below[-1], *map(composed, Path(picture.path).absolute().parts[-2::-1]))
