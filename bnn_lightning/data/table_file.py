@@ -29,7 +29,8 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
 
     Args:
         path: the file.
-        texts: names of columns that hold texts, even where all of them are digits, as codes with a leading 0 are.
+        texts: names of columns that hold texts, which are left as they are: digits, as codes with a leading 0, words
+            that may stand for no value, and truth values.
         setting: the argument that the file was given as, with which messages begin.
 
     Raises:
@@ -38,7 +39,7 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
     """
     if path.suffix.lower() in (".parquet", ".pq"):
         _require(path, setting)
-        return _read_parquet(path, setting)
+        return _read_parquet(path, texts, setting)
     cells = read_cells(path, setting)
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
     columns = {
@@ -173,7 +174,7 @@ def _require(path: Path, setting: str) -> None:
         raise DataNotFoundError(f"{setting} must be a table, got {path}, which is not there.")
 
 
-def _read_parquet(path: Path, setting: str) -> RawTable:
+def _read_parquet(path: Path, texts: Collection[str], setting: str) -> RawTable:
     try:
         from pyarrow import parquet, types
     except ImportError:
@@ -188,7 +189,11 @@ def _read_parquet(path: Path, setting: str) -> RawTable:
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         is_of_numbers = types.is_integer(column.type) or types.is_floating(column.type)
-        columns[name] = column.to_numpy().astype(np.float64) if is_of_numbers else column_of(column.to_pylist())
+        columns[name] = (
+            column.to_numpy().astype(np.float64)
+            if is_of_numbers
+            else column_of(column.to_pylist(), is_text=name in texts)
+        )
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")
     kept: Mapping[str, Any] = table.schema.pandas_metadata or {}

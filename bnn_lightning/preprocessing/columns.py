@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_lightning.preprocessing.rows import TRUTHS, RawTable, number_in, texts_of
+from bnn_lightning.preprocessing.rows import MISSING, TRUTHS, RawTable, number_in, texts_of
 from bnn_lightning.wording import counted
 
 Missing = Literal["refuse", "mean"]
@@ -63,13 +63,14 @@ class Columns:
         Raises:
             ValueError: when a column lacks, holds something else than before, or has missing values that are refused.
         """
+        if lacking := next((name for name in self.levels if name not in raw.columns), None):
+            raise ValueError(
+                f"{raw.setting} must be a table with the column {lacking}, got {raw.path}, which has none."
+            )
+        known = {name: _as_trained(raw.columns[name], levels) for name, levels in self.levels.items()}
+        raw = replace(raw, columns=known)
         parts = []
-        for name, levels in self.levels.items():
-            if name not in raw.columns:
-                raise ValueError(
-                    f"{raw.setting} must be a table with the column {name}, got {raw.path}, which has none."
-                )
-            column = raw.columns[name]
+        for (name, levels), column in zip(self.levels.items(), known.values(), strict=True):
             is_missing = np.isnan(column) if column.dtype == np.float64 else column == ""
             if missing == "refuse" and is_missing.any():
                 raise ValueError(
@@ -77,12 +78,30 @@ class Columns:
                     f"removed: {name} has no value in {counted(int(is_missing.sum()), 'row')}, the first "
                     f"{raw.where(is_missing)}; where such a word is a category, write another."
                 )
-            parts.append(_numbers(raw, name, is_missing) if levels is None else _one_hot(raw, name, levels, is_missing))
+            parts.append(_numbers(raw, name, is_missing) if levels is None else _one_hot(raw, name, levels))
         return torch.from_numpy(np.concatenate(parts, 1))
 
     def record(self) -> dict[str, list[str] | None]:
         """In plain values, for a checkpoint."""
         return {name: None if levels is None else list(levels) for name, levels in self.levels.items()}
+
+
+def _as_trained(column: np.ndarray, levels: Sequence[str] | None) -> np.ndarray:
+    """A column as training would have read it, each cell by itself.
+
+    A text that training had is that text, also None or NA; another one of these words is no value, "". Truth values
+    may be written in large or small letters.
+    """
+    if levels is None and column.dtype == np.float64:
+        return column
+    spelt = {"": "", **dict.fromkeys(MISSING, ""), **{each.lower(): each for each in levels or () if _is_truth(each)}}
+    spelling = {text: spelt.get(text.lower(), text) for text in set(texts_of(column))}
+    spelling |= {level: level for level in levels or ()}
+    return np.array([spelling[text] for text in texts_of(column)], dtype=object)
+
+
+def _is_truth(text: str) -> bool:
+    return text.lower() in TRUTHS
 
 
 def _check_texts(raw: RawTable, name: str, different: int) -> None:
@@ -159,8 +178,8 @@ def _numbers(raw: RawTable, name: str, is_missing: np.ndarray) -> np.ndarray:
     return numbers_of(raw, name, "features")[:, None]
 
 
-def _one_hot(raw: RawTable, name: str, levels: Sequence[str], is_missing: np.ndarray) -> np.ndarray:
-    texts = np.where(is_missing, "", texts_of(raw.columns[name]))
+def _one_hot(raw: RawTable, name: str, levels: Sequence[str]) -> np.ndarray:
+    texts = raw.columns[name]
     unknown = ~np.isin(texts, ["", *levels])
     if unknown.any():
         raise ValueError(

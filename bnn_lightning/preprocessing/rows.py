@@ -20,6 +20,9 @@ TRUTHS = {"false": "False", "true": "True"}
 class RawTable:
     """The columns of a file by name: float64 with nan where there is no value, or texts with "" likewise.
 
+    Which words of a text column stand for no value, and how truth values are written, depends on the texts that are
+    known of it: :class:`~bnn_lightning.preprocessing.columns.Columns` decides it where they are.
+
     Args:
         path: the file, or what stands in sentences for rows that are in no file.
         columns: ``(rows,)`` each.
@@ -43,9 +46,11 @@ class RawTable:
 
 
 def as_column(cells: Sequence[str], is_text: bool = False) -> np.ndarray:
-    """Cells as float64 where all that have a value are numbers, and it is none of texts; else as texts."""
+    """Cells as float64 where all that have a value are numbers, else as texts; those of a text column as they are."""
+    if is_text:
+        return np.array(cells, dtype=object)
     texts = ["" if cell.lower() in MISSING else cell for cell in cells]
-    values = [None if is_text else number_in(text) if text else math.nan for text in texts]
+    values = [number_in(text) if text else math.nan for text in texts]
     if all(value is not None for value in values):
         return np.array(values, dtype=np.float64)
     return _of_texts(texts)
@@ -59,15 +64,17 @@ def number_in(text: str) -> float | None:
         return None
 
 
-def column_of(values: Sequence[Any]) -> np.ndarray:
+def column_of(values: Sequence[Any], is_text: bool = False) -> np.ndarray:
     """Values of Python as float64 where all are numbers, else as texts; None, nan and "" are no value.
 
-    Truth values are the texts False and True, as they are in a file. A number beyond float64 is infinite.
+    Truth values are the texts False and True, as they are in a file; texts that mean them stay as they are where the
+    column ``is_text``. A number beyond float64 is infinite.
     """
     plain = [None if _is_missing(value) else value for value in values]
     if all(value is None or _is_number(value) for value in plain):
         return np.array([math.nan if value is None else _float(value) for value in plain])
-    return _of_texts(["" if value is None else _text(value) for value in plain])
+    texts = ["" if value is None else _text(value) for value in plain]
+    return np.array(texts, dtype=object) if is_text else _of_texts(texts)
 
 
 def _of_texts(texts: Sequence[str]) -> np.ndarray:
@@ -103,6 +110,7 @@ def _float(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(float(value))
+    if isinstance(value, float | Decimal):
+        value = float(value)
+        return str(int(value)) if value.is_integer() else repr(value)
     return str(value)

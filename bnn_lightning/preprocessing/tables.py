@@ -93,7 +93,8 @@ class RowPreparation:
             raise ValueError("rows must be one or more, got none.")
         if lacking := [name for name in self.columns.levels if name not in columns]:
             raise ValueError(f"rows must have the column {lacking[0]}, got {given} without it.")
-        return RawTable(given, {name: column_of(values) for name, values in columns.items()}, range(count), "rows")
+        read = {name: column_of(columns[name], levels is not None) for name, levels in self.columns.levels.items()}
+        return RawTable(given, read, range(count), "rows")
 
 
 def _plain(value: Any) -> Any:
