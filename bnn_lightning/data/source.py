@@ -166,6 +166,17 @@ class DataSource(LightningDataModule, ABC):
     def _trained_on(self) -> str:
         return joined(self._fingerprints(self.train))
 
+    @cached_property
+    def _on_hold_out(self) -> list[str]:
+        """Notes on halves of the hold-out that have training examples, as copies in a folder or a table do."""
+        halves = {"selection": self.selection, "calibration": self.calibration}
+        counts = {half: self.count_trained_on(examples, self._trained_on) for half, examples in halves.items()}
+        return [
+            f"{count:,} of {len(halves[half]):,} {half} examples are training examples"
+            for half, count in counts.items()
+            if count
+        ]
+
     def count_trained_on(self, examples: Any, known: str) -> int:
         """How many examples a checkpoint was trained on.
 
@@ -225,6 +236,7 @@ class DataSource(LightningDataModule, ABC):
             description["divided_examples"] = self.divided_examples
             if self.train is not None:
                 description["trained_on"] = self._trained_on
+                description["notes"] += self._on_hold_out
         if self.target_names:
             description["target_names"] = list(self.target_names)
             description |= {"target_mean": self.target_mean, "target_std": self.target_std}

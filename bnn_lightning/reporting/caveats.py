@@ -90,6 +90,12 @@ _EXPLANATIONS = (
         "Test on more examples.",
     ),
     (
+        "(selection|calibration) examples are training examples$",
+        "What is chosen or fitted on examples that the network has learnt, as best checkpoint and temperature are, "
+        "is too confident on new ones.",
+        "Remove copies from the training data, or hold out other examples (a folder val).",
+    ),
+    (
         "are training examples$",
         "The network has learnt these very examples, so that the results are better than on new ones.",
         "Remove copies from the test set. A changed copy of the training folder is divided in another way by the seed: "
