@@ -297,7 +297,9 @@ class Table(DataSource):
         }
 
     def prepare_like(self, description: dict[str, Any], labelled: bool = True) -> None:
-        """Takes over columns, targets, the rule for missing values and all units from ``description``.
+        """Takes over columns, targets and all units from ``description``.
+
+        Values that are missing are the training rows' mean where training or this table asks for it.
 
         Raises:
             ValueError: when ``labelled`` and the targets are others, or the checkpoint was not of a table.
@@ -309,7 +311,9 @@ class Table(DataSource):
         if not labelled:
             self.target_names = tuple(description["target_names"])
         super().prepare_like(description, labelled)
-        self._columns, self.missing = Columns(description["columns"]), description["missing"]
+        self._columns = Columns(description["columns"])
+        if self.missing == "refuse":
+            self.missing = description["missing"]
         self.mean, self.std = description["mean"], description["std"]
 
     def _inputs(self, examples: Rows) -> Tensor:

@@ -73,10 +73,17 @@ class Columns:
         for (name, levels), column in zip(self.levels.items(), known.values(), strict=True):
             is_missing = np.isnan(column) if column.dtype == np.float64 else column == ""
             if missing == "refuse" and is_missing.any():
+                gap = (
+                    f"{name} has no value in {counted(int(is_missing.sum()), 'row')}, the first {raw.where(is_missing)}"
+                )
+                if raw.setting == "rows":  # of a program, which has no setting to put right
+                    raise ValueError(
+                        f"rows must have a value in each column, because the network was trained with missing: refuse: "
+                        f"{gap}; fill the cells, or train with --data.missing mean."
+                    )
                 raise ValueError(
                     f"missing must be mean where cells are empty or say NA, None, null, nan or ?, or such rows be "
-                    f"removed: {name} has no value in {counted(int(is_missing.sum()), 'row')}, the first "
-                    f"{raw.where(is_missing)}; where such a word is a category, write another."
+                    f"removed: {gap}; where such a word is a category, write another."
                 )
             parts.append(_numbers(raw, name, is_missing) if levels is None else _one_hot(raw, name, levels))
         return torch.from_numpy(np.concatenate(parts, 1))

@@ -268,7 +268,7 @@ def test_rows_of_a_table_come_in_several_forms(networks, tmp_path, monkeypatch):
         ),
         "missing": (
             [rows[0] | {"age": None}],
-            r"^missing must be mean where cells are empty or say NA, ",
+            r"^rows must have a value in each column, because the network was trained with missing: refuse: age has no",
         ),
         "width": (np.zeros((2, 4)), r"^rows must have a column for each of colour, age, size, in this order"),
         "kind": (5, r"^rows must be a DataFrame, .* got int\.$"),

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 import torch
 
+from bnn_lightning.data import Table
 from bnn_lightning.data.table_file import read_table
 from bnn_lightning.preprocessing.columns import Columns
 from bnn_lightning.preprocessing.tables import RowPreparation
@@ -62,3 +63,29 @@ def test_truth_values_and_decimals_of_python_are_texts_that_training_had():
     assert batch.x.tolist() == [[0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
     (alone,) = preparation.batches(rows[0], 9)
     assert alone.x.equal(batch.x[:1])
+
+
+def test_the_mean_of_training_can_be_asked_for_where_training_had_no_gaps(tmp_path):
+    (tmp_path / "full.csv").write_text("a,kind,y\n" + "\n".join(f"{n},{'xz'[n % 2]},{n % 5}" for n in range(30)))
+    (tmp_path / "gaps.csv").write_text("a,kind\n,x\n3,\n")
+    trained = Table(str(tmp_path / "full.csv"))
+    trained.setup("fit")
+
+    def predicted(missing, description):
+        table = Table(str(tmp_path / "gaps.csv"), missing=missing)
+        table.prepare_like(description, labelled=False)
+        table.setup("predict")
+        return table.predict.features
+
+    description = trained.describe()
+    asked = predicted("mean", description)
+    assert asked[0, 0] == 0
+    assert predicted("refuse", description | {"missing": "mean"}).equal(asked)
+    with pytest.raises(ValueError, match=r"^missing must be mean where cells are empty .*: a has no value in 1 row"):
+        predicted("refuse", description)
+    with pytest.raises(
+        ValueError,
+        match=r"^rows must have a value in each column, .* trained with missing: refuse: a has no value in 1 row, the "
+        r"first row 0 of the list of rows; fill the cells, or train with --data\.missing mean\.$",
+    ):
+        RowPreparation.of(description).batches({"a": None, "kind": "x"}, 9)
