@@ -23,7 +23,7 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     """The pixels of all readable pictures, ``(pictures or more, channels, size, size)``, mapped from a cache file.
 
     The cache file is written first if there is none for these files, their sizes and dates, and the decoder's
-    settings. It has room for every file; the rows of the readable ones come first.
+    settings, or if it is not whole. It has room for every file; the rows of the readable ones come first.
 
     Raises:
         UnwritableError: when the cache file cannot be written.
@@ -31,9 +31,9 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     settings = [_DECODING, asdict(decoder), [_state(picture.real) for picture in pictures]]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
     array, record = folder / f"{key}.npy", folder / f"{key}.json"
+    shape = (len(pictures), *decoder.shape)
     with locked(folder / f".{key}.lock"):
-        if not record.is_file():  # it is written last, when the array is complete
-            shape = (len(pictures), *decoder.shape)
+        if not (record.is_file() and _is_whole(array, shape)):  # the record is written last
             require_space(folder, math.prod(shape))
             with atomic_path(array) as unfinished:
                 rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
@@ -44,6 +44,14 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
         # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
         pixels = torch.from_numpy(np.load(array, mmap_mode="c"))
         return pixels, Reading(**json.loads(record.read_bytes()))
+
+
+def _is_whole(array: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the cache file is there with all its pixels: the user may have removed it, or a disk have cut it."""
+    try:
+        return np.load(array, mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _state(file: str) -> tuple[str, int, int]:

@@ -1,0 +1,36 @@
+"""The cache of decoded pictures: what is in it can be relied on, and what cannot be relied on is made anew."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnn_lightning.data.picture_cache import cached_pixels
+from bnn_lightning.preprocessing.decoding import Decoder
+from bnn_lightning.preprocessing.pictures import walk
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Reads three grey pictures by way of a cache."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 50 * number).save(tmp_path / "pictures" / f"{number}.png")
+    return lambda: cached_pixels(tmp_path / "cache", walk(tmp_path / "pictures").pictures, Decoder(1, 8))
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "emptied", "another"])
+def test_a_cache_file_that_is_not_whole_is_written_again(cached, tmp_path, damage):
+    expected = cached()[0].clone()
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    if damage == "removed":
+        array.unlink()
+    elif damage == "another":
+        np.save(array, np.zeros((2, 1, 8, 8), np.uint8))
+    else:
+        os.truncate(array, 0 if damage == "emptied" else array.stat().st_size - 1)
+    pixels, reading = cached()
+    assert pixels.equal(expected)
+    assert reading.kept == [0, 1, 2]
+    assert np.load(array).shape == (3, 1, 8, 8)
