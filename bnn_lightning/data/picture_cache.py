@@ -23,7 +23,8 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     """The pixels of all readable pictures, ``(pictures or more, channels, size, size)``, mapped from a cache file.
 
     The cache file is written first if there is none for these files, their sizes and dates, and the decoder's
-    settings, or if it is not whole. It has room for every file; the rows of the readable ones come first.
+    settings, or if it is not whole. It has room for every file; the rows of the readable ones come first. Where a disk
+    or its rights kept a file from being read, later runs read all files again.
 
     Raises:
         UnwritableError: when the cache file cannot be written.
@@ -33,17 +34,20 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     array, record = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(pictures), *decoder.shape)
     with locked(folder / f".{key}.lock"):
-        if not (record.is_file() and _is_whole(array, shape)):  # the record is written last
+        if record.is_file() and _is_whole(array, shape):
+            reading = Reading(**json.loads(record.read_bytes()))
+        else:
+            record.unlink(missing_ok=True)  # it is written last, when the array is complete
             require_space(folder, math.prod(shape))
             with atomic_path(array) as unfinished:
                 rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
                 reading = read_into(rows, (picture.path for picture in pictures), decoder)
                 rows.flush()
                 del rows
-            atomic_write(record, json.dumps(asdict(reading)).encode())
+            if reading.is_lasting:
+                atomic_write(record, json.dumps(asdict(reading)).encode())
         # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
-        pixels = torch.from_numpy(np.load(array, mmap_mode="c"))
-        return pixels, Reading(**json.loads(record.read_bytes()))
+        return torch.from_numpy(np.load(array, mmap_mode="c")), reading
 
 
 def _is_whole(array: Path, shape: tuple[int, ...]) -> bool:

@@ -1,5 +1,6 @@
 """A picture made an array of 8-bit pixels, whatever its format, levels, transparency and shape."""
 
+import errno
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -92,12 +93,14 @@ class Reading:
         unreadable: the others, with the reason.
         with_frames: those that have more pictures or frames than the first, which was read.
         ranges: the levels that became 0 and 255, for files of more than 8 bits.
+        is_lasting: whether the files say it all, and none is missing because the system could not read it just then.
     """
 
     kept: list[int] = field(default_factory=list)
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     with_frames: list[int] = field(default_factory=list)
     ranges: list[tuple[int, float, float]] = field(default_factory=list)
+    is_lasting: bool = True
 
 
 def read_each(files: Iterable[Path], decoder: Decoder, reading: Reading) -> Iterator[np.ndarray]:
@@ -107,6 +110,9 @@ def read_each(files: Iterable[Path], decoder: Decoder, reading: Reading) -> Iter
             decoded = decoder(file)
         except Exception as error:  # a damaged picture can raise nearly anything
             reading.unreadable.append((index, str(error) or type(error).__name__))
+            # Pillow's own OSErrors have no number; a damaged file may send it to a place before its start (EINVAL).
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                reading.is_lasting = False
             continue
         reading.kept.append(index)
         if decoded.has_frames:

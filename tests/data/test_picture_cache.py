@@ -1,5 +1,6 @@
 """The cache of decoded pictures: what is in it can be relied on, and what cannot be relied on is made anew."""
 
+import errno
 import os
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bnn_lightning.data.picture_cache import cached_pixels
+from bnn_lightning.preprocessing import decoding
 from bnn_lightning.preprocessing.decoding import Decoder
 from bnn_lightning.preprocessing.pictures import walk
 
@@ -34,3 +36,26 @@ def test_a_cache_file_that_is_not_whole_is_written_again(cached, tmp_path, damag
     assert pixels.equal(expected)
     assert reading.kept == [0, 1, 2]
     assert np.load(array).shape == (3, 1, 8, 8)
+
+
+def test_an_error_that_may_pass_is_not_kept(cached, tmp_path, monkeypatch):
+    def failing(file, is_passing=True):
+        if file.name == "1.png":
+            raise OSError(errno.EIO, "Input/output error") if is_passing else OSError("image file is truncated")
+        return real(file)
+
+    cached()
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    array.unlink()  # beside a record of all three
+    real = decoding.open_picture
+    monkeypatch.setattr(decoding, "open_picture", failing)
+    for _ in range(2):
+        pixels, reading = cached()
+        assert (reading.kept, pixels[:2, 0, 0, 0].tolist()) == ([0, 2], [0, 100])
+    monkeypatch.setattr(decoding, "open_picture", real)
+    assert cached()[1].kept == [0, 1, 2]
+    array.unlink()
+    monkeypatch.setattr(decoding, "open_picture", lambda file: failing(file, is_passing=False))
+    assert cached()[1].kept == [0, 2]
+    monkeypatch.setattr(decoding, "open_picture", real)
+    assert cached()[1].kept == [0, 2]  # what is wrong with a file is wrong until it changes
