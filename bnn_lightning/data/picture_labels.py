@@ -1,6 +1,6 @@
 """Classes for the pictures of a folder, from tables of any labelling tool, and from copies sorted into folders."""
 
-import filecmp
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -79,14 +79,15 @@ def _sorted_by_hand(pool: Walk, folder: Path) -> _Labels:
     if loose or not classes:
         got = printable(loose[0].path.name) if loose else "none"
         raise ValueError(f"labels must be a folder with a folder of pictures for each class, got {got} in {folder}.")
-    of_size: dict[int, list[Picture]] = defaultdict(list)
+    sizes = {copy.path.stat().st_size for copy in copies.pictures}
+    of_content: dict[bytes, list[Picture]] = defaultdict(list)
     for picture in pool.pictures:
-        of_size[picture.path.stat().st_size].append(picture)
+        if picture.path.stat().st_size in sizes:  # pictures of another size need not be read
+            of_content[_digest(picture.path)].append(picture)
     found, lost = [], [printable(link) for link in copies.not_files]
     for name, pictures in classes.items():
         for copy in pictures:
-            candidates = of_size[copy.path.stat().st_size]
-            alike = [picture for picture in candidates if filecmp.cmp(picture.path, copy.path, shallow=False)]
+            alike = of_content.get(_digest(copy.path), [])
             found += [(picture, name) for picture in alike]
             lost += [] if alike else [printable(copy.path)]
     remarks = []
@@ -96,6 +97,12 @@ def _sorted_by_hand(pool: Walk, folder: Path) -> _Labels:
             f"out: {len(lost):,}, such as {lost[0]}."
         )
     return _Labels(folder, [printable(copy.path) for copy in copies.pictures], found, remarks)
+
+
+def _digest(path: Path) -> bytes:
+    """That of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _in_table(walk: Walk, path: Path) -> _Labels | None:

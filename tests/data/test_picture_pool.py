@@ -1,5 +1,6 @@
 """A labelling loop's folders: copies that are labels, several tables and folders, and the pool to choose from."""
 
+import builtins
 import shutil
 import warnings
 
@@ -34,6 +35,18 @@ def test_a_copy_is_told_by_its_bytes_alone(root):
     classes, said = labelled(root, "", sorted_into="sorted")
     assert classes == {"a.png": "cat", "in\\c.png": "dog"}
     assert "byte for byte, and are left out: 2, such as sorted/dog/gone.png." in said
+
+
+def test_copies_of_pictures_of_one_size_are_told_in_two_readings_of_each(root, monkeypatch):
+    contents = {f"{number:03}.bmp": f"{number:03}".encode() for number in range(60)}  # BMP has a size for a shape
+    sort_into(root, contents)
+    sort_into(root.parent / "sorted", {f"{'ab'[n % 2]}/{name}": root / name for n, name in enumerate(contents)})
+    opened = []
+    real = builtins.open
+    monkeypatch.setattr(builtins, "open", lambda path, *args: opened.append(path) or real(path, *args))
+    classes, _ = labelled(root, "", sorted_into="sorted")
+    assert classes == {name: "ab"[number % 2] for number, name in enumerate(contents)}
+    assert 120 <= sum(str(path).endswith(".bmp") for path in opened) <= 2 * 120
 
 
 def test_tables_and_folders_add_up(root):
