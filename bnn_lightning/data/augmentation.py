@@ -78,7 +78,7 @@ def check_transforms(transforms: Sequence[v2.Transform], image: Tensor) -> None:
             raise ValueError(f"transforms must leave labels as they are, got {_name(mixing)}, which mixes them.")
         with seeded(0, image.device):
             try:
-                changed = transform(image)
+                changed = transform(image.clone())  # it may work in place, and the image is one of training
             except Exception as error:  # a transform of somebody else's can raise anything
                 raise ValueError(
                     f"transforms must be of uint8 images alone, got {_name(transform)}, which refuses one: "

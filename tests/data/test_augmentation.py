@@ -156,3 +156,14 @@ def test_a_transform_that_seldom_changes_the_size_is_refused_when_it_does():
 def test_it_is_refused_before_training():
     with pytest.raises(ValueError, match=r"^transforms must keep the shape"):
         MNIST5k(train_subset=500, transforms=[v2.CenterCrop(20)]).setup("fit")
+
+
+def test_transforms_in_place_leave_the_training_images_as_they_are():
+    plain = MNIST5k(train_subset=500)
+    plain.setup("fit")
+    data = MNIST5k(train_subset=500, transforms=[v2.RandomErasing(p=1, scale=(0.9, 1), value=7, inplace=True)])
+    data.setup("fit")
+    assert data.train.pixels.equal(plain.train.pixels)
+    for _ in data.train_dataloader():
+        pass
+    assert data.train.pixels.equal(plain.train.pixels)
