@@ -1,5 +1,6 @@
 """Numbers for the pictures of a folder, from a table with a row for each file."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class NumberLayout:
                 )
         files = [str(each) for each in texts_of(raw.columns[file])]
         if len(set(files)) < len(files):
-            twice = next(each for each in files if files.count(each) > 1)
+            twice = next(each for each, count in Counter(files).items() if count > 1)
             raise ValueError(f"labels must have a row for each file, got {twice} twice in {path}.")
         matched = Matched.of(walk, path, files)
         numbers = dict(zip(files, zip(*(column.tolist() for column in columns), strict=True), strict=True))

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
         index, cells = _named(cells)
         names = cells[0]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, count in Counter(names).items() if count > 1)
             raise ValueError(
                 f"{setting} must be a table whose columns have different names, got {twice} twice in {path}."
             )

@@ -1,5 +1,7 @@
 """Images whose labels are numbers: rotated digits, and pictures with a table."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,30 @@ def test_bad_tables_are_one_sentence(pictures, text, error, sentence):
         (pictures / "labels.csv").write_text(text)
     with pytest.raises(error, match=f"^{sentence}"):
         folder(pictures).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("\n".join(["file,n", *(f"{n}.png,1" for n in range(300)), "299.png,1"]), "for each file, got 299.png twice"),
+        (",".join(["file", *(f"n{n}" for n in range(300)), "n299"]) + "\n" + ",".join("1" * 302), "got n299 twice"),
+    ],
+)
+def test_what_is_there_twice_is_found_without_counting_each(pictures, text, sentence):
+    (pictures / "labels.csv").write_text(text)
+    counts = []
+
+    def note(frame, event, function):
+        if event == "c_call" and function.__name__ == "count":
+            counts.append(function)
+
+    sys.setprofile(note)
+    try:
+        with pytest.raises(ValueError, match=sentence):
+            folder(pictures).setup("fit")
+    finally:
+        sys.setprofile(None)
+    assert len(counts) < 100
 
 
 def test_pictures_without_a_row_and_rows_without_a_picture_are_said(pictures):
