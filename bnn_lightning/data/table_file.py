@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ import numpy as np
 
 from bnn_lightning.data.source import DataNotFoundError
 from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, number_in
-from bnn_lightning.wording import one_line
+from bnn_lightning.wording import listed, one_line
 
 _SEPARATORS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # rows, for the separator
@@ -42,6 +43,12 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
         _require(path, setting)
         return _read_parquet(path, texts, setting)
     cells = read_cells(path, setting)
+    if not cells.has_header and _may_name_columns(cells.rows):
+        warnings.warn(
+            f"the first row of {path}, {listed(cells.names)}, is taken for values, because it has numbers; if it names "
+            "the columns, begin a name with a letter where there are numbers below, such as y2019 for 2019.",
+            stacklevel=2,
+        )
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
     columns = {
         name: as_column(column, is_text=name in texts)
@@ -155,10 +162,23 @@ def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         return any(cell.lower() not in MISSING for cell in first)
     for place, cell in enumerate(first):
         below = [row[place] for row in rows if row[place].lower() not in MISSING]
-        is_word = cell[:1].isalpha() and number_in(cell) is None and cell.lower() not in MISSING
-        if is_word and below and all(number_in(other) is not None for other in below):
+        if _is_word(cell) and below and all(number_in(other) is not None for other in below):
             return True
     return False
+
+
+def _is_word(cell: str) -> bool:
+    return cell[:1].isalpha() and number_in(cell) is None and cell.lower() not in MISSING
+
+
+def _may_name_columns(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row has numbers, and words that no other row has in their columns."""
+    first, *others = rows
+    words = [place for place, cell in enumerate(first) if _is_word(cell)]
+    has_numbers = any(number_in(cell) is not None for cell in first)
+    return bool(words and others and has_numbers) and all(
+        row[place] != first[place] for row in others for place in words
+    )
 
 
 def _named(cells: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -1,5 +1,6 @@
 """Tables as pandas, databases and people write them: headers, separators, index columns, truth values, decimals."""
 
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_headers_separators_and_quotes(tmp_path, text, names, rows):
 def test_a_first_row_that_may_be_names_or_numbers_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^path must be a table whose first row is names or numbers, got 0 and 1 in "):
         read_table(tmp_path / write(tmp_path / "a.csv", "0,1\n1,3\n2,5"))
+
+
+def test_a_first_row_with_numbers_that_may_name_the_columns_is_said(tmp_path):
+    path = write(tmp_path / "a.csv", "country,2019,2020\nde,1,2\nfr,3,4\n")
+    sentence = f"^the first row of {path}, country, 2019, 2020, is taken for values, .* such as y2019 for 2019\\.$"
+    with pytest.warns(UserWarning, match=sentence):
+        assert len(read_table(tmp_path / "a.csv")) == 3
+    for text in ("de,1,2\nfr,3,4\nde,5,6\n", "country,y2019,2020\nde,1,2\nfr,3,4\n", "3,4\n5,6\n", "de,1,2\n"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_table(tmp_path / write(tmp_path / "a.csv", text))
 
 
 def test_numbers_of_a_parquet_file_are_float64(tmp_path):
