@@ -53,7 +53,7 @@ def _resolved(model: Mapping[str, Any]) -> Namespace:
 def _changes(flag: str, then: Any, now: Any, trains: bool) -> Iterator[tuple[str, str, str]]:
     """Flag, value then and value now of each setting that is another one."""
     if not (_is_part(then) and _is_part(now)):
-        if then != now:
+        if _listed(then) != _listed(now):
             yield flag, _text(then), _text(now)
         return
     if class_of(then) is not class_of(now):
@@ -74,6 +74,11 @@ def _fixed_of(part: Any, names: Collection[str], trains: bool) -> set[str]:
     if trains:
         return {*names} & {*getattr(part, "fixed_in_a_run", names)}
     return {*names} - {*getattr(part, "free_after_training", ())}
+
+
+def _listed(value: Any) -> Any:
+    """A word like a list of it alone, as layers are named."""
+    return [value] if isinstance(value, str) else value
 
 
 def _is_part(value: Any) -> bool:

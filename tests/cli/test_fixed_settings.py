@@ -49,15 +49,8 @@ def test_a_refused_change_leaves_the_run_as_it_was(run, capsys):
 
 def test_the_same_settings_in_other_words_are_no_change(run):
     same = ["--model.method", "bnn_lightning.core.methods.gaussian.LRT", "--model.method.prior_sigma", "1e-1"]
-    same += [
-        "--config",
-        LENET,
-        *SMALL,
-        "--model.inference.optimizer",
-        "torch.optim.adam.Adam",
-        "--model.freeze",
-        "null",
-    ]
+    same += ["--config", LENET, *SMALL, "--model.inference.optimizer", "torch.optim.adam.Adam"]
+    same += ["--model.freeze", "null", "--model.only", "['*']"]
     free = ["--model.sampling.test_samples", "3", "--model.compile", "true", "--model.allow_shared_statistics", "true"]
     later = ["--trainer.max_epochs", "3", "--model.inference.kl_weight", "0.5", "--model.inference.samples", "2"]
     assert first_error(["fit", "--ckpt_path", str(run / "last.ckpt"), *same, *free, *later]) == ""
