@@ -19,7 +19,10 @@ from torch.utils.data import SequentialSampler
 from tests.helpers import ROOT
 
 READ = [
-    (nn.Linear(1, 1), ["_buffers", "_forward_hooks", "_forward_pre_hooks", "_modules", "_non_persistent_buffers_set"]),
+    (nn.Linear(1, 1), ["_buffers", "_modules", "_non_persistent_buffers_set", "_parameters"]),
+    (nn.Linear(1, 1), ["_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"]),
+    (nn.Linear(1, 1), ["_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"]),
+    (nn.Linear(1, 1), ["_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"]),
     (nn.Linear(1, 1).state_dict(), ["_metadata"]),
     (nn.Conv2d(1, 1, 1), ["_reversed_padding_repeated_twice"]),
     (torch.zeros(1), ["_version"]),
