@@ -27,6 +27,8 @@ def refuse_changes(record: Record, model: Mapping[str, Any], trains: bool) -> No
         model: the settings of ``model`` under the flags.
         trains: whether its run goes on, whose inference says itself which of its settings are fixed.
     """
+    if model == config_of(record)["model"]:
+        return
     try:
         then, now = (_resolved(settings) for settings in (config_of(record)["model"], model))
     except ArgumentError:

@@ -207,6 +207,10 @@ def _refuse_functions_with_modules(net: nn.Module) -> None:
                 )
 
 
+# Hooks that compute a weight before each forward pass; where the layer becomes random, that ends.
+_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+
+
 def _copy_with(net: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
     """A copy of ``net`` with the values of ``replacements`` in the places of their keys, whose hooks they are given.
 
@@ -228,10 +232,6 @@ def _copy_with(net: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> n
         # Copied last, and by the same memo: a hook may be a method of the network.
         copy_hooks(copy.deepcopy(hooks_of(layer, without=_COMPUTE_WEIGHTS), memo), other)
     return copied
-
-
-# Hooks that compute a weight before each forward pass; where the layer becomes random, that ends.
-_COMPUTE_WEIGHTS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 
 
 # Names of the tensors that weights are computed from: of parametrisations, and of the hooks that were before them.

@@ -178,8 +178,9 @@ class ImageFolder(ImageData):
         """The labels of pictures whatever their splits: -1 or nan where none is known that the checkpoint predicts."""
         by_table = None if self.labels is None else self._layout
         if self.target_names:
-            is_of_these = isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names
-            rows: Mapping[str, Any] = by_table.by_file if is_of_these else {}  # type: ignore[union-attr]
+            rows: Mapping[str, tuple[float, ...]] = {}
+            if isinstance(by_table, NumberLayout) and by_table.target_names == self.target_names:
+                rows = by_table.by_file
             unknown = (torch.nan,) * self.num_targets
             return torch.tensor([rows.get(picture.real, unknown) for picture in pictures]).view(-1, self.num_targets)
         if by_table is None:
