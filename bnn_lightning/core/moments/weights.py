@@ -277,7 +277,8 @@ def _rank1(op: Any, weight: Rank1Weight, bias: Posterior | None, named: str) -> 
 
 def _refuse_shared_noise(op: Any, weight: Posterior, values: int, named: str) -> None:
     """Refuses noise of which one value multiplies several inputs of an output: their sum is no sum of independents."""
-    if values * op.out_features < weight.mean.numel():
+    groups = getattr(op, "groups", 1)  # of a convolution: an output has weights for the channels of its own alone
+    if values * op.out_features < groups * weight.mean.numel():
         raise MomentsError(f"a network whose {named} has noise that is shared by the pixels of a channel")
 
 

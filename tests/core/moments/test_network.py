@@ -195,6 +195,8 @@ def hooked():
         (nn.Conv2d(1, 2, 3), Rank1(), r"a network whose Conv2d has noise that is shared by the pixels"),
         (nn.Conv2d(1, 2, 3), MCDropout(mask="channel"), r"a network whose Conv2d has noise that is shared"),
         (nn.Conv2d(1, 2, 3), MCDropout(shared=True), r"a network whose Conv2d has noise that is shared"),
+        (nn.Conv2d(16, 16, 3, groups=16), MCDropout(shared=True), r"a network whose Conv2d has noise that is shared"),
+        (nn.ConvTranspose2d(16, 16, 3, groups=8), Rank1(), r"a network whose ConvTranspose2d has noise that is shared"),
         (nn.Linear(3, 2), Rank1(family="cauchy"), r"a network whose Linear has weights without a variance"),
         (hooked(), BBB(), r"a network whose 0 \(Linear\) has hooks"),
         (nn.Sequential(nn.Linear(3, 4), nn.AvgPool1d(2, ceil_mode=True)), BBB(), r"a network whose AvgPool1d has win"),
