@@ -70,10 +70,11 @@ SCORES = {
     "epistemic_std": "epistemic std",
     "predictive_std": "predictive std",
 }
+# Ends of names of columns, or metrics of detection, of which a lower value is better.
 LOWER_IS_BETTER = (
     *("nll", "brier", "ece", "nll_scaled", "ece_scaled", "crps_scaled", "rmse", "mae", "crps", "width_90"),
     *("curve_nll", "foreign", "calibration_error", "kl_per_n", "parameters", "multiply_adds", "step_ms", "seconds"),
-    *("passes", "bytes"),
+    *("passes", "bytes", "fpr95"),
 )
 # Columns that have the same value in every run of a cell.
 FIXED = {"parameters", "multiply_adds", "passes", "bytes"}
@@ -113,8 +114,7 @@ def _known(key: str) -> tuple[str, float, int] | None:
 
 def lower_is_better(column: str) -> bool:
     """Whether a lower value of a report column is better."""
-    key = row_column(column)
-    return key.endswith(LOWER_IS_BETTER) or key.startswith("fpr95/")
+    return row_column(column).partition("/")[0].endswith(LOWER_IS_BETTER)
 
 
 def row_column(column: str) -> str:

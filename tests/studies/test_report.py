@@ -16,7 +16,7 @@ from bnn_lightning.reporting.figures.costs import _beside
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.claims import verdict
-from bnn_lightning.studies.columns import heading
+from bnn_lightning.studies.columns import heading, lower_is_better
 from bnn_lightning.studies.lines import Line, cell_text, report_lines
 from bnn_lightning.studies.rankings import kendall
 from bnn_lightning.studies.report import _markdown, report, write_report
@@ -276,6 +276,20 @@ def test_a_run_that_diverged_is_not_chosen(write, tmp_path):
     rows.write(tmp_path / "results" / "tiny.csv", study, finished)
     text, _ = report(study, tmp_path / "results")
     assert "| A | 1 | 0.4000 | LRT 1 |" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "is_lower"),
+    [
+        ("conformal_width_90", True),
+        ("median_val_nll", True),
+        ("median_accuracy", False),
+        ("fpr95/entropy/Signs", True),
+        ("auroc/entropy/Greece", False),  # whose name ends like ece
+    ],
+)
+def test_the_column_and_not_the_name_of_a_set_says_whether_lower_is_better(column, is_lower):
+    assert lower_is_better(column) is is_lower
 
 
 @pytest.mark.parametrize(
