@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bnn_lightning.studies.base import Cell, Study
-from bnn_lightning.studies.columns import heading, lower_is_better
+from bnn_lightning.studies.columns import TEXTS, heading, lower_is_better, row_column
 from bnn_lightning.studies.lines import Line, standard_deviation
 
 Run = Mapping[str, Any]
@@ -16,14 +16,16 @@ Run = Mapping[str, Any]
 def chosen_table(study: Study, lines: Sequence[Line]) -> list[list[str]]:
     """A line for each combination of the other axes: of each seed the run that ``chosen.by`` prefers.
 
-    Only seeds count for which all values of the axis have a run. Columns are means with their standard errors.
+    Only seeds count for which all values of the axis have a run. Columns are means with their standard errors, of the
+    study's columns that are numbers and no summary of another kind.
     """
     choice = study.chosen
     by_rest: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         if line.cell.axes.get(choice["axis"]) in _among(study):
             by_rest.setdefault(_rest(study, line.cell), []).append(line)
-    columns = list(dict.fromkeys([study.score, *study.columns]))
+    asked = dict.fromkeys([study.score, *study.columns])
+    columns = [column for column in asked if column == row_column(column) and column not in TEXTS]
     title = heading(study.score)[0]
     names = [axis for axis in study.axes if axis != choice["axis"]]
     published = choice.get("published", {})
@@ -86,7 +88,7 @@ def _chosen_runs(lines: Sequence[Line], axis: str, by: str, score: str) -> list[
 
 
 def _with_standard_error(runs: Iterable[tuple[str, Run]], column: str) -> str:
-    """Mean and standard error of a column, which does not summarise seeds in another way."""
+    """Mean and standard error of a column."""
     _, scale, digits = heading(column)
     values = [scale * float(run[column]) for _, run in runs if run.get(column) not in (None, "")]
     if not values:

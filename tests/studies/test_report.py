@@ -240,7 +240,8 @@ def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):
         "published": {"a paper": {"A": 0.3, "B": 0.1}},
     }
     grid = {"table": {"A": {}, "B": {}, "C": {}}, "method": {"BBB": {}, "LRT": {}, "null": {"model.method": None}}}
-    study = Study.read(write(grid=grid, seeds=[0, 1], score="nll", columns=["accuracy"], chosen=chosen))
+    columns = ["accuracy", "median_accuracy", "sparsity_by_layer"]  # the last two have no mean and standard error
+    study = Study.read(write(grid=grid, seeds=[0, 1], score="nll", columns=columns, chosen=chosen))
     measured = {  # val_nll, nll, accuracy
         ("A, BBB", 0): (0.5, 0.2, 0.91),
         ("A, LRT", 0): (0.4, 0.3, 0.92),
@@ -252,7 +253,7 @@ def test_a_value_is_chosen_for_each_seed_by_the_hold_out(write, tmp_path):
         ("B, BBB", 1): (0.1, 0.2, 0.9),  # LRT is still to come
     }
     finished = [
-        row_of(study, cell, seed, val_nll=val_nll, nll=nll, accuracy=accuracy, caveats="")
+        row_of(study, cell, seed, val_nll=val_nll, nll=nll, accuracy=accuracy, sparsity_by_layer="9.0-1.0", caveats="")
         for (cell, seed), (val_nll, nll, accuracy) in measured.items()
     ]
     rows.write(tmp_path / "results" / "tiny.csv", study, finished)
