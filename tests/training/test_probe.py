@@ -139,6 +139,14 @@ def test_labels_that_are_no_class_numbers(labels, begins):
     assert said(net(), labels=labels).startswith(begins)
 
 
+def test_one_output_for_two_classes_is_told_what_two_take():
+    one_output = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    assert said(one_output, labels=LABELS.clamp_max(1), num_classes=None) == (
+        "labels must be from 0 to 0 for a network with 1 output, got 0 to 1; two classes take two outputs, for the "
+        "loss is that of a softmax and not of a sigmoid."
+    )
+
+
 def test_labels_of_the_whole_data_set_count_where_they_are_at_hand():
     assert said(net(), all_labels=torch.tensor([0, 1, 3])).endswith("got 0 to 3.")
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from bnn_lightning.wording import counted
+
 
 def check_logits_and_labels(logits: Tensor, labels: Tensor, num_classes: int | None) -> None:
     """Checks that ``logits`` are ``(batch, classes)``, and ``labels`` class numbers that they have a column for.
@@ -41,8 +43,10 @@ def check_labels(labels: Tensor, outputs: int) -> None:
     lowest, highest = (int(number) for number in labels.aminmax())
     if lowest < 0 or highest >= outputs:
         hint = "; class numbers begin at 0" if lowest > 0 and highest - lowest < outputs else ""
+        if outputs == 1:
+            hint = "; two classes take two outputs, for the loss is that of a softmax and not of a sigmoid"
         raise ValueError(
-            f"labels must be from 0 to {outputs - 1} for a network with {outputs} outputs, "
+            f"labels must be from 0 to {outputs - 1} for a network with {counted(outputs, 'output')}, "
             f"got {lowest} to {highest}{hint}."
         )
 
