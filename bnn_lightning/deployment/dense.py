@@ -16,6 +16,8 @@ from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.deployment.base import ExportFormat
 from bnn_lightning.deployment.pt2 import Pt2
 
+_ROUNDS = 30  # of forward passes whose time is taken
+
 
 def export_dense(
     net: nn.Module,
@@ -91,7 +93,7 @@ def _refuse_other_outputs(net: nn.Module, smaller: nn.Module, x: Tensor) -> None
         )
 
 
-def latencies(nets: Mapping[str, nn.Module], x: Tensor, rounds: int = 30) -> dict[str, float]:
+def latencies(nets: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
     """The median milliseconds of a forward pass of each network over the batch ``x``, by name.
 
     The networks take turns, so that a change of the machine's load affects all of them. Three rounds of warm-up are not
@@ -99,9 +101,9 @@ def latencies(nets: Mapping[str, nn.Module], x: Tensor, rounds: int = 30) -> dic
     """
     seconds: dict[str, list[float]] = {name: [] for name in nets}
     with torch.inference_mode():
-        for _ in range(rounds + 3):
+        for _ in range(_ROUNDS + 3):
             for name, net in nets.items():
                 start = time.perf_counter()
                 net(x)
                 seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * sorted(times[3:])[rounds // 2] for name, times in seconds.items()}
+    return {name: 1000 * sorted(times[3:])[_ROUNDS // 2] for name, times in seconds.items()}

@@ -51,9 +51,9 @@ class GraphInput:
         """Of the input."""
         return torch.uint8 if self.name == "pixels" else torch.float32
 
-    def example(self, batch: int = 2) -> Tensor:
-        """Inputs of that shape, all 0."""
-        return torch.zeros(batch, *self.shape, dtype=self.dtype)
+    def example(self) -> Tensor:
+        """Two inputs of that shape, all 0."""
+        return torch.zeros(2, *self.shape, dtype=self.dtype)
 
     def prepared(self, x: Tensor) -> Tensor:
         """What the network takes, ``(batch, ...)``, float32, of a batch of inputs."""

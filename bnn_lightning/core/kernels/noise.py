@@ -12,6 +12,7 @@ _LOW_32_BITS = 0xFFFFFFFF
 # Multipliers and key increments of Philox-4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10  # as published
 
 
 def standard_normal_like(x: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def draw_key(x: Tensor) -> Tensor:
     return torch.randint(0, 1 << 32, (2,), device=x.device)
 
 
-def philox(counter: Tensor, key: Tensor, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(counter: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox-4x32: four random words of 32 bits, as int64 from 0 to 2^32 - 1, for each element of ``counter``.
 
     The words are a bijection of the counter, chosen by the key. There is no state, so that any part of the sequence can
@@ -48,17 +49,16 @@ def philox(counter: Tensor, key: Tensor, rounds: int = 10) -> tuple[Tensor, Tens
     Args:
         counter: int64, any shape: the low 64 of the counter's 128 bits.
         key: ``(2,)``, int64 from 0 to 2^32 - 1.
-        rounds: 10, as published.
     """
     high, zero = (counter >> 32) & _LOW_32_BITS, torch.zeros_like(counter)
-    return philox_words((counter & _LOW_32_BITS, high, zero, zero), (key[0], key[1]), rounds)
+    return philox_words((counter & _LOW_32_BITS, high, zero, zero), (key[0], key[1]))
 
 
 def philox_words(
-    words: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int
+    words: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`philox` for a counter given as its four words of 32 bits, the lowest first."""
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         # Products are up to 2^64 and wrap around in int64; after the shift the mask removes the copies of the sign bit.
         first, second = words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]
         words = (

@@ -31,7 +31,7 @@ class ChannelAffine(nn.Module):
         return Moments(x.mean * scale + shift, x.variance * squared)
 
 
-def normalised(x: Moments, dims: tuple[int, ...], eps: float, centred: bool = True) -> Moments:
+def normalised(x: Moments, dims: tuple[int, ...], eps: float, centred: bool) -> Moments:
     """(X - M) / sqrt(P + eps) with M, the mean over ``dims`` or 0, and P, the mean of (X - M)^2, at their expectations.
 
     E[P] is the mean over ``dims`` of (m - E[M])^2 + v, less the variance of M, which is below v over the number of

@@ -208,23 +208,20 @@ def rotated_image(path: Path, angles: Sequence[float], pixels: Tensor, logits: T
     save(figure, path)
 
 
-def most_and_least_certain(
-    path: Path, results: Mapping[str, Tensor], pixels: Tensor, classes: Sequence[str], count: int = 10
-) -> None:
-    """Draws the images of highest and lowest entropy, with predicted class, its probability and a differing label.
+def most_and_least_certain(path: Path, results: Mapping[str, Tensor], pixels: Tensor, classes: Sequence[str]) -> None:
+    """Draws ten images of highest and ten of lowest entropy, with predicted class, its probability, a differing label.
 
     Args:
         path: the PNG to write.
         results: ``entropy`` ``(images,)``, ``log_probs`` ``(images, classes)`` and ``labels``, -1 if unknown.
         pixels: ``(images, channels, height, width)``, uint8.
         classes: their names.
-        count: of images in each of the two rows.
 
     Raises:
         UnwritableError: when the file cannot be written.
     """
     order = results["entropy"].argsort(descending=True, stable=True)
-    count = min(count, len(order))
+    count = min(10, len(order))
     figure = Figure(figsize=(1.15 * count + 0.4, 4.0), layout="constrained")
     rows: Any = figure.subfigures(2, 1)
     titles = ("highest predictive entropy", "lowest predictive entropy")
