@@ -4,6 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from bnn_lightning.core.settings import check_not_negative, check_positive
+
 
 @dataclass(frozen=True)
 class KLWeight(ABC):
@@ -35,8 +37,7 @@ class Constant(KLWeight):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight must be a number from 0 up, got {self.weight}.")
+        check_not_negative("weight", self.weight)
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         return float(self.weight)
@@ -98,8 +99,7 @@ class LinearWarmup(KLWeight):
     peak: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.peak < math.inf:
-            raise ValueError(f"peak must be a positive number such as 1, got {self.peak}.")
+        check_positive("peak", self.peak, "number such as 1")
         for name in ("start", "length"):
             value = getattr(self, name)
             if value < 0 or (isinstance(value, float) and value > 1):
