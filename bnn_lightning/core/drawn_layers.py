@@ -20,16 +20,10 @@ from bnn_lightning.core.methods.base import Method
 from bnn_lightning.core.ops import kind_of
 from bnn_lightning.core.posteriors import Posterior, sample_together
 
-# The axes of inputs and of outputs in the weights of each kind.
-_AXES: dict[type, tuple[int, int]] = {
-    nn.RNN: (1, 0),
-    nn.LSTM: (1, 0),
-    nn.GRU: (1, 0),
-    nn.RNNCell: (1, 0),
-    nn.LSTMCell: (1, 0),
-    nn.GRUCell: (1, 0),
-    nn.Embedding: (0, 1),
-    nn.Bilinear: (1, 0),
+# What WeightShape says of the weights of each kind: their axes of inputs and of outputs, and the fan-in.
+_AXES: dict[type, tuple[int, int, int | None]] = {
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell, nn.Bilinear), (1, 0, None)),
+    nn.Embedding: (0, 1, 1),  # of all words one gives the output
 }
 NORMS: tuple[type, ...] = (
     nn.BatchNorm1d,
@@ -72,7 +66,7 @@ class WeightShape:
     shape: tuple[int, ...]
     inputs: int
     outputs: int
-    fan_in: int | None = None
+    fan_in: int | None
 
     @property
     def in_features(self) -> int:
@@ -122,7 +116,7 @@ class DrawnLayer(RandomLayer):
             return self.method.bias(value)
         if self._axes is None:
             return self.method.scale(value)
-        op: Any = WeightShape(tuple(value.shape), *self._axes, fan_in=1 if self._axes == _AXES[nn.Embedding] else None)
+        op: Any = WeightShape(tuple(value.shape), *self._axes)
         return self.method.weight(value, op)
 
     def plain(self, values: Mapping[str, Tensor]) -> nn.Module:

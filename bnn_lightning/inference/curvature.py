@@ -78,7 +78,7 @@ class Curvature(ABC):
         """Sets the posterior of ``layer`` to the eigenvectors, with the standard deviation ``width`` of eigenvalues."""
 
     def _rows(self, layer: BayesianLayer, matrix: Tensor) -> list[tuple[Any, Tensor]]:
-        """Weight and bias with their parts of ``matrix``, ``(outputs, columns, ...)``."""
+        """Weight and bias with their parts of ``matrix``, ``(..., columns, ...)``, along its second axis."""
         weight, bias = matrix[:, : layer.op.in_features], matrix[:, layer.op.in_features :]
         return [(layer.weight, weight)] if layer.bias is None else [(layer.weight, weight), (layer.bias, bias)]
 
@@ -136,8 +136,7 @@ class Kronecker(Curvature):
         return self.values.flatten()
 
     def fill(self, layer: BayesianLayer, width: Width) -> None:
-        right = self.right.expand(self.outputs, -1, -1)
-        for part, rows in self._rows(layer, right):
+        for part, rows in self._rows(layer, self.right.unsqueeze(0)):
             part.left.copy_(self.left)
             part.scales.copy_(width(self.values))
             part.right.copy_(rows[0])
