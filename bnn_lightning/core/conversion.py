@@ -155,6 +155,14 @@ def load_plain_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> N
     net.load_state_dict(given, strict=False)
 
 
+def inner_state_dict(contents: Any) -> Any:
+    """The state_dict that a training checkpoint has among other things; what has none in it as it is."""
+    for key in ("state_dict", "model_state_dict", "model", "network", "net"):
+        if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
+            contents = contents[key]
+    return contents
+
+
 def unwrapped_names(state_dict: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of ``state_dict`` by the names of the network, without what others put around or before them.
 
@@ -172,10 +180,7 @@ def unwrapped_names(state_dict: Mapping[str, Any], expected: Iterable[str]) -> d
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"state_dict must be tensors by name, got {type(state_dict).__name__}; use its state_dict().")
     names = set(expected)
-    for key in ("state_dict", "model_state_dict", "model", "network", "net"):
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-    given = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    given = {name: value for name, value in inner_state_dict(state_dict).items() if isinstance(value, Tensor)}
     if "n_averaged" not in names:
         given.pop("n_averaged", None)
     if not any("_orig_mod" in name.split(".") for name in names):

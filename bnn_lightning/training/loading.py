@@ -11,6 +11,7 @@ from bnn_lightning.checkpoints.parts import Trained, built, load_weights, parsed
 from bnn_lightning.checkpoints.record import CheckpointError, Record
 from bnn_lightning.core.conversion import (
     computed_weights,
+    inner_state_dict,
     load_plain_state_dict,
     refuse_computed,
     to_plain,
@@ -89,10 +90,7 @@ def _weights_in(path: str, own: Collection[str]) -> dict[str, Any]:
         is_computed = any(".parametrizations." in name for name in weights.keys() - own)
         return weights if record.config is None or not is_computed else computed_weights(Trained.of(record).network)
     except CheckpointError as error:
-        contents = _plain_contents(path)
-        for key in ("state_dict", "model_state_dict", "model", "network", "net"):
-            if isinstance(contents, dict) and isinstance(contents.get(key), dict):
-                contents = contents[key]
+        contents = inner_state_dict(_plain_contents(path))
         if not isinstance(contents, dict):
             raise ValueError(
                 f"init_from must be a checkpoint of the deterministic twin, got {path}: {error}"
