@@ -155,7 +155,9 @@ def _smooth(layer: Any) -> Rule:
     return partial(quadrature, function)
 
 
-@moment_rule(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+@moment_rule(
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+)
 def _identity(layer: nn.Module) -> Rule:
     """Dropout of torch's own is the identity in eval mode."""
     return unchanged

@@ -73,6 +73,7 @@ def test_activations_with_kinks(layer):
         (nn.AdaptiveAvgPool2d((2, 1)), (2, 4, 3)),
         (nn.Flatten(), (2, 3, 2)),
         (nn.Identity(), (3,)),
+        (nn.FeatureAlphaDropout().eval(), (2, 3, 2)),
         (nn.Dropout(0.5), (3,)),
         (nn.Linear(5, 3), (5,)),
         (nn.Conv2d(2, 3, 3, padding=1), (2, 4, 4)),
