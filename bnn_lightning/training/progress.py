@@ -20,7 +20,7 @@ class EpochSums:
 
     Args:
         lr: the learning rate of the epoch.
-        kl_weights: of each step.
+        kl_weights: of each optimiser step, of which several batches may be parts.
         totals: of nll, score and KL, each times examples, and of examples; of one process, or of all.
         num_outputs: of the network; 0 before the first step.
     """
@@ -31,12 +31,13 @@ class EpochSums:
     num_outputs: int = 0
 
     @torch.no_grad()
-    def add(self, terms: Terms, y: Tensor, likelihood: Likelihood) -> None:
-        """A step's numbers, left on their device."""
+    def add(self, terms: Terms, y: Tensor, likelihood: Likelihood, step: int) -> None:
+        """The numbers of a batch of optimiser step ``step``, left on their device."""
         nll, score = terms.nll, likelihood.training_score(terms.outputs, y)
         means = torch.stack([nll, score.to(nll.dtype), terms.kl.to(nll.dtype), torch.ones_like(nll)])
         self.totals = self.totals.to(means.device) + len(y) * means
-        self.kl_weights.append(terms.kl_weight)
+        if len(self.kl_weights) <= step:
+            self.kl_weights.append(terms.kl_weight)
         self.num_outputs = terms.outputs.shape[-1]
 
     def means(self) -> tuple[float, float, float, float]:

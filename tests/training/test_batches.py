@@ -7,7 +7,8 @@ from torch import nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
-from bnn_lightning import SWAG, BayesianModule, Laplace, Variational
+from bnn_lightning import BBB, SWAG, BayesianModule, Laplace, Variational
+from bnn_lightning.inference.kl_weights import Blundell
 from bnn_lightning.training.probe import first_batch
 from tests.training.helpers import fit
 
@@ -86,3 +87,11 @@ def test_the_last_step_of_an_epoch_has_the_mean_of_the_batches_that_are_left():
     first, last = gradients.found
     assert first.abs().max() > 1e-3
     torch.testing.assert_close(last, first)
+
+
+def test_the_kl_weight_of_an_epoch_is_the_mean_over_its_steps():
+    inference = Variational(kl_weight=Blundell())
+    model = BayesianModule(nn.Sequential(nn.Linear(INPUTS, 2)), BBB(), inference=inference)
+    fit(model, Rows(), accumulate_grad_batches=8)  # 8 batches with the weight 4/3, 1 with 2/3
+    assert model.summary.kl_weight == pytest.approx(1)
+    assert "tempered" not in model.summary.caveats
