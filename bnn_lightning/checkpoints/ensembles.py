@@ -43,11 +43,19 @@ def misfit(records: Sequence[Record], first: str) -> tuple[Record, str] | None:
     for record in records[1:]:
         if difference := first_difference(records[0], record):
             return record, f"differs from {first} in {difference}; only the seed may"
+        if _have_other_examples(records[0], record):  # and so other units, and a hold-out that the other trained on
+            return record, f"was trained when the data of {first} held other examples; train both on the same"
     return None
 
 
 def _are_equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+def _have_other_examples(record: Record, other: Record) -> bool:
+    """Whether a table or folder of the same place changed between their trainings, as far as both know."""
+    digests = {(each.data or {}).get("divided_examples") for each in (record, other)}
+    return len(digests - {None}) > 1
 
 
 def joined_checkpoint(records: Sequence[Record]) -> dict[str, Any]:

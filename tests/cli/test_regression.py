@@ -10,7 +10,8 @@ import torch
 from jsonschema import Draft202012Validator
 from lightning.pytorch import Callback
 
-from bnn_lightning.checkpoints.record import KEY, read_checkpoint
+from bnn_lightning import Predictor
+from bnn_lightning.checkpoints.record import KEY, CheckpointError, read_checkpoint
 from bnn_lightning.cli import main
 from tests.helpers import ON_THE_COMMAND_LINE, ROOT, printed, table
 
@@ -125,6 +126,19 @@ def test_an_ensemble_of_tables_and_several_targets(capsys):
     assert not sigmas[0].equal(sigmas[1])
     assert main(["predict", "--ckpt_path", "checkpoints/a/version_0/ensemble.ckpt"]) == 0
     assert "extra epistemic_std" in table(LOGS / "predictions.csv")[0]
+
+
+def test_an_ensemble_is_of_networks_that_were_trained_on_the_same_table(capsys):
+    for seed, row in (("1", ""), ("2", "\n0,steel,0,9000,0")):  # which moves the mean of the target, and the hold-out
+        write_tables()
+        Path("force.csv").write_text(Path("force.csv").read_text() + row)
+        assert fit("--trainer.max_epochs", "10", "--seed_everything", seed) == 0
+    capsys.readouterr()
+    other = "checkpoints/a/version_1/last.ckpt"
+    assert main(["ensemble", "--ckpt_path", other, "--members", f"[{LAST}]"]) == 2
+    assert f"--members {LAST} was trained when the data of --ckpt_path held other examples" in printed(capsys)
+    with pytest.raises(CheckpointError, match=f"when the data of {other} held other examples; train both on the same."):
+        Predictor.load([other, LAST])
 
 
 def test_a_run_goes_on_with_the_same_bits():
