@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from scipy.integrate import quad
+from scipy.special import beta
 
 from bnn_lightning.likelihoods.regression.mixture import Mixture
 
@@ -95,6 +96,18 @@ def test_the_crps_is_the_integral_of_the_squared_gap(kind):
             parts = pairwise(ends)
             expected = sum(quad(squared_gap, low, high, limit=500, epsabs=1e-11)[0] for low, high in parts)
             assert crps[example, target].item() == pytest.approx(expected, rel=1e-7 if kind == "normal" else 1e-4)
+
+
+@pytest.mark.parametrize("df", [2.000001, 2.01, 2.5, 30])
+def test_the_crps_of_one_student_t_is_its_closed_form_also_where_the_variance_is_hardly_finite(df):
+    scale, y = 3.0, 1.5
+    of = Mixture(*(torch.full((1, 1, 1), value, dtype=torch.float64) for value in (0.0, scale, df)))
+    # Jordan, Krueger & Lerch 2019 (arXiv:1709.04743)
+    z, law = y / scale, stats.t(df)
+    half_pair_distance = 2 * df**0.5 / (df - 1) * beta(0.5, df - 0.5) / beta(0.5, df / 2) ** 2
+    distance = z * (2 * law.cdf(z) - 1) + 2 * law.pdf(z) * (df + z**2) / (df - 1)
+    expected = scale * (distance - half_pair_distance)
+    assert of.crps(torch.tensor([[y]], dtype=torch.float64)).item() == pytest.approx(expected, rel=3e-3)
 
 
 def test_the_crps_is_the_same_in_chunks(monkeypatch):

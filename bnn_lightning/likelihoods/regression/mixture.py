@@ -19,6 +19,7 @@ from bnn_lightning.likelihoods.regression.components import (
 _BISECTIONS = 40  # the bracket of a quantile is then 1e-12 of the spread of the components' quantiles
 _PAIRS = 2**22  # numbers that a chunk of the CRPS keeps at once
 _HALF_NODES, _REACH = 200, 7.0  # of the CRPS of Student-t mixtures: up to sinh(7) / 4 = 137 standard deviations away
+_NODES_DFS = 2.02  # of which these are, at least: below, the std, which is infinite at 2, says nothing of the middle
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,13 @@ class Mixture:
     def _integrated_spread(self, rows: slice) -> Tensor:
         """Nodes at mean + std / 4 * sinh(u) with u in equal steps: dense in the middle, and far out in the tails."""
         part = self[rows]
+        assert part.dfs is not None
         u = torch.linspace(-_REACH, _REACH, 2 * _HALF_NODES + 1, dtype=self.scales.dtype)
-        c = (part.std() / 4).unsqueeze(1)
+        std = type(self)(part.locations, part.scales, part.dfs.clamp_min(_NODES_DFS)).std()
+        c = (std / 4).unsqueeze(1)
         nodes = part.mean().unsqueeze(1) + c * u.sinh().view(1, -1, 1)
         z = (nodes.unsqueeze(2) - part.locations.unsqueeze(1)) / part.scales.unsqueeze(1)
-        dfs = None if part.dfs is None else part.dfs.unsqueeze(1)
-        below = distribution(z, dfs).mean(2)
+        below = distribution(z, part.dfs.unsqueeze(1)).mean(2)
         step = u[1] - u[0]
         return (below * (1 - below) * c * u.cosh().view(1, -1, 1)).sum(1) * step
 
