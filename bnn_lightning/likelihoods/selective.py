@@ -34,8 +34,8 @@ def accept_rule(confidence: Tensor, correct: Tensor, target_risk: float) -> Acce
     """The rule with the highest coverage whose bound on the error rate is at most ``target_risk``.
 
     Selection with guaranteed risk (Geifman & El-Yaniv 2017, arXiv:1705.08500, algorithm 1): a binary search over
-    thresholds. Each step computes a binomial bound that fails with probability at most (1 - 0.95) / steps, so that
-    all of them hold together with probability 0.95.
+    thresholds, here from :func:`examples_needed` on. Each step computes a binomial bound that fails with probability at
+    most (1 - 0.95) / steps, so that all of them hold together with probability 0.95.
 
     Args:
         confidence: of calibration examples, ``(examples,)``, in falling order.
@@ -51,8 +51,11 @@ def accept_rule(confidence: Tensor, correct: Tensor, target_risk: float) -> Acce
     mistakes = (~correct).long().cumsum(0)
     steps, delta = _search(examples)
     best = AcceptRule(math.inf, 0.0, 0.0, 0.0)
-    low, high = 1, examples
+    # Fewer than are needed even without a mistake would be no reason to try still fewer.
+    low, high = examples_needed(examples, target_risk) - 1, examples
     for _ in range(steps):
+        if low >= high:
+            break
         count = (low + high + 1) // 2
         # Examples of equal confidence are accepted together.
         threshold = confidence[count - 1]
@@ -65,8 +68,6 @@ def accept_rule(confidence: Tensor, correct: Tensor, target_risk: float) -> Acce
             low = count
         else:
             high = count - 1
-        if low >= high:
-            break
     return best
 
 

@@ -100,6 +100,20 @@ def test_too_few_images_accept_nothing():
     assert (rule.threshold, rule.coverage) == (math.inf, 0.0)
 
 
+@pytest.mark.parametrize(("images", "mistakes"), [(100, 0), (150, 1)])
+def test_all_are_accepted_where_all_are_needed_to_bound_the_risk(images, mistakes):
+    # Half of them are too few to bound it, also without a mistake.
+    delta = 0.05 / math.ceil(math.log2(images))
+    bound = binomial_upper_bound(mistakes, images, delta)
+    assert binomial_upper_bound(0, images // 2, delta) > 1.01 * bound
+    log_probs = torch.linspace(0.99, 0.6, images, dtype=torch.float64)
+    log_probs = torch.stack([log_probs, 1 - log_probs], 1).log()
+    labels = (torch.arange(images) >= images - mistakes).long()  # the least certain are wrong
+    rule = Calibration.fit(log_probs, labels).accept_rule(1.01 * bound)
+    assert rule.coverage > 0.95
+    assert rule.bound <= 1.01 * bound
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 def test_prediction_sets_hold_the_label_as_often_as_promised(alpha):
     # Averaged over calibration sets the coverage is between 1 - alpha and 1 - alpha + 1 / (n + 1).
