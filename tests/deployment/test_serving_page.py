@@ -146,6 +146,21 @@ def test_a_file_that_is_no_picture_gets_the_servers_sentence(page, tmp_path):
     page.get_log("browser")  # which tells of the status 422
 
 
+def test_what_is_cleared_gets_no_answer(page):
+    """A prediction that was under way when its drawing was cleared is not shown."""
+    page.execute_script(
+        "const ask = window.fetch; window.fetch = (...words) => new Promise((go) => { window.goOn = go; })"
+        ".then(() => ask(...words)).finally(() => { window.ended = true; });"
+    )
+    draw(page, SEVEN)
+    wait(lambda: page.execute_script("return Boolean(window.goOn)"))
+    part(page, "#clear").click()
+    page.execute_script("goOn()")
+    wait(lambda: page.execute_script("return window.ended"))
+    page.execute_async_script("setTimeout(arguments[0], 300)")  # in which an answer would be shown
+    assert part(page, "#name").text == NOTHING
+
+
 def test_by_keyboard_alone(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
