@@ -161,6 +161,14 @@ def test_what_is_cleared_gets_no_answer(page):
     assert part(page, "#name").text == NOTHING
 
 
+def test_a_transparent_picture_is_shown_on_the_background_that_the_server_gives_it(page, tmp_path):
+    Image.new("RGBA", (60, 60), (0, 0, 0, 0)).save(tmp_path / "nothing.png")
+    part(page, "#file").send_keys(str(tmp_path / "nothing.png"))
+    predicted(page)
+    pixel = "return [...document.getElementById('canvas').getContext('2d').getImageData(140, 140, 1, 1).data]"
+    assert page.execute_script(pixel) == [255, 255, 255, 255]  # white is the background of the checkpoint
+
+
 def test_by_keyboard_alone(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
