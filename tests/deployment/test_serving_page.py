@@ -169,6 +169,18 @@ def test_a_transparent_picture_is_shown_on_the_background_that_the_server_gives_
     assert page.execute_script(pixel) == [255, 255, 255, 255]  # white is the background of the checkpoint
 
 
+def test_a_picture_that_the_browser_cannot_show_is_not_turned(page, served, tmp_path):
+    file = tmp_path / "digit.tif"
+    Image.new("L", (28, 28), 200).save(file)
+    part(page, "#file").send_keys(str(file))
+    name = predicted(page)
+    _, answer = served.ask("/predict", file.read_bytes(), "image/tiff")
+    assert name == answer["predictions"][0]["name"]
+    assert not part(page, "#angle").is_enabled()
+    part(page, "#clear").click()
+    assert part(page, "#angle").is_enabled()
+
+
 def test_by_keyboard_alone(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
