@@ -33,7 +33,6 @@ _WATCH = 0.5
 _GRACE = 5
 """Seconds for what is under way when the server is asked to end."""
 
-_WORDS = {404: "There is no such page; there are /, /predict, /health and /info.", 405: "The method is not allowed."}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
@@ -249,7 +248,15 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _of_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _said(error.status_code, _WORDS.get(error.status_code, f"{error.detail}."))
+    sentence, headers = f"{error.detail}.", dict(error.headers or {})
+    if error.status_code == 404:
+        sentence = "There is no such page; there are /, /predict, /health and /info."
+    elif error.status_code == 405:
+        methods = " or ".join(sorted(headers["Allow"].split(", ")))
+        sentence = f"{request.url.path} takes {methods}, got {request.method}."
+    answer = _said(error.status_code, sentence)
+    answer.headers.update(headers)
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import http.client
 import io
 import json
 import os
@@ -197,6 +198,15 @@ def test_other_addresses_get_a_sentence(served, path):
     status, answer = served.ask(path)
     assert status == OTHERS[path]
     assert answer["error"].endswith(".")
+
+
+def test_another_method_is_told_which_one_there_is(served):
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.request("GET", "/predict")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")  # RFC 9110, 15.5.6
+    assert json.loads(answer.read()) == {"error": "/predict takes POST, got GET."}
+    connection.close()
 
 
 @pytest.mark.slow
