@@ -54,6 +54,16 @@ def test_no_bin_of_a_reliability_diagram_is_certain_and_no_legend_lies_over_its_
             assert (lower, upper) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
 
 
+def test_no_legend_lies_over_the_curves_of_an_image_that_turns(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("bnn_lightning.reporting.figures.uncertainty.save", lambda figure, path: drawn.append(figure))
+    pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    figures.rotated_image(Path("unused.png"), [0, 45, 90], pixels, torch.randn(5, 3, 4), list("abcd"))
+    assert all(axis.get_legend() is None for axis in drawn[0].axes)
+    labels = [[text.get_text() for text in legend.get_texts()] for legend in drawn[0].legends]
+    assert labels == [["a", "b", "c", "d"], ["predictive entropy", "mutual information"]]
+
+
 def test_a_posterior_is_drawn_with_its_prior_where_that_is_one_normal_density():
     for prior, is_drawn in ((None, True), (FanIn(), True), (LaplacePrior(), False)):
         net = bayesianize(nn.Sequential(nn.Linear(3, 2)), LRT(prior_mu=0.1, prior_sigma=0.2, prior=prior))

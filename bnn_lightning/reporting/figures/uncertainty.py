@@ -196,15 +196,16 @@ def rotated_image(path: Path, angles: Sequence[float], pixels: Tensor, logits: T
         low, high = mean[:, label] - spread[:, label], mean[:, label] + spread[:, label]
         top.fill_between(angles, low.clamp_min(0), high.clamp_max(1), color=line.get_color(), alpha=0.15)
     top.set(ylabel="probability", ylim=(0, 1.02), xticklabels=[])
-    # Given with their lines, names that begin with an underscore are shown too.
+    # Given with their lines, names that begin with an underscore are shown too. Curves may be anywhere in their axes.
+    style = {"ncols": 4, "frameon": False, "fontsize": 8}
     title = "class (band: std over draws)"
-    top.legend(lines, names, title=title, title_fontsize=8, ncols=4, frameon=False, fontsize=8)
+    figure.legend(lines, names, title=title, title_fontsize=8, loc="outside upper center", **style)
     total, epistemic = predictive_entropy(logits), mutual_information(logits)
     bottom.plot(angles, total, marker="o", markersize=3, color="black", label="predictive entropy")
     bottom.plot(angles, epistemic, marker="o", markersize=3, color=_EPISTEMIC, label="mutual information")
     bottom.set(xlabel="turned by, degrees", ylabel="nats")
     bottom.set_ylim(bottom=0)
-    bottom.legend(frameon=False, fontsize=8)
+    figure.legend(handles=bottom.get_lines(), loc="outside lower center", **style)
     save(figure, path)
 
 
