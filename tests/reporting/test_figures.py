@@ -54,6 +54,15 @@ def test_no_bin_of_a_reliability_diagram_is_certain_and_no_legend_lies_over_its_
             assert (lower, upper) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
 
 
+def test_bins_of_few_images_have_bars_to_see(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("bnn_lightning.reporting.figures.uncertainty.save", lambda figure, path: drawn.append(figure))
+    many, few = torch.tensor([[0.95, 0.05]]).expand(1000, 2), torch.tensor([[0.6, 0.4]]).expand(2, 2)
+    figures.reliability(Path("unused.png"), {"a": torch.cat([many, few]).log()}, torch.zeros(1002, dtype=torch.int64))
+    lowest, highest = drawn[0].axes[1].get_ylim()
+    assert (lowest, highest >= 1000) == (0.5, True)
+
+
 def test_no_legend_lies_over_the_curves_of_an_image_that_turns(monkeypatch):
     drawn = []
     monkeypatch.setattr("bnn_lightning.reporting.figures.uncertainty.save", lambda figure, path: drawn.append(figure))

@@ -134,6 +134,7 @@ def reliability(path: Path, predictives: Mapping[str, Tensor], labels: Tensor) -
         bottom.bar(edges[:-1] + 0.5 / BINS, count, 0.9 / BINS, color=_PROBABILITY)
         if count.max() > _MANY:
             bottom.set_yscale("log")
+            bottom.set_ylim(bottom=0.5)  # so that a bin of one image has a bar, as tall in every panel
         else:
             bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         bottom.set(xlabel="confidence", ylabel="images")
