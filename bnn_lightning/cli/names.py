@@ -38,6 +38,11 @@ _OF_LIBRARIES: dict[str, type] = {
 }
 
 
+def whole_key(key: str) -> str:
+    """The key of a setting of which a nested parser knows the last word alone: model.inference.lr_schedule."""
+    return next((known for known in (*PARTS, *_OF_LIBRARIES) if known.endswith(f".{key}")), key)
+
+
 def base_of(key: str) -> type | None:
     """The class that all names belong to which the setting ``key`` takes, such as model.network, or a list of them."""
     return {"data.ood": ImageData, **PARTS, **_OF_LIBRARIES}.get(key)

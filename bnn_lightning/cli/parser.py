@@ -14,7 +14,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bnn_lightning.checkpoints.parts import default_class_without_arguments
-from bnn_lightning.cli.names import PARTS, base_of, classes_of, names_of
+from bnn_lightning.cli.names import PARTS, base_of, classes_of, names_of, whole_key
 from bnn_lightning.cli.settings import class_name, class_of
 from bnn_lightning.cli.verbs.base import Verb
 
@@ -181,7 +181,8 @@ def _shorten(action: argparse.Action) -> None:
 
 def _class_help(parser: Parser) -> str | None:
     """Leaves in the help of one class its settings; of a class that others derive from, gives their names instead."""
-    key, _, class_path = (parser.description or "").removeprefix(_OF_ONE_CLASS).partition(".help=")
+    said, _, class_path = (parser.description or "").removeprefix(_OF_ONE_CLASS).partition(".help=")
+    key = whole_key(said)
     module, _, name = class_path.rpartition(".")
     part, base = getattr(import_module(module), name), base_of(key)
     if base is not None and issubclass(base, part):
@@ -191,7 +192,8 @@ def _class_help(parser: Parser) -> str | None:
     parser.description = _first_line(part)
     for action in parser._actions:
         _shorten(action)
-        action.option_strings = action.option_strings[:1]  # not --data.ood+, which appends
+        flags = action.option_strings[:1]  # not --data.ood+, which appends
+        action.option_strings = [flag.replace(f"--{said}.", f"--{key}.", 1) for flag in flags]
         vars(action)["hidden"] = action.dest.endswith(".help")
     for group in parser._action_groups:
         group.title, group.description = f"Settings of {name}", None

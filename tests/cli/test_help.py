@@ -85,6 +85,16 @@ def test_help_of_a_class_has_its_settings_and_no_noise(capsys):
     assert own.startswith("usage: bnn VERB --model.network tests.training.tiny_network.TinyNet [")
 
 
+@pytest.mark.parametrize(
+    ("key", "name", "setting"),
+    [("model.inference.lr_schedule", "Cosine", "end_factor"), ("model.inference.optimizer", "SGD", "momentum")],
+)
+def test_help_of_a_part_of_a_part_has_whole_flags(key, name, setting, capsys):
+    text = helped(capsys, f"--{key}.help", name)
+    assert text.startswith(f"usage: bnn VERB --{key} {name} [--{key}.SETTING VALUE] ...\n")
+    assert f"\n  --{key}.{setting} " in text
+
+
 @pytest.mark.parametrize("key", ["model.method", "model.inference", "model.network", "data", "model.likelihood"])
 def test_help_of_a_part_has_a_line_for_each_name(key, capsys):
     lines = helped(capsys, f"--{key}.help").splitlines()
