@@ -198,7 +198,7 @@ def rotated_image(path: Path, angles: Sequence[float], pixels: Tensor, logits: T
         top.fill_between(angles, low.clamp_min(0), high.clamp_max(1), color=line.get_color(), alpha=0.15)
     top.set(ylabel="probability", ylim=(0, 1.02), xticklabels=[])
     # Given with their lines, names that begin with an underscore are shown too. Curves may be anywhere in their axes.
-    style = {"ncols": 4, "frameon": False, "fontsize": 8}
+    style: dict[str, Any] = {"ncols": 4, "frameon": False, "fontsize": 8}
     title = "class (band: std over draws)"
     figure.legend(lines, names, title=title, title_fontsize=8, loc="outside upper center", **style)
     total, epistemic = predictive_entropy(logits), mutual_information(logits)
