@@ -130,8 +130,8 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
     files = file_column(cells.names, cells.index)
     others = [place for place, name in enumerate(cells.names) if place != files and name not in cells.index]
     column = column_called(cells.names, _CLASS_COLUMNS)
-    marks = [[number_in(row[place]) for place in others] for row in cells.rows]
-    is_one_hot = all(mark in (0.0, 1.0) for row in marks for mark in row)
+    marks = list(zip(*(map(number_in, cells.columns[place]) for place in others), strict=True))
+    is_one_hot = bool(others) and all(mark in (0.0, 1.0) for row in marks for mark in row)
     if path.name != _OF_ROBOFLOW:
         # Beside a column of classes 0 and 1 there may be one of folds.
         is_one_hot &= len(others) > 1 and (column is None or all(row.count(1.0) == 1 for row in marks))
@@ -139,10 +139,10 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
         column = None
     elif column is None and len(others) == 1:
         column = others[0]
-        if any(_finite_in(row[column]) is not None for row in cells.rows):
+        if any(_finite_in(text) is not None for text in cells.columns[column]):
             return None
     if column is not None and column != files:
-        texts = [row[column] for row in cells.rows]
+        texts = list(cells.columns[column])
         if any(number is not None and number % 1 != 0 for number in map(_finite_in, texts)):
             return None
         if several := next((text for text in texts if text.startswith(("{", "["))), None):
@@ -150,8 +150,8 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
         names = ["" if text.lower() in _NO_CLASS else text for text in texts]
     elif is_one_hot:
         names = []
-        for number, row in zip(cells.lines, cells.rows, strict=True):
-            marked = [cells.names[place] for place in others if number_in(row[place]) == 1]
+        for number, row in zip(cells.lines, marks, strict=True):
+            marked = [cells.names[place] for place, mark in zip(others, row, strict=True) if mark == 1]
             if len(marked) > 1:
                 raise ValueError(
                     f"labels must have one class for each file, got {' and '.join(marked)} in row {number} of {path}."
@@ -159,7 +159,7 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
             names.append(marked[0] if marked else "")
     else:
         return None
-    return [row[files] for row in cells.rows], names
+    return list(cells.columns[files]), names
 
 
 def _finite_in(text: str) -> float | None:

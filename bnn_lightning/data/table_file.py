@@ -1,14 +1,14 @@
 """Reads tables: text with separators or blanks, Parquet, folders with given splits. Cells become numbers or texts."""
 
 import csv
-import io
 import re
 import warnings
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bnn_lightning.wording import listed, one_line
 
 _SEPARATORS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # rows, for the separator
+_TOGETHER = 1_000  # rows whose cells are joined
 _INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -43,7 +44,7 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
         _require(path, setting)
         return _read_parquet(path, texts, setting)
     cells = read_cells(path, setting)
-    if not cells.has_header and _may_name_columns(cells.rows):
+    if not cells.has_header and len(cells.lines) > 1 and _may_name_columns(cells.columns):
         warnings.warn(
             f"the first row of {path}, {listed(cells.names)}, is taken for values, because it has numbers; if it names "
             "the columns, begin a name with a letter where there are numbers below, such as y2019 for 2019.",
@@ -51,10 +52,23 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
         )
     names = list(cells.names) if cells.has_header else [str(position) for position in range(len(cells.names))]
     columns = {
-        name: as_column(column, is_text=name in texts)
-        for name, column in zip(names, zip(*cells.rows, strict=True), strict=True)
+        name: as_column(list(column), is_text=name in texts) for name, column in zip(names, cells.columns, strict=True)
     }
     return RawTable(path, columns, cells.lines, setting, cells.index)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a column, many in one: each by itself would take several times the memory of its letters.
+
+    Args:
+        parts: texts with NUL between them.
+    """
+
+    parts: Sequence[str]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(part.split("\0") for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -63,15 +77,15 @@ class Cells:
 
     Args:
         names: the cells of the first row.
-        rows: the others below a header, else all.
-        lines: in which line of the file each of them ends, from 1.
+        columns: the cells below a header, else all.
+        lines: in which line of the file each row of these ends, from 1.
         has_header: whether the first row names the columns.
         index: the column that numbers the rows, if there is one: the first, without a name in a header.
     """
 
     names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
+    columns: tuple[Texts, ...]
+    lines: Sequence[int]
     has_header: bool
     index: tuple[str, ...] = ()
 
@@ -91,79 +105,88 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
     """
     _require(path, setting)
     try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError:
+        first, columns, lines = _divided(path, setting)
+    except UnicodeError:
         raise ValueError(
             f"{setting} must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
         ) from None
-    try:
-        lines, cells = _divided(text)
     except csv.Error as error:  # a cell of more than 128 KiB: a quotation mark that does not end
         raise ValueError(f"{setting} must be a table, got {path}, which cannot be read: {one_line(error)}.") from error
-    if not cells:
-        raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
-    for number, row in zip(lines, cells, strict=True):
-        if len(row) != len(cells[0]):
-            raise ValueError(
-                f"{setting} must be a table with equally many cells in each row, got {len(row)} in row {number} of "
-                f"{path}, whose first row has {len(cells[0])}."
-            )
-    if cells[0] == ["0", "1"]:
+    if first == ["0", "1"]:
         raise ValueError(
             f"{setting} must be a table whose first row is names or numbers, got 0 and 1 in {path}, which may be both; "
             "name the columns, or move this row."
         )
-    has_header = _is_header(cells[0], cells[1:])
-    index: tuple[str, ...] = ()
-    if has_header:
-        index, cells = _named(cells)
-        names = cells[0]
-        if len(set(names)) < len(names):
-            twice = next(name for name, count in Counter(names).items() if count > 1)
-            raise ValueError(
-                f"{setting} must be a table whose columns have different names, got {twice} twice in {path}."
-            )
-        if len(cells) == 1:
-            raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
-    rows, numbers = cells[has_header:], lines[has_header:]
-    return Cells(tuple(cells[0]), tuple(map(tuple, rows)), tuple(numbers), has_header, index)
+    if not _is_header(first, columns):
+        with_first = tuple(Texts((cell, *column.parts)) for cell, column in zip(first, columns, strict=True))
+        return Cells(tuple(first), with_first, lines, False)
+    names, columns, index = _named(first, columns)
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
+    if len(lines) == 1:
+        raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
+    return Cells(tuple(names), tuple(columns), lines[1:], True, index)
 
 
-def _divided(text: str) -> tuple[list[int], list[list[str]]]:
-    """The cells of each row that is not empty, and the number of the line where it ends."""
+def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence[int]]:
+    """The cells of the first row that is not empty, the columns below it, and the number of the line of each row."""
     starts: dict[str, list[list[str]]] = {}
     for each in _SEPARATORS:
         with suppress(csv.Error):
-            starts[each] = [row for _, row in islice(_read(text, each), _LOOKED_AT)]
+            starts[each] = [row for _, row in islice(_rows(path, each), _LOOKED_AT)]
     several = {separator: rows for separator, rows in starts.items() if rows and len(rows[0]) > 1}
     even = {separator: rows for separator, rows in several.items() if len({len(row) for row in rows}) == 1}
     # Where no separator fits, it is the one of which the first row has most that the sentence is about.
     likely = even or several
     separator = max(likely, key=lambda separator: len(likely[separator][0]), default=None)
-    if separator is None:
-        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    else:
-        rows = list(_read(text, separator))
-    return [number for number, _ in rows], [row for _, row in rows]
+    rows = _rows(path, separator)
+    number, first = next(rows, (0, []))
+    if not first:
+        raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
+    lines, parts = array("q", [number]), [list[str]() for _ in first]
+    while together := list(islice(rows, _TOGETHER)):
+        for number, row in together:
+            if len(row) != len(first):
+                raise ValueError(
+                    f"{setting} must be a table with equally many cells in each row, got {len(row)} in row {number} of "
+                    f"{path}, whose first row has {len(first)}."
+                )
+        lines.extend(number for number, _ in together)
+        for of_column, cells in zip(parts, zip(*(row for _, row in together), strict=True), strict=True):
+            of_column.append("\0".join(cells))
+    return first, [Texts(of_column) for of_column in parts], lines
 
 
-def _read(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line where it ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    for row in reader:
-        if len(row) > 1 or any(cell.strip() for cell in row):
-            yield reader.line_num, [cell.strip() for cell in row]
+def _rows(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line where it ends; None for blanks between the cells."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines = (_as_text(line) for line in file)
+        if separator is None:
+            yield from ((number, line.split()) for number, line in enumerate(lines, 1) if line.strip())
+            return
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        for row in reader:
+            if len(row) > 1 or any(cell.strip() for cell in row):
+                yield reader.line_num, [cell.strip() for cell in row]
 
 
-def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+def _as_text(line: str) -> str:
+    if "\0" in line:  # of UTF-16, or of no text at all
+        raise UnicodeError
+    return line
+
+
+def _is_header(first: Sequence[str], columns: Sequence[Texts]) -> bool:
     if list(first if first[0] else first[1:]) == [str(place) for place in range(len(first) - (not first[0]))]:
         return True
     if all(number_in(cell) is None for cell in first):
         return any(cell.lower() not in MISSING for cell in first)
-    for place, cell in enumerate(first):
-        below = [row[place] for row in rows if row[place].lower() not in MISSING]
-        if _is_word(cell) and below and all(number_in(other) is not None for other in below):
-            return True
+    for cell, column in zip(first, columns, strict=True):
+        if _is_word(cell):
+            below = [number_in(other) for other in column if other.lower() not in MISSING]
+            if below and None not in below:
+                return True
     return False
 
 
@@ -171,23 +194,21 @@ def _is_word(cell: str) -> bool:
     return cell[:1].isalpha() and number_in(cell) is None and cell.lower() not in MISSING
 
 
-def _may_name_columns(rows: Sequence[Sequence[str]]) -> bool:
+def _may_name_columns(columns: Sequence[Texts]) -> bool:
     """Whether the first row has numbers, and words that no other row has in their columns."""
-    first, *others = rows
-    words = [place for place, cell in enumerate(first) if _is_word(cell)]
+    first = [next(iter(column)) for column in columns]
+    words = [(cell, column) for cell, column in zip(first, columns, strict=True) if _is_word(cell)]
     has_numbers = any(number_in(cell) is not None for cell in first)
-    return bool(words and others and has_numbers) and all(
-        row[place] != first[place] for row in others for place in words
-    )
+    return bool(words and has_numbers) and all(cell not in islice(column, 1, None) for cell, column in words)
 
 
-def _named(cells: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """The name of the index, if there is one, and the cells without columns that have neither a name nor a value."""
-    kept = [place for place in range(len(cells[0])) if any(row[place] for row in cells)]
-    cells = [[row[place] for place in kept] for row in cells]
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(cells[0])]
-    is_index = not cells[0][0] and len(names) > 1 and all(row[0].isdecimal() for row in cells[1:])
-    return (names[0],) if is_index else (), [names, *cells[1:]]
+def _named(first: Sequence[str], columns: Sequence[Texts]) -> tuple[list[str], list[Texts], tuple[str, ...]]:
+    """The names of the columns that have one or a value, these columns, and the name of the index, if there is one."""
+    kept = [place for place, (name, column) in enumerate(zip(first, columns, strict=True)) if name or any(column)]
+    columns = [columns[place] for place in kept]
+    names = [first[place] or f"Unnamed: {number}" for number, place in enumerate(kept)]
+    is_index = not first[kept[0]] and len(names) > 1 and all(cell.isdecimal() for cell in columns[0])
+    return names, columns, (names[0],) if is_index else ()
 
 
 def _require(path: Path, setting: str) -> None:

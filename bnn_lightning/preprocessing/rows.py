@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class RawTable:
 def as_column(cells: Sequence[str], is_text: bool = False) -> np.ndarray:
     """Cells as float64 where all that have a value are numbers, else as texts; those of a text column as they are."""
     if is_text:
-        return np.array(cells, dtype=object)
+        return _of_objects(cells)
     texts = ["" if cell.lower() in MISSING else cell for cell in cells]
     values = [number_in(text) if text else math.nan for text in texts]
     if all(value is not None for value in values):
@@ -74,14 +75,19 @@ def column_of(values: Sequence[Any], is_text: bool = False) -> np.ndarray:
     if all(value is None or _is_number(value) for value in plain):
         return np.array([math.nan if value is None else _float(value) for value in plain])
     texts = ["" if value is None else _text(value) for value in plain]
-    return np.array(texts, dtype=object) if is_text else _of_texts(texts)
+    return _of_objects(texts) if is_text else _of_texts(texts)
 
 
 def _of_texts(texts: Sequence[str]) -> np.ndarray:
     """Texts as a column; those of truth values in one way of writing them."""
     if all(text.lower() in TRUTHS for text in texts if text) and any(texts):
         texts = [TRUTHS.get(text.lower(), "") for text in texts]
-    return np.array(texts, dtype=object)
+    return _of_objects(texts)
+
+
+def _of_objects(texts: Sequence[str]) -> np.ndarray:
+    """Texts as an array, in which those that are alike are one object: a column mostly has few."""
+    return np.array(list(map(intern, texts)), dtype=object)
 
 
 def texts_of(column: np.ndarray) -> np.ndarray:

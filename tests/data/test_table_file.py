@@ -1,5 +1,6 @@
 """Tables as pandas, databases and people write them: headers, separators, index columns, truth values, decimals."""
 
+import tracemalloc
 import warnings
 from decimal import Decimal
 
@@ -143,3 +144,27 @@ def test_no_row_is_lost(tmp_path):
 
 def test_features_may_be_a_single_name(csv):
     assert set_up("fit", path=csv, features="age").columns.names == ["age"]
+
+
+def test_a_table_of_text_takes_a_few_times_its_size_while_it_is_read(tmp_path):
+    cells = np.random.default_rng(0).normal(size=(30_000, 8)).astype(str)
+    path = write(tmp_path / "a.csv", "\n".join(map(",".join, [list("abcdefgh"), *cells])))
+    read_table(tmp_path / path)  # imports what it needs
+    tracemalloc.start()
+    table = read_table(tmp_path / path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(table.columns["h"], cells[:, 7].astype(np.float64))
+    assert peak < 72 * cells.size  # which a list of all cells as single texts would take
+
+
+def test_equal_texts_of_a_column_are_one_object(tmp_path):
+    path = write(tmp_path / "a.csv", "kind,y\n" + "one,1\ntwo,2\n" * 20)
+    for texts in ((), ["kind"]):
+        assert len({id(text) for text in read_table(tmp_path / path, texts).columns["kind"]}) == 2
+
+
+def test_text_in_utf_16_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a,y\n1,2\n".encode("utf-16-le"))  # valid UTF-8, with a NUL beside each letter
+    with pytest.raises(ValueError, match=r"^path must be a table as text or Parquet, .* text must be in UTF-8\.$"):
+        read_table(tmp_path / "a.csv")
