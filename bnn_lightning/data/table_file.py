@@ -121,9 +121,7 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
         with_first = tuple(Texts((cell, *column.parts)) for cell, column in zip(first, columns, strict=True))
         return Cells(tuple(first), with_first, lines, False)
     names, columns, index = _named(first, columns)
-    if len(set(names)) < len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
+    _require_different(names, path, setting)
     if len(lines) == 1:
         raise ValueError(f"{setting} must be a table with rows, got {path}, which has a header alone.")
     return Cells(tuple(names), tuple(columns), lines[1:], True, index)
@@ -211,6 +209,12 @@ def _named(first: Sequence[str], columns: Sequence[Texts]) -> tuple[list[str], l
     return names, columns, (names[0],) if is_index else ()
 
 
+def _require_different(names: Sequence[str], path: Path, setting: str) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
+
+
 def _require(path: Path, setting: str) -> None:
     if not path.is_file():
         raise DataNotFoundError(f"{setting} must be a table, got {path}, which is not there.")
@@ -225,9 +229,10 @@ def _read_parquet(path: Path, texts: Collection[str], setting: str) -> RawTable:
             "'bnn_lightning[parquet]'."
         ) from None
     try:
-        table = parquet.read_table(path)
+        table = parquet.ParquetFile(path).read()
     except Exception as error:  # of pyarrow's own kinds
         raise ValueError(f"{setting} must be a Parquet file, got {path}: {one_line(error)}.") from error
+    _require_different(table.column_names, path, setting)
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         is_of_numbers = types.is_integer(column.type) or types.is_floating(column.type)

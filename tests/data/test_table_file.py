@@ -168,3 +168,10 @@ def test_text_in_utf_16_is_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes("a,y\n1,2\n".encode("utf-16-le"))  # valid UTF-8, with a NUL beside each letter
     with pytest.raises(ValueError, match=r"^path must be a table as text or Parquet, .* text must be in UTF-8\.$"):
         read_table(tmp_path / "a.csv")
+
+
+def test_columns_of_a_parquet_file_have_different_names(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_arrays([[1.0], [2.0]], names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"^path must be a table whose columns have different names, got a twice in "):
+        read_table(tmp_path / "a.parquet")
