@@ -120,16 +120,18 @@ def _check_texts(raw: RawTable, name: str, different: int) -> None:
         return
     filled = np.array([bool(text) for text in texts])
     bad = np.array([bool(text) and number_in(text) is None for text in texts])
-    if bad.sum() <= (1 - _MOSTLY) * filled.sum():
+    if 0 < bad.sum() <= (1 - _MOSTLY) * filled.sum():
         raise ValueError(
             f"features must be columns of numbers or of texts, got {name}, whose cells are numbers but for "
             f"{int(bad.sum()):,}, the first {texts[bad.argmax()]!r} in {raw.where(bad)}; put them right, or leave it "
             "out."
         )
     if different > limit:
+        # Texts that are all numbers come from a Parquet file alone: a program wrote them as texts.
+        meant = "is it a name or a date?" if bad.any() else "if they are numbers, save them as such."
         raise ValueError(
             f"features must leave {name} out, which has {different:,} different texts in the {len(raw):,} rows of "
-            f"{raw.path}, more than {limit}, such as {texts[filled.argmax()]!r}: is it a name or a date?"
+            f"{raw.path}, more than {limit}, such as {texts[filled.argmax()]!r}: {meant}"
         )
 
 

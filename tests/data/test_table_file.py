@@ -175,3 +175,15 @@ def test_columns_of_a_parquet_file_have_different_names(tmp_path):
     parquet.write_table(pyarrow.Table.from_arrays([[1.0], [2.0]], names=["a", "a"]), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"^path must be a table whose columns have different names, got a twice in "):
         read_table(tmp_path / "a.parquet")
+
+
+def test_texts_of_digits_are_categories_or_are_to_be_saved_as_numbers(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    codes = [f"0{n % 12}" for n in range(60)]
+    for texts in (codes, [f"0{n}" for n in range(60)]):
+        columns = {"code": texts, "y": [n * 0.5 for n in range(60)]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / f"{texts[-1]}.parquet")
+    assert set_up("fit", path=str(tmp_path / f"{codes[-1]}.parquet")).columns.levels == {"code": sorted(set(codes))}
+    sentence = r"^features must leave code out, which has 60 different .* if they are numbers, save them as such\.$"
+    with pytest.raises(ValueError, match=sentence):
+        set_up("fit", path=str(tmp_path / "059.parquet"))
