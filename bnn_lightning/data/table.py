@@ -255,9 +255,10 @@ class Table(DataSource):
                 )
             column = self._target(raw, name, labelled)
             if labelled and np.isnan(column).any():
+                without = counted(int(np.isnan(column).sum()), "row")
                 raise ValueError(
-                    f"target must have a value in every row, got none of {name} in {int(np.isnan(column).sum()):,} "
-                    f"rows, the first {raw.where(np.isnan(column))}; remove them."
+                    f"target must have a value in every row, got none of {name} in {without}, the first "
+                    f"{raw.where(np.isnan(column))}; remove such rows."
                 )
             targets.append(column)
         return Rows(features, torch.from_numpy(np.stack(targets, 1)).float())

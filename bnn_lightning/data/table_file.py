@@ -94,10 +94,10 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
     """The cells of a text file.
 
     The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least
-    two, and of several the one with most; blanks where there is none. The first row names the columns where none of its
-    cells is a number; where one of them begins with a letter and has numbers below it; and where its cells are 0, 1, 2
-    and so on, as pandas names the columns of an array. Else their names are their positions, from 0. Of columns without
-    a name, an empty one is left out.
+    two, and of several the one with most, but no decimal comma; blanks where there is none. The first row names the
+    columns where none of its cells is a number; where one of them begins with a letter and has numbers below it; and
+    where its cells are 0, 1, 2 and so on, as pandas names the columns of an array. Else their names are their
+    positions, from 0. Of columns without a name, an empty one is left out.
 
     Raises:
         DataNotFoundError: when there is no such file.
@@ -135,6 +135,8 @@ def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence
             starts[each] = [row for _, row in islice(_rows(path, each), _LOOKED_AT)]
     several = {separator: rows for separator, rows in starts.items() if rows and len(rows[0]) > 1}
     even = {separator: rows for separator, rows in several.items() if len({len(row) for row in rows}) == 1}
+    if any(_has_decimal_commas(rows) for separator, rows in even.items() if separator != ","):
+        even.pop(",", None)  # 1,5;2,5 in each row are two numbers and not three cells
     # Where no separator fits, it is the one of which the first row has most that the sentence is about.
     likely = even or several
     separator = max(likely, key=lambda separator: len(likely[separator][0]), default=None)
@@ -154,6 +156,12 @@ def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence
         for of_column, cells in zip(parts, zip(*(row for _, row in together), strict=True), strict=True):
             of_column.append("\0".join(cells))
     return first, [Texts(of_column) for of_column in parts], lines
+
+
+def _has_decimal_commas(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether some cells have commas, and those that have are numbers with a decimal comma."""
+    commas = [cell for row in rows for cell in row if "," in cell]
+    return bool(commas) and all(number_in(cell.replace(",", ".")) is not None for cell in commas)
 
 
 def _rows(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -178,7 +186,7 @@ def _as_text(line: str) -> str:
 def _is_header(first: Sequence[str], columns: Sequence[Texts]) -> bool:
     if list(first if first[0] else first[1:]) == [str(place) for place in range(len(first) - (not first[0]))]:
         return True
-    if all(number_in(cell) is None for cell in first):
+    if all(number_in(cell.replace(",", ".")) is None for cell in first):
         return any(cell.lower() not in MISSING for cell in first)
     for cell, column in zip(first, columns, strict=True):
         if _is_word(cell):

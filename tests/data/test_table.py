@@ -218,7 +218,7 @@ ROWS = HEADER + "\n".join(lines())
         (
             f"{ROWS}\n1,red,2,",
             {},
-            r"target must have a value in every row, got none of price in 1 rows, the first row 42",
+            r"target must have a value in every row, got none of price in 1 row, the first row 42",
         ),
         (f"{ROWS}\n1,red,inf,2", {}, r"features must be finite numbers, got an infinite height in row 42"),
         ("a\n1\n2", {}, r"features must be one column or more, got none beside the target"),

@@ -187,3 +187,13 @@ def test_texts_of_digits_are_categories_or_are_to_be_saved_as_numbers(tmp_path):
     sentence = r"^features must leave code out, which has 60 different .* if they are numbers, save them as such\.$"
     with pytest.raises(ValueError, match=sentence):
         set_up("fit", path=str(tmp_path / "059.parquet"))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_decimal_commas_separate_no_cells(tmp_path, separator):
+    text = "\n".join(separator.join([f"{n % 5},5", f"{n % 3},5", f"-{n},25"]) for n in range(40))
+    with pytest.raises(
+        ValueError, match=r"^features must have decimal points, got 0 with decimal commas, such as 0,5 "
+    ):
+        set_up("fit", path=write(tmp_path / "a.csv", text))
+    assert len(read_table(tmp_path / write(tmp_path / "b.csv", "1,a;b,2\n3,a;b,4\n")).columns) == 3
