@@ -34,9 +34,8 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     array, record = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(pictures), *decoder.shape)
     with locked(folder / f".{key}.lock"):
-        if record.is_file() and _is_whole(array, shape):
-            reading = Reading(**json.loads(record.read_bytes()))
-        else:
+        reading = _recorded(record) if _is_whole(array, shape) else None
+        if reading is None:
             record.unlink(missing_ok=True)  # it is written last, when the array is complete
             require_space(folder, math.prod(shape))
             with atomic_path(array) as unfinished:
@@ -56,6 +55,14 @@ def _is_whole(array: Path, shape: tuple[int, ...]) -> bool:
         return np.load(array, mmap_mode="r").shape == shape
     except (OSError, ValueError, EOFError):
         return False
+
+
+def _recorded(record: Path) -> Reading | None:
+    """What became of the files; None where that is not there, or a disk has damaged it."""
+    try:
+        return Reading(**json.loads(record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _state(file: str) -> tuple[str, int, int]:

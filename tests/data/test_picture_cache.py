@@ -38,6 +38,18 @@ def test_a_cache_file_that_is_not_whole_is_written_again(cached, tmp_path, damag
     assert np.load(array).shape == (3, 1, 8, 8)
 
 
+def test_a_damaged_record_is_written_again(cached, tmp_path):
+    expected = cached()[0].clone()
+    (record,) = (tmp_path / "cache").glob("*.json")
+    whole = record.read_bytes()
+    for damaged in (b"", whole[:-5], b"\xff" * len(whole), b'{"other": 1}', b"[0]"):
+        record.write_bytes(damaged)
+        pixels, reading = cached()
+        assert pixels.equal(expected)
+        assert reading.kept == [0, 1, 2]
+        assert record.read_bytes() == whole
+
+
 def test_an_error_that_may_pass_is_not_kept(cached, tmp_path, monkeypatch):
     def failing(file, is_passing=True):
         if file.name == "1.png":
