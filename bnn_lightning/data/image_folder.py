@@ -273,8 +273,8 @@ class ImageFolder(ImageData):
 
     def _labelled(self, split: str) -> tuple[list[Picture], Tensor]:
         """The pictures of train, val or test, and their labels ``(pictures, ...)``."""
+        self._say(self._layout.remarks)  # first, because a remark may be the reason why there are too few
         pictures, labels = self._layout.labelled(split, self.class_names)
-        self._say(self._layout.remarks)
         return pictures, torch.tensor(labels)
 
     def _of_classes(self, split: str, pictures: list[Picture], labels: Tensor) -> tuple[Images, list[Picture]]:

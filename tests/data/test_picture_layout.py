@@ -321,6 +321,18 @@ def test_formats_that_are_not_read_are_named():
     assert "passed over: 6 files (.heic 3, .txt 2, .cr2 1), 1 folder without pictures (photos/cow)" in str(data.found)
 
 
+def test_why_there_are_too_few_classes_is_said_beside_the_error():
+    pictures("photos/cat")
+    Path("photos/cow").mkdir()
+    Path("photos/cow/1.heic").touch()
+    with (
+        pytest.warns(UserWarning, match=r"^no picture can be read in photos/cow, which is therefore no class\.$"),
+        pytest.warns(UserWarning, match=r"^pictures in photos have formats that are not read \(\.heic 1\)"),
+        pytest.raises(ValueError, match=r"^root must hold two or more classes to train on, got one, cat, in photos"),
+    ):
+        ImageFolder(root="photos", image_size=8).setup("fit")
+
+
 def test_16_bit_pictures_that_are_not_scaled_alike_are_said():
     pictures("photos/train/cat", "photos/train/dog")
     Image.new("I;16", (8, 8), 4000).save("photos/train/cat/12 bits.png")
