@@ -163,7 +163,7 @@ def _classes(cells: Cells, path: Path) -> tuple[list[str], list[str]] | None:
 
 
 def _finite_in(text: str) -> float | None:
-    number = number_in(text)
+    number = number_in(text.replace(",", "."))  # whose decimal comma is refused where numbers are read
     return number if number is not None and math.isfinite(number) else None
 
 

@@ -102,6 +102,16 @@ def test_files_are_matched_as_those_of_classes_are(pictures):
         assert data.train.labels.equal(expected.train.labels)
 
 
+@pytest.mark.parametrize("name", ["age", "class"])
+def test_decimal_commas_are_no_classes(pictures, name):
+    files = [line.split(",")[0] for line in (pictures / "labels.csv").read_text().splitlines()[1:]]
+    rows = [f"{file};{number},5" for number, file in enumerate(files)]
+    (pictures / "labels.csv").write_text("\n".join([f"file;{name}", *rows]))
+    sentence = f"^labels must have decimal points, got {name} with decimal commas, such as 0,5 in row 2 of "
+    with pytest.raises(ValueError, match=sentence):
+        folder(pictures).setup("fit")
+
+
 def test_folders_called_train_and_test_are_the_splits(tmp_path):
     rows = ["file,number"]
     for split in ("train", "test"):
