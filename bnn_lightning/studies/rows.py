@@ -130,7 +130,10 @@ def from_simulation(task: Task, folder: Path) -> Row:
 
 def read(path: Path) -> list[Row]:
     """The rows of a CSV file; an empty list if there is no file."""
-    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.is_file() else []
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:  # by lines of the file: a cell may have several
+        return list(csv.DictReader(file))
 
 
 def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.files import write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.costs import _beside
 from bnn_lightning.studies import rows
@@ -277,6 +278,12 @@ def test_a_run_that_diverged_is_not_chosen(write, tmp_path):
     rows.write(tmp_path / "results" / "tiny.csv", study, finished)
     text, _ = report(study, tmp_path / "results")
     assert "| A | 1 | 0.4000 | LRT 1 |" in text
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    written = [{"cell": "a\u2028b", "failed": "Error(s) in loading\n\tMissing key(s)"}, {"cell": "c", "failed": ""}]
+    write_rows(tmp_path / "rows.csv", ["cell", "failed"], written)
+    assert rows.read(tmp_path / "rows.csv") == written
 
 
 @pytest.mark.parametrize(
