@@ -41,6 +41,7 @@ from bnn_lightning.cli.trainer import (
     has_progress_bar,
     profiler_of,
     silence_the_libraries,
+    stopped_by,
 )
 from bnn_lightning.cli.user_errors import errors_of_own_code, known_sentence, user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
@@ -132,7 +133,12 @@ class CommandLine(LightningCLI):
             if self.verb.needs_images(self.config):
                 for lines in what_was_found(self.datamodule):
                     self.session.print(lines)
-            self.verb.run(self.session, **arguments)
+            try:
+                self.verb.run(self.session, **arguments)
+            except SystemExit as answer:
+                if not self.trainer.interrupted:
+                    raise  # of somebody else's verb
+                raise stopped_by(answer) from None
 
     # Parsing
 

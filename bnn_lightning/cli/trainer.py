@@ -1,6 +1,7 @@
 """What Lightning's own callbacks, profilers and loggers may do in a run, and what is said of them."""
 
 import logging
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import bnn_lightning
-from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.settings import class_of
 from bnn_lightning.files import relative_to_cwd
@@ -125,6 +127,17 @@ def where_curves_are(trainer: Trainer, logs: Path) -> list[str]:
     boards = [logger.save_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     lines = [f"tensorboard --logdir {relative_to_cwd(Path(folder))}" for folder in dict.fromkeys(boards)]
     return lines or [relative_to_cwd(logs / "metrics.csv")]
+
+
+def stopped_by(answer: SystemExit, what_is_left: str = "") -> StoppedError:
+    """The exception that says what Lightning's answer to Ctrl-C or SIGTERM, which ends the process mutely, does not.
+
+    Args:
+        answer: its own, whose exit code after SIGTERM is that of success.
+        what_is_left: a sentence about what had been done by then.
+    """
+    signum = signal.SIGTERM if isinstance(answer, SIGTERMException) else signal.SIGINT
+    return StoppedError(f"stopped by {signum.name}. {what_is_left}".rstrip(), signum)
 
 
 def silence_the_libraries() -> None:

@@ -156,7 +156,7 @@ def test_the_second_ctrl_c_stops_at_once():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"bnn: stopped at once. Go on with: bnn fit --ckpt_path {LAST}\n"
+    assert err == f"bnn: stopped by SIGINT. Go on with: bnn fit --ckpt_path {LAST}\n"
 
 
 def test_a_run_that_goes_on_keeps_its_settings_and_its_name(capsys):

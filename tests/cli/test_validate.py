@@ -2,9 +2,13 @@
 
 import re
 import shutil
+import signal
+
+import pytest
 
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
+from bnn_lightning.training.module import BayesianModule
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -53,3 +57,25 @@ def test_validate_refuses_another_split_and_a_run_without_one(run, capsys):
     )
     assert main(["validate", "--ckpt_path", "checkpoints/all/version_0/last.ckpt"]) == 2
     assert "was trained without a hold-out to validate on." in printed(capsys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("verb", "step"), [("validate", "validation_step"), ("test", "test_step")])
+def test_what_is_stopped_says_so_and_has_the_exit_code_of_the_signal(verb, step, number, run, monkeypatch, capsys):
+    # Lightning's own answer was an exit code of 1, and after SIGTERM that of success, without a word.
+    measure = getattr(BayesianModule, step)
+
+    def stopping(self, batch, batch_idx):
+        if batch_idx == 1:
+            signal.raise_signal(number)
+        return measure(self, batch, batch_idx)
+
+    monkeypatch.setattr(BayesianModule, step, stopping)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        words = [verb, "--ckpt_path", str(run / "last.ckpt"), "--data.eval_batch_size", "10"]
+        assert main(words) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert f"bnn: stopped by {signal.Signals(number).name}.\n" in printed(capsys)
+    assert not list(run.parents[2].glob("lightning_logs/*/*/test_*"))

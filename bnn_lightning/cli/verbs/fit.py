@@ -1,7 +1,6 @@
 """Train a network; with --ckpt_path alone, go on where a checkpoint stopped."""
 
 import errno
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from bnn_lightning.cli.images import refuse_idle_processes
 from bnn_lightning.cli.results import findings_text
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_name, class_of, method_name
-from bnn_lightning.cli.trainer import where_curves_are
+from bnn_lightning.cli.trainer import stopped_by, where_curves_are
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import DataSource
@@ -157,8 +156,8 @@ def _one_sentence(session: Session) -> Iterator[None]:
         raise UsageError(f"--ckpt_path {path}: its run is being trained by another process.") from error
     except RunInterruptedError as error:
         raise StoppedError(f"{error}. {how_to_go_on()}", error.signum) from error
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise StoppedError(f"stopped at once. {how_to_go_on()}", signal.SIGINT) from None
+    except SystemExit as answer:  # to a second Ctrl-C, or to a signal before the first step
+        raise stopped_by(answer, how_to_go_on()) from None
     except OSError as error:
         if error.errno not in _DISK_ERRORS and not isinstance(error, UnwritableError):
             raise

@@ -1,6 +1,5 @@
 """Write a checkpoint's predictions, their uncertainty and what to make of them to predictions.csv."""
 
-import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from bnn_lightning.cli.errors import StoppedError, UsageError
+from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.results import samples_of_calibration
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.settings import class_of
+from bnn_lightning.cli.trainer import stopped_by
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import DataSource
 from bnn_lightning.files import UnwritableError, relative_to_cwd
@@ -76,10 +77,8 @@ class Predict(Verb):
                 unreadable = data.unreadable if isinstance(data, DataSource) else {}
                 rows.add_unreadable({printable(file): reason for file, reason in unreadable.items()})
                 written = rows.finish()
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise StoppedError(f"stopped.{_what_is_left(table)}", signal.SIGINT) from None
-        except _TerminatedError:
-            raise StoppedError(f"stopped by SIGTERM.{_what_is_left(table)}", signal.SIGTERM) from None
+        except SystemExit as answer:
+            raise stopped_by(answer, _what_is_left(table)) from None
         predicted = counted(rows.count, "prediction")
         session.print(
             f"{predicted}, which are not written"
@@ -96,10 +95,6 @@ class Predict(Verb):
             session.print(f"That was found with {samples} samples, not with {model.test_samples}.")
         if unreadable:
             session.print(f"Could not be read: {len(unreadable):,}; the last rows say why.")
-
-
-class _TerminatedError(Exception):
-    """The process was asked to end; Lightning ends fit then, and predict never."""
 
 
 class _Rows(Callback):
@@ -134,7 +129,7 @@ class _Rows(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if trainer.received_sigterm:
-            raise _TerminatedError
+            raise SIGTERMException  # as Lightning's own loops do, but for that of predict
         data = self.session.datamodule
         start = self.count
         self.count += len(next(iter(outputs.values())))
@@ -184,4 +179,4 @@ def _texts(predictions: Predictions) -> dict[str, list]:
 
 
 def _what_is_left(table: PredictionTable) -> str:
-    return f" The first {table.rows:,} rows are in {relative_to_cwd(table.unfinished)}." if table.rows else ""
+    return f"The first {table.rows:,} rows are in {relative_to_cwd(table.unfinished)}." if table.rows else ""
