@@ -79,7 +79,7 @@ def _about_flags(message: str, key: str, verb: str, words: Sequence[str], flags:
             taken = hint((file_flag := _flag_of_file(word)) and f"{file_flag} {word}")
             return f"{match[1]} belongs to no flag{taken}; flags begin with --, and bnn {verb} --help lists them."
         return f"{word} is not a flag{_hint(word, flags)}; bnn {verb} --help lists them."
-    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'|^Option '([\w.]+)'", message):
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'|^Option '([\w.-]+)'", message):
         flag = "--" + (match[3] or f"{match[1]}.{match[2]}").replace("init_args.", "")
         return f"{flag} is not a setting{_hint(flag, flags)}; bnn {verb} --help lists them."
     if match := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):

@@ -14,6 +14,7 @@ from typing import Any, Self
 import yaml
 
 from bnn_lightning.cli import UsageError
+from bnn_lightning.cli.yaml_keys import repeated_key
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.studies.checks import RESERVED, check_file
 from bnn_lightning.training.runs import Run
@@ -174,9 +175,12 @@ class Study:
         """
         path = Path(path)
         try:
-            content = yaml.safe_load(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
+            content, repeated = yaml.safe_load(text), repeated_key(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"study {path} cannot be read: {_reason(error)}.") from error
+        if repeated is not None:
+            raise UsageError(f"study {path}: it must have each key once, got the {repeated}.")
         try:
             check_file(content, set(cls.__dataclass_fields__) - {"path"})
             settings: dict[str, Any] = {

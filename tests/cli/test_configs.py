@@ -153,3 +153,29 @@ def test_two_sizes_of_images_are_refused(capsys):
     words = ["--model.network", "MLP", "--model.network.image_size", "28", *SMALL, "--data.image_size", "20"]
     assert main(["fit", *words]) == 2
     assert "image_size must be one for network and data, got 28 and 20; give one of them." in printed(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        # PyYAML keeps the last of two equal keys: a second group, pasted below, undid the first one in silence.
+        ("trainer: {max_epochs: 2}\nname: a\ntrainer: {accelerator: cpu}\n", "got the key trainer in lines 1 and 3; "),
+        ("data:\n  class_path: MNIST5k\n  init_args: {seed: 1, seed: 2}\n", "got the key seed in line 3; "),
+        ("my-rate: &rate 0.01\nmodel: {inference: {init_args: {lr: *rate}}}\n", "--my-rate is not a setting; "),
+    ],
+)
+def test_a_config_has_each_key_once_and_none_that_is_unknown(text, sentence, capsys):
+    Path("mine.yaml").write_text(text)
+    assert main(["fit", "--config", LENET, "--config", "mine.yaml", "--print_config"]) == 2
+    assert sentence in printed(capsys)
+
+
+def test_a_config_may_have_anchors_and_merged_keys(capsys):
+    text = "data:\n  init_args: &all {val_split: 0.3}\n  class_path: MNIST5k\n"
+    text += "model:\n  sampling: {<<: &few {val_samples: 2}, test_samples: 9}\n  network: LeNet\n"
+    Path("mine.yaml").write_text(text)
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", LENET, "--config", "mine.yaml", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["init_args"]["val_split"] == 0.3
+    assert (config["model"]["sampling"]["val_samples"], config["model"]["sampling"]["test_samples"]) == (2, 9)

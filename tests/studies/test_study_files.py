@@ -149,6 +149,9 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     (tmp_path / "list.yaml").write_text("[1, 2]")
     assert bnn_study([str(tmp_path / "list.yaml")]) == 2
     assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
+    (tmp_path / "twice.yaml").write_text("title: T\nbase: b.yaml\ncells:\n  a: {x: 1}\n  a: {x: 2}\n")
+    assert bnn_study([str(tmp_path / "twice.yaml")]) == 2
+    assert "twice.yaml: it must have each key once, got the key a in lines 4 and 5." in capsys.readouterr().err
     (tmp_path / "base.yaml").write_text("a: [1")
     (tmp_path / "based.yaml").write_text("title: T\nbase: base.yaml\ncells: {a: {}}")
     assert bnn_study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
