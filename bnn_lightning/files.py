@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,6 +103,11 @@ def relative_to_cwd(path: Path) -> str:
     """The path relative to the current folder if it lies below it, otherwise ``path`` as it is."""
     here, absolute = Path.cwd(), path.resolve()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+
+
+def as_word(path: Path) -> str:
+    """What :func:`relative_to_cwd` gives, as a word of a command that can be copied into a shell."""
+    return shlex.quote(relative_to_cwd(path))
 
 
 def remove_unfinished(folder: Path, name: str) -> None:

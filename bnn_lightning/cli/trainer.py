@@ -27,7 +27,7 @@ import bnn_lightning
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.cli.settings import class_of
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import as_word, relative_to_cwd
 from bnn_lightning.inference import IVON, Inference
 from bnn_lightning.wording import hint, nearest
 
@@ -125,7 +125,7 @@ def profiler_of(settings: Namespace) -> Any:
 def where_curves_are(trainer: Trainer, logs: Path) -> list[str]:
     """How the curves of a run are looked at: with TensorBoard where it was logged to, else by the run's own table."""
     boards = [logger.save_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    lines = [f"tensorboard --logdir {relative_to_cwd(Path(folder))}" for folder in dict.fromkeys(boards)]
+    lines = [f"tensorboard --logdir {as_word(Path(folder))}" for folder in dict.fromkeys(boards)]
     return lines or [relative_to_cwd(logs / "metrics.csv")]
 
 

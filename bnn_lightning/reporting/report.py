@@ -11,7 +11,7 @@ import bnn_lightning
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.data import ImageData
 from bnn_lightning.evaluation.collect import SetOutputs
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import as_word
 from bnn_lightning.likelihoods.categorical.classes import names_of_classes
 from bnn_lightning.reporting.caveats import explained
 from bnn_lightning.reporting.cells import (
@@ -196,7 +196,7 @@ def _next_steps(results: Mapping[str, Any], record: Record, data: Any) -> list[t
     last = record.path.with_name("last.ckpt")
     epochs = ((record.config or {}).get("trainer") or {}).get("max_epochs")
     if record.can_go_on and last.is_file() and epochs:
-        train_on = f"bnn fit --ckpt_path {quote(relative_to_cwd(last))} --trainer.max_epochs {2 * epochs}"
+        train_on = f"bnn fit --ckpt_path {as_word(last)} --trainer.max_epochs {2 * epochs}"
         steps.append(("Train it longer, from where it stopped:", train_on))
     if isinstance(data, ImageData):
         own = f"bnn predict {checkpoint} --data ImageFolder --data.root FOLDER"

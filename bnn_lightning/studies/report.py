@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bnn_lightning.checkpoints.summary import NOT_CONVERGED
-from bnn_lightning.files import atomic_write, relative_to_cwd, write_rows
+from bnn_lightning.files import as_word, atomic_write, relative_to_cwd, write_rows
 from bnn_lightning.reporting import figures
 from bnn_lightning.reporting.figures.costs import Priced
 from bnn_lightning.reporting.figures.studies import Dot, Panel
@@ -139,7 +139,7 @@ def report(study: Study, folder: Path) -> tuple[str, list[Line]]:
         parts += ["Places of the cells, 1 for the best:", _markdown(ranks)]
     used = sum(len(line.runs) for line in lines)
     unused = len([row for row in all_rows if not row.get("failed")]) - used
-    facts = [f"`bnn study {relative_to_cwd(study.path)}`: {used} runs"]
+    facts = [f"`bnn study {as_word(study.path)}`: {used} runs"]
     if used:
         seconds = sum(sum(line.values("seconds")) for line in lines)
         versions = dict.fromkeys(row["versions"] for line in lines for row in line.runs)

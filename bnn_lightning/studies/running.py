@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from bnn_lightning.cli import UsageError, first_error
-from bnn_lightning.files import locked, relative_to_cwd
+from bnn_lightning.files import as_word, locked, relative_to_cwd
 from bnn_lightning.studies import rows
 from bnn_lightning.studies.base import Study, Task
 from bnn_lightning.studies.one_run import run_task
@@ -58,7 +58,7 @@ class Runner:
                 f"{len(hosts)} still running on {', '.join(sorted(set(hosts)))}; "
                 "--retake runs here what a machine has begun and will not finish."
             )
-        self.say(f"Rows: {relative_to_cwd(self.file)}; next: bnn study {relative_to_cwd(self.study.path)} --report")
+        self.say(f"Rows: {relative_to_cwd(self.file)}; next: bnn study {as_word(self.study.path)} --report")
         return len(failed)
 
     def _run_grid(self, only: str, retry: bool, retake: bool) -> Collection[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -241,3 +242,12 @@ def test_tensorboard_shows_the_posterior_and_the_hyper_parameters(run):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set().union(
         *(EventAccumulator(str(file)).Reload().summary_metadata for file in Path("lightning_logs").rglob("events*"))
     )
+
+
+def test_commands_to_go_on_with_can_be_copied_into_a_shell(capsys):
+    words = ["--name", "a run", "--trainer.default_root_dir", "it's [new]", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", LENET, *SMALL, *words]) == 0
+    *_, curves, following = capsys.readouterr().out.splitlines()
+    assert shlex.split(curves)[1:] == ["tensorboard", "--logdir", "it's [new]/lightning_logs"]
+    best = "it's [new]/checkpoints/a run/version_0/best.ckpt"
+    assert shlex.split(following)[1:] == ["bnn", "test", "--ckpt_path", best]

@@ -8,7 +8,7 @@ from bnn_lightning.cli.checkpoint import read_given
 from bnn_lightning.cli.errors import UsageError
 from bnn_lightning.cli.session import Session
 from bnn_lightning.cli.verbs.base import Verb
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import as_word, relative_to_cwd
 from bnn_lightning.shipped import beside
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
@@ -42,7 +42,7 @@ class Ensemble(Verb):
         write_checkpoint(joined, file)
         epochs = ", ".join(str(checkpoint.epochs_done) for checkpoint in (first, *others))
         session.print(f"{len(others) + 1} networks of epochs {epochs} written to {relative_to_cwd(file)}")
-        session.print(f"Next: bnn test --ckpt_path {relative_to_cwd(file)}")
+        session.print(f"Next: bnn test --ckpt_path {as_word(file)}")
 
 
 def _check_members(first: Record, others: list[Record]) -> None:

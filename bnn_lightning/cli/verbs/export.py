@@ -17,7 +17,7 @@ from bnn_lightning.core.posteriors import LOG_ALPHA_THRESHOLD
 from bnn_lightning.deployment import ExportFormat, Onnx, Pt2
 from bnn_lightning.deployment.dense import export_dense
 from bnn_lightning.deployment.metadata import export_graph
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import as_word, relative_to_cwd
 from bnn_lightning.likelihoods import Categorical
 from bnn_lightning.reporting.results import write_table
 from bnn_lightning.reporting.tables import show_export, show_sparsity
@@ -79,7 +79,7 @@ class Export(Verb):
         if removed is None and not session.model.removes_weights:
             raise UsageError(
                 "--removed is missing: this method drives no weights to zero by itself; "
-                f"bnn prune --ckpt_path {checkpoint.path} shows what each share of them costs, and "
+                f"bnn prune --ckpt_path {as_word(checkpoint.path)} shows what each share of them costs, and "
                 "--what moments exports the whole predictive."
             )
         if removed is None:

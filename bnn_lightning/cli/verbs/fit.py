@@ -21,7 +21,7 @@ from bnn_lightning.cli.trainer import stopped_by, where_curves_are
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.whole_network import describe
 from bnn_lightning.data import DataSource
-from bnn_lightning.files import InUseError, UnwritableError, relative_to_cwd
+from bnn_lightning.files import InUseError, UnwritableError, as_word, relative_to_cwd
 from bnn_lightning.reporting.tables import show_training
 from bnn_lightning.reporting.tensorboard import CurveLayout, HyperParameters, PosteriorBoard
 from bnn_lightning.training.callbacks import CollapseGuard, EpochReport, FiniteGuard
@@ -145,9 +145,7 @@ def _one_sentence(session: Session) -> Iterator[None]:
     last = session.run.checkpoints / "last.ckpt"
 
     def how_to_go_on() -> str:
-        return (
-            f"Go on with: bnn fit --ckpt_path {relative_to_cwd(last)}" if last.is_file() else "Nothing has been saved."
-        )
+        return f"Go on with: bnn fit --ckpt_path {as_word(last)}" if last.is_file() else "Nothing has been saved."
 
     try:
         yield
@@ -183,10 +181,10 @@ def _show_what_is_saved(session: Session) -> None:
     model = session.model
     if findings := model.inference.findings(model.network):
         session.print(findings_text(findings))
-    paths = [relative_to_cwd(checkpoint.path) for checkpoint in saved.values()]
-    session.print(f"Checkpoints: {', '.join(paths)}")
+    paths = [checkpoint.path for checkpoint in saved.values()]
+    session.print(f"Checkpoints: {', '.join(map(relative_to_cwd, paths))}")
     _show_where_curves_are(session)
-    session.print(f"Next:        bnn test --ckpt_path {paths[0]}")
+    session.print(f"Next:        bnn test --ckpt_path {as_word(paths[0])}")
 
 
 def _show_where_curves_are(session: Session) -> None:

@@ -16,7 +16,7 @@ from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.core.conversion import load_plain_state_dict, to_plain
 from bnn_lightning.core.input_format import in_format_for
 from bnn_lightning.data.source import DataSource
-from bnn_lightning.files import relative_to_cwd
+from bnn_lightning.files import as_word, relative_to_cwd
 from bnn_lightning.inference import Laplace as LaplaceInference
 from bnn_lightning.inference.gradient_descent import GradientDescent
 from bnn_lightning.training.batches import batches_on
@@ -89,7 +89,7 @@ class Laplace(Verb):
         if before is not None and after is not None:
             session.print(f"Validation NLL: {before:.4f} before, {after:.4f} after")
         session.print(f"Written: {relative_to_cwd(file)}")
-        session.print(f"Next: bnn test --ckpt_path {relative_to_cwd(file)}")
+        session.print(f"Next: bnn test --ckpt_path {as_word(file)}")
 
 
 def _how_it_was_trained(session: Session) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bnn_lightning.cli.settings import class_of
 from bnn_lightning.cli.verbs.acquire import check_samples
 from bnn_lightning.cli.verbs.base import Verb
 from bnn_lightning.data import ImageData, Images
-from bnn_lightning.files import InUseError, atomic_write, locked, relative_to_cwd
+from bnn_lightning.files import InUseError, as_word, atomic_write, locked, relative_to_cwd
 from bnn_lightning.simulation.learner import Learner, sampler_of
 from bnn_lightning.simulation.loop import FILE, TARGETS, Loop, LoopSettings, Retrain
 from bnn_lightning.simulation.pool import PoolSettings, make_pool
@@ -119,7 +119,7 @@ class Simulate(Verb):
         except InUseError as error:
             raise UsageError(f"--go_on {go_on}: it is being simulated by another process.") from error
         except KeyboardInterrupt:
-            how = f"Go on by the same command with --go_on {relative_to_cwd(folder)}"
+            how = f"Go on by the same command with --go_on {as_word(folder)}"
             raise StoppedError(f"stopped. {how}", signal.SIGINT) from None
         session.print(f"Rounds: {relative_to_cwd(folder / FILE)}")
 
