@@ -36,6 +36,8 @@ def check_file(content: Any, known: Collection[str]) -> None:
         _check_seeds(content["at"], "at")
     for axis, values in content.get("grid", {}).items():
         _must_be(axis, _TEXT, "an axis of the grid")
+        if not values:
+            raise ValueError(f"grid: {axis} must have at least one value, got {values!r}.")
         if not isinstance(values, list):
             _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
             _check_flags(values, axis)

@@ -13,6 +13,7 @@ import torch
 
 import bnn_lightning
 from bnn_lightning.checkpoints.record import Record
+from bnn_lightning.cli import UsageError
 from bnn_lightning.core.conversion import to_plain
 from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
@@ -21,6 +22,7 @@ from bnn_lightning.studies.base import Study, Task, as_argument
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
+from bnn_lightning.wording import listed, one_line
 
 Row = dict[str, Any]
 
@@ -129,11 +131,26 @@ def from_simulation(task: Task, folder: Path) -> Row:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a CSV file; an empty list if there is no file."""
+    """The rows of a CSV file; an empty list if there is no file.
+
+    Raises:
+        UsageError: when it is no table of a study, such as one that another program has saved with other separators.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:  # by lines of the file: a cell may have several
-        return list(csv.DictReader(file))
+    try:
+        # A spreadsheet marks a file that it saves as UTF-8, and the mark would belong to the name of the first column.
+        with path.open(encoding="utf-8-sig", newline="") as file:  # by lines of the file: a cell may have several
+            table = csv.DictReader(file)
+            columns, rows = table.fieldnames or (), list(table)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} must be a table in UTF-8, got a byte that is none: {one_line(error)}.") from error
+    if columns and not {"seed", "settings"} <= set(columns):
+        raise UsageError(
+            f"{path} must have the columns seed and settings, separated by commas, got {listed(columns, 5)}; save it "
+            "as it was, or move it away, and what has been finished here is written anew."
+        )
+    return rows
 
 
 def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -316,3 +316,16 @@ def test_the_column_and_not_the_name_of_a_set_says_whether_lower_is_better(colum
 def test_a_choice_that_cannot_be_made_is_refused(write, chosen, sentence):
     with pytest.raises(UsageError, match=sentence):
         Study.read(write(cells={"a": {}}, chosen=chosen))
+
+
+def test_rows_that_a_spreadsheet_has_saved_are_read_or_refused_in_a_sentence(reported, tmp_path):
+    file = tmp_path / "results" / "tiny.csv"
+    saved, expected = file.read_bytes(), rows.read(file)
+    file.write_bytes(b"\xef\xbb\xbf" + saved)  # its mark of UTF-8 made all cells new ones, which were run again
+    assert rows.read(file) == expected
+    file.write_bytes(saved.replace(b",", b";"))
+    with pytest.raises(UsageError, match=r"tiny\.csv must have the columns seed and settings, "):
+        report(reported, tmp_path / "results")
+    file.write_bytes(saved.replace(b"loss", b"l\xf6ss"))
+    with pytest.raises(UsageError, match=r"tiny\.csv must be a table in UTF-8, got a byte that is none: "):
+        report(reported, tmp_path / "results")

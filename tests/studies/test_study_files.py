@@ -89,6 +89,7 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
         ({"search": {"model.lr": [1]}}, r"trials must be 1 or more for a search, got 0\."),
         ({"grid": [1]}, r"grid must be settings by name, got \[1\]\."),
         ({"grid": {"data": {"MNIST": "MNIST"}}}, r"data: MNIST must be flags with their values, got 'MNIST'\."),
+        ({"grid": {"model.lr": []}}, r"grid: model\.lr must have at least one value, got \[\]\."),
         ({"grid": {"model.lr": 1}}, r"grid: model\.lr must be a list of values, or names with flags, got 1\."),
         ({"grid": GRID, "seeds": 3}, r"seeds must be a list, got 3\."),
         (
