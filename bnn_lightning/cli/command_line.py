@@ -38,10 +38,10 @@ from bnn_lightning.cli.switching import with_inference_afresh
 from bnn_lightning.cli.trainer import (
     check_callbacks,
     check_trainer,
+    ended_together,
     has_progress_bar,
     profiler_of,
     silence_the_libraries,
-    stopped_by,
 )
 from bnn_lightning.cli.user_errors import errors_of_own_code, known_sentence, user_errors
 from bnn_lightning.cli.verbs.base import Verb, load_verb
@@ -129,16 +129,11 @@ class CommandLine(LightningCLI):
     def run(self) -> None:
         """Has the verb do its work."""
         arguments = {name: self.config_init[name] for name in self._verb_arguments}
-        with self._refusals():
+        with self._refusals(), ended_together(self.trainer):
             if self.verb.needs_images(self.config):
                 for lines in what_was_found(self.datamodule):
                     self.session.print(lines)
-            try:
-                self.verb.run(self.session, **arguments)
-            except SystemExit as answer:
-                if not self.trainer.interrupted:
-                    raise  # of somebody else's verb
-                raise stopped_by(answer) from None
+            self.verb.run(self.session, **arguments)
 
     # Parsing
 

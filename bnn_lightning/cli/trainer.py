@@ -3,6 +3,8 @@
 import logging
 import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ _REFUSED_WITH_IVON = {
     LearningRateFinder: "tries each rate in a step of the warm-up, which takes a share of it, so that what it finds is "
     "too high; --model.inference.lr is 0.1 unless a hold-out says otherwise",
 }
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has the latter alone, which ends a process at once there
 _PROFILERS = ("simple", "advanced", "pytorch", "xla")
 # Of the rooms of Lightning, those whose lines are the user's: what a finder has found, why training stops, a profile.
 _HEARD = ("callbacks", "tuner", "profilers")
@@ -138,6 +141,22 @@ def stopped_by(answer: SystemExit, what_is_left: str = "") -> StoppedError:
     """
     signum = signal.SIGTERM if isinstance(answer, SIGTERMException) else signal.SIGINT
     return StoppedError(f"stopped by {signum.name}. {what_is_left}".rstrip(), signum)
+
+
+@contextmanager
+def ended_together(trainer: Trainer) -> Iterator[None]:
+    """Has an error end the processes that this one has started, too, and Lightning's answer to a signal say what it is.
+
+    Left to themselves, the others would find the connection closed, and print a traceback below the error's sentence.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(_KILL)
+        if isinstance(error, SystemExit) and trainer.interrupted:  # else it is one of somebody's own verb
+            raise stopped_by(error) from None
+        raise
 
 
 def silence_the_libraries() -> None:

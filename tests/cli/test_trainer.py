@@ -1,13 +1,18 @@
 """Lightning's callbacks, profilers and loggers on the command line: heard, said rightly, or refused in a sentence."""
 
 import logging
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bnn_lightning.checkpoints.record import read_checkpoint
 from bnn_lightning.cli import main
+from bnn_lightning.cli.trainer import ended_together
+from bnn_lightning.files import UnwritableError
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -159,3 +164,17 @@ def test_what_follows_validation_is_refused_before_training_where_there_is_none(
     asked = f"--trainer.callbacks {callback} needs a hold-out to watch; set --data.val_split above 0, or choose one"
     assert asked in printed(capsys)
     assert not list(Path().rglob("*.ckpt"))
+
+
+def test_an_error_ends_the_other_processes_of_a_run():
+    killed = []
+    launcher = SimpleNamespace(kill=killed.append)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher), interrupted=False)
+    with pytest.raises(UnwritableError, match="full"), ended_together(trainer):
+        raise UnwritableError("full")
+    assert killed == [signal.SIGKILL]
+    with pytest.raises(SystemExit, match="7"), ended_together(trainer):
+        sys.exit(7)  # of a verb of somebody's own
+    with ended_together(trainer):
+        pass
+    assert len(killed) == 2
