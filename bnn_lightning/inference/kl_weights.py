@@ -111,7 +111,8 @@ class LinearWarmup(KLWeight):
         return self.peak * (min(max(now - start, 0.0) / length, 1.0) if length > 0 else float(epoch >= start))
 
     def settled(self, epoch: int, epochs: int) -> bool:
-        return epoch >= _in_epochs(self.start, epochs) + _in_epochs(self.length, epochs)
+        end = _in_epochs(self.start, epochs) + _in_epochs(self.length, epochs)
+        return epoch >= end or math.isclose(epoch, end)  # a tenth and four tenths of 6 epochs are 3.0000000000000004
 
 
 def _in_epochs(value: float, epochs: int) -> float:

@@ -61,6 +61,8 @@ def test_the_weight_warms_up_to_a_tempered_one():
     ramp = LinearWarmup(start=2, length=4, peak=0.1)
     assert [ramp(epoch, 0, 188, 20) for epoch in (1, 2, 4, 6, 19)] == pytest.approx([0, 0, 0.05, 0.1, 0.1])
     assert ramp.settled(6, 20)
+    tenths = LinearWarmup(start=0.1, length=0.4)  # of 6 epochs: 3.0000000000000004 in floating point
+    assert [tenths.settled(epoch, 6) for epoch in (2, 3)] == [False, True]
     with pytest.raises(ValueError, match=r"^peak must be a positive number such as 1, got 0\.$"):
         LinearWarmup(peak=0)
 
