@@ -281,8 +281,9 @@ def test_a_run_that_diverged_is_not_chosen(write, tmp_path):
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
-    written = [{"cell": "a\u2028b", "failed": "Error(s) in loading\n\tMissing key(s)"}, {"cell": "c", "failed": ""}]
-    write_rows(tmp_path / "rows.csv", ["cell", "failed"], written)
+    texts = [("a\u2028b", "Error(s) in loading\n\tMissing key(s)"), ("c", "")]
+    written = [{"cell": cell, "seed": "0", "settings": "1a", "failed": failed} for cell, failed in texts]
+    write_rows(tmp_path / "rows.csv", list(written[0]), written)
     assert rows.read(tmp_path / "rows.csv") == written
 
 
