@@ -16,6 +16,7 @@ from bnn_lightning.cli import UsageError
 from bnn_lightning.studies import curves, rows, running, study
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import report
+from tests.helpers import table
 
 BASE = {
     "model": {"network": "LeNet300100", "method": "MCDropout", "members": 2, "sampling": {"test_samples": 4}},
@@ -76,7 +77,7 @@ def test_curves_give_the_labels_that_the_median_run_needs(write, monkeypatch):
     assert "| BALD | 30 | 40 | 90.0 ± 1.0 | 0.100 ± 0.010 |" in text
     assert "| random | not by 40 | not by 40 | 60.0 ± 0.0 | 0.400 ± 0.000 |" in text
     assert "BALD is better. **Confirmed**" in text
-    recorded = rows.read(Path("results/tiny_curves.csv"))
+    recorded = table(Path("results/tiny_curves.csv"))
     assert len(recorded) == 18
     assert recorded[1] == {"cell": "BALD", "seed": "0", "labels": "30", "accuracy": "0.91", "nll": recorded[1]["nll"]}
     with Image.open("results/tiny.png") as figure:
