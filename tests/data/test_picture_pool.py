@@ -95,6 +95,7 @@ def test_labels_that_do_not_add_up(root, text, labels, sentence):
         ("sorted", "note.txt", r"labels must be a folder with a folder of pictures for each class, got none in sorted"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:pictures that have no class in sorted")  # said before the sentence about one class
 def test_a_folder_that_sorts_nothing_is_refused(root, labels, place, sentence):
     path = root.parent / labels / place
     path.parent.mkdir(parents=True)
