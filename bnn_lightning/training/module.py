@@ -223,7 +223,8 @@ class BayesianModule(LightningModule):
             self.likelihood.check(terms.outputs[0], y, None)
         if self._trained_likelihood is not self.likelihood:
             terms = replace(terms, nll=self.likelihood.nll(terms.outputs.detach(), y))  # for the logs
-        self._sums.add(terms, y, self.likelihood, step.step)  # type: ignore[union-attr]
+        assert self._sums is not None  # since the epoch began
+        self._sums.add(terms, y, self.likelihood, step.step)
         return terms.loss * share_of_step(self.trainer, batch_idx)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
