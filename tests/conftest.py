@@ -23,6 +23,12 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def without_figures(monkeypatch):
+    """``bnn test`` draws none: for tests that read its numbers, as drawing is half of what a small test costs."""
+    monkeypatch.setattr("bnn_lightning.cli.verbs.test.draw_tests", lambda *words: [])
+
+
+@pytest.fixture
 def fake_mnist(tmp_path):
     """Writes a data set in MNIST's files: ``fake_mnist(train, test, name="MNIST")`` gives the root."""
 

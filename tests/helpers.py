@@ -14,6 +14,7 @@ SMALL = ["--data", "MNIST5k", "--data.train_subset", "600"]  # 480 images to tra
 
 # For a file whose tests call main(): it sets filters of its own, which pytest's would undo.
 ON_THE_COMMAND_LINE = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("in_an_empty_folder")]
+FOR_NUMBERS = [*ON_THE_COMMAND_LINE, pytest.mark.usefixtures("without_figures")]  # and not for its pictures
 
 
 def write_idx(path, array):

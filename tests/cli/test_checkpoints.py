@@ -8,9 +8,9 @@ from bnn_lightning import BayesianModule, LeNet
 from bnn_lightning.checkpoints.record import FORMAT_VERSION, KEY, read_checkpoint, without_training_state
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
+from tests.helpers import FOR_NUMBERS, LENET, ROOT, SMALL, printed, table
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 
 
 def test_every_trainer_setting_lies_in_the_checkpoint():

@@ -10,9 +10,9 @@ import torch
 from bnn_lightning import BayesianModule, Sampler
 from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
+from tests.helpers import FOR_NUMBERS, LENET, SMALL, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import pytest
 from bnn_lightning.cli import main
 from bnn_lightning.cli.names import names_of
 from bnn_lightning.core.priors import Prior
-from tests.helpers import ON_THE_COMMAND_LINE, printed
+from tests.helpers import FOR_NUMBERS, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 
 TWO_STEPS = ["--model.network", "LeNet", "--data", "MNIST5k", "--data.train_subset", "600", "--data.batch_size", "240"]
 WORDS = {

@@ -7,9 +7,9 @@ import pytest
 
 from bnn_lightning.cli.entry import first_error, main
 from bnn_lightning.shipped import names
-from tests.helpers import LENET, ON_THE_COMMAND_LINE, SMALL, printed
+from tests.helpers import FOR_NUMBERS, LENET, SMALL, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 FORMAT_1 = Path(__file__).parent.parent / "checkpoints" / "format_1.ckpt"
 CHANGES = [
     ("--model.method.prior_sigma 1", "--model.method.prior_sigma is 0.1 {}, got 1.0"),

@@ -9,9 +9,9 @@ import torch
 from bnn_lightning import BayesianModule, draw, random_tensors, to_plain
 from bnn_lightning.checkpoints.record import KEY, read_checkpoint
 from bnn_lightning.cli import main
-from tests.helpers import ON_THE_COMMAND_LINE, ROOT, SMALL, printed
+from tests.helpers import FOR_NUMBERS, ROOT, SMALL, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 WORDS = ["--config", str(ROOT / "configs" / "lenet_laplace.yaml"), *SMALL]
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli import main
-from tests.helpers import ON_THE_COMMAND_LINE, SMALL, printed
+from tests.helpers import FOR_NUMBERS, SMALL, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 ONCE = ["--trainer.max_epochs", "1", "--name", "net", "--model.sampling.test_samples", "2"]
 LAST = "checkpoints/net/version_0/last.ckpt"
 

@@ -3,9 +3,9 @@
 import pytest
 
 from bnn_lightning.cli import main
-from tests.helpers import ON_THE_COMMAND_LINE, ROOT, SMALL, printed
+from tests.helpers import FOR_NUMBERS, ROOT, SMALL, printed
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 WORDS = ["fit", "--config", str(ROOT / "configs" / "lenet_vbll.yaml"), *SMALL]
 
 

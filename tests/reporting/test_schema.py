@@ -7,9 +7,9 @@ from jsonschema import Draft202012Validator
 
 from bnn_lightning.cli import main
 from bnn_lightning.reporting.results import SCHEMA_VERSION
-from tests.helpers import ON_THE_COMMAND_LINE, ROOT, SMALL
+from tests.helpers import FOR_NUMBERS, ROOT, SMALL
 
-pytestmark = ON_THE_COMMAND_LINE
+pytestmark = FOR_NUMBERS
 SCHEMA = json.loads((ROOT / "bnn_lightning" / "reporting" / "results.schema.json").read_text())
 
 
