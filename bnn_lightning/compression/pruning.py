@@ -32,7 +32,8 @@ def pruning_sweep(net: nn.Module, loader: Any, shares: Iterable[float]) -> list[
     Raises:
         ValueError: when a share is not from 0 to 1, or ``net`` has no random weight.
     """
-    sorted_log_alphas = flat(weight_log_alphas(net)).sort().values
+    # Of a sigma that is all but 0 it is infinite.
+    signal_to_noises = flat(weight_log_alphas(net)).sort().values.double().mul(-0.5).exp()
     rows = []
     for share in shares:
         keep = masks_removing(net, share)
@@ -42,7 +43,7 @@ def pruning_sweep(net: nn.Module, loader: Any, shares: Iterable[float]) -> list[
             {
                 "removed": share,
                 "kept": kept,
-                "min_signal_to_noise": math.exp(-0.5 * sorted_log_alphas[kept - 1].item()) if kept else math.inf,
+                "min_signal_to_noise": signal_to_noises[kept - 1].item() if kept else math.inf,
                 "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
                 "nll": F.cross_entropy(logits, labels).item(),
             }

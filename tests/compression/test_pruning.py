@@ -61,6 +61,15 @@ def test_a_pruning_sweep_tells_what_each_share_costs():
     assert kl(net) > 0  # still a Bayesian network
 
 
+def test_a_signal_to_noise_that_no_number_holds_is_infinite():
+    net = bayesianize(nn.Sequential(nn.Linear(4, 3)), LRT())
+    with torch.no_grad():
+        net[0].weight.mu.fill_(1.0)
+        net[0].weight.rho.fill_(-800.0)  # sigma = exp(-800); the largest float64 is exp(709.8)
+    row = pruning_sweep(net, [(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))], [0.5])[0]
+    assert (row["kept"], row["min_signal_to_noise"]) == (6, float("inf"))
+
+
 def test_latencies_tell_a_slow_network_from_a_fast_one():
     slow = nn.Sequential(*(nn.Linear(300, 300) for _ in range(40)))
     measured = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
