@@ -12,7 +12,7 @@ from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
 from bnn_lightning.core.kernels.noise import standard_normal_like
 from bnn_lightning.core.kernels.quadrature import mean_log1p_square
 from bnn_lightning.core.ops.base import Op, fan_in
-from bnn_lightning.core.settings import check_positive
+from bnn_lightning.core.settings import check_finite, check_positive
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Normal(Prior):
     def __post_init__(self) -> None:
         if not isinstance(self.sigma, Tensor):
             check_positive("sigma", self.sigma, "standard deviation such as 0.1")
-        if not isinstance(self.mu, Tensor) and not math.isfinite(self.mu):
-            raise ValueError(f"mu must be a finite number such as 0, got {self.mu}.")
+        if not isinstance(self.mu, Tensor):
+            check_finite("mu", self.mu)
 
     def shifted(self, center: float) -> "Normal":
         return replace(self, mu=self.mu + center)
@@ -241,6 +241,9 @@ class LearntScale(Prior):
     needs_only_moments = True
 
     prior_mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite("prior_mu", self.prior_mu)
 
     def shifted(self, center: float) -> "LearntScale":
         return replace(self, prior_mu=self.prior_mu + center)

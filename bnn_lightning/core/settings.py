@@ -16,6 +16,12 @@ def check_not_negative(name: str, value: float | None) -> None:
         raise ValueError(f"{name} must be a number from 0 up, got {value}.")
 
 
+def check_finite(name: str, value: float) -> None:
+    """Raises ValueError unless ``value`` is neither nan nor infinite."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number such as 0, got {value}.")
+
+
 def check_share(name: str, value: float | None) -> None:
     """Raises ValueError unless ``value`` is None, or from 0 to below 1."""
     if value is not None and not 0 <= value < 1:

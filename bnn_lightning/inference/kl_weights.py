@@ -102,7 +102,7 @@ class LinearWarmup(KLWeight):
         check_positive("peak", self.peak, "number such as 1")
         for name in ("start", "length"):
             value = getattr(self, name)
-            if value < 0 or (isinstance(value, float) and value > 1):
+            if not 0 <= value <= (1 if isinstance(value, float) else math.inf):
                 raise ValueError(f"{name} must be whole epochs, or a fraction of the run from 0.0 to 1.0, got {value}.")
 
     def __call__(self, epoch: int, step: int, steps: int, epochs: int) -> float:

@@ -176,9 +176,11 @@ def test_the_outputs_of_wide_layers_are_as_large_as_those_of_narrow_ones_under_f
         (lambda: LaplacePrior(-1.0), "scale must be a positive mean of |w| such as 0.1, got -1.0."),
         (lambda: StudentTPrior(df=0.0), "df must be a positive number of degrees of freedom such as 3, got 0.0."),
         (lambda: StudentTPrior(scale=math.nan), "scale must be a positive width such as 0.1, got nan."),
+        (lambda: LearntScale(math.nan), "prior_mu must be a finite number such as 0, got nan."),
+        (lambda: LearntScale(-math.inf), "prior_mu must be a finite number such as 0, got -inf."),
     ],
 )
-def test_scales_and_degrees_of_freedom_out_of_range_are_refused(make, message):
+def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match="must be") as error:
         make()
     assert str(error.value) == message

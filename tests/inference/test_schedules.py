@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import pytest
@@ -49,6 +50,8 @@ def test_the_weight_warms_up_over_a_fraction_of_the_run():
     assert LinearWarmup(length=0)(0, 0, 1, 20) == 1
     with pytest.raises(ValueError, match=r"^length must be whole epochs, or a fraction .* got 1\.5\.$"):
         LinearWarmup(length=1.5)
+    with pytest.raises(ValueError, match=r"^start must be whole epochs.* got nan"):
+        LinearWarmup(start=math.nan)
 
 
 def test_a_warm_up_within_an_epoch_rises_with_its_steps():

@@ -15,7 +15,7 @@ from bnn_lightning.core.ops.base import Op, fan_in
 from bnn_lightning.core.posteriors import Gaussian, Posterior
 from bnn_lightning.core.posteriors.moments import moments
 from bnn_lightning.core.priors import Normal, Prior
-from bnn_lightning.core.settings import check_not_negative, check_positive
+from bnn_lightning.core.settings import check_finite, check_not_negative, check_positive
 
 # Keys of PyTorch-BayesianCNN's `priors` dict, and the settings that they become.
 _SETTING_OF_PRIORS_KEY = {
@@ -60,8 +60,7 @@ class GaussianMethod(Method):
 
     def __post_init__(self) -> None:
         check_positive("prior_sigma", self.prior_sigma, "standard deviation such as 0.1")
-        if not math.isfinite(self.prior_mu):
-            raise ValueError(f"prior_mu must be a finite number such as 0, got {self.prior_mu}.")
+        check_finite("prior_mu", self.prior_mu)
         check_not_negative("moped_delta", self.moped_delta)
         if self.moped_delta and not isinstance(self._prior, Normal):
             raise ValueError(
