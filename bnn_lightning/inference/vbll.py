@@ -34,6 +34,8 @@ from bnn_lightning.inference.variational import Variational
 from bnn_lightning.likelihoods import Categorical, Likelihood
 
 _INITIAL_NOISE = 0.1  # standard deviation
+# Of each element of a dense factor, measured: itself, its gradient and Adam's two moments, copies that a step makes.
+_BYTES_OF_DENSE = 40
 Covariance = Literal["diagonal", "dense"]
 
 
@@ -63,6 +65,7 @@ class VBLL(Variational):
         sigma_init: initial standard deviation of weights and biases.
         noise_shape: of the inverse-gamma prior over sigma_k^2.
         noise_scale: of that prior, whose mode is noise_scale / (noise_shape + 1).
+        max_gigabytes: of memory that a dense covariance may take in training.
     """
 
     brings_method = True
@@ -74,11 +77,12 @@ class VBLL(Variational):
     sigma_init: float = 0.05
     noise_shape: float = 1.0
     noise_scale: float = 1.0
+    max_gigabytes: float = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_words(self)
-        for name in ("prior_sigma", "sigma_init", "noise_shape", "noise_scale"):
+        for name in ("prior_sigma", "sigma_init", "noise_shape", "noise_scale", "max_gigabytes"):
             check_positive(name, getattr(self, name))
         if self.samples != 1:
             raise ValueError(f"samples must be 1 for VBLL, whose bound draws nothing, got {self.samples}.")
@@ -90,8 +94,18 @@ class VBLL(Variational):
             fault = "the bias of which carries the noise" if layer.bias is None else "which is trained"
             lack = "without one" if layer.bias is None else "frozen"
             raise ValueError(f"layer must be a linear layer, {fault}, got {name}, {lack}.")
+        self._check_memory(name, layer)
         method_of_layer = _VBLL(self.covariance, layer.in_features, self.prior_sigma, self.sigma_init)
         return bayesianize(net, method_of_layer, [name])
+
+    def _check_memory(self, name: str, layer: nn.Linear) -> None:
+        gigabytes = _BYTES_OF_DENSE / 1e9 * layer.out_features * layer.in_features**2
+        if self.covariance == "dense" and gigabytes > self.max_gigabytes:
+            raise ValueError(
+                f"covariance must be one that takes at most max_gigabytes, {self.max_gigabytes:g}, for {name} with "
+                f"{layer.out_features} outputs of {layer.in_features} weights, got dense, which takes {gigabytes:.3g} "
+                "in training; diagonal has two numbers for each weight."
+            )
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, likelihood: Likelihood, step: Step) -> Terms:
         if type(likelihood) is not Categorical or likelihood.label_smoothing:

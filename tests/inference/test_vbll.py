@@ -136,6 +136,14 @@ def test_what_cannot_be_is_refused_in_a_sentence():
         VBLL(samples=2)
     with pytest.raises(ValueError, match=r"^covariance must be one of diagonal, dense, got 'full'\.$"):
         VBLL(covariance="full")
+    with pytest.raises(
+        ValueError,
+        match=r"^covariance must be one that takes at most max_gigabytes, 4, for 0 with 1000 outputs of 2048 weights, "
+        r"got dense, which takes 168 in training; diagonal has two numbers for each weight\.$",
+    ):
+        VBLL(covariance="dense").prepare(nn.Sequential(nn.Linear(2048, 1000)), None, "*")
+    VBLL().prepare(nn.Sequential(nn.Linear(2048, 1000)), None, "*")
+    VBLL(covariance="dense", max_gigabytes=200).prepare(nn.Sequential(nn.Linear(8, 10)), None, "*")
 
     class Other(Categorical):
         pass
