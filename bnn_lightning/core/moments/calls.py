@@ -48,9 +48,11 @@ def check_arguments(rule: Call, name: str, args: tuple[Any, ...], kwargs: Mappin
         raise MomentsError(f"a network that calls {name} as its rule of moments cannot be called ({error})") from None
 
 
-def _rule_for(*targets: Any) -> Callable[[Call], Call]:
+def _rule_for(*targets: Any, with_slope: Callable[..., WithSlope] | None = None) -> Callable[[Call], Call]:
     def register(call: Call) -> Call:
         CALLS.update(dict.fromkeys(targets, call))
+        if with_slope is not None:
+            WITH_SLOPES.update(dict.fromkeys(targets, with_slope))
         return call
 
     return register
@@ -207,12 +209,20 @@ def _max_pool(
 # Activations
 
 
-@_rule_for(F.relu, torch.relu, torch.relu_, "relu", "relu_")
+def _relu_and_slope(x: Moments, inplace: bool = False) -> WithSlope:
+    return relu_and_slope(x)
+
+
+@_rule_for(F.relu, torch.relu, torch.relu_, "relu", "relu_", with_slope=_relu_and_slope)
 def _relu(x: Moments, inplace: bool = False) -> Moments:
     return relu(x)
 
 
-@_rule_for(F.leaky_relu)
+def _leaky_relu_and_slope(x: Moments, negative_slope: float = 0.01, inplace: bool = False) -> WithSlope:
+    return leaky_relu_and_slope(x, negative_slope)
+
+
+@_rule_for(F.leaky_relu, with_slope=_leaky_relu_and_slope)
 def _leaky_relu(x: Moments, negative_slope: float = 0.01, inplace: bool = False) -> Moments:
     return leaky_relu(x, negative_slope)
 
@@ -229,40 +239,18 @@ def _and_slope(function: Callable[..., Tensor], x: Moments, *args: Any, **kwargs
 
 _ACTIVATIONS: tuple[Any, ...] = (
     *(F.softplus, F.gelu, F.silu, F.elu, F.selu, F.mish, F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid),
-    *(F.sigmoid, F.tanh, torch.sigmoid, torch.tanh),
+    *(F.sigmoid, F.tanh),
 )
-for _function in _ACTIVATIONS:
-    CALLS[_function] = partial(_elementwise, _function)
-    WITH_SLOPES[_function] = partial(_and_slope, _function)
-for _name, _function in (("sigmoid", torch.sigmoid), ("tanh", torch.tanh)):
-    CALLS[_name], WITH_SLOPES[_name] = CALLS[_function], WITH_SLOPES[_function]
-
-
-def _relu_and_slope(x: Moments, inplace: bool = False) -> WithSlope:
-    return relu_and_slope(x)
-
-
-for _function in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
-    WITH_SLOPES[_function] = _relu_and_slope
-
-
-def _leaky_relu_and_slope(x: Moments, negative_slope: float = 0.01, inplace: bool = False) -> WithSlope:
-    return leaky_relu_and_slope(x, negative_slope)
-
-
-WITH_SLOPES[F.leaky_relu] = _leaky_relu_and_slope
-
-
-@_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
-def _dropout(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> Moments:
-    if training:
-        raise MomentsError("a network that drops activations in eval mode too")
-    return x
+for _targets in (*((_function,) for _function in _ACTIVATIONS), (torch.sigmoid, "sigmoid"), (torch.tanh, "tanh")):
+    _rule_for(*_targets, with_slope=partial(_and_slope, _targets[0]))(partial(_elementwise, _targets[0]))
 
 
 def _dropout_and_slope(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> WithSlope:
     return _dropout(x, p, training), torch.ones_like(x.mean)
 
 
-for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d):
-    WITH_SLOPES[_function] = _dropout_and_slope
+@_rule_for(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, with_slope=_dropout_and_slope)
+def _dropout(x: Moments, p: float = 0.5, training: bool = True, inplace: bool = False) -> Moments:
+    if training:
+        raise MomentsError("a network that drops activations in eval mode too")
+    return x
