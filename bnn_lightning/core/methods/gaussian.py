@@ -46,7 +46,8 @@ class GaussianMethod(Method):
         prior: another prior, such as ScaleMixture or LearntScale; null is Normal(prior_mu, prior_sigma).
         moped_delta: if positive, the initial sigma is moped_delta * |mu| and the prior is N(mu, prior_sigma^2) around
             the initial mean mu, as in MOPED (Krishnan et al. 2020, arXiv:1906.05323). 0 switches that off. null is 0,
-            but 0.1 where init_from loads trained weights and the prior is normal.
+            but 0.1 where init_from loads trained weights and the prior is normal. Under LowRank and Radial sigma is
+            what they make of rho: means over rows and columns, and sqrt(n) times the standard deviation.
         posterior: another family of posteriors: a class that is created from (mu, rho, prior) and settings of its own.
     """
 

@@ -21,7 +21,7 @@ class Radial(WithPrior):
     independent: LRT refuses them. Their law does not change when signs are flipped: Flipout takes them.
 
     The standard deviation of an element is sigma / sqrt(n), since the squares of eps / |eps| sum to 1: the same
-    rho_init is narrower here than under Gaussian, and narrower for large tensors than for small ones.
+    rho_init, or moped_delta, is narrower here than under Gaussian, and narrower for large tensors than for small ones.
 
     Args:
         mu: initial means.
