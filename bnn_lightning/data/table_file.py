@@ -110,8 +110,11 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
         raise ValueError(
             f"{setting} must be a table as text or Parquet, got {path}, which is neither; text must be in UTF-8."
         ) from None
-    except csv.Error as error:  # a cell of more than 128 KiB: a quotation mark that does not end
-        raise ValueError(f"{setting} must be a table, got {path}, which cannot be read: {one_line(error)}.") from error
+    except csv.Error as error:
+        raise ValueError(
+            f"{setting} must be a table, got {path}, which cannot be read: {one_line(error)}; a cell that begins with "
+            "a quotation mark ends with one, and those within it are written twice."
+        ) from error
     if first == ["0", "1"]:
         raise ValueError(
             f"{setting} must be a table whose first row is names or numbers, got 0 and 1 in {path}, which may be both; "
@@ -131,8 +134,9 @@ def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence
     """The cells of the first row that is not empty, the columns below it, and the number of the line of each row."""
     starts: dict[str, list[list[str]]] = {}
     for each in _SEPARATORS:
-        with suppress(csv.Error):
-            starts[each] = [row for _, row in islice(_rows(path, each), _LOOKED_AT)]
+        starts[each] = []
+        with suppress(csv.Error):  # the rows before it tell the separator, too
+            starts[each].extend(row for _, row in islice(_rows(path, each), _LOOKED_AT))
     several = {separator: rows for separator, rows in starts.items() if rows and len(rows[0]) > 1}
     even = {separator: rows for separator, rows in several.items() if len({len(row) for row in rows}) == 1}
     if any(_has_decimal_commas(rows) for separator, rows in even.items() if separator != ","):
@@ -140,7 +144,7 @@ def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence
     # Where no separator fits, it is the one of which the first row has most that the sentence is about.
     likely = even or several
     separator = max(likely, key=lambda separator: len(likely[separator][0]), default=None)
-    rows = _rows(path, separator)
+    rows = _rows(path, separator, strictly=True)
     number, first = next(rows, (0, []))
     if not first:
         raise ValueError(f"{setting} must be a table with rows, got {path}, which is empty.")
@@ -164,17 +168,34 @@ def _has_decimal_commas(rows: Sequence[Sequence[str]]) -> bool:
     return bool(commas) and all(number_in(cell.replace(",", ".")) is not None for cell in commas)
 
 
-def _rows(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line where it ends; None for blanks between the cells."""
+def _rows(path: Path, separator: str | None, strictly: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line where it ends; None for blanks between the cells.
+
+    Where ``strictly``, a row of several lines must have them in a cell whose quotation mark ends: one that does not
+    would take the rows that follow into its cell.
+    """
     with path.open(encoding="utf-8-sig") as file:
         lines = (_as_text(line) for line in file)
         if separator is None:
             yield from ((number, line.split()) for number, line in enumerate(lines, 1) if line.strip())
             return
-        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-        for row in reader:
-            if len(row) > 1 or any(cell.strip() for cell in row):
-                yield reader.line_num, [cell.strip() for cell in row]
+        of_row: list[str] = []
+
+        def noted() -> Iterator[str]:
+            for line in lines:
+                of_row.append(line)
+                yield line
+
+        reader = csv.reader(noted(), delimiter=separator, skipinitialspace=True)
+        try:
+            for row in reader:
+                if strictly and len(of_row) > 1:
+                    list(csv.reader(of_row, delimiter=separator, skipinitialspace=True, strict=True))
+                if len(row) > 1 or any(cell.strip() for cell in row):
+                    yield reader.line_num, [cell.strip() for cell in row]
+                of_row.clear()
+        except csv.Error as error:
+            raise csv.Error(f"{error} in the row that begins in line {reader.line_num - len(of_row) + 1}") from None
 
 
 def _as_text(line: str) -> str:

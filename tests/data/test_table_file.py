@@ -142,6 +142,20 @@ def test_no_row_is_lost(tmp_path):
         read_table(tmp_path / write(tmp_path / "b.csv", long))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name,y\n"ann,1\nbob,2\ncy,3\n', "unexpected end of data in the row that begins in line 2; a cell"),
+        ('name,y\nann,1\n"bob,2\n"cy",3\n', "',' expected after '\"' in the row that begins in line 3; a cell"),
+        ('name,y\n\n1,"5" by 2"\nbob,"2\ncy,3\n', "unexpected end of data in the row that begins in line 4; a cell"),
+    ],
+)
+def test_a_quotation_mark_that_does_not_end_takes_no_other_rows(tmp_path, text, said):
+    with pytest.raises(ValueError, match=rf"^path must be a table, got .*, which cannot be read: {said} that begins"):
+        read_table(tmp_path / write(tmp_path / "a.csv", text))
+    read_table(tmp_path / write(tmp_path / "b.csv", 'name,y\n"an\nn",1\n"bob" ,2\n5" pipe,3\n'))
+
+
 def test_features_may_be_a_single_name(csv):
     assert set_up("fit", path=csv, features="age").columns.names == ["age"]
 
