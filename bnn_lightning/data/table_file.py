@@ -5,7 +5,7 @@ import re
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -21,6 +21,7 @@ from bnn_lightning.wording import listed, one_line
 _SEPARATORS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # rows, for the separator
 _TOGETHER = 1_000  # rows whose cells are joined
+_STATED = re.compile(r'"?sep=(.)"?\n?')  # what Excel takes the separator from, in a first line
 _INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -93,11 +94,12 @@ class Cells:
 def read_cells(path: Path, setting: str = "path") -> Cells:
     """The cells of a text file.
 
-    The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least
-    two, and of several the one with most, but no decimal comma; blanks where there is none. The first row names the
-    columns where none of its cells is a number; where one of them begins with a letter and has numbers below it; and
-    where its cells are 0, 1, 2 and so on, as pandas names the columns of an array. Else their names are their
-    positions, from 0. Of columns without a name, an empty one is left out.
+    The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least two,
+    and of several the one with most, but no decimal comma; blanks where there is none. A first line ``sep=;``, as Excel
+    has it, states it and is no row. The first row names the columns where none of its cells is a number; where one of
+    them begins with a letter and has numbers below it; and where its cells are 0, 1, 2 and so on, as pandas names the
+    columns of an array. Else their names are their positions, from 0. Of columns without a name, an empty one is left
+    out.
 
     Raises:
         DataNotFoundError: when there is no such file.
@@ -133,7 +135,9 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
 def _divided(path: Path, setting: str) -> tuple[list[str], list[Texts], Sequence[int]]:
     """The cells of the first row that is not empty, the columns below it, and the number of the line of each row."""
     starts: dict[str, list[list[str]]] = {}
-    for each in _SEPARATORS:
+    with path.open(encoding="utf-8-sig") as file:
+        stated = _STATED.fullmatch(file.readline())
+    for each in (stated[1],) if stated else _SEPARATORS:
         starts[each] = []
         with suppress(csv.Error):  # the rows before it tell the separator, too
             starts[each].extend(row for _, row in islice(_rows(path, each), _LOOKED_AT))
@@ -175,7 +179,7 @@ def _rows(path: Path, separator: str | None, strictly: bool = False) -> Iterator
     would take the rows that follow into its cell.
     """
     with path.open(encoding="utf-8-sig") as file:
-        lines = (_as_text(line) for line in file)
+        lines = map(_as_text, _without_stated_separator(file))
         if separator is None:
             yield from ((number, line.split()) for number, line in enumerate(lines, 1) if line.strip())
             return
@@ -196,6 +200,11 @@ def _rows(path: Path, separator: str | None, strictly: bool = False) -> Iterator
                 of_row.clear()
         except csv.Error as error:
             raise csv.Error(f"{error} in the row that begins in line {reader.line_num - len(of_row) + 1}") from None
+
+
+def _without_stated_separator(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield "\n" if number == 0 and _STATED.fullmatch(line) else line
 
 
 def _as_text(line: str) -> str:

@@ -34,6 +34,9 @@ def csv(tmp_path):
         (",0,1\n0,.5,2\n1,.7,4", ("Unnamed: 0", "0", "1"), 2),  # with its numbers of rows
         ("0,1,3\n1,2,4", ("0", "1", "2"), 2),
         ("a,b,\n1,2,\n3,4,", ("a", "b"), 2),  # a separator at the ends
+        ("sep=;\na;b\n1;2\n3;4", ("a", "b"), 2),  # of Excel
+        ('"sep=\t"\r\na\tb, c\r\n1\t2\r\n', ("a", "b, c"), 1),
+        ("sep=:\na:b\n1:2", ("a", "b"), 1),
         ("text,y\none\u2028two,1\n", ("text", "y"), 1),
     ],
 )
