@@ -33,28 +33,41 @@ def cached_pixels(folder: Path, pictures: Sequence[Picture], decoder: Decoder) -
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
     array, record = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(pictures), *decoder.shape)
+    whole = _whole(array, record, shape)  # without the lock, which nobody can hold in a folder that is only read
+    if whole is not None:
+        return whole
     with locked(folder / f".{key}.lock"):
-        reading = _recorded(record) if _is_whole(array, shape) else None
-        if reading is None:
-            record.unlink(missing_ok=True)  # it is written last, when the array is complete
-            require_space(folder, math.prod(shape))
-            with atomic_path(array) as unfinished:
-                rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-                reading = read_into(rows, (picture.path for picture in pictures), decoder)
-                rows.flush()
-                del rows
-            if reading.is_lasting:
-                atomic_write(record, json.dumps(asdict(reading)).encode())
-        # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
-        return torch.from_numpy(np.load(array, mmap_mode="c")), reading
+        return _whole(array, record, shape) or _written(array, record, shape, pictures, decoder)
 
 
-def _is_whole(array: Path, shape: tuple[int, ...]) -> bool:
-    """Whether the cache file is there with all its pixels: the user may have removed it, or a disk have cut it."""
+def _written(
+    array: Path, record: Path, shape: tuple[int, ...], pictures: Sequence[Picture], decoder: Decoder
+) -> tuple[Tensor, Reading]:
+    record.unlink(missing_ok=True)  # it is written last, when the array is complete
+    require_space(array.parent, math.prod(shape))
+    with atomic_path(array) as unfinished:
+        rows = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+        reading = read_into(rows, (picture.path for picture in pictures), decoder)
+        rows.flush()
+        del rows
+    if reading.is_lasting:
+        atomic_write(record, json.dumps(asdict(reading)).encode())
+    return _mapped(array), reading
+
+
+def _whole(array: Path, record: Path, shape: tuple[int, ...]) -> tuple[Tensor, Reading] | None:
+    """What is in the cache; None where not all of it is there: the user may have removed it, or a disk have cut it."""
     try:
-        return np.load(array, mmap_mode="r").shape == shape
+        pixels = _mapped(array)
     except (OSError, ValueError, EOFError):
-        return False
+        return None
+    reading = _recorded(record)
+    return None if reading is None or pixels.shape != shape else (pixels, reading)
+
+
+def _mapped(array: Path) -> Tensor:
+    # Copy-on-write, although nothing writes to it, because torch warns about read-only arrays.
+    return torch.from_numpy(np.load(array, mmap_mode="c"))
 
 
 def _recorded(record: Path) -> Reading | None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bnn_lightning.data import picture_cache
 from bnn_lightning.data.picture_cache import cached_pixels
+from bnn_lightning.files import UnwritableError
 from bnn_lightning.preprocessing import decoding
 from bnn_lightning.preprocessing.decoding import Decoder
 from bnn_lightning.preprocessing.pictures import walk
@@ -48,6 +50,17 @@ def test_a_damaged_record_is_written_again(cached, tmp_path):
         assert pixels.equal(expected)
         assert reading.kept == [0, 1, 2]
         assert record.read_bytes() == whole
+
+
+def test_a_cache_that_is_whole_may_lie_in_a_folder_that_is_only_read(cached, monkeypatch):
+    def refused(file):
+        raise UnwritableError(f"{file} cannot be written: Read-only file system.")
+
+    expected = cached()[0].clone()
+    monkeypatch.setattr(picture_cache, "locked", refused)
+    pixels, reading = cached()
+    assert pixels.equal(expected)
+    assert reading.kept == [0, 1, 2]
 
 
 def test_an_error_that_may_pass_is_not_kept(cached, tmp_path, monkeypatch):
