@@ -107,8 +107,6 @@ def _digest(path: Path) -> bytes:
 
 def _in_table(walk: Walk, path: Path) -> _Labels | None:
     """The classes in a table; None where it is one of numbers."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return None
     cells = read_cells(path, "labels")
     first = PurePosixPath(cells.names[0]).suffix.lower()
     if not cells.has_header or first in PICTURE_ENDINGS:

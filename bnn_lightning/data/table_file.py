@@ -5,24 +5,23 @@ import re
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bnn_lightning.data.parquet_file import ParquetFile, is_parquet
 from bnn_lightning.data.source import DataNotFoundError
-from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, column_of, number_in
+from bnn_lightning.preprocessing.rows import MISSING, RawTable, as_column, number_in
 from bnn_lightning.wording import listed, one_line
 
 _SEPARATORS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # rows, for the separator
 _TOGETHER = 1_000  # rows whose cells are joined
 _STATED = re.compile(r'"?sep=(.)"?\n?')  # what Excel takes the separator from, in a first line
-_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -> RawTable:
@@ -41,9 +40,8 @@ def read_table(path: Path, texts: Collection[str] = (), setting: str = "path") -
         DataNotFoundError: when there is no such file.
         ValueError: when it holds no table.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
-        _require(path, setting)
-        return _read_parquet(path, texts, setting)
+    if is_parquet(path):
+        return _parquet(path, setting).raw(texts)
     cells = read_cells(path, setting)
     if not cells.has_header and len(cells.lines) > 1 and _may_name_columns(cells.columns):
         warnings.warn(
@@ -85,14 +83,14 @@ class Cells:
     """
 
     names: tuple[str, ...]
-    columns: tuple[Texts, ...]
+    columns: tuple[Iterable[str], ...]
     lines: Sequence[int]
     has_header: bool
     index: tuple[str, ...] = ()
 
 
 def read_cells(path: Path, setting: str = "path") -> Cells:
-    """The cells of a text file.
+    """The cells of a text file, or those of a Parquet file as a text file would have them.
 
     The separator is a comma, a semicolon, a tab or a bar: that by which all rows have equally many cells, at least two,
     and of several the one with most, but no decimal comma; blanks where there is none. A first line ``sep=;``, as Excel
@@ -105,6 +103,9 @@ def read_cells(path: Path, setting: str = "path") -> Cells:
         DataNotFoundError: when there is no such file.
         ValueError: when it holds no table.
     """
+    if is_parquet(path):
+        file = _parquet(path, setting)
+        return Cells(tuple(file.names), tuple(file.texts()), file.lines, True, file.index)
     _require(path, setting)
     try:
         first, columns, lines = _divided(path, setting)
@@ -213,7 +214,7 @@ def _as_text(line: str) -> str:
     return line
 
 
-def _is_header(first: Sequence[str], columns: Sequence[Texts]) -> bool:
+def _is_header(first: Sequence[str], columns: Sequence[Iterable[str]]) -> bool:
     if list(first if first[0] else first[1:]) == [str(place) for place in range(len(first) - (not first[0]))]:
         return True
     if all(number_in(cell.replace(",", ".")) is None for cell in first):
@@ -230,7 +231,7 @@ def _is_word(cell: str) -> bool:
     return cell[:1].isalpha() and number_in(cell) is None and cell.lower() not in MISSING
 
 
-def _may_name_columns(columns: Sequence[Texts]) -> bool:
+def _may_name_columns(columns: Sequence[Iterable[str]]) -> bool:
     """Whether the first row has numbers, and words that no other row has in their columns."""
     first = [next(iter(column)) for column in columns]
     words = [(cell, column) for cell, column in zip(first, columns, strict=True) if _is_word(cell)]
@@ -253,37 +254,16 @@ def _require_different(names: Sequence[str], path: Path, setting: str) -> None:
         raise ValueError(f"{setting} must be a table whose columns have different names, got {twice} twice in {path}.")
 
 
+def _parquet(path: Path, setting: str) -> ParquetFile:
+    _require(path, setting)
+    file = ParquetFile(path, setting)
+    _require_different(file.names, path, setting)
+    return file
+
+
 def _require(path: Path, setting: str) -> None:
     if not path.is_file():
         raise DataNotFoundError(f"{setting} must be a table, got {path}, which is not there.")
-
-
-def _read_parquet(path: Path, texts: Collection[str], setting: str) -> RawTable:
-    try:
-        from pyarrow import parquet, types
-    except ImportError:
-        raise ValueError(
-            f"{setting} must be a table as text where pyarrow is not installed, got {path}; pip install "
-            "'bnn_lightning[parquet]'."
-        ) from None
-    try:
-        table = parquet.ParquetFile(path).read()
-    except Exception as error:  # of pyarrow's own kinds
-        raise ValueError(f"{setting} must be a Parquet file, got {path}: {one_line(error)}.") from error
-    _require_different(table.column_names, path, setting)
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        is_of_numbers = types.is_integer(column.type) or types.is_floating(column.type)
-        columns[name] = (
-            column.to_numpy().astype(np.float64)
-            if is_of_numbers
-            else column_of(column.to_pylist(), is_text=name in texts)
-        )
-    if not columns or not len(next(iter(columns.values()))):
-        raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")
-    kept: Mapping[str, Any] = table.schema.pandas_metadata or {}
-    index = tuple(name for name in columns if name in kept.get("index_columns", ()) or _INDEX.fullmatch(name))
-    return RawTable(path, columns, range(1, 1 + table.num_rows), setting, index)
 
 
 @dataclass(frozen=True)

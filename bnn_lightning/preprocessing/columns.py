@@ -38,10 +38,15 @@ class Columns:
         """Those of a table.
 
         Raises:
-            ValueError: when a column of texts has too many different ones.
+            ValueError: when a column of texts has too many different ones, or one holds neither numbers nor texts.
         """
         levels: dict[str, list[str] | None] = {}
         for name in names:
+            if name in raw.neither:
+                raise ValueError(
+                    f"features must be columns of numbers or of texts, got {name} of {raw.path}, whose cells are "
+                    f"{raw.neither[name]}; give each number a column of its own, or leave it out."
+                )
             column = raw.columns[name]
             levels[name] = None if column.dtype == np.float64 else sorted({text for text in column if text})
             if levels[name] is not None:

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from sys import intern
@@ -30,6 +30,7 @@ class RawTable:
         lines: the number of each row in the file, for messages.
         setting: the argument that the table was given as, with which messages begin.
         index: names of the columns that number the rows, as pandas writes them.
+        neither: columns whose cells are lists, structures or bytes, which Parquet has, each with its type.
     """
 
     path: Path | str
@@ -37,6 +38,7 @@ class RawTable:
     lines: Sequence[int]
     setting: str = "path"
     index: tuple[str, ...] = ()
+    neither: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -95,6 +97,11 @@ def texts_of(column: np.ndarray) -> np.ndarray:
     if column.dtype != np.float64:
         return column
     return np.array(["" if math.isnan(value) else _text(value) for value in column.tolist()], dtype=object)
+
+
+def texts_in(values: Sequence[Any]) -> list[str]:
+    """Values of Python as a text file would have them: whole numbers without a point, "" where there is no value."""
+    return ["" if _is_missing(value) else _text(value) for value in values]
 
 
 def _is_missing(value: Any) -> bool:
