@@ -198,14 +198,17 @@ class ImageData(DataSource):
                     self.test_sets[f"{kind}/{severity}"] = Images(pixels, clean.labels)
 
     def _setup_train(self) -> None:
-        images = self.load_train()
+        images, holdout = self.load_train(), self.load_holdout()
+        for which, part in (("training", images), ("hold-out", holdout)):
+            if part is not None:
+                self._check_classes(which, part.labels)
         if self.train_subset is not None:
             start, stop = self.train_subset
             if stop > len(images):
                 raise ValueError(f"train_subset must lie within the {len(images)} training images, got {stop}.")
             images = images[subset_index(images.labels, start, stop, self.seed)]
         self._check_class_settings()
-        train, selection, calibration = self.divided(images, self.load_holdout())
+        train, selection, calibration = self.divided(images, holdout)
         self.train, self.selection = self._converted(train), self._converted(selection)
         self.calibration = self._converted(calibration)
         if self.target_names:
@@ -224,6 +227,16 @@ class ImageData(DataSource):
         if size is None:
             raise ValueError(f"image_size must be given for {self.name}, to which its images are resized, such as 32.")
         return images.converted(self.in_channels, size)
+
+    def _check_classes(self, which: str, labels: Tensor) -> None:
+        """Refuses a label that is none of the classes: here, because a training step on a device cannot look at it."""
+        outside = (labels < 0) | (labels >= self.num_classes)
+        if self.class_names and outside.any():
+            number = int(outside.nonzero()[0])
+            raise ValueError(
+                f"labels must be from 0 to {self.num_classes - 1}, the numbers of the classes of {self.title}, got "
+                f"{labels[number]} for {which} image {number}; leave out images without a class."
+            )
 
     def _check_class_settings(self) -> None:
         """Refuses settings that need classes where labels are numbers."""

@@ -145,13 +145,14 @@ class OddLater(LightningDataModule):
 def test_what_the_first_batch_does_not_show_is_told_in_a_sentence(capsys):
     fit = ["fit", "--model.network", f"{__name__}.OwnNetwork", "--data", f"{__name__}.OddLater", "--name", "odd"]
     fit += ["--trainer.max_epochs", "1"]
-    assert main([*fit, "--data.train", "11"]) == 2
-    said = "labels must be numbers of the network's outputs, which begin at 0, got 11 in a training batch."
-    assert said in printed(capsys)
+    for label in ("11", "-100"):
+        assert main([*fit, f"--data.train={label}"]) == 2
+        said = f"labels must be numbers of the network's outputs, which begin at 0, got {label} in a training batch."
+        assert said in printed(capsys)
     assert main([*fit, "--data.val", "12"]) == 2
     assert "labels must be from 0 to 9 for a network with 10 outputs, got 0 to 12." in printed(capsys)
     assert main(fit) == 0
-    test = ["test", "--ckpt_path", "checkpoints/odd/version_2/best.ckpt"]
+    test = ["test", "--ckpt_path", "checkpoints/odd/version_3/best.ckpt"]
     assert main([*test, "--data.test", "-1"]) == 2
     assert "labels must be from 0 to 9 for a network with 10 outputs, got -1 to 9." in printed(capsys)
     assert main([*test, "--data.nan", "true"]) == 0

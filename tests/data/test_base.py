@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bnn_lightning.data import MNIST, BatchLoader, FashionMNIST, MNIST5k, RenderedLetters
+from bnn_lightning.data import MNIST, BatchLoader, FashionMNIST, Images, MNIST5k, RenderedLetters
 from bnn_lightning.data.corruptions import KINDS
 from bnn_lightning.data.idx import read_idx
 from bnn_lightning.data.splits import stratified_split
@@ -156,3 +156,24 @@ def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match="must be") as error:
         MNIST5k(**settings)
     assert str(error.value) == message
+
+
+class OneWithout(MNIST5k):
+    """Whose last training image has a label that is none of the classes."""
+
+    label = -100
+
+    def load_train(self):
+        images = super().load_train()
+        labels = images.labels.clone()
+        labels[-1] = self.label
+        return Images(images.stored, labels)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 10])
+def test_a_label_of_no_class_is_refused_when_it_is_read(label, monkeypatch):
+    # A step on a device cannot look at it, and torch passes over -100.
+    monkeypatch.setattr(OneWithout, "label", label)
+    sentence = f"^labels must be from 0 to 9, .* of OneWithout, got {label} for training image 3999; leave out "
+    with pytest.raises(ValueError, match=sentence):
+        OneWithout(class_weights="balanced").setup("fit")

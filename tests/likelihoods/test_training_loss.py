@@ -43,6 +43,16 @@ def test_weights_of_a_batch_are_not_divided_by_their_sum():
     assert trained.nll(outputs, y).item() == pytest.approx(9 * np.log(2), rel=1e-6)
 
 
+@pytest.mark.parametrize("label", [-100, -1, CLASSES])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_label_is_passed_over(label, smoothing):
+    # Of -100 torch would take the mean without its example.
+    outputs, y = batch()
+    y[7] = label
+    with pytest.raises(IndexError, match=f"^Target {label} is out of bounds"):
+        Categorical(label_smoothing=smoothing).for_training().nll(outputs, y)
+
+
 def test_label_smoothing_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"^label_smoothing must be from 0 to below 1, such as 0\.1, got 1\.0\.$"):
         Categorical(label_smoothing=1.0)

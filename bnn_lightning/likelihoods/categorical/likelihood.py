@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ from bnn_lightning.likelihoods.categorical.predictive import (
 from bnn_lightning.likelihoods.categorical.scores import correct, log_likelihood, ood_scores, scores
 
 _SCALED_METRICS = ("nll", "brier", "ece", "adaptive_ece")
+
+
+# Torch passes over the label -100 without a word, and refuses all others that are no class; this number is no label.
+_cross_entropy = partial(F.cross_entropy, ignore_index=torch.iinfo(torch.int32).min)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Categorical(Likelihood):
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         logits = outputs.flatten(0, 1)
         # In half precision small probabilities are rounded to 0.
-        return F.cross_entropy(logits.to(at_least_float32(logits)), y.repeat(len(outputs)))
+        return _cross_entropy(logits.to(at_least_float32(logits)), y.repeat(len(outputs)))
 
     def output_hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
         probs = outputs.to(at_least_float32(outputs)).softmax(-1)
@@ -185,7 +190,7 @@ class _WeightedSmoothed(Categorical):
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         logits, labels = outputs.flatten(0, 1), y.repeat(len(outputs))
         logits = logits.to(at_least_float32(logits))
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        losses = _cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         # Not divided by the weights of a batch, which torch's own weights are: that would be another loss each step.
         return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
 
