@@ -67,12 +67,16 @@ class Layout:
             ValueError: when training or testing on them would mean nothing.
         """
         classes = self.splits.get(split)
+        if not classes and self.splits and not self.misplaced:
+            raise DataNotFoundError(
+                f"root must have a folder {split} with a folder for each class, got {listed(self.splits)} alone in "
+                f"{printable(self.root)}; make it, or name another folder with --data.root."
+            )
         if not classes:
-            where = self.root if self.splits_test_by_seed else self.root / split
             raise DataNotFoundError(
                 self.misplaced
                 or f"ImageFolder found no {split} pictures: looked for .png, .jpg and others in "
-                f"{printable(where)}/CLASS, with one folder for each class. Name the folder above them with "
+                f"{printable(self.root)}/CLASS, with one folder for each class. Name the folder above them with "
                 "--data.root."
             )
         if split == "train" and len(classes) < 2:

@@ -149,8 +149,16 @@ def test_image_folder_never_trains_on_test_pictures(tmp_path):
     folders(tmp_path, ["test"])
     data = ImageFolder(str(tmp_path), image_size=8)
     assert data.class_names == ("cat", "dog")
-    with pytest.raises(DataNotFoundError, match=r"found no train pictures: looked for .* in .*/train/CLASS, with"):
+    sentence = r"^root must have a folder train with a folder for each class, got test alone in .*; make it, or name "
+    with pytest.raises(DataNotFoundError, match=sentence):
         data.setup("fit")
+
+
+def test_a_folder_of_splits_without_a_test_set_says_so(tmp_path):
+    folders(tmp_path, ["train", "val"])
+    sentence = r"^root must have a folder test with a folder for each class, got train, val alone in .*; make it, or "
+    with pytest.raises(DataNotFoundError, match=sentence):
+        ImageFolder(str(tmp_path), image_size=8).setup("test")
 
 
 def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
