@@ -104,12 +104,13 @@ def _refuse_other_examples(data: DataSource, verb: Verb, asked: Namespace, check
     trained_on = config_of(checkpoint)["data"]
     place = next((name for name in ("root", "path") if asked.init_args.get(name) is not None), None)
     same_place = place is not None and asked.init_args.get(place) == trained_on["init_args"].get(place)
-    if asked.class_path == trained_on["class_path"] and same_place and data.divided_examples != then:
+    now = data.divided_examples or ""
+    if asked.class_path == trained_on["class_path"] and same_place and not now.startswith(then):
         cure = "begin a new run" if verb.trains else "train again"
         stays = "a folder test" if place == "root" else "a file of its own, --data.test_path"
         raise UsageError(
-            f"--data.{place} {asked.init_args[place]} has changed since the training, and the seed now divides it in "
-            f"another way: test and hold-out would have training examples. Bring back what was there, or {cure}; a "
+            f"--data.{place} {asked.init_args[place]} has changed since the training, and the seed now divides "
+            f"other examples: test and hold-out may have those of training. Bring back what was there, or {cure}; a "
             f"test set that is to stay needs {stays}."
         )
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -260,8 +260,9 @@ class ImageFolder(ImageData):
         pictures, labels = self._layout.labelled("train", self.class_names)
         names: Any = labels if self.target_names else [self.class_names[label] for label in labels]  # type: ignore[index]
         files = (os.path.relpath(picture.path, self.root) for picture in pictures)
-        lines = sorted(f"{file}\0{name}" for file, name in zip(files, names, strict=True))
-        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+        # By sizes too: files that were numbered anew have the names of others. Checkpoints of old have names alone.
+        lines = sorted(zip(map("{}\0{}".format, files, names), map(_size, pictures), strict=True))
+        return _digest(line for line, _ in lines) + _digest(str(size) for _, size in lines)
 
     @cached_property
     def _layout(self) -> Layout | NumberLayout:
@@ -331,3 +332,15 @@ class ImageFolder(ImageData):
             if remark not in self._said:
                 self._said.add(remark)
                 warnings.warn(remark, stacklevel=2)
+
+
+def _size(picture: Picture) -> int:
+    """Of its file in bytes; -1 where that is gone since the walk."""
+    try:
+        return os.path.getsize(picture.path)
+    except OSError:
+        return -1
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]

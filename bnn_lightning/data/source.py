@@ -157,8 +157,8 @@ class DataSource(LightningDataModule, ABC):
 
     @cached_property
     def divided_examples(self) -> str | None:
-        """A digest of the examples that the seed divides into parts: where they change, all parts do. None where they
-        cannot change, as those of a published data set.
+        """A digest of the examples that the seed divides into parts: where they change, all parts do. A longer one says
+        more, and begins with that of earlier releases. None where they cannot change, as in a published data set.
         """
         return None
 

@@ -107,9 +107,14 @@ def test_a_folder_or_a_table_that_has_changed_is_not_divided_anew(capsys):
     for checkpoint, flag in zip(checkpoints, ("--data.root photos", "--data.path test.csv"), strict=True):
         for words in (["test"], ["validate"], ["predict"], ["laplace"], ["fit", "--trainer.max_epochs", "2"]):
             assert main([*words, "--ckpt_path", checkpoint]) == 2
-            assert f"{flag} has changed since the training, and the seed now divides it" in printed(capsys)
+            assert f"{flag} has changed since the training, and the seed now divides other" in printed(capsys)
     Path("photos/a/new.png").rename("photos/a/0.png")
     assert main(["test", "--ckpt_path", checkpoints[0]]) == 0
+    Path("photos/a/0.png").unlink()  # and what followed was numbered anew
+    Path("photos/a/1.png").rename("photos/a/0.png")
+    Image.linear_gradient("L").save("photos/a/1.png")
+    assert main(["laplace", "--ckpt_path", checkpoints[0]]) == 2
+    assert "--data.root photos has changed since the training" in printed(capsys)
 
 
 @pytest.mark.parametrize("removed", ["a/7.png", "b/0.png"])
