@@ -23,6 +23,6 @@ class BayesianClassifier(BayesianModule):
         super().__init__(network, method, **upgraded_arguments(settings))
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> BayesianModule:  # type: ignore[override]
-        """The trained module in a checkpoint, a BayesianModule."""
-        return BayesianModule.from_checkpoint(path)
+    def from_checkpoint(cls, path: str | Path, code: str | Path | None = None) -> BayesianModule:  # type: ignore[override]
+        """The trained module in a checkpoint, a BayesianModule; with the arguments and errors of its own."""
+        return BayesianModule.from_checkpoint(path, code)

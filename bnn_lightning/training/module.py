@@ -139,7 +139,8 @@ class BayesianModule(LightningModule):
         """The trained module in a checkpoint of ``bnn fit``, on the CPU, in eval mode; nothing else is needed.
 
         Args:
-            path: the file, or a run's folder, of which best.ckpt is read, else last.ckpt.
+            path: the file, or the bare name of one that comes with the package, or a run's folder, of which best.ckpt
+                is read, else last.ckpt.
             code: a folder of your own modules, as for :meth:`bnn_lightning.Predictor.load`.
 
         Raises:

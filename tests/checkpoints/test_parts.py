@@ -11,6 +11,7 @@ from bnn_lightning import BayesianModule
 from bnn_lightning.checkpoints.own_modules import place_of
 from bnn_lightning.checkpoints.parts import Parts, Trained
 from bnn_lightning.checkpoints.record import KEY, CheckpointError, Record
+from bnn_lightning.training.deprecated import BayesianClassifier
 from tests.helpers import ROOT
 
 LENET_CKPT = ROOT / "checkpoints" / "lenet_lrt_mnist.ckpt"
@@ -61,6 +62,8 @@ def test_the_module_of_a_checkpoint_says_what_is_missing_and_takes_the_folder_of
         BayesianModule.from_checkpoint(tmp_path / "own.ckpt")
     module = BayesianModule.from_checkpoint(tmp_path / "own.ckpt", code=tmp_path / "code")
     assert type(module.network).__name__ == "Own"
+    earlier = BayesianClassifier.from_checkpoint(tmp_path / "own.ckpt", code=tmp_path / "code")
+    assert type(earlier.network).__name__ == "Own"
     del contents["state_dict"]["network.fc3.bias.mu"]
     torch.save(contents, tmp_path / "own.ckpt")
     with pytest.raises(CheckpointError, match=r"own\.ckpt does not fit the network that its config names"):
