@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 Kind = Literal["images", "rows"]
 
+_MOST_DIGITS = len(str(int(-sys.float_info.max)))  # with a sign
 _FORM_FIELDS = ("image", "images")
 _HOW: dict[Kind, str] = {
     "images": 'the bytes of an image with its content type, a form with files called image, or JSON with {"image": '
@@ -99,7 +101,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
 
 def _in_json(body: bytes, kind: Kind) -> list[Any]:
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        content = json.loads(body.decode("utf-8"), parse_constant=_no_number, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RefusedError(400, f"The body must be JSON, got one that is none: {reason}.") from None
@@ -120,6 +122,11 @@ def _in_json(body: bytes, kind: Kind) -> list[Any]:
     for place, row in enumerate(value):
         _check_row(row, f"rows[{place}]")
     return value
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; of more digits than a float64 can have it is infinite, as 1e400 is: Python would not read it."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def _no_number(constant: str) -> NoReturn:

@@ -68,6 +68,27 @@ def test_the_form_of_a_table_has_its_columns_and_the_answer_what_the_page_shows(
     assert min(said["aleatoric_std"][0], said["epistemic_std"][0]) > 0
 
 
+@pytest.mark.slow
+def test_whole_numbers_of_many_digits_are_too_large_like_any_other(networks):
+    from bnn_lightning.serving.inputs import Limits, examples_of
+    from bnn_lightning.serving.worker import answers
+
+    predictor = Predictor.load(networks / "table" / "version_0")
+    sentences = set()
+    for number in ("1e400", "-1e400", "9" * 400, "9" * 5000, "-" + "9" * 5000):
+        body = b'{"rows": [{"colour": "red", "age": %b, "size": 1}]}' % number.encode()
+        rows = asyncio.run(examples_of(request_of(body), "rows", Limits(10_000, 3, 1000)))
+        (answer,) = answers(predictor, [rows], 1000)
+        assert answer.status == 422
+        sentences.add(json.loads(answer.body)["error"])
+    assert sentences == {"features must be finite numbers, got an infinite age in row 0 of the list of rows."}
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(10**300)])
+def test_other_whole_numbers_keep_their_digits(number):
+    assert rows_of({"rows": [{"place": number}]}) == [{"place": number}]
+
+
 @pytest.mark.parametrize("rows", [3, [3], [{"a": [1]}], [{"a": 1}] * 4, []])
 def test_bad_rows_get_a_sentence(rows):
     from bnn_lightning.serving.inputs import RefusedError
