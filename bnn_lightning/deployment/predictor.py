@@ -124,7 +124,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: str | Path | Sequence[str | Path],
+        path: str | Path | Sequence[str | Path] | Record,
         samples: int | None = None,
         draws: Draws | None = None,
         device: torch.device | str = "cpu",
@@ -141,7 +141,7 @@ class Predictor:
             path: the file, or the bare name of one that comes with the package, such as lenet_ivon_mnist; or an .onnx
                 or .pt2 file of ``bnn export --what``, whose samples are those in the file, on the CPU; or a folder of a
                 run, of which best.ckpt is taken, else last.ckpt; or several files, whose networks are joined as
-                ``bnn ensemble`` does, without its calibration.
+                ``bnn ensemble`` does, without its calibration; or the record of one that was read already.
             samples: that are drawn; None is what the checkpoint says.
             draws: how they are drawn; likewise.
             device: that computes.
@@ -162,7 +162,7 @@ class Predictor:
             prepared = _preparation_of(data), data.get("class_names", ()), calibration
             decided = target_risk, alpha, target_error
             return cls(exported, exported.likelihood, *prepared, *decided, batch_size=batch_size)
-        record = record_of(path)
+        record = path if isinstance(path, Record) else record_of(path)
         with importable(code), torch.random.fork_rng([]):  # a new network draws its first weights
             trained = Trained.of(record)
         precision = _precision_of(record)

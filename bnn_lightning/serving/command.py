@@ -54,7 +54,6 @@ def serve(words: list[str]) -> int:
 def _server(given: argparse.Namespace) -> Any:
     """The server that was asked for; the checkpoint has been loaded once, and found to be good."""
     from bnn_lightning.checkpoints.record import CheckpointError
-    from bnn_lightning.deployment.predictor import record_of
     from bnn_lightning.serving.information import information, kind_of
     from bnn_lightning.serving.inputs import Limits
     from bnn_lightning.serving.server import Server
@@ -77,8 +76,8 @@ def _server(given: argparse.Namespace) -> Any:
             raise UsageError(f"--ckpt_path must be a checkpoint, got the exported {path}; Predictor.load takes it.")
     limits = Limits(given.max_bytes, given.max_examples, given.max_pixels)
     try:
-        predictor = model.load()
-        record = record_of(model.paths[0] if len(model.paths) == 1 else model.paths)
+        record = model.record()
+        predictor = model.load(record)
     except CheckpointError as error:
         raise UsageError(f"--ckpt_path: {error}") from error
     except ValueError as error:  # begins with the argument's name

@@ -21,7 +21,9 @@ from litserve.transport.base import MessageTransport
 from litserve.utils import LitAPIStatus, LoopResponseType
 from torch import Tensor
 
+from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.deployment import Predictor
+from bnn_lightning.deployment.predictor import record_of
 from bnn_lightning.evaluation.draws import Draws
 from bnn_lightning.preprocessing.decoding import pixels_in
 from bnn_lightning.preprocessing.images import Batch
@@ -45,11 +47,15 @@ class Model:
     code: str | None = None
     threads: int = 1
 
-    def load(self) -> Predictor:
-        """The predictor, in a process that computes with so many threads."""
+    def record(self) -> Record:
+        """That of the checkpoint, or of several joined."""
+        return record_of(self.paths[0] if len(self.paths) == 1 else self.paths)
+
+    def load(self, record: Record | None = None) -> Predictor:
+        """The predictor, in a process that computes with so many threads; of a record where it was read already."""
         torch.set_num_threads(self.threads)
         return Predictor.load(
-            self.paths[0] if len(self.paths) == 1 else self.paths,
+            record or self.record(),
             samples=self.samples,
             draws=self.draws,
             device=self.device,

@@ -43,9 +43,7 @@ class Served:
     """``bnn serve`` in a process of its own, on a free port of this machine; ``with Served(words) as served:``."""
 
     def __init__(self, *words):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.command = [sys.executable, "-m", "bnn_lightning", "serve", "--port", str(self.port), *map(str, words)]
 
@@ -90,6 +88,12 @@ class Served:
         while (health := self.ask("/health")[1])["ready"] < health["workers"]:
             assert time.monotonic() < end, health
             time.sleep(0.2)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def command_of(pid):

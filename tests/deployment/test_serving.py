@@ -14,12 +14,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bnn_lightning import Predictor
 from bnn_lightning.cli import main
 from bnn_lightning.data import MNIST5k
-from tests.deployment.conftest import LENET_CKPT, Served, children, command_of
+from tests.deployment.conftest import LENET_CKPT, Served, children, command_of, free_port
 from tests.helpers import Bomb, printed
 
 pytest.importorskip("litserve", reason="bnn serve needs litserve: pip install 'bnn_lightning[serve]'")
@@ -312,6 +313,21 @@ def test_exported_files_are_not_served(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["bnn", "serve", "--ckpt_path", str(tmp_path / "lenet.onnx")])
     assert bnn() == 2
     assert "--ckpt_path must be a checkpoint, got the exported " in printed(capsys)
+
+
+@pytest.mark.parametrize("joined", [1, 2])
+def test_each_checkpoint_is_read_once_before_the_workers_start(joined, networks, monkeypatch):
+    from bnn_lightning.checkpoints import record
+    from bnn_lightning.serving import command, server
+
+    read, paths = [], [str(networks / f"run{seed}" / "version_0" / "best.ckpt") for seed in range(joined)]
+    read_checkpoint = record.read_checkpoint
+    monkeypatch.setattr(record, "read_checkpoint", lambda path: read.append(str(path)) or read_checkpoint(path))
+    monkeypatch.setattr(server.Server, "run", lambda *_, **__: None)
+    threads = torch.get_num_threads()
+    assert command.serve(["--ckpt_path", *paths, "--port", str(free_port())]) == 0
+    torch.set_num_threads(threads)
+    assert read == paths
 
 
 def test_a_port_that_is_taken(served, capsys):
