@@ -111,6 +111,20 @@ def test_a_digit_that_is_drawn(page, served, kind):
     assert "Upright the class is 7" in part(page, "#rotation-text").text
 
 
+def test_each_rotation_is_asked_for_once_and_few_at_a_time(page):
+    """Others wait for a part of the rotations at most; half a turn to the left and to the right are one image."""
+    page.execute_script(
+        "const ask = window.fetch; window.asked = []; window.fetch = (path, options) => {"
+        "if (typeof options?.body === 'string') asked.push(JSON.parse(options.body).images); return ask(path, options); }"
+    )
+    draw(page, SEVEN)
+    wait(lambda: part(page, "#plot").is_displayed())
+    parts = page.execute_script("return asked")
+    assert max(len(images) for images in parts) == 4
+    assert len({image for images in parts for image in images}) == sum(len(images) for images in parts) == 24
+    assert re.search(r"at \d+ of 23 other angles\.$", part(page, "#rotation-text").text)
+
+
 def test_the_slider_of_risk_decides(page):
     draw(page, SEVEN)
     predicted(page)
