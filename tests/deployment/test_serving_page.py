@@ -114,8 +114,9 @@ def test_a_digit_that_is_drawn(page, served, kind):
 def test_each_rotation_is_asked_for_once_and_few_at_a_time(page):
     """Others wait for a part of the rotations at most; half a turn to the left and to the right are one image."""
     page.execute_script(
-        "const ask = window.fetch; window.asked = []; window.fetch = (path, options) => {"
-        "if (typeof options?.body === 'string') asked.push(JSON.parse(options.body).images); return ask(path, options); }"
+        "const ask = window.fetch; window.asked = []; window.fetch = (path, options) => { "
+        "if (typeof options?.body === 'string') asked.push(JSON.parse(options.body).images); "
+        "return ask(path, options); }"
     )
     draw(page, SEVEN)
     wait(lambda: part(page, "#plot").is_displayed())
@@ -123,6 +124,22 @@ def test_each_rotation_is_asked_for_once_and_few_at_a_time(page):
     assert max(len(images) for images in parts) == 4
     assert len({image for images in parts for image in images}) == sum(len(images) for images in parts) == 24
     assert re.search(r"at \d+ of 23 other angles\.$", part(page, "#rotation-text").text)
+
+
+def test_a_slider_that_interrupts_the_rotations_has_them_asked_for_again(page):
+    """Those of the picture before the last stroke would stay."""
+    draw(page, SEVEN)
+    wait(lambda: part(page, "#plot").is_displayed())
+    before = part(page, "#plot").get_attribute("aria-label")
+    page.execute_script(
+        "const ask = window.fetch; window.fetch = (path, options) => { if (typeof options?.body !== 'string') "
+        "return ask(path, options); window.waits = true; return new Promise((_, fail) => "
+        "options.signal.addEventListener('abort', () => { window.fetch = ask; fail(options.signal.reason); })); }"
+    )
+    draw(page, [(80, 65), (80, 230), (200, 230), (200, 65)])
+    wait(lambda: page.execute_script("return window.waits"))
+    part(page, "#angle").send_keys("\ue014")  # one step to the right
+    wait(lambda: part(page, "#plot").get_attribute("aria-label") != before)
 
 
 def test_the_slider_of_risk_decides(page):
