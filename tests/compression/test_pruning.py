@@ -1,5 +1,7 @@
 """What removing weights costs, and what the smaller network gains."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,8 @@ from bnn_lightning import LRT, LeNet300100, bayesianize
 from bnn_lightning.compression.pruning import pruning_sweep
 from bnn_lightning.compression.sparsity import masks_removing
 from bnn_lightning.core.whole_network import kl, sampling
-from bnn_lightning.deployment.dense import export_dense, latencies
+from bnn_lightning.deployment import dense
+from bnn_lightning.deployment.dense import export_dense
 
 
 def test_export_measures_the_three_networks(tmp_path):
@@ -70,7 +73,23 @@ def test_a_signal_to_noise_that_no_number_holds_is_infinite():
     assert (row["kept"], row["min_signal_to_noise"]) == (6, float("inf"))
 
 
-def test_latencies_tell_a_slow_network_from_a_fast_one():
-    slow = nn.Sequential(*(nn.Linear(300, 300) for _ in range(40)))
-    measured = latencies({"fast": nn.Linear(300, 300), "slow": slow}, torch.randn(100, 300))
-    assert 0 < measured["fast"] < measured["slow"]
+def test_latencies_are_medians_of_turns_after_a_warm_up(monkeypatch):
+    clock, turns = [0.0], []
+
+    class Takes(nn.Module):
+        def __init__(self, name, seconds):
+            super().__init__()
+            self.name, self.seconds = name, iter(seconds)
+
+        def forward(self, x):
+            turns.append(self.name)
+            clock[0] += next(self.seconds)
+            return x
+
+    monkeypatch.setattr(dense, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    warm_up = [0.0] * 3  # which would lower the median
+    rising = Takes("rising", [*warm_up, *(seconds / 1000 for seconds in range(1, 31))])
+    steady = Takes("steady", [*warm_up, *[0.002] * 30])
+    measured = dense.latencies({"rising": rising, "steady": steady}, torch.zeros(1))
+    assert measured == pytest.approx({"rising": 16, "steady": 2})  # milliseconds, the upper median of 1 to 30
+    assert turns == ["rising", "steady"] * 33
