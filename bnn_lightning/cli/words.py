@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from bnn_lightning.checkpoints.upgrade import Say, upgraded_config, upgraded_words
 from bnn_lightning.cli.errors import UsageError
-from bnn_lightning.cli.yaml_keys import repeated_key
+from bnn_lightning.cli.yaml_files import fault_in
 from bnn_lightning.files import expanded_text
 from bnn_lightning.shipped import found
 
@@ -38,14 +38,12 @@ def _config_in_todays_words(file: str, say: Say) -> str:
     """The file itself, or the text of the config that it should be."""
     try:
         text = Path(file).read_text("utf-8")
-        config = yaml.safe_load(text)
-        repeated = repeated_key(text)
+        fault = fault_in(text)
+        config = None if fault else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError):
         return file  # the parser says what is wrong with it
-    if repeated is not None:
-        raise UsageError(
-            f"--config {file} must have each key once, got the {repeated}; put what is below them together."
-        )
+    if fault is not None:
+        raise UsageError(f"--config {file} {fault}.")
     if not isinstance(config, dict):
         return file
     upgraded = upgraded_config(config, say)

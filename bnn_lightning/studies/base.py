@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 
 from bnn_lightning.cli import UsageError
-from bnn_lightning.cli.yaml_keys import repeated_key
+from bnn_lightning.cli.yaml_files import PlainLoader, fault_in
 from bnn_lightning.files import relative_to_cwd
 from bnn_lightning.studies.checks import RESERVED, check_file
 from bnn_lightning.training.runs import Run
@@ -174,13 +174,7 @@ class Study:
             UsageError: when the file cannot be read or is not a valid study; the message says why.
         """
         path = Path(path)
-        try:
-            text = path.read_text("utf-8")
-            content, repeated = yaml.safe_load(text), repeated_key(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"study {path} cannot be read: {_reason(error)}.") from error
-        if repeated is not None:
-            raise UsageError(f"study {path}: it must have each key once, got the {repeated}.")
+        content = _read_yaml("study", path)
         try:
             check_file(content, set(cls.__dataclass_fields__) - {"path"})
             settings: dict[str, Any] = {
@@ -227,7 +221,7 @@ class Study:
         if self.chosen:
             axis = self.chosen["axis"]
             values = {cell.axes.get(axis) for cell in self.all_cells()}
-            if axis not in self.axes or (unknown := set(self.chosen.get("among", [])) - values):
+            if axis not in self.axes or (unknown := set(map(str, self.chosen.get("among", []))) - values):
                 name = axis if axis not in self.axes else sorted(unknown)[0]
                 raise ValueError(f"chosen names {name}, which is no {'axis' if name == axis else f'value of {axis}'}.")
         for where, named in (("not_run", self.not_run), *(("published", values) for values in self.published.values())):
@@ -315,18 +309,33 @@ class Study:
 
     def read_base(self) -> Any:
         """The present content of the base file."""
-        try:
-            return yaml.safe_load(self.base_file.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"base {self.base_file} cannot be read: {_reason(error)}.") from error
+        return _read_yaml("base", self.base_file)
+
+
+def _read_yaml(what: str, path: Path) -> Any:
+    """The content of a file; raises UsageError where it cannot be read, and calls it ``what`` then."""
+    try:
+        text = path.read_text("utf-8")
+        fault = fault_in(text)
+        content = None if fault else yaml.load(text, PlainLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UsageError(f"{what} {path} cannot be read: {reason}.") from error
+    if fault:
+        raise UsageError(f"{what} {path}: it {fault}.")
+    return content
 
 
 def _digest(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(_in_order(settings)).encode()).hexdigest()[:8]
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or one_line(error)
+def _in_order(settings: Any) -> Any:
+    """The same settings with sorted keys; JSON would refuse to sort a mapping whose keys are texts and numbers."""
+    if isinstance(settings, Mapping):
+        keys = sorted(settings, key=lambda key: (type(key).__name__, key))
+        return {key: _in_order(settings[key]) for key in keys}
+    return [_in_order(inner) for inner in settings] if isinstance(settings, list) else settings
 
 
 def as_arguments(flags: Mapping[str, Any]) -> list[str]:

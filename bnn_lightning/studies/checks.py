@@ -1,5 +1,6 @@
 """Checks the types and values of a study file's entries."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -34,17 +35,25 @@ def check_file(content: Any, known: Collection[str]) -> None:
     _check_seeds(content.get("seeds", [0]), "seeds")
     if content.get("at"):
         _check_seeds(content["at"], "at")
+    _check_flags(content.get("set", {}), "set")
+    _check_flags(content.get("test", {}), "test")
+    for name in content.get("not_run", {}):
+        _must_be(name, _TEXT, "not_run: a cell")
     for axis, values in content.get("grid", {}).items():
         _must_be(axis, _TEXT, "an axis of the grid")
         if not values:
             raise ValueError(f"grid: {axis} must have at least one value, got {values!r}.")
-        if not isinstance(values, list):
-            _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
-            _check_flags(values, axis)
-            if axis in RESERVED:
-                raise ValueError(f"an axis must not be called {axis}, which is a column of every row.")
-    _check_flags(content.get("cells", {}), "cells")
+        if isinstance(values, list):
+            for value in values:
+                _check_flags({axis: value}, "grid")
+            continue
+        _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
+        _check_named_flags(values, axis)
+        if axis in RESERVED:
+            raise ValueError(f"an axis must not be called {axis}, which is a column of every row.")
+    _check_named_flags(content.get("cells", {}), "cells")
     for name, space in content.get("search", {}).items():
+        _must_be(name, _TEXT, "search: a flag")
         _check_space(name, space)
     check_column(content.get("score", "accuracy"), "score")
     if content.get("against"):
@@ -58,6 +67,7 @@ def check_file(content: Any, known: Collection[str]) -> None:
         check_column(column, "published")
         _must_be(figures, _NAMED, f"published: {column}")
         for cell, figure in figures.items():
+            _must_be(cell, _TEXT, f"published: {column}: a cell")
             _must_be(figure, ((int, float), "a number"), f"published: {column}: {cell}")
     for claim in content.get("claims", []):
         _check_claim(claim)
@@ -70,15 +80,21 @@ def _must_be(value: Any, kind: tuple[Any, str], name: str) -> None:
         raise ValueError(f"{name} must be {kind[1]}, got {value!r}.")
 
 
-def _check_flags(named: dict[Any, Any], where: str) -> None:
+def _check_named_flags(named: dict[Any, Any], where: str) -> None:
     for name, flags in named.items():
         if flags is not None:
             _must_be(flags, (dict, "flags with their values"), f"{where}: {name}")
-            _check_seeds(flags.get("seeds", [0]), f"{where}: {name}: seeds")
-            members = flags.get("members", 1)
-            _must_be(members, _NUMBER, f"{where}: {name}: members")
-            if members < 1:
-                raise ValueError(f"{where}: {name}: members must be 1 or more, got {members}.")
+            _check_flags(flags, f"{where}: {name}")
+
+
+def _check_flags(flags: dict[Any, Any], where: str) -> None:
+    for flag in flags:
+        _must_be(flag, _TEXT, f"{where}: a flag")
+    _check_seeds(flags.get("seeds", [0]), f"{where}: seeds")
+    members = flags.get("members", 1)
+    _must_be(members, _NUMBER, f"{where}: members")
+    if members < 1:
+        raise ValueError(f"{where}: members must be 1 or more, got {members}.")
 
 
 def _check_seeds(seeds: Any, name: str) -> None:
@@ -90,7 +106,7 @@ def _check_seeds(seeds: Any, name: str) -> None:
 def _check_space(name: str, space: Any) -> None:
     if isinstance(space, list) and space:
         return
-    numbers = isinstance(space, dict) and all(isinstance(space.get(end), int | float) for end in ("low", "high"))
+    numbers = isinstance(space, dict) and all(_is_finite(space.get(end)) for end in ("low", "high"))
     if not numbers or set(space) - {"low", "high", "log"} or not space["low"] < space["high"]:
         raise ValueError(
             f"search: {name} must be a list of choices or numbers low and high, perhaps with log: true, got {space!r}; "
@@ -98,6 +114,10 @@ def _check_space(name: str, space: Any) -> None:
         )
     if space.get("log") and space["low"] <= 0:
         raise ValueError(f"search: {name} must have a low above 0 for log, got {space['low']}.")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_claim(claim: Any) -> None:
@@ -117,6 +137,7 @@ def _check_claim(claim: Any) -> None:
 def _check_chosen(chosen: dict[Any, Any]) -> None:
     if not {"axis", "by"} <= set(chosen) <= {"axis", "by", "among", "published"}:
         raise ValueError(f"chosen must have axis and by, perhaps among and published, got {chosen!r}.")
+    _must_be(chosen["axis"], _TEXT, "chosen: axis")
     check_column(chosen["by"], "chosen: by")
     _must_be(chosen.get("among", []), _LIST, "chosen: among")
     _must_be(chosen.get("published", {}), _NAMED, "chosen: published")

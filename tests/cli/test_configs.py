@@ -161,6 +161,7 @@ def test_two_sizes_of_images_are_refused(capsys):
         # PyYAML keeps the last of two equal keys: a second group, pasted below, undid the first one in silence.
         ("trainer: {max_epochs: 2}\nname: a\ntrainer: {accelerator: cpu}\n", "got the key trainer in lines 1 and 3; "),
         ("data:\n  class_path: MNIST5k\n  init_args: {seed: 1, seed: 2}\n", "got the key seed in line 3; "),
+        ("model: &all {init_args: *all}\n", "mine.yaml must have an end, got an anchor in line 1 with its own alias"),
         ("my-rate: &rate 0.01\nmodel: {inference: {init_args: {lr: *rate}}}\n", "--my-rate is not a setting; "),
     ],
 )

@@ -116,6 +116,16 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
             r"YAML reads 1e-4 as text, write 0\.0001\.",
         ),
         ({"search": {"model.lr": {"low": 0, "high": 1, "log": True}}, "trials": 1}, r"low above 0 for log, got 0\."),
+        ({"search": {"model.lr": {"low": 1, "high": float("inf")}}, "trials": 1}, r"must be a list of choices or"),
+        ({"search": {1: [2]}, "trials": 1}, r"search: a flag must be text, got 1\."),
+        ({"cells": {"a": {1: 2, "b": 3}}}, r"cells: a: a flag must be text, got 1\."),
+        ({"grid": GRID, "set": {"seeds": []}}, r"set: seeds must be a list of different whole numbers .* got \[\]\."),
+        ({"grid": {"seeds": [0, 1]}}, r"grid: seeds must be a list of different whole numbers .* got 0\."),
+        ({"grid": {"members": ["x"]}}, r"grid: members must be a whole number, got 'x'\."),
+        ({"cells": {1: {}}, "published": {"accuracy": {1: 5}}}, r"accuracy: a cell must be text, got 1\."),
+        ({"cells": {1: {}}, "not_run": {1: "no"}}, r"not_run: a cell must be text, got 1\."),
+        ({"grid": GRID, "chosen": {"axis": ["a"], "by": "nll"}}, r"chosen: axis must be text, got \['a'\]\."),
+        ({"grid": GRID, "chosen": {"axis": "lr", "by": "nll", "among": [[1], "b"]}}, r"chosen names \[1\], which is"),
         ({"grid": GRID, "checkpoint": "first"}, r"checkpoint must be last or best, got first\."),
         ({"grid": GRID, "cells": {"BBB, lr 1": {}}}, r"there are two cells called BBB, lr 1\."),
         ({"grid": GRID, "published": {"accuracy": {"BBB": 1}}}, r"published names BBB, which is no cell\."),
@@ -140,6 +150,37 @@ def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cells: {a: &flags {x: *flags}}", r": it must have an end, got an anchor in line 3 with its own alias inside"),
+        ("cells: &all {a: {}, <<: *all}", r": it must have an end, got an anchor in line 3 with its own alias inside"),
+        ("cells: {a: {x: !!set {b, c}}}", r" cannot be read: values must be texts, numbers, lists or mappings, got one of"),
+        (f"cells: {{a: {{x: {'9' * 5000}}}}}", r" cannot be read: Exceeds the limit \(4300 digits\)"),
+    ],
+)
+def test_yaml_that_no_command_line_can_say_is_refused(write, text, message):
+    path = write()
+    path.write_text(f"title: T\nbase: base.yaml\n{text}\n")
+    with pytest.raises(UsageError, match=rf"^study .*tiny\.yaml{message}"):
+        Study.read(path)
+
+
+def test_a_date_is_text_and_keys_may_be_texts_and_numbers(write, tmp_path):
+    path = write()
+    path.write_text("title: T\nbase: base.yaml\ncells: {a: {data.root: 2026-11-28, data.weights: {1: 2, b: 3}}}\n")
+    (tmp_path / "base.yaml").write_text("name: 2026-11-28\ndata: {weights: {1: 2, b: 3}}\n")
+    task = Study.read(path).tasks()[0]
+    assert """--data.root 2026-11-28 --data.weights '{"1": 2, "b": 3}' """ in task.command
+
+
+def test_the_names_of_settings_have_not_changed(write, tmp_path):
+    """Rows of earlier releases are found by these digests, which are those of JSON with sorted keys."""
+    path = write(cells={"a": {"z": {10: [1, None], 9: 0.5}, "b": True}})
+    (tmp_path / "base.yaml").write_text("model: {network: LeNet, method: null}\ndata: MNIST\n")
+    assert Study.read(path).tasks()[0].settings == "1636af15"
+
+
 def bnn_study(words):
     return main(["study", *words], {"study": "bnn_lightning.studies.command:study"})
 
@@ -152,7 +193,7 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     assert "list.yaml: it must be settings by name, got [1, 2]." in capsys.readouterr().err
     (tmp_path / "twice.yaml").write_text("title: T\nbase: b.yaml\ncells:\n  a: {x: 1}\n  a: {x: 2}\n")
     assert bnn_study([str(tmp_path / "twice.yaml")]) == 2
-    assert "twice.yaml: it must have each key once, got the key a in lines 4 and 5." in capsys.readouterr().err
+    assert "twice.yaml: it must have each key once, got the key a in lines 4 and 5; put what" in capsys.readouterr().err
     (tmp_path / "base.yaml").write_text("a: [1")
     (tmp_path / "based.yaml").write_text("title: T\nbase: base.yaml\ncells: {a: {}}")
     assert bnn_study([str(tmp_path / "based.yaml"), "--dry_run"]) == 2
