@@ -28,8 +28,9 @@ from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.fixed_settings import refuse_changes
 from bnn_lightning.cli.folders import choose_folders
 from bnn_lightning.cli.images import load_images, probe_first_batch, what_was_found
+from bnn_lightning.cli.names import base_of
 from bnn_lightning.cli.own_code import modules_from, own_classes, where_it_was
-from bnn_lightning.cli.parser import ParseError, Parser, flags_of, shorten_help
+from bnn_lightning.cli.parser import ParseError, Parser, flags_of, names_with_first_lines, shorten_help
 from bnn_lightning.cli.run_name import run_name
 from bnn_lightning.cli.sentences import misspelt, one_sentence
 from bnn_lightning.cli.session import Session
@@ -51,6 +52,7 @@ from bnn_lightning.cli.words import (
     expand_paths,
     gives_data,
     in_todays_words,
+    part_of_a_part,
     value_of,
     with_expanded_paths,
     with_switches_on,
@@ -185,6 +187,9 @@ class CommandLine(LightningCLI):
                 misspelt(words, flags_of(parser), ["ckpt_path"])
                 or f"--ckpt_path is missing: bnn {self.name} --ckpt_path checkpoints/NAME/version_0/best.ckpt."
             )
+        if (base := base_of(part := part_of_a_part(words))) is not None:
+            print(names_with_first_lines(part, base), end="")
+            raise SystemExit(0)
         assert isinstance(parser, Parser)
         parser.run_name = self._run_name
         try:

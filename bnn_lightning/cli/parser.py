@@ -186,7 +186,7 @@ def _class_help(parser: Parser) -> str | None:
     module, _, name = class_path.rpartition(".")
     part, base = getattr(import_module(module), name), base_of(key)
     if base is not None and issubclass(base, part):
-        return _names_with_first_lines(key, base)
+        return names_with_first_lines(key, base)
     known = base is not None and name in names_of(base)
     parser.usage = f"bnn VERB --{key} {name if known else class_path} [--{key}.SETTING VALUE] ..."
     parser.description = _first_line(part)
@@ -200,7 +200,8 @@ def _class_help(parser: Parser) -> str | None:
     return None
 
 
-def _names_with_first_lines(key: str, base: type) -> str:
+def names_with_first_lines(key: str, base: type) -> str:
+    """The help of the setting ``key``, which takes the names of classes that belong to ``base``: a line for each."""
     classes = sorted(classes_of(base), key=lambda each: each.__name__)
     indent = 4 + max(len(each.__name__) for each in classes)
     lines = [

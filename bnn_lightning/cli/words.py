@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from bnn_lightning.checkpoints.upgrade import Say, upgraded_config, upgraded_words
 from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.names import PARTS
 from bnn_lightning.cli.yaml_files import fault_in
 from bnn_lightning.files import expanded_text
 from bnn_lightning.shipped import found
@@ -184,6 +185,17 @@ def asks_for_help(words: Sequence[str]) -> bool:
     """Whether nothing is to be run, only help or a config to be shown."""
     names = [word.partition("=")[0] for word in words]
     return any(name == "-h" or name.endswith(("--help", ".help", "--print_config")) for name in names)
+
+
+def part_of_a_part(words: Sequence[str]) -> str:
+    """The part, such as model.method.prior, of which ``--PART.help`` asks for the names; empty where none is asked for.
+
+    The parser knows no settings of a part that is not chosen, and wants a name after the help of a part's part.
+    """
+    following = [*words[1:], "--"]
+    pairs = zip(words, following, strict=False)
+    asked = [word[2:-5] for word, after in pairs if word.endswith(".help") and after.startswith("-")]
+    return next((key for key in asked if key.rpartition(".")[0] in PARTS), "")
 
 
 def gives_data(words: Sequence[str]) -> bool:

@@ -95,7 +95,13 @@ def test_help_of_a_part_of_a_part_has_whole_flags(key, name, setting, capsys):
     assert f"\n  --{key}.{setting} " in text
 
 
-@pytest.mark.parametrize("key", ["model.method", "model.inference", "model.network", "data", "model.likelihood"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("model.method", "model.inference", "model.network", "data", "model.likelihood"),
+        *("model.method.prior", "model.method.posterior", "model.inference.kl_weight"),  # of parts that are not chosen
+    ],
+)
 def test_help_of_a_part_has_a_line_for_each_name(key, capsys):
     lines = helped(capsys, f"--{key}.help").splitlines()
     assert lines[0] == f"usage: bnn VERB --{key} NAME [--{key}.SETTING VALUE] ..."
