@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from bnn_lightning.studies.columns import check_column, heading
+from bnn_lightning.studies.columns import COLUMNS, check_column, heading
 
 _TEXT, _NAMED, _LIST, _NUMBER = (str, "text"), (dict, "settings by name"), (list, "a list"), (int, "a whole number")
 _KINDS: dict[str, tuple[type, str]] = {
@@ -14,7 +14,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "trials": _NUMBER,
 }
 
-RESERVED = ("seed", "settings", "failed", "command")  # columns of every row that are not axes
+RESERVED = ("seed", "settings", "failed", "command", *COLUMNS)  # columns of rows that are not axes
 
 
 def check_file(content: Any, known: Collection[str]) -> None:
@@ -50,7 +50,7 @@ def check_file(content: Any, known: Collection[str]) -> None:
         _must_be(values, (dict, "a list of values, or names with flags"), f"grid: {axis}")
         _check_named_flags(values, axis)
         if axis in RESERVED:
-            raise ValueError(f"an axis must not be called {axis}, which is a column of every row.")
+            raise ValueError(f"an axis must not be called {axis}, which is another column of the rows.")
     _check_named_flags(content.get("cells", {}), "cells")
     for name, space in content.get("search", {}).items():
         _must_be(name, _TEXT, "search: a flag")

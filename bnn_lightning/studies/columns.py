@@ -112,6 +112,11 @@ def _known(key: str) -> tuple[str, float, int] | None:
     return COLUMNS.get(key)
 
 
+def has_numbers(column: Any) -> bool:
+    """Whether ``column`` is one of the rows that has a number for each run."""
+    return isinstance(column, str) and _known(column) is not None and column not in TEXTS
+
+
 def lower_is_better(column: str) -> bool:
     """Whether a lower value of a report column is better."""
     return row_column(column).partition("/")[0].endswith(LOWER_IS_BETTER)
@@ -125,6 +130,6 @@ def row_column(column: str) -> str:
 
 def check_column(column: Any, where: str) -> None:
     """Raises ValueError unless ``column`` has a number for each run, so that runs can be compared by it."""
-    if not isinstance(column, str) or _known(column) is None or column in TEXTS:
+    if not has_numbers(column):
         numbers = ", ".join(name for name in COLUMNS if name not in TEXTS)
         raise ValueError(f"{where} must be one of {numbers}, got {column}.")

@@ -19,6 +19,7 @@ from bnn_lightning.files import write_rows
 from bnn_lightning.networks import multiply_adds
 from bnn_lightning.reporting.cells import title_of
 from bnn_lightning.studies.base import Study, Task, as_argument
+from bnn_lightning.studies.columns import has_numbers
 from bnn_lightning.training.loading import from_record
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.runs import Run
@@ -134,7 +135,8 @@ def read(path: Path) -> list[Row]:
     """The rows of a CSV file; an empty list if there is no file.
 
     Raises:
-        UsageError: when it is no table of a study, such as one that another program has saved with other separators.
+        UsageError: when it is no table of a study, such as one that another program has saved with other separators;
+            or when a number in it is none.
     """
     if not path.is_file():
         return []
@@ -142,7 +144,7 @@ def read(path: Path) -> list[Row]:
         # A spreadsheet marks a file that it saves as UTF-8, and the mark would belong to the name of the first column.
         with path.open(encoding="utf-8-sig", newline="") as file:  # by lines of the file: a cell may have several
             table = csv.DictReader(file)
-            columns, rows = table.fieldnames or (), list(table)
+            columns, lines = table.fieldnames or (), [(table.line_num, row) for row in table]
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} must be a table in UTF-8, got a byte that is none: {one_line(error)}.") from error
     if columns and not {"seed", "settings"} <= set(columns):
@@ -150,7 +152,30 @@ def read(path: Path) -> list[Row]:
             f"{path} must have the columns seed and settings, separated by commas, got {listed(columns, 5)}; save it "
             "as it was, or move it away, and what has been finished here is written anew."
         )
-    return rows
+    for number, row in lines:
+        if reason := _spoilt(row):
+            raise UsageError(
+                f"{path}, line {number}: {reason}; write what was there, or delete the line, and the run is done again "
+                "unless the journal has its row."
+            )
+    return [row for _, row in lines]
+
+
+def _spoilt(row: Mapping[Any, Any]) -> str | None:
+    """What a sentence says of the first value in a line of the file that cannot be used, if there is one."""
+    if None in row:  # so csv calls them
+        return f"it must have a cell for each column, got {listed(map(repr, row[None]))} beyond the last one"
+    try:
+        for name, value in row.items():
+            if name == "seed":
+                int(value)
+            elif value and has_numbers(name):
+                float(value)
+            elif value and name.endswith("_by_round"):
+                list(map(float, value.split()))
+    except (TypeError, ValueError):
+        return f"{name} must be a number, got {value!r}"
+    return None
 
 
 def write(path: Path, study: Study, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -100,7 +100,8 @@ def test_settings_are_told_apart_by_all_that_was_asked_for(write, tmp_path):
         ({"cells": {"a": {"members": 0}}}, r"cells: a: members must be 1 or more, got 0\."),
         ({"cells": {"a": {"members": "5"}}}, r"cells: a: members must be a whole number, got '5'\."),
         ({"search": {"model.lr": ["1", 1]}, "trials": 1}, r"search: model\.lr has 1 twice\."),
-        ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is a column of every row\."),
+        ({"grid": {"seed": {"a": {}}}}, r"an axis must not be called seed, which is another column"),
+        ({"grid": {"seconds": {"a": {}}}}, r"an axis must not be called seconds, which is another column"),
         ({"grid": GRID, "columns": ["speed"]}, r"columns must be among accuracy, one_accuracy, .* got speed\."),
         ({"grid": GRID, "columns": [1]}, r"a column must be text, got 1\."),
         ({"grid": {1: [2]}}, r"an axis of the grid must be text, got 1\."),
@@ -155,7 +156,10 @@ def test_no_cell_of_our_studies_would_be_refused(path, tmp_path, monkeypatch, ca
     [
         ("cells: {a: &flags {x: *flags}}", r": it must have an end, got an anchor in line 3 with its own alias inside"),
         ("cells: &all {a: {}, <<: *all}", r": it must have an end, got an anchor in line 3 with its own alias inside"),
-        ("cells: {a: {x: !!set {b, c}}}", r" cannot be read: values must be texts, numbers, lists or mappings, got one of"),
+        (
+            "cells: {a: {x: !!set {b, c}}}",
+            r" cannot be read: values must be texts, numbers, lists or mappings, got one of",
+        ),
         (f"cells: {{a: {{x: {'9' * 5000}}}}}", r" cannot be read: Exceeds the limit \(4300 digits\)"),
     ],
 )
@@ -215,7 +219,7 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(write, capsys, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("axis", ["data.seed", "model.settings"])
+@pytest.mark.parametrize("axis", ["data.seed", "model.settings", "model.seconds"])
 def test_an_axis_may_be_called_as_a_column_is(write, pretended, axis):
     path = write(grid={axis: [3, 4], "data.x.p": [1], "model.p": [2]})
     assert Study.read(path).axes == [axis, "data.x.p", "model.p"]
