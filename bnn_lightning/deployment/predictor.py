@@ -63,6 +63,8 @@ class Predictor:
     they compute at the same time; otherwise they wait for each other. The state of torch's generators is as before
     after every call; with weight draws that are kept a call never sets it.
 
+    It can be pickled for other processes of the same installation, and copied, with its weight draws.
+
     Args:
         sampler: of the outputs; or a graph that was exported, which gives what the likelihood says of them.
         likelihood: of the labels, in their units.
@@ -216,6 +218,13 @@ class Predictor:
         names = ", ".join(self.class_names[:4]) + (", ..." if len(self.class_names) > 4 else "")
         classes = f", {len(self.class_names)} classes ({names})" if self.class_names else ""
         return f"Predictor({type(self.likelihood).__name__}{classes}, {self.draws} draws on {self.device}). {self.rule}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied; locks and the replicas of threads belong to a process."""
+        return {name: value for name, value in vars(self).items() if name not in ("_replicas", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _replicas=threading.local(), _lock=threading.Lock())
 
     def _summary(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
         """What the likelihood says of the samples for a batch, on the CPU."""

@@ -1,6 +1,8 @@
 """Predictor: a checkpoint as a function of images and rows."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 import threading
@@ -168,6 +170,14 @@ def test_eight_threads_get_what_one_gets_and_the_generator_is_left_alone(setting
     for (_, part), probabilities in results.items():
         np.testing.assert_array_equal(probabilities, expected[part])
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))])
+@pytest.mark.parametrize("draws", ["weights", "local", "mean"])
+def test_it_can_be_pickled_and_copied(draws, copied, digits):
+    predictor = Predictor.load(LENET_CKPT, samples=3, draws=draws)
+    expected = predictor(digits[:4]).probabilities
+    np.testing.assert_array_equal(copied(predictor)(digits[:4]).probabilities, expected)
 
 
 def test_it_says_what_is_wrong_in_a_sentence(predictor, digits, tmp_path):
