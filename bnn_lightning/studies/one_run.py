@@ -80,7 +80,7 @@ def _trained(task: Task, log: Path, say: Callable[[str], None]) -> Run:
 
 def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:
     """Runs a labelling loop, or goes on with one, and returns the row."""
-    folder = next((path.parent for path in sorted((Path(LOGS) / task.run_name).glob("*/simulation.json"))), None)
+    folder = _simulation(task)
     words = task.fit_arguments
     if folder is not None:
         with locked(folder / ".lock", wait=True):  # waits for a process that still runs although its study was killed
@@ -89,9 +89,15 @@ def _simulated(task: Task, log: Path, say: Callable[[str], None]) -> rows.Row:
         say(f"going on with {task.cell.name}, seed {task.seed}")
     if reason := run_bnn(words, log):
         return rows.head(task) | {"failed": reason, "command": task.command}
+    folder = folder or _simulation(task)
     if folder is None:
-        folder = next(path.parent for path in (Path(LOGS) / task.run_name).glob("*/simulation.json"))
+        return rows.head(task) | {"failed": "nothing was saved", "command": task.command}
     return _read(task, lambda: rows.from_simulation(task, folder))
+
+
+def _simulation(task: Task) -> Path | None:
+    """The folder of the task's labelling loop, if one was begun."""
+    return next((path.parent for path in sorted((Path(LOGS) / task.run_name).glob("*/simulation.json"))), None)
 
 
 def _last_run(task: Task) -> tuple[Run | None, str]:

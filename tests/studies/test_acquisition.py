@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from bnn_lightning.cli import UsageError
-from bnn_lightning.studies import curves, rows, running, study
+from bnn_lightning.studies import curves, one_run, rows, running, study
 from bnn_lightning.studies.base import Study
 from bnn_lightning.studies.report import report
 from tests.helpers import table
@@ -134,6 +134,13 @@ def test_a_wrong_rule_is_found_by_a_dry_run(write, capsys):
 
 def without_time(path):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows.read(path)]
+
+
+def test_a_simulation_that_has_left_nothing_is_a_row_that_says_so(write, monkeypatch):
+    task = Study.read(write()).tasks()[0]
+    monkeypatch.setattr(one_run, "run_bnn", lambda words, log: "")  # its folder was deleted, or is elsewhere
+    row = one_run.run_task(task, Path("logs"), print)
+    assert row["failed"] == "nothing was saved"
 
 
 @pytest.mark.slow
