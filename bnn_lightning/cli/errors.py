@@ -1,4 +1,9 @@
-"""Exceptions whose message is one sentence to the person who typed the command."""
+"""Exceptions whose message is one sentence to the person who typed the command, and the answer to SIGTERM."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 
 class UsageError(Exception):
@@ -16,3 +21,17 @@ class StoppedError(Exception):
     def __init__(self, message: str, signum: int):
         super().__init__(message)
         self.signum = signum
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM raise a StoppedError, so that unfinished files are removed; by itself it ends a process at once."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: Any) -> NoReturn:
+    raise StoppedError("stopped by SIGTERM.", signal.SIGTERM)

@@ -1,7 +1,9 @@
 """``bnn export``: the smaller dense network, and graphs of the predictive."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def test_what_cannot_be_written_is_refused_in_a_sentence(words, sentence, capsys
     assert main(["export", "--ckpt_path", "lenet.ckpt", *words]) == 2
     assert f"bnn: error: {sentence}" in printed(capsys)
     assert not list(Path().glob("*.pt2")) + list(Path().glob("*.onnx"))
+
+
+def test_an_export_that_is_stopped_leaves_nothing(capsys, monkeypatch):
+    shutil.copy(LENET_CKPT, "lenet.ckpt")
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr("bnn_lightning.files.os.fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["export", "--ckpt_path", "lenet.ckpt", "--what", "mean"]) == 128 + signal.SIGTERM
+    assert "bnn: stopped by SIGTERM." in printed(capsys)
+    assert sorted(path for path in Path().iterdir() if path.is_file()) == [Path("lenet.ckpt")]
+    assert signal.getsignal(signal.SIGTERM) == handler

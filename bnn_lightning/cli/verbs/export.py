@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from bnn_lightning.checkpoints.parts import Trained
-from bnn_lightning.cli.errors import UsageError
+from bnn_lightning.cli.errors import UsageError, stopped_by_sigterm
 from bnn_lightning.cli.kept_weights import kept_below, load_for_removal, sparsity_results
 from bnn_lightning.cli.results import shown_once_written
 from bnn_lightning.cli.session import Session
@@ -89,7 +89,8 @@ class Export(Verb):
             rule = f"{100 * (1 - removed):.4g} % of weights with the highest |mu| / sigma"
         file = Path(output) if output else beside(checkpoint.path, f"{checkpoint.path.stem}{format.ending}")
         record = {"checkpoint": str(checkpoint.path), "data": checkpoint.data}
-        rows, difference = export_dense(network, keep, test_images, file, record, format)
+        with stopped_by_sigterm():
+            rows, difference = export_dense(network, keep, test_images, file, record, format)
 
         def show() -> None:
             show_sparsity(session.console, sparsity_results(network, keep, rule))
@@ -118,7 +119,8 @@ def _write_graph(session: Session, format: ExportFormat, what: str, output: str 
     load_record(model, checkpoint)
     trained = Trained(model.network.eval(), model.likelihood, model.sampling, model.calibration)
     file = Path(output) if output else beside(checkpoint.path, f"{checkpoint.path.stem}{format.ending}")
-    said = export_graph(checkpoint, trained, what, file, format)
+    with stopped_by_sigterm():
+        said = export_graph(checkpoint, trained, what, file, format)
     shape = ", ".join(map(str, said["input"]["shape"]))
     session.print(f"Input: {said['input']['name']} ({shape}), {said['input']['dtype']}")
     session.print(f"Outputs: {', '.join(said['outputs'])}")
