@@ -116,9 +116,11 @@ def _in_table(walk: Walk, path: Path) -> _Labels | None:
     of_rows = _classes(cells, path)
     if of_rows is None:
         return None
-    files, names = of_rows
+    rows = [row for row in zip(*of_rows, strict=True) if any(row)]  # spreadsheets leave empty ones at the end
+    files = [file for file, _ in rows]
     matched = Matched.of(walk, path, files)
-    rows = zip(files, names, strict=True)
+    if matched.found and not any(name for _, name in rows):
+        raise ValueError(f"labels must have the class of some pictures, got a table without any in {path}.")
     classes = [(matched.found[file], composed(name)) for file, name in rows if name and file in matched.found]
     return _Labels(path, files, classes, matched.remarks(path))
 

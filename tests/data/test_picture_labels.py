@@ -191,7 +191,7 @@ def test_labels_of_pictures_beside_training_and_test_leave_the_test_set_as_it_is
             "^labels must tell pictures apart, got else/a.png in .*, which may be a.png and other",
         ),
         ("file,class\nx.png,cat\n", "^labels must name pictures below .*root with their class, got x.png in "),
-        ("file,class\na.png,\n", "^labels must name pictures below .*root with their class"),
+        ("file,class\na.png,\n", "^labels must have the class of some pictures, got a table without any in "),
         ("a.png,cat\nb.png,dog\n", "^labels must be a table with the header file,class or file,NUMBER"),
         ("filename,cat,dog\na.png,1,1\n", "^labels must have one class for each file, got cat and dog in row 2 of "),
         ('image,choice\na.png,"{""choices"":[""cat"",""dog""]}"\n', "^labels must have one class for each file, got {"),
@@ -229,3 +229,9 @@ def test_the_table_and_not_the_folders_say_what_a_predicted_picture_is(root):
     data.target_names, data.mean, data.std = ("x",), [0.0], [1.0]
     data.setup("predict")
     assert data.predict.labels.flatten().nan_to_num(-1).tolist() == [1.5, -1, 2.5, -1, -1]
+
+
+def test_empty_rows_at_the_end_of_a_table_are_no_rows(root):
+    classes, said = labelled(root, "file;class;\na.png;cat;\nb.png;dog;\n;;\n;;\n")
+    assert classes == {"a.png": "cat", "b.png": "dog"}
+    assert "name no picture" not in said
