@@ -100,7 +100,8 @@ def built(cls: type[Built], record: Record) -> Built:
     """
     if record.config is None:
         raise CheckpointError(
-            f"{record.path} was saved from Python and holds no config, so that nothing says what it is made of."
+            f"{record.path} was saved from Python and holds no config, so that nothing says what it is made of; say it "
+            "as when it was trained: BayesianModule.load_from_checkpoint(path, network=..., method=...)."
         )
     try:
         return parsed_parts(cls, record.config)

@@ -21,7 +21,10 @@ def read_given(path: str | Path, flag: str = "--ckpt_path", to_go_on: bool = Fal
     except CheckpointError as error:
         raise UsageError(f"{flag}: {error}{_what_was_meant(Path(path))}") from error
     if record.config is None:
-        raise UsageError(f"{flag} {path} was saved from Python and holds no config; load it in Python.")
+        raise UsageError(
+            f"{flag} {path} was saved from Python and holds no config; load it in Python "
+            "by BayesianModule.load_from_checkpoint(path, network=..., method=...)."
+        )
     return record
 
 

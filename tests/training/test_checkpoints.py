@@ -50,10 +50,15 @@ def test_files_that_are_not_our_checkpoints_are_refused(tmp_path, capsys):
         check_format({KEY: {"format_version": 99}})
 
 
-def test_from_checkpoint_needs_a_config(tmp_path):
-    fit(tiny(LRT())).save_checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match=r"a\.ckpt was saved from Python and holds no config"):
+def test_from_checkpoint_needs_a_config_and_names_what_needs_none(tmp_path):
+    model = tiny(LRT())
+    fit(model).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt was saved from Python and holds no config") as said:
         BayesianModule.from_checkpoint(tmp_path / "a.ckpt")
+    assert "BayesianModule.load_from_checkpoint(path, network=..., method=...)" in str(said.value)
+    parts = {"network": tiny(None).network, "method": LRT()}
+    loaded = BayesianModule.load_from_checkpoint(tmp_path / "a.ckpt", **parts, weights_only=True)
+    assert torch.equal(kl(loaded.network), kl(model.network))
 
 
 class Settings:
