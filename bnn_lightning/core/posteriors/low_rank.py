@@ -68,7 +68,7 @@ class LowRank(WithPrior):
 
     @property
     def variance(self) -> Tensor:
-        return self.sigma.square()
+        return (2 * self._log_sigma(at_least_float32(self.mu))).exp()  # half precision rounds variances to 0
 
     def sample(self) -> Tensor:
         return torch.addcmul(self.mu, self.sigma, standard_normal_like(self.mu))

@@ -41,7 +41,8 @@ class Radial(WithPrior):
 
     @property
     def variance(self) -> Tensor:
-        return squared_softplus(self.rho) / self.mu.numel()
+        # Half precision rounds variances to 0.
+        return squared_softplus(self.rho.to(at_least_float32(self.rho))) / self.mu.numel()
 
     def sample(self) -> Tensor:
         eps = standard_normal_like(self.mu)

@@ -7,7 +7,7 @@ import torch
 from torch import distributions
 
 from bnn_lightning.core.kernels.gaussian_kl import gaussian_kl
-from bnn_lightning.core.posteriors import Gaussian
+from bnn_lightning.core.posteriors import Gaussian, LowRank, Radial
 from bnn_lightning.core.priors import Normal
 
 pytestmark = pytest.mark.usefixtures("as_small_and_as_large")
@@ -96,8 +96,9 @@ def test_priors_are_buffers_and_means_and_rho_parameters():
     assert {name for name, _ in posterior.named_parameters()} == {"mu", "rho"}
 
 
-def test_variances_in_half_precision_are_not_rounded_to_zero():
+@pytest.mark.parametrize("family", [Gaussian, LowRank, Radial])
+def test_variances_in_half_precision_are_not_rounded_to_zero(family):
     # softplus(-9)^2 = 1.5e-8, a quarter of the smallest number of float16.
-    weight = Gaussian(torch.zeros(3), torch.full((3,), -9.0), Normal(0.0, 0.1)).half()
-    expected = torch.nn.functional.softplus(torch.tensor(-9.0, dtype=torch.float64)).square()
-    torch.testing.assert_close(weight.variance.double(), expected.expand(3), rtol=1e-5, atol=0)
+    weight = family(torch.zeros(4, 3), torch.full((4, 3), -9.0), Normal(0.0, 0.1)).half()
+    variance = weight.variance
+    torch.testing.assert_close(variance, weight.double().variance.float(), rtol=1e-5, atol=0)
