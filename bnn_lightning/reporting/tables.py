@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,7 @@ from bnn_lightning.reporting.cells import (
     target_cells,
 )
 
+_ENDLESS = 10_000  # letters in a line, more than any table has
 _SHOWN_CLASSES = 12  # of more, the table has those with the lowest accuracies
 
 
@@ -51,7 +53,7 @@ def show_training(
             number(summary.elbo_per_n, 3),
         ]
         table.add_row(*cells, *([percent(summary.sparsity)] if is_sparse else []))
-    console.print(table)
+    _print(console, table)
     caveats = {name: summary.caveats + notes for name, (summary, _, notes) in rows.items()}
     names: dict[tuple[str, ...], list[str]] = {}
     for name, of_one in caveats.items():
@@ -110,7 +112,7 @@ def show_pruning(console: Console, rows: Sequence[Mapping[str, float]]) -> None:
             percent(row["accuracy"]),
             number(row["nll"]),
         )
-    console.print(table)
+    _print(console, table)
 
 
 def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -127,7 +129,7 @@ def show_export(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
             number(row["ms_1"], 3),
             number(row["ms_batch"], 3),
         )
-    console.print(table)
+    _print(console, table)
 
 
 def _show_caveats(console: Console, start: str, caveats: list[str]) -> None:
@@ -140,7 +142,7 @@ def _show(console: Console, cells: Cells) -> None:
     for row in cells.rows:
         table.add_row(*map(Text, row))  # names of classes are the user's: brackets in them are no markup
     console.print(f"{cells.title}:", markup=False)
-    console.print(table)
+    _print(console, table)
 
 
 def _table(*columns: str) -> Table:
@@ -148,6 +150,12 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def _print(console: Console, table: Table) -> None:
+    """Prints whole numbers and names: of a line that is too long for the terminal the rest is in the next one."""
+    table.width = Measurement.get(console, console.options.update(width=_ENDLESS), table).maximum
+    console.print(table, crop=False)
 
 
 def _plus_minus(console: Console) -> str:

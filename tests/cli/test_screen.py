@@ -6,12 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
+from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.cli import main
 from bnn_lightning.cli.screen import unfailing_screen
 from bnn_lightning.files import UnwritableError
+from bnn_lightning.reporting.tables import show_training
+from bnn_lightning.training.callbacks import EpochBar
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -127,3 +133,25 @@ def test_a_config_is_read_as_utf8_whatever_the_machine_reads():
     words = [sys.executable, "-m", "bnn_lightning", "fit", "--config", "own.yaml", "--print_config"]
     shown = subprocess.run(words, env=os.environ | ascii_only, capture_output=True, check=True).stdout
     assert rb"name: gr\xf6\xdfe" in shown
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 1), (60, 3), (80, 4), (120, 5)])
+def test_an_epoch_is_a_line_of_the_progress_bar_in_any_terminal(width, columns, monkeypatch):
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    monkeypatch.setattr("bnn_lightning.training.callbacks.get_console", lambda: console)
+    shown = EpochBar().configure_columns(SimpleNamespace(max_epochs=20, num_training_batches=188))
+    assert len(shown) == columns
+    bar = Progress(*shown, TextColumn("nll: 0.1234 val: 0.1234, 97.53 %"), console=console)
+    bar.add_task("Epoch 20/20", total=188, completed=188)
+    if width > 40:  # where the results alone have no room
+        lines = [
+            line for line in console.render_lines(bar.get_renderable()) if "".join(cell.text for cell in line).strip()
+        ]
+        assert len(lines) == 1
+
+
+def test_numbers_of_a_table_are_not_cut_in_a_narrow_terminal(capsys):
+    summary = TrainingSummary(1, 500, 2.28, 0.2, 145_463.0, 1.0, -293.206, 2.3, 0.1)
+    show_training(Console(width=30), {"best": (summary, {"val/nll": 2.281, "val/accuracy": 0.2167}, [])})
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["best", "2", "2.2810", "21.67", "%", "2.2800", "290.926", "-293.206"]
