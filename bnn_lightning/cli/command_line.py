@@ -23,6 +23,7 @@ import bnn_lightning
 from bnn_lightning.checkpoints.parts import drop_resolved_defaults
 from bnn_lightning.checkpoints.record import Record
 from bnn_lightning.cli.checkpoint import config_under_flags, read_given, whose_setting
+from bnn_lightning.cli.epoch_bar import EpochBar
 from bnn_lightning.cli.errors import StoppedError, UsageError
 from bnn_lightning.cli.fitting import fit_network_to_data
 from bnn_lightning.cli.fixed_settings import refuse_changes
@@ -61,7 +62,6 @@ from bnn_lightning.core.kernels.memory import keep_freed_memory
 from bnn_lightning.data import DataNotFoundError, DataSource
 from bnn_lightning.files import is_writable, relative_to_cwd
 from bnn_lightning.reporting.tensorboard import Board
-from bnn_lightning.training.callbacks import EpochBar
 from bnn_lightning.training.module import BayesianModule
 from bnn_lightning.training.saving import AtomicCheckpointIO
 from bnn_lightning.wording import one_line

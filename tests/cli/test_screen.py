@@ -14,10 +14,10 @@ from rich.progress import Progress, TextColumn
 
 from bnn_lightning.checkpoints.summary import TrainingSummary
 from bnn_lightning.cli import main
+from bnn_lightning.cli.epoch_bar import EpochBar
 from bnn_lightning.cli.screen import unfailing_screen
 from bnn_lightning.files import UnwritableError
 from bnn_lightning.reporting.tables import show_training
-from bnn_lightning.training.callbacks import EpochBar
 from tests.helpers import LENET, ON_THE_COMMAND_LINE, ROOT, SMALL, printed, table
 
 pytestmark = ON_THE_COMMAND_LINE
@@ -138,7 +138,7 @@ def test_a_config_is_read_as_utf8_whatever_the_machine_reads():
 @pytest.mark.parametrize(("width", "columns"), [(40, 1), (60, 3), (80, 4), (120, 5)])
 def test_an_epoch_is_a_line_of_the_progress_bar_in_any_terminal(width, columns, monkeypatch):
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    monkeypatch.setattr("bnn_lightning.training.callbacks.get_console", lambda: console)
+    monkeypatch.setattr("bnn_lightning.cli.epoch_bar.get_console", lambda: console)
     shown = EpochBar().configure_columns(SimpleNamespace(max_epochs=20, num_training_batches=188))
     assert len(shown) == columns
     bar = Progress(*shown, TextColumn("nll: 0.1234 val: 0.1234, 97.53 %"), console=console)
