@@ -31,7 +31,7 @@ class ParquetFile:
 
     def __init__(self, path: Path, setting: str):
         try:
-            from pyarrow import parquet
+            from pyarrow import ArrowException, parquet
         except ImportError:
             raise ValueError(
                 f"{setting} must be a table as text where pyarrow is not installed, got {path}; pip install "
@@ -39,7 +39,8 @@ class ParquetFile:
             ) from None
         try:
             self._table = parquet.ParquetFile(path).read()
-        except Exception as error:  # of pyarrow's own kinds
+            self._table.validate(full=True)  # damaged texts are found here, and not when they are decoded
+        except (ArrowException, OSError) as error:
             raise ValueError(f"{setting} must be a Parquet file, got {path}: {one_line(error)}.") from error
         if not self._table.num_columns or not self._table.num_rows:
             raise ValueError(f"{setting} must be a table with rows, got {path}, which has none.")

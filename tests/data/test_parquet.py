@@ -3,6 +3,7 @@
 import pytest
 
 from bnn_lightning.data import ImageFolder, Table
+from bnn_lightning.data.table_file import read_table
 from tests.data.conftest import CLASSES, labelled
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -53,3 +54,12 @@ def test_columns_of_neither_numbers_nor_texts_are_no_features(tmp_path, cells):
     with pytest.raises(ValueError, match=sentence):
         Table(path=str(tmp_path / "a.parquet")).setup("fit")
     Table(path=str(tmp_path / "a.parquet"), features="b").setup("fit")
+
+
+def test_a_text_that_is_damaged_is_told_as_a_damaged_file(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = pyarrow.table({"x": [1.0, 2.0], "name": ["first", "second"]})
+    parquet.write_table(columns, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"second", b"\xffecond"))
+    with pytest.raises(ValueError, match=r"^path must be a Parquet file, got .*a\.parquet: "):
+        read_table(path)
